@@ -1,0 +1,101 @@
+"""The `zoonnx` command: finds the verb's function, runs it, and turns a user's mistake into one sentence.
+
+An exception that carries `exit_status` is meant for the user: its text goes to stderr, without a traceback.
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+__version__ = "0.1.0"
+
+# verb: (where its function is, the extra that brings what it needs, what it does)
+VERBS = {
+    "train": ("zoo.cli:train", "train", "train a net from scratch"),
+    "eval": ("zoo.cli:eval_", "train", "measure a trained net on a data set"),
+    "export": ("export.cli:export", "export", "write a net as an ONNX model into a Triton model repository"),
+    "serve": ("serve.cli:serve", "serve", "serve a model repository over gRPC"),
+    "infer": ("serve.cli:infer", "client", "ask a server about images"),
+    "demo": ("export.demo:demo", "all", "train, export, serve and ask, offline, on handwritten digits"),
+}
+OURS = ("zoo", "export", "serve", "protos")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `zoonnx VERB ...`. Exit status: 0 done, 1 the work failed, 2 the user's mistake, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        _show_verbs()
+    elif arguments[0] == "--version":
+        _say(f"zoonnx {__version__}", sys.stdout)
+    else:
+        _run(arguments[0], arguments[1:])
+
+
+def _run(verb: str, arguments: list[str]) -> None:
+    command = _command(verb)
+    try:
+        command(arguments, prog_name=f"zoonnx {verb}")
+    except KeyboardInterrupt:
+        _fail(verb, "interrupted", 130)
+    except Exception as error:
+        if not hasattr(error, "exit_status"):
+            raise
+        _fail(verb, str(error), int(error.exit_status))
+
+
+def _command(verb: str) -> Callable[..., Any]:
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(VERBS)}."
+        _fail(verb, f"there is no such verb; {hint}", 2)
+    import typer
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_function(verb))
+    return app
+
+
+def _function(verb: str) -> Callable[..., Any]:
+    module_name, function_name = VERBS[verb][0].split(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
+    return _explain_missing_extra(verb, function)
+
+
+def _explain_missing_extra(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Say which extra to install when `function` needs a package that is not there."""
+    import functools
+
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if not package or package in OURS:
+                raise
+            _fail(verb, f"the package '{package}' is not installed; run: pip install 'zoonnx[{VERBS[verb][1]}]'", 2)
+
+    return run
+
+
+def _show_verbs() -> None:
+    lines = [f"  {verb:<8} {summary}" for verb, (_, _, summary) in VERBS.items()]
+    head = "zoonnx: from a CNN in PyTorch to an answer over gRPC, with every layer open to view.\n\nUsage: zoonnx VERB ..."
+    _say("\n".join([head, "", *lines, "", "zoonnx VERB --help explains a verb and gives an example."]), sys.stdout)
+
+
+def _fail(verb: str, message: str, status: int) -> NoReturn:
+    _say(f"zoonnx {verb}: {message}", sys.stderr)
+    sys.exit(status)
+
+
+def _say(text: str, stream: Any) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    main()
