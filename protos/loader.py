@@ -1,0 +1,82 @@
+"""Message classes and service tables from `descriptors.binpb`.
+
+protoc's own `_pb2.py` modules register in protobuf's default pool, where two packages that define `inference.*` collide
+at import. These descriptors stand in `POOL`, which nothing else uses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import Message
+
+DESCRIPTORS = Path(__file__).with_name("descriptors.binpb")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One RPC of a service; `path` is what gRPC sends, such as `/inference.GRPCInferenceService/ModelInfer`."""
+
+    name: str
+    path: str
+    request: type[Message]
+    response: type[Message]
+    client_streaming: bool
+    server_streaming: bool
+
+
+def file(name: str) -> FileDescriptor:
+    """The descriptor of a .proto file, such as `inference.proto`.
+
+    Raises:
+        KeyError: There is no such file.
+    """
+    return POOL.FindFileByName(name)
+
+
+def message(full_name: str) -> type[Message]:
+    """The class of a message, such as `inference.ModelInferRequest`.
+
+    Raises:
+        KeyError: No file of ours defines it.
+    """
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(full_name))
+
+
+def enum(full_name: str) -> Any:
+    """The wrapper of an enum, such as `inference.DataType`: names to numbers and back."""
+    return EnumTypeWrapper(POOL.FindEnumTypeByName(full_name))
+
+
+def service(full_name: str) -> tuple[Method, ...]:
+    """The RPCs of a service, in the order of the .proto file.
+
+    Raises:
+        KeyError: No file of ours defines it.
+    """
+    return tuple(
+        Method(
+            name=method.name,
+            path=f"/{full_name}/{method.name}",
+            request=message_factory.GetMessageClass(method.input_type),
+            response=message_factory.GetMessageClass(method.output_type),
+            client_streaming=method.client_streaming,
+            server_streaming=method.server_streaming,
+        )
+        for method in POOL.FindServiceByName(full_name).methods
+    )
+
+
+def _pool() -> DescriptorPool:
+    pool = DescriptorPool()
+    for proto in FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
+        pool.AddSerializedFile(proto.SerializeToString())
+    return pool
+
+
+POOL = _pool()

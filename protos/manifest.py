@@ -1,0 +1,27 @@
+"""Message classes. Generated from manifest.proto by `python -m protos.generate`."""
+
+from protos import loader
+
+DESCRIPTOR = loader.file("manifest.proto")
+LayerStatus = loader.enum("zoonnx.v1.LayerStatus")
+LAYER_STATUS_UNSPECIFIED = 0
+EXACT = 1
+ALIAS = 2
+FOLDED = 3
+NOT_EXPORTED = 4
+Weights = loader.enum("zoonnx.v1.Weights")
+WEIGHTS_UNSPECIFIED = 0
+WEIGHTS_RANDOM = 1
+WEIGHTS_TRAINED = 2
+WEIGHTS_PRETRAINED = 3
+File = loader.message("zoonnx.v1.File")
+Format = loader.message("zoonnx.v1.Format")
+Layer = loader.message("zoonnx.v1.Layer")
+LayerMap = loader.message("zoonnx.v1.LayerMap")
+Manifest = loader.message("zoonnx.v1.Manifest")
+Metric = loader.message("zoonnx.v1.Metric")
+Parity = loader.message("zoonnx.v1.Parity")
+ParityCheck = loader.message("zoonnx.v1.ParityCheck")
+Preprocessing = loader.message("zoonnx.v1.Preprocessing")
+Source = loader.message("zoonnx.v1.Source")
+Tensor = loader.message("zoonnx.v1.Tensor")
