@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-__version__ = "0.1.0"
-
 # verb: (where its function is, the extra that brings what it needs, what it does)
 VERBS = {
     "train": ("zoo.cli:train", "train", "train a net from scratch"),
@@ -29,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         _show_verbs()
     elif arguments[0] == "--version":
-        _say(f"zoonnx {__version__}", sys.stdout)
+        _show_version()
     else:
         _run(arguments[0], arguments[1:])
 
@@ -81,9 +79,19 @@ def _explain_missing_extra(verb: str, function: Callable[..., Any]) -> Callable[
     return run
 
 
+def _show_version() -> None:
+    from protos.version import VERSION
+
+    _say(f"zoonnx {VERSION}", sys.stdout)
+
+
 def _show_verbs() -> None:
     lines = [f"  {verb:<8} {summary}" for verb, (_, _, summary) in VERBS.items()]
-    head = ["zoonnx: from a CNN in PyTorch to an answer over gRPC, with every layer open to view.", "", "zoonnx VERB ..."]
+    head = [
+        "zoonnx: from a CNN in PyTorch to an answer over gRPC, with every layer open to view.",
+        "",
+        "zoonnx VERB ...",
+    ]
     _say("\n".join([*head, "", *lines, "", "zoonnx VERB --help explains a verb and gives an example."]), sys.stdout)
 
 

@@ -1,0 +1,65 @@
+"""`zoonnx export`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from export.pipeline import Exported
+    from protos import manifest
+
+
+def export(
+    source: Annotated[str, typer.Argument(metavar="NET|RUN", help="a run's folder, or a net's name (random weights)")],
+    to: Annotated[Path, typer.Option(help="the model repository to write into")],
+    name: Annotated[str | None, typer.Option(help="the model's name there; by default the run's or the net's")] = None,
+    opset: Annotated[int, typer.Option(help="the ONNX operator set, 18 to 23")] = 20,
+    max_batch_size: Annotated[int, typer.Option(help="the largest batch that a server may form")] = 32,
+    seed: Annotated[int, typer.Option(help="draws the random weights of NET")] = 0,
+) -> None:
+    """Write a net as an ONNX model into a Triton model repository.
+
+    The model takes pictures (uint8, NHWC, any batch) and gives logits and probabilities. Before anything is written,
+    it is compared with PyTorch, output by output and layer by layer.
+
+    Example: zoonnx export runs/digits --to models --name digits
+    """
+    from rich.console import Console
+
+    from export.pipeline import export_model
+    from export.settings import ExportSettings
+    from zoo import load_net
+
+    loaded = load_net(source, seed=seed)
+    settings = ExportSettings(to=to, name=name or loaded.name, opset=opset, max_batch_size=max_batch_size)
+    console = Console(stderr=True)
+    with console.status("exporting") as status:
+        exported = export_model(loaded, settings, lambda step: status.update(f"{settings.name}: {step}"))
+    _report(exported)
+
+
+def _report(exported: "Exported") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    promise = exported.manifest
+    worst = max(promise.parity.checks, key=lambda check: check.max_abs_error / (check.tolerance or 1))
+    table = Table(show_header=False, box=None)
+    table.add_row("model", f"{promise.name}, version {exported.version}")
+    table.add_row("weights", (promise.source.dataset and f"trained on {promise.source.dataset}") or "random: untrained")
+    table.add_row("file", f"{exported.model_bytes / 1e6:.2f} MB, {exported.nodes} nodes, opset {promise.format.opset}")
+    table.add_row("parity", f"{worst.output} within {worst.max_abs_error:.1e} (allowed {worst.tolerance:.1e})")
+    table.add_row("layers", _layers(promise.layer_map.layers))
+    table.add_row("folder", str(exported.folder))
+    Console().print(table)
+
+
+def _layers(layers: "Sequence[manifest.Layer]") -> str:
+    from collections import Counter
+
+    from protos import manifest
+
+    counts = Counter(manifest.LayerStatus.Name(layer.status).lower().replace("_", " ") for layer in layers)
+    return f"{len(layers)} tensors: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())

@@ -1,0 +1,84 @@
+"""PyTorch to ONNX, by torch.onnx's dynamo exporter.
+
+Requires: a prepared net (see prepare.py) and the size of one input.
+Ensures: a checked model with the asked opset, one input `x` and one output `logits`, both with a free batch.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+from torch import nn
+
+from export.errors import ConversionError
+
+INPUT = "x"
+LOGITS = "logits"
+BATCH = "batch"
+EXAMPLE_BATCH = 2  # not 1: the exporter would take a batch of 1 for a constant
+
+
+def convert(net: nn.Module, input_size: tuple[int, ...], opset: int) -> onnx.ModelProto:
+    """Convert `net`, which takes float32 (N, *input_size). Raises: ConversionError."""
+    model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset)
+    _require_opset(model, opset)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"torch.onnx wrote a model that ONNX's own checker refuses: {error}") from error
+    return model
+
+
+def _export(net: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
+    batch = torch.export.Dim(BATCH, min=1)
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                net,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[LOGITS],
+                dynamic_shapes=({0: batch},),
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ConversionError(f"torch.onnx cannot convert {type(net).__name__}: {_first_cause(error)}") from error
+    if program is None:
+        raise ConversionError(f"torch.onnx returned nothing for {type(net).__name__}.")
+    return program.model_proto
+
+
+def _require_opset(model: onnx.ModelProto, opset: int) -> None:
+    """The exporter keeps its own opset, silently, where it cannot translate: look at what it wrote."""
+    written = {entry.domain: entry.version for entry in model.opset_import}
+    if written.get("") != opset:
+        raise ConversionError(
+            f"opset {opset} was asked for, but this torch wrote opset {written.get('')}: choose another --opset."
+        )
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hold back the exporter's own chatter: what matters is checked on the model it returns."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

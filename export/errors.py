@@ -1,0 +1,48 @@
+"""What can go wrong on the way from PyTorch to ONNX.
+
+ExportError
+├── SettingsError           a setting out of its range
+├── UnfitNetError           the net cannot be exported as it stands: training mode, weights that are not finite
+├── ConversionError         torch.onnx could not convert the net, or did not do what was asked
+├── ParityError             the ONNX model and PyTorch disagree
+└── RepositoryError         the target cannot take this model
+    └── RepositoryConflictError   what stands there promises something else
+
+`exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
+"""
+
+from typing import ClassVar
+
+
+class ExportError(Exception):
+    """Any error of this package."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class SettingsError(ExportError):
+    """A setting is out of its range."""
+
+
+class UnfitNetError(ExportError):
+    """The net cannot be exported as it stands."""
+
+
+class ConversionError(ExportError):
+    """torch.onnx could not convert the net, or did not do what was asked."""
+
+    exit_status = 1
+
+
+class ParityError(ExportError):
+    """The ONNX model and PyTorch disagree by more than float32 explains."""
+
+    exit_status = 1
+
+
+class RepositoryError(ExportError):
+    """The model repository cannot take this model."""
+
+
+class RepositoryConflictError(RepositoryError):
+    """The repository holds a model of this name that promises another interface."""

@@ -1,0 +1,76 @@
+"""Bytes of a picture in, probabilities out: what every client would otherwise have to write, and get wrong.
+
+Requires: a converted model, float NCHW `x` in and `logits` out.
+Ensures: `image` uint8 NHWC in; `logits` and `probabilities` out; normalisation is part of the graph.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.convert import BATCH, INPUT, LOGITS
+from zoo.preprocessing import Preprocessing
+
+IMAGE = "image"
+PROBABILITIES = "probabilities"
+NORMALISED = "normalised"
+
+
+def attach(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
+    """Return a copy of `model` that takes pictures and also gives probabilities."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    graph = whole.graph
+    _rename_input(graph)
+    nodes = [
+        *_normalise_nodes(),
+        *graph.node,
+        helper.make_node("Softmax", [LOGITS], [PROBABILITIES], PROBABILITIES, axis=-1),
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(_constants(preprocessing))
+    _replace_input(graph, preprocessing)
+    _add_probabilities(graph)
+    onnx.checker.check_model(whole, full_check=True)
+    return whole
+
+
+def _normalise_nodes() -> list[onnx.NodeProto]:
+    """(x - 255 mean) / (255 std), channels first. The bytes are moved before they grow to floats."""
+    return [
+        helper.make_node("Transpose", [IMAGE], ["image_nchw"], "image_nchw", perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["image_nchw"], ["image_float"], "image_float", to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["image_float", "image_mean"], ["image_centred"], "image_centred"),
+        helper.make_node("Mul", ["image_centred", "image_scale"], [NORMALISED], NORMALISED),
+    ]
+
+
+def _constants(preprocessing: Preprocessing) -> list[onnx.TensorProto]:
+    mean = np.array(preprocessing.mean, np.float64) * 255
+    scale = 1 / (np.array(preprocessing.std, np.float64) * 255)
+    shape = (1, -1, 1, 1)
+    return [
+        numpy_helper.from_array(mean.astype(np.float32).reshape(shape), "image_mean"),
+        numpy_helper.from_array(scale.astype(np.float32).reshape(shape), "image_scale"),
+    ]
+
+
+def _rename_input(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == INPUT:
+                node.input[index] = NORMALISED
+
+
+def _replace_input(graph: onnx.GraphProto, preprocessing: Preprocessing) -> None:
+    channels, height, width = preprocessing.input_size
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, height, width, channels]))
+
+
+def _add_probabilities(graph: onnx.GraphProto) -> None:
+    info = onnx.ValueInfoProto()
+    info.CopyFrom(graph.output[0])
+    info.name = PROBABILITIES
+    graph.output.append(info)

@@ -1,0 +1,137 @@
+"""Which value of the ONNX file is the output of which module of the net.
+
+The exporter notes on each node the modules inside which it was computed. A module's output is then the last value
+computed inside it; whether that is so is not believed but measured, value against value, on the same input.
+
+Requires: a model whose nodes still carry the exporter's metadata, and the prepared net that it came from.
+Ensures: one entry for every tensor that every module call gave, in the order of the calls; no entry is a guess.
+"""
+
+import ast
+import copy
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import torch
+from torch import nn
+
+from export.image_io import IMAGE
+from export.parity import Agreement, compare, random_images
+from export.runtime import Runtime, with_every_value
+from export.trace import Output, trace
+from protos import manifest
+from zoo.preprocessing import Preprocessing
+
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+BATCH = 3
+OTHER_BATCH = 2
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the graph: its name, the modules inside which it was computed (outermost first), what it holds."""
+
+    name: str
+    scopes: tuple[str, ...]
+    array: Array
+
+
+def map_layers(model: onnx.ModelProto, net: nn.Module, preprocessing: Preprocessing) -> manifest.LayerMap:
+    """Find every module's output among the values of `model`, which takes pictures (see image_io.py)."""
+    images = random_images(preprocessing, BATCH)
+    pictures = torch.from_numpy(images)
+    outputs = trace(net, preprocessing.normalise(pictures))
+    exact = trace(copy.deepcopy(net).double(), preprocessing.normalise(pictures, torch.float64))
+    other = trace(net, preprocessing.normalise(pictures[:OTHER_BATCH]))
+    finder = _Finder(_values(model, {IMAGE: images}), outputs, exact)
+    shapes = [_free_shape(a.value.shape, b.value.shape) for a, b in zip(outputs, other, strict=True)]
+    layers = [finder.entry(index, shape) for index, shape in enumerate(shapes)]
+    return manifest.LayerMap(layers=layers)
+
+
+def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Return the paths of the modules around `node`, outermost first; the net itself is ''."""
+    for entry in node.metadata_props:
+        if entry.key == NAME_SCOPES:
+            return tuple(ast.literal_eval(entry.value))[:-1]
+    return ()
+
+
+class _Finder:
+    def __init__(self, values: Sequence[Value], outputs: Sequence[Output], exact: Sequence[Output]) -> None:
+        self._outputs, self._exact = outputs, exact
+        self._values = values
+        self._inside: defaultdict[str, list[Value]] = defaultdict(list)
+        for value in values:
+            for path in dict.fromkeys(value.scopes):
+                self._inside[path].append(value)
+        self._entries: dict[str, manifest.Layer] = {}
+
+    def entry(self, index: int, shape: Sequence[int]) -> manifest.Layer:
+        """Return the entry of the index-th output. Entries are asked for in order."""
+        output = self._outputs[index]
+        entry = self._handed_on(index) if output.handed_on else self._computed(index)
+        entry.path, entry.call, entry.element, entry.name = output.path, output.call, output.element, output.name
+        entry.kind = output.kind
+        entry.shape[:] = shape
+        self._entries[output.name] = entry
+        return entry
+
+    def _computed(self, index: int) -> manifest.Layer:
+        found = self._match(index, self._inside[self._outputs[index].path])
+        return found or self._not_there(index)
+
+    def _handed_on(self, index: int) -> manifest.Layer:
+        output = self._outputs[index]
+        for earlier in self._outputs[:index]:
+            if earlier.identity == output.identity and not earlier.handed_on:
+                source = self._entries[earlier.name]
+                return manifest.Layer(
+                    status=manifest.ALIAS, of=earlier.name, value=source.value, max_abs_error=source.max_abs_error
+                )
+        around = [value for value in self._values if output.parent in value.scopes or not value.scopes]
+        return self._match(index, around) or manifest.Layer(
+            status=manifest.NOT_EXPORTED, reason="it hands its input on, and the file holds that value nowhere"
+        )
+
+    def _match(self, index: int, candidates: Iterable[Value]) -> manifest.Layer | None:
+        """Return an EXACT entry for the last of `candidates` that holds the index-th output."""
+        for value in reversed(list(candidates)):
+            agreement = self._agreement(index, value)
+            if agreement is not None and agreement.holds:
+                return manifest.Layer(status=manifest.EXACT, value=value.name, max_abs_error=agreement.max_abs_error)
+        return None
+
+    def _agreement(self, index: int, value: Value) -> Agreement | None:
+        expected = self._outputs[index].value
+        if value.array.shape != expected.shape or value.array.dtype != expected.dtype:
+            return None
+        return compare(value.array, expected, self._exact[index].value)
+
+    def _not_there(self, index: int) -> manifest.Layer:
+        output = self._outputs[index]
+        if not output.inputs:
+            reason = "its output does not depend on the input, so the exporter computed it once"
+            return manifest.Layer(status=manifest.NOT_EXPORTED, reason=reason)
+        for later in self._outputs[index + 1 :]:
+            if output.identity in later.inputs and not later.path.startswith(f"{output.path}."):
+                return manifest.Layer(status=manifest.FOLDED, of=later.name)
+        reason = "no value computed inside it equals its output: the exporter rewrote it together with its surroundings"
+        return manifest.Layer(status=manifest.NOT_EXPORTED, reason=reason)
+
+
+def _values(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Value]:
+    """Return every node's outputs in order, computed by onnxruntime with the graph as written."""
+    arrays = Runtime(with_every_value(model), optimise=False).run(feeds)
+    return [Value(name, scopes_of(node), arrays[name]) for node in model.graph.node for name in node.output if name]
+
+
+def _free_shape(shape: tuple[int, ...], other: tuple[int, ...]) -> list[int]:
+    """Return `shape` with -1 where the batch decides."""
+    return [size if size == other_size else -1 for size, other_size in zip(shape, other, strict=True)]

@@ -1,0 +1,123 @@
+"""Tells whether two computations of the same thing agree.
+
+The measure is PyTorch itself: its float32 result lies some distance from its own float64 result, and a faithful
+conversion lies about as far. So the tolerance is a small multiple of that distance, with a floor for values where
+float32 happens to be exact, relative to the values' size.
+
+Ensures: every output agrees with PyTorch at every batch size of BATCHES, or ParityError says which does not.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import nn
+
+from export.convert import LOGITS
+from export.errors import ParityError
+from export.image_io import IMAGE, PROBABILITIES
+from export.runtime import Runtime
+from zoo.preprocessing import Preprocessing
+
+BATCHES = (1, 2, 3, 5)
+NOISE_MULTIPLE = 10.0  # measured: onnxruntime lies at 0.7 to 2.3 times PyTorch's own noise
+FLOOR = 4e-6  # of the largest magnitude: 32 units in float32's last place
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far `got` lies from PyTorch, beside how far PyTorch lies from float64. All are absolute."""
+
+    max_abs_error: float
+    reference_error: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within the tolerance (an error that is NaN is not)."""
+        return self.max_abs_error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output at one batch size."""
+
+    batch: int
+    output: str
+    agreement: Agreement
+
+
+def compare(got: Array, expected: Array, exact: Array) -> Agreement:
+    """Compare `got` with PyTorch's float32 `expected` and float64 `exact`, all of one shape."""
+    reference_error = distance(expected, exact)
+    scale = float(np.max(np.abs(expected), initial=0.0))
+    tolerance = max(NOISE_MULTIPLE * reference_error, FLOOR * scale)
+    return Agreement(_rounded(distance(got, expected)), _rounded(reference_error), _rounded(tolerance))
+
+
+def distance(a: Array, b: Array) -> float:
+    """Return the largest absolute difference; infinite where one is NaN and the other not, or the shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    return float(np.max(np.where(same, 0.0, np.nan_to_num(difference, nan=np.inf)), initial=0.0))
+
+
+def check_outputs(model: onnx.ModelProto, net: nn.Module, preprocessing: Preprocessing) -> list[Check]:
+    """Run `model` beside `net` on random pictures. Raises: ParityError."""
+    runtime = Runtime(model)
+    double = copy.deepcopy(net).double()
+    checks = [
+        check
+        for batch in BATCHES
+        for check in _check_batch(runtime, net, double, preprocessing, random_images(preprocessing, batch))
+    ]
+    for check in checks:
+        if not check.agreement.holds:
+            raise ParityError(_failure(check))
+    return checks
+
+
+def random_images(preprocessing: Preprocessing, batch: int) -> npt.NDArray[np.uint8]:
+    """Return `batch` pictures of uniform noise, uint8 (N, H, W, C), the same in every run."""
+    channels, height, width = preprocessing.input_size
+    return np.random.default_rng(batch).integers(0, 256, (batch, height, width, channels), np.uint8)
+
+
+def torch_outputs(net: nn.Module, images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> dict[str, Array]:
+    """Return what PyTorch gives for the model's outputs, in the precision of `net`."""
+    dtype = next((p.dtype for p in net.parameters()), torch.float32)
+    with torch.no_grad():
+        logits = net(preprocessing.normalise(torch.from_numpy(images), dtype=dtype))
+        return {LOGITS: logits.numpy(), PROBABILITIES: logits.softmax(-1).numpy()}
+
+
+def _check_batch(
+    runtime: Runtime, net: nn.Module, double: nn.Module, preprocessing: Preprocessing, images: npt.NDArray[np.uint8]
+) -> Iterator[Check]:
+    got = runtime.run({IMAGE: images})
+    expected, exact = (torch_outputs(each, images, preprocessing) for each in (net, double))
+    for output in sorted(expected):
+        yield Check(len(images), output, compare(got[output], expected[output], exact[output]))
+
+
+def _failure(check: Check) -> str:
+    found = check.agreement
+    return (
+        f"the ONNX model's '{check.output}' departs from PyTorch at batch {check.batch}: largest difference "
+        f"{found.max_abs_error:.3g}, allowed {found.tolerance:.3g} (PyTorch's own float32 error is "
+        f"{found.reference_error:.3g}); nothing was written."
+    )
+
+
+def _rounded(value: float) -> float:
+    """Three digits: what a reader needs, and the same in every run."""
+    return float(f"{value:.2e}")

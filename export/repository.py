@@ -1,0 +1,75 @@
+"""Writes a version into a Triton model repository, whole or not at all.
+
+Requires: every file of the version in memory, already checked.
+Ensures: a reader never sees half a version; a written version never changes; on failure the repository is as it was.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from export.errors import RepositoryConflictError, RepositoryError
+
+STAGING_PREFIX = ".staging-"
+
+
+def next_version(model: Path) -> int:
+    """Return the version that the next export of the model folder gets: one more than the highest that stands there."""
+    if not model.is_dir():
+        return 1
+    return max((int(path.name) for path in model.iterdir() if path.name.isdecimal()), default=0) + 1
+
+
+def require_same(model: Path, shared: Mapping[str, bytes]) -> None:
+    """Refuse a model folder whose shared files promise something else. Raises: RepositoryConflictError."""
+    for name, content in shared.items():
+        path = model / name
+        if model.exists() and (not path.is_file() or path.read_bytes() != content):
+            raise RepositoryConflictError(
+                f"{path} differs from what this export promises, and all versions of a model share it: "
+                "choose another --name, or move the old model away."
+            )
+
+
+def write_version(model: Path, version: int, shared: Mapping[str, bytes], files: Mapping[str, bytes]) -> Path:
+    """Write `files` as the model's new version and return its folder. Paths are relative to that folder.
+
+    Raises: RepositoryError.
+    """
+    require_same(model, shared)
+    try:
+        model.parent.mkdir(parents=True, exist_ok=True)
+        with _staging(model.parent) as staging:
+            _write(staging / str(version), files)
+            if model.exists():
+                (staging / str(version)).rename(model / str(version))
+            else:
+                _write(staging, shared)
+                staging.rename(model)
+    except OSError as error:
+        raise RepositoryError(f"cannot write {model}: {error.strerror or error}; nothing was changed there.") from error
+    return model / str(version)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """A hidden folder on the same file system; what is not renamed away is removed."""
+    folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,49 @@
+"""The only place of this package that knows onnxruntime: it runs a model the way a server or a device would."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from export.errors import ConversionError
+
+Array = npt.NDArray[Any]
+
+
+class Runtime:
+    """One session on the CPU, one thread, so that its figures repeat.
+
+    With `optimise=False` the graph runs as written, which keeps every intermediate value fetchable.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, optimise: bool = True) -> None:
+        """Load `model`. Raises: ConversionError."""
+        levels = onnxruntime.GraphOptimizationLevel
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ConversionError(f"onnxruntime refuses the converted model: {error}") from error
+        self.output_names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return the named outputs (all, if none are named)."""
+        names = list(outputs) if outputs is not None else self.output_names
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+
+def with_every_value(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` that gives every node's outputs as graph outputs."""
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    known = {output.name for output in model.graph.output}
+    values = [name for node in model.graph.node for name in node.output if name and name not in known]
+    open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
+    return open_model

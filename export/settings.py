@@ -1,0 +1,37 @@
+"""What a user may choose about an export."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.errors import SettingsError
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+OPSETS = range(18, 24)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Where an export goes and what it promises.
+
+    `opset` is between 18 (what the exporter writes natively) and 23; `max_batch_size` is at least 1.
+    """
+
+    to: Path
+    name: str
+    opset: int = 20
+    max_batch_size: int = 32
+    max_queue_delay_us: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range. Raises: SettingsError."""
+        if not MODEL_NAME.fullmatch(self.name):
+            raise SettingsError(
+                f"'{self.name}' cannot be a model's name: use letters, digits, '_', '.' and '-', not starting with '.'."
+            )
+        if self.opset not in OPSETS:
+            raise SettingsError(f"opset {self.opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}.")
+        if self.max_batch_size < 1:
+            raise SettingsError(f"max_batch_size is {self.max_batch_size}: it must be at least 1.")
+        if self.max_queue_delay_us < 0:
+            raise SettingsError(f"max_queue_delay_us is {self.max_queue_delay_us}: it cannot be negative.")

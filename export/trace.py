@@ -1,0 +1,118 @@
+"""Runs a net in PyTorch and writes down what every called module took and gave.
+
+Ensures: values are copies, taken before an in-place operation can overwrite them; a tensor is known again by where it
+lies, its shape and its version, so that a module which only hands its input on can be told from one that computes.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+Identity = tuple[int, tuple[int, ...], tuple[int, ...], int]
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One tensor that one call of one module gave.
+
+    `parent` is the path of the module that made the call. `inputs` and `identity` tell tensors apart.
+    """
+
+    path: str
+    call: int
+    element: int
+    kind: str
+    parent: str
+    value: npt.NDArray[Any]
+    identity: Identity
+    inputs: frozenset[Identity]
+
+    @property
+    def name(self) -> str:
+        """What a client asks for."""
+        return layer_name(self.path, self.call, self.element)
+
+    @property
+    def handed_on(self) -> bool:
+        """Whether the module gave one of its inputs back, untouched."""
+        return self.identity in self.inputs
+
+
+def layer_name(path: str, call: int, element: int) -> str:
+    """Return `path`, with `@call` and `:element` where they are not 0."""
+    return path + (f"@{call}" if call else "") + (f":{element}" if element else "")
+
+
+def trace(net: nn.Module, x: torch.Tensor) -> list[Output]:
+    """Return an entry for each tensor that each module call gave, in the order in which the calls ended."""
+    recorder = _Recorder()
+    handles = [handle for path, module in net.named_modules() for handle in recorder.attach(path, module)]
+    try:
+        with torch.no_grad():
+            net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorder.outputs
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self._alive: list[torch.Tensor] = []  # a freed tensor's place in memory would be used again
+        self._calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
+        self._stack: list[str] = []
+        self._inputs: list[frozenset[Identity]] = []
+
+    def attach(self, path: str, module: nn.Module) -> list[Any]:
+        return [
+            module.register_forward_pre_hook(self._before(path), with_kwargs=True),
+            module.register_forward_hook(self._after(path)),
+        ]
+
+    def _before(self, path: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            self._stack.append(path)
+            self._inputs.append(frozenset(_identity(tensor) for tensor in _tensors((args, kwargs))))
+
+        return hook
+
+    def _after(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _args: Any, result: Any) -> None:
+            self._stack.pop()
+            inputs = self._inputs.pop()
+            parent = self._stack[-1] if self._stack else ""
+            call = next(self._calls[path])
+            for element, tensor in enumerate(_tensors(result)):
+                self._alive.append(tensor)
+                value = tensor.detach().clone().cpu().numpy()
+                kind = type(module).__name__
+                self.outputs.append(Output(path, call, element, kind, parent, value, _identity(tensor), inputs))
+
+        return hook
+
+
+def _identity(tensor: torch.Tensor) -> Identity:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor._version
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, dict):
+        yield from _tensors(list(result.values()))
+    elif isinstance(result, list | tuple):
+        for item in result:
+            yield from _tensors(item)
+
+
+def as_float64(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return `value` in double precision, for comparing."""
+    return np.asarray(value, np.float64)
