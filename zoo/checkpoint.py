@@ -1,0 +1,161 @@
+"""A run on disk: what was asked, what each epoch measured, and the weights. JSON and safetensors, nothing pickled.
+
+    RUN/config.json        the settings
+    RUN/metrics.jsonl      one line an epoch
+    RUN/last/  RUN/best/   checkpoints: model.safetensors, config.json, metrics.json
+
+A checkpoint's config.json is in timm's own format, so `timm.create_model('local-dir:RUN/best', pretrained=True)` works.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from zoo.errors import CheckpointError
+from zoo.files import new_folder, standing_folder, write_file
+from zoo.interface import classes_of, config_of
+from zoo.preprocessing import Preprocessing
+from zoo.settings import TrainSettings
+
+RUN_SCHEMA_VERSION = 1
+LAYOUT = (
+    "a run holds config.json, metrics.jsonl, last/ and best/, as `zoonnx train NET --data SET --out RUN` writes them"
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as it lies on disk; `metrics` are those of its epoch, without timings."""
+
+    folder: Path
+    architecture: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    metrics: Mapping[str, float]
+
+    def load_into(self, net: nn.Module) -> None:
+        """Give `net` these weights.
+
+        Raises:
+            CheckpointError: the file is damaged, or a tensor's name or shape is not the net's.
+        """
+        file = self.folder / "model.safetensors"
+        try:
+            weights = safetensors.torch.load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"the weights {file} cannot be read: {error}") from error
+        _check_tensors(file, weights, net.state_dict())
+        net.load_state_dict(weights)
+
+
+def start_run(run: Path, settings: TrainSettings) -> None:
+    """Make the folder of a new run.
+
+    Raises:
+        CheckpointError: something lies there already.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        what = "already holds a run" if (run / "config.json").exists() else "is there already and is not empty"
+        raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    write_file(run / "config.json", _json({"schema_version": RUN_SCHEMA_VERSION, "settings": settings.to_json()}))
+
+
+def read_settings(run: Path) -> TrainSettings:
+    """The settings of a run.
+
+    Raises:
+        CheckpointError: the folder is not a run, or of a schema that this version does not know.
+    """
+    config = _read_json(run / "config.json")
+    if config.get("schema_version") != RUN_SCHEMA_VERSION:
+        found = config.get("schema_version")
+        raise CheckpointError(f"{run / 'config.json'} should have schema_version {RUN_SCHEMA_VERSION}; it has {found}")
+    return TrainSettings.from_json(config["settings"])
+
+
+def append_epoch(run: Path, values: Mapping[str, float]) -> None:
+    """Add one line to the run's metrics.jsonl."""
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(values)) + "\n")
+
+
+def save_checkpoint(folder: Path, net: nn.Module, labels: Sequence[str], metrics: Mapping[str, float]) -> None:
+    """Write a checkpoint; one that stood there is replaced only by a whole new one."""
+    # A copy of each tensor, since safetensors refuses those that share memory.
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in net.state_dict().items()}
+    with new_folder(folder) as unfinished:
+        safetensors.torch.save_file(weights, unfinished / "model.safetensors")
+        (unfinished / "config.json").write_bytes(_json(_timm_config(net, labels)))
+        (unfinished / "metrics.json").write_bytes(_json(metrics))
+
+
+def save_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Replace the metrics of a checkpoint that is there."""
+    write_file(folder / "metrics.json", _json(metrics))
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read all of a checkpoint but its weights.
+
+    Raises:
+        CheckpointError: it is missing or incomplete.
+    """
+    folder = standing_folder(folder)
+    config = _read_json(folder / "config.json")
+    try:
+        cfg = config["pretrained_cfg"]
+        shape = {name: cfg[name] for name in Preprocessing.__dataclass_fields__}
+        architecture, labels = str(config["architecture"]), tuple(config["label_names"])
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'} lacks {error}; {LAYOUT}") from error
+    metrics = _read_json(folder / "metrics.json")
+    return Checkpoint(folder, architecture, labels, Preprocessing.from_json(shape), metrics)
+
+
+def _timm_config(net: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
+    """What timm's `local-dir:` source reads beside the weights."""
+    preprocessing, cfg, classes = Preprocessing.from_net(net), config_of(net), classes_of(net)
+    kept = {name: cfg.get(name) for name in ("first_conv", "classifier", "fixed_input_size")}
+    return {
+        "architecture": cfg["architecture"],
+        "num_classes": classes,
+        "num_features": net.num_features,
+        "label_names": list(labels),
+        "model_args": {"in_chans": preprocessing.channels},
+        "pretrained_cfg": {**kept, **preprocessing.to_json(), "num_classes": classes},
+    }
+
+
+def _check_tensors(file: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    for name in expected:
+        if name not in weights:
+            raise CheckpointError(f"{file} lacks the tensor '{name}' that the net has; it is of another net")
+        if weights[name].shape != expected[name].shape:
+            have, want = tuple(weights[name].shape), tuple(expected[name].shape)
+            raise CheckpointError(f"in {file} the tensor '{name}' has shape {have}; the net's has {want}")
+    for name in weights:
+        if name not in expected:
+            raise CheckpointError(f"{file} holds a tensor '{name}' that the net does not have; it is of another net")
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(dict(values), indent=2) + "\n").encode()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {file}; {LAYOUT}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} should hold a JSON object; it holds a {type(values).__name__}")
+    return values

@@ -1,0 +1,227 @@
+"""The training loop. Its randomness is a function of the seed, the epoch and the batch, of nothing else."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+
+from zoo.augment import shift
+from zoo.catalog import create_model
+from zoo.checkpoint import append_epoch, read_checkpoint, save_checkpoint, save_metrics, start_run
+from zoo.data import Dataset, load_dataset
+from zoo.errors import DeviceError, SettingsError, TrainingError, did_you_mean
+from zoo.evaluate import evaluate
+from zoo.settings import Device, TrainSettings
+
+WARMUP_SHARE = 0.1  # of all steps: the learning rate rises, then falls along a cosine
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, as an observer sees it; `epoch` and `batch` count from 1."""
+
+    epoch: int
+    batch: int
+    batches: int
+    images: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch measured; `train_loss` is the mean over its steps, with label smoothing."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Accuracy on the validation split; among equals, the lower loss ranks higher."""
+        return (self.val_accuracy, -self.val_loss)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The best epoch, and its weights' accuracy on the test split."""
+
+    best: EpochMetrics
+    test_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Session:
+    settings: TrainSettings
+    data: Dataset
+    accelerator: Accelerator
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: CosineLRScheduler
+    loss: nn.Module
+
+
+Observer = Callable[[Step | EpochMetrics], None]
+
+
+def train(settings: TrainSettings, run: Path, observe: Observer | None = None) -> TrainResult:
+    """Train a net from scratch into the new folder `run`; `observe` is told of each step and epoch.
+
+    Raises:
+        ZooError: see its subclasses; nothing is written if the settings, the data or the device are at fault.
+        TrainingError: the loss is no longer a number.
+    """
+    started = time.perf_counter()
+    accelerator = _accelerator(settings.device)
+    with _own_generators(accelerator.device):
+        session = _prepare(settings, accelerator)
+        start_run(run, settings)
+        best = _fit(session, run, observe or (lambda event: None))
+        test_accuracy = _test_best(session, run)
+    return TrainResult(best, test_accuracy, time.perf_counter() - started)
+
+
+def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
+    data = load_dataset(settings.data)
+    torch.manual_seed(settings.seed)
+    net = create_model(
+        settings.net,
+        num_classes=len(data.labels),
+        in_chans=data.preprocessing.channels,
+        drop_rate=settings.drop_rate,
+    )
+    data.preprocessing.attach_to(net)
+    _check_takes(net, data, settings)
+    optimizer = _optimizer(net, settings)
+    scheduler = _scheduler(optimizer, settings.lr, _batches(settings, data) * settings.epochs)
+    net, optimizer = accelerator.prepare(net, optimizer)
+    loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    return _Session(settings, data, accelerator, net, optimizer, scheduler, loss)
+
+
+def _fit(session: _Session, run: Path, observe: Observer) -> EpochMetrics:
+    history: list[EpochMetrics] = []
+    for epoch in range(1, session.settings.epochs + 1):
+        started = time.perf_counter()
+        losses = []
+        for step in _epoch(session, epoch):
+            losses.append(step.loss)
+            observe(step)
+        metrics = _validate(session, epoch, train_loss=sum(losses) / len(losses))
+        _save(session, run / "last", metrics)
+        if all(metrics.rank > earlier.rank for earlier in history):
+            _save(session, run / "best", metrics)
+        append_epoch(run, {**asdict(metrics), "seconds": round(time.perf_counter() - started, 3)})
+        history.append(metrics)
+        observe(metrics)
+    return max(history, key=lambda metrics: metrics.rank)
+
+
+def _epoch(session: _Session, epoch: int) -> Iterator[Step]:
+    """Train on each image once, in a new order. The images of a last, smaller batch are left out this time."""
+    size, batches = session.settings.batch_size, _batches(session.settings, session.data)
+    _seed_step(session.settings.seed, epoch, batch=0)
+    order = torch.randperm(len(session.data.train))
+    session.net.train()
+    for batch in range(1, batches + 1):
+        _seed_step(session.settings.seed, epoch, batch)
+        chosen = order[(batch - 1) * size : batch * size]
+        loss = _step(session, chosen)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
+                f"a learning rate under {session.settings.lr:g} may help"
+            )
+        session.scheduler.step_update((epoch - 1) * batches + batch)
+        yield Step(epoch, batch, batches, len(chosen), loss)
+
+
+def _step(session: _Session, chosen: Tensor) -> float:
+    train, device = session.data.train, session.accelerator.device
+    images = shift(train.images[chosen], session.settings.max_shift_px)
+    logits = session.net(session.data.preprocessing.normalise(images.to(device)))
+    loss = session.loss(logits, train.targets[chosen].to(device))
+    session.optimizer.zero_grad()
+    session.accelerator.backward(loss)
+    session.optimizer.step()
+    return float(loss.item())
+
+
+def _validate(session: _Session, epoch: int, train_loss: float) -> EpochMetrics:
+    val = session.data.val
+    evaluation = evaluate(session.net, val.images, val.targets, session.data.preprocessing)
+    return EpochMetrics(epoch, train_loss, evaluation.loss, evaluation.accuracy)
+
+
+def _save(session: _Session, folder: Path, metrics: EpochMetrics) -> None:
+    net = session.accelerator.unwrap_model(session.net)
+    save_checkpoint(folder, net, session.data.labels, asdict(metrics))
+
+
+def _test_best(session: _Session, run: Path) -> float:
+    """The best weights' accuracy on the test split, which the run looks at only here; noted in best/metrics.json."""
+    checkpoint, test = read_checkpoint(run / "best"), session.data.test
+    checkpoint.load_into(session.accelerator.unwrap_model(session.net))
+    evaluation = evaluate(session.net, test.images, test.targets, checkpoint.preprocessing)
+    found = {"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
+    save_metrics(checkpoint.folder, {**checkpoint.metrics, **found})
+    return evaluation.accuracy
+
+
+def _check_takes(net: nn.Module, data: Dataset, settings: TrainSettings) -> None:
+    """Let one image through before anything is written: many nets are made for larger images only."""
+    try:
+        evaluate(net, data.val.images[:1], data.val.targets[:1], data.preprocessing)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        size = "x".join(str(length) for length in data.preprocessing.input_size)
+        raise SettingsError(
+            f"the net '{settings.net}' does not take the {size} images of {data.name}: {error}"
+        ) from error
+
+
+def _optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    name, known = settings.optimizer, [str(known) for known in list_optimizers()]
+    if name not in known:
+        raise SettingsError(f"timm has no optimizer '{name}'{did_you_mean(name, known)}")
+    return create_optimizer_v2(net, name, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> CosineLRScheduler:
+    warmup = math.ceil(WARMUP_SHARE * steps)
+    return CosineLRScheduler(optimizer, t_initial=steps, warmup_t=warmup, warmup_lr_init=lr / warmup, t_in_epochs=False)
+
+
+def _batches(settings: TrainSettings, data: Dataset) -> int:
+    return max(1, len(data.train) // settings.batch_size)
+
+
+def _accelerator(device: Device) -> Accelerator:
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[device]:
+        known = ", ".join(name for name, is_there in there.items() if is_there)
+        raise DeviceError(f"there is no device '{device}' on this machine; choose one of {known}")
+    accelerator = Accelerator(cpu=device == "cpu")
+    if device not in ("auto", accelerator.device.type):
+        raise DeviceError(f"the device should be '{device}', but accelerate chose '{accelerator.device.type}'")
+    return accelerator
+
+
+@contextmanager
+def _own_generators(device: torch.device) -> Iterator[None]:
+    """Give the caller's random generators back as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def _seed_step(seed: int, epoch: int, batch: int) -> None:
+    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1, np.uint64)[0]))
