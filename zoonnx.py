@@ -87,12 +87,12 @@ def _show_version() -> None:
 
 def _show_verbs() -> None:
     lines = [f"  {verb:<8} {summary}" for verb, (_, _, summary) in VERBS.items()]
-    head = [
-        "zoonnx: from a CNN in PyTorch to an answer over gRPC, with every layer open to view.",
-        "",
-        "zoonnx VERB ...",
-    ]
-    _say("\n".join([*head, "", *lines, "", "zoonnx VERB --help explains a verb and gives an example."]), sys.stdout)
+    head = "zoonnx: from a CNN in PyTorch to an answer over gRPC, with every layer open to view."
+    usage = "Usage: zoonnx VERB ..."
+    _say(
+        "\n".join([head, "", usage, "", *lines, "", "zoonnx VERB --help explains a verb and gives an example."]),
+        sys.stdout,
+    )
 
 
 def _fail(verb: str, message: str, status: int) -> NoReturn:

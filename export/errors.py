@@ -5,8 +5,9 @@ ExportError
 ├── UnfitNetError           the net cannot be exported as it stands: training mode, weights that are not finite
 ├── ConversionError         torch.onnx could not convert the net, or did not do what was asked
 ├── ParityError             the ONNX model and PyTorch disagree
-└── RepositoryError         the target cannot take this model
-    └── RepositoryConflictError   what stands there promises something else
+├── RepositoryError         the target cannot take this model
+│   └── RepositoryConflictError   what stands there promises something else
+└── DemoError               a step of the demo failed
 
 `exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
 """
@@ -46,3 +47,9 @@ class RepositoryError(ExportError):
 
 class RepositoryConflictError(RepositoryError):
     """The repository holds a model of this name that promises another interface."""
+
+
+class DemoError(ExportError):
+    """A step of the demo failed."""
+
+    exit_status = 1

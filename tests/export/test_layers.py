@@ -1,0 +1,221 @@
+"""Every module of the net is found in the file, or its absence explained."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from export import Exported
+from export.convert import convert
+from export.image_io import attach
+from export.layers import map_layers
+from export.prepare import prepare
+from protos import manifest
+from zoo import LoadedNet
+from zoo.preprocessing import Preprocessing
+
+SMALL = Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+
+
+def mapped(net: nn.Module) -> dict[str, manifest.Layer]:
+    """Return the layer map of `net`, by name, at 3x8x8."""
+    prepared = prepare(net.eval())
+    model = attach(convert(prepared, SMALL.input_size, 20), SMALL)
+    return {layer.name: layer for layer in map_layers(model, prepared, SMALL).layers}
+
+
+def status(layer: manifest.Layer) -> tuple[str, str]:
+    return manifest.LayerStatus.Name(layer.status), layer.of
+
+
+class Base(nn.Module):
+    """A net of two convolutions with a linear end; the tests' nets differ in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4 * 64, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.middle(self.conv(x)).flatten(1))
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError  # each test's net says what stands here
+
+
+class TestConvnet4:
+    """The catalog's net, as exported."""
+
+    def layers(self, exported: Exported) -> dict[str, manifest.Layer]:
+        return {layer.name: layer for layer in exported.manifest.layer_map.layers}
+
+    def test_every_module_has_an_entry(self, exported: Exported, convnet4: LoadedNet) -> None:
+        """No called module is missing."""
+        assert set(self.layers(exported)) == {path for path, _ in convnet4.net.named_modules()}
+
+    def test_folding_is_told(self, exported: Exported) -> None:
+        """Each convolution went into the BatchNorm after it; everything else is there."""
+        found = {name: status(layer) for name, layer in self.layers(exported).items() if layer.status != manifest.EXACT}
+        assert {name: where for name, where in found.items() if where[0] == "FOLDED"} == {
+            f"conv{i}": ("FOLDED", f"bn{i}") for i in range(1, 5)
+        }
+        assert all(where[0] == "ALIAS" for name, where in found.items() if not name.startswith("conv"))
+
+    def test_shapes_have_a_free_batch(self, exported: Exported) -> None:
+        """Shapes are those of PyTorch, with -1 where the batch decides."""
+        layers = self.layers(exported)
+        assert list(layers["act2"].shape) == [-1, 32, 8, 8]
+        assert list(layers["pool"].shape) == [-1, 32, 4, 4]
+
+    def test_values_equal_hooks(self, exported: Exported, convnet4: LoadedNet) -> None:
+        """The value that the map names holds what PyTorch's hook sees, on pictures that the export never saw."""
+        images = np.random.default_rng(9).integers(0, 256, (2, 8, 8, 1), np.uint8)
+        expected = dict(hooked(convnet4.net, convnet4.preprocessing.normalise(torch.from_numpy(images))))
+        layers = [each for each in exported.manifest.layer_map.layers if each.value]
+        assert len(layers) > 12
+        found = fetch(exported, [each.value for each in layers], images)
+        for layer in layers:
+            np.testing.assert_allclose(found[layer.value], expected[layer.path], rtol=1e-4, atol=1e-5)
+
+    def test_the_file_holds_the_map(self, exported: Exported) -> None:
+        """Whoever has only the ONNX file has the map, too; errors measured on one machine are left out."""
+        model = onnx.load(exported.folder / "model.onnx")
+        held = {entry.key: entry.value for entry in model.metadata_props}
+        layers = json.loads(held["zoonnx.layers"])["layers"]
+        assert [layer.get("name", "") for layer in layers] == list(self.layers(exported))
+        assert not any("max_abs_error" in layer for layer in layers)
+
+
+class TestOddNets:
+    """Nets whose modules do not each give one value of their own."""
+
+    def test_called_twice(self) -> None:
+        """A module called twice has two entries, and they hold different values."""
+
+        class Twice(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.again = nn.Conv2d(4, 4, 3, padding=1)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.again(self.again(x).sigmoid())
+
+        layers = mapped(Twice())
+        assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
+        assert layers["again"].value != layers["again@1"].value
+
+    def test_tuple_output(self) -> None:
+        """Each tensor of a tuple has an entry."""
+
+        class Split(nn.Module):
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                return x.tanh(), x.sigmoid()
+
+        class Pair(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.split = Split()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = self.split(x)
+                return a * b
+
+        layers = mapped(Pair())
+        assert (layers["split"].value, layers["split:1"].value) == ("tanh", "sigmoid")
+
+    def test_identity_after_an_operation(self) -> None:
+        """A module that hands on what no module made is found by its value."""
+
+        class Handed(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop = nn.Dropout()
+                self.same = nn.Identity()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.same(self.drop(x + x.tanh()))
+
+        layers = mapped(Handed())
+        assert status(layers["drop"])[0] == status(layers["same"])[0] == "EXACT"
+        assert layers["drop"].value == layers["same"].value
+
+    def test_in_place(self) -> None:
+        """An in-place ReLU does not pass for its input."""
+
+        class InPlace(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.relu = nn.ReLU(inplace=True)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.relu(x)
+
+        layers = mapped(InPlace())
+        assert status(layers["conv"]) == status(layers["relu"]) == ("EXACT", "")
+        assert layers["conv"].value != layers["relu"].value
+
+    def test_constant(self) -> None:
+        """A module whose output never depends on the input says why it is not there."""
+
+        class Grid(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table = nn.Parameter(torch.ones(4, 8, 8))
+
+            def forward(self) -> torch.Tensor:
+                return self.table * 2
+
+        class Constant(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.grid = Grid()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x + self.grid()
+
+        layer = mapped(Constant())["grid"]
+        assert (status(layer)[0], layer.value) == ("NOT_EXPORTED", "")
+        assert "does not depend on the input" in layer.reason
+
+    def test_wrong_values_are_not_believed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the runtime computes something else, no entry claims to be exact."""
+
+        class Plain(Base):
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x.tanh()
+
+        from export import layers as module
+
+        honest = module.Runtime.run
+        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.001 for k, v in honest(*a).items()})
+        assert {status(layer)[0] for layer in mapped(Plain()).values()} & {"EXACT", "ALIAS"} == set()
+
+
+def hooked(net: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    """What each module gives, by PyTorch's own hooks, copied."""
+    seen: dict[str, np.ndarray] = {}
+
+    def keep(path: str) -> object:
+        return lambda _module, _args, output: seen.__setitem__(path, output.clone().numpy())
+
+    handles = [module.register_forward_hook(keep(path)) for path, module in net.named_modules()]
+    with torch.no_grad():
+        net(x)
+    for handle in handles:
+        handle.remove()
+    yield from seen.items()
+
+
+def fetch(exported: Exported, values: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Run the file with `values` as outputs."""
+    model = onnx.load(exported.folder / "model.onnx")
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(values) if name not in known)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"image": images}), strict=True))
