@@ -1,0 +1,95 @@
+"""The contract that every verb of the command line keeps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import zoonnx as dispatcher
+from tests.conftest import ROOT, Zoonnx
+
+HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxruntime", "grpc", "sklearn", "accelerate", "numpy"}
+
+
+@pytest.mark.parametrize("verb", dispatcher.VERBS)
+def test_help_has_an_example(zoonnx: Zoonnx, verb: str) -> None:
+    """`zoonnx VERB --help` explains the verb and gives a command that can be copied."""
+    done = zoonnx(verb, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Example: zoonnx {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("verb", dispatcher.VERBS)
+def test_help_is_quick(verb: str) -> None:
+    """Help imports none of the large packages."""
+    code = (
+        "import sys, zoonnx\n"
+        f"try: zoonnx.main(['{verb}', '--help'])\n"
+        "except SystemExit: pass\n"
+        f"sys.exit(str(sorted(set(sys.modules) & {HEAVY})) if set(sys.modules) & {HEAVY} else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_overview_lists_every_verb(zoonnx: Zoonnx, arguments: tuple[str, ...]) -> None:
+    """Without a verb, the command says which there are."""
+    done = zoonnx(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"  {verb} " in done.stdout for verb in dispatcher.VERBS)
+
+
+def test_unknown_verb(zoonnx: Zoonnx) -> None:
+    """A mistyped verb is met with the one that was meant."""
+    done = zoonnx("exprot")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "zoonnx exprot: there is no such verb; did you mean 'export'?\n"
+
+
+def test_version(zoonnx: Zoonnx) -> None:
+    """`--version` is the installed distribution's."""
+    from importlib.metadata import version
+
+    assert zoonnx("--version").stdout == f"zoonnx {version('zoonnx')}\n"
+
+
+def test_missing_extra(tmp_path: Path) -> None:
+    """Without a package that a verb needs, it says which extra brings it, and exits with 2."""
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': raise ModuleNotFoundError('no torch', name='torch')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "import zoonnx\n"
+        f"zoonnx.main(['export', 'convnet4', '--to', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "zoonnx export: the package 'torch' is not installed; run: pip install 'zoonnx[export]'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "convnet5", "--data", "digits", "--out", "{tmp}/run"), "did you mean 'convnet4'"),
+        (("train", "convnet4", "--data", "digist", "--out", "{tmp}/run"), "digits"),
+        (("eval", "{tmp}/nowhere", "--data", "digits"), "there is no folder"),
+        (("export", "{tmp}/nowhere", "--to", "{tmp}/models"), "there is no folder"),
+        (("export", "convnet5", "--to", "{tmp}/models"), "did you mean 'convnet4'"),
+        (("export", "convnet4", "--to", "{tmp}/models", "--opset", "99"), "opset 99 is not supported"),
+        (("export", "convnet4", "--to", "{tmp}/models", "--name", "a/b"), "cannot be a model's name"),
+        (("serve", "{tmp}/nowhere"), "nowhere"),
+        (("infer", "{tmp}/nothing.png", "--model", "m"), "nothing.png"),
+    ],
+)
+def test_mistakes(zoonnx: Zoonnx, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    """A user's mistake is one sentence on stderr, exit status 2, no traceback, and nothing written."""
+    done = zoonnx(*(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"zoonnx {arguments[0]}: ")
+    assert words in done.stderr
+    assert (done.stderr.count("\n"), "Traceback" in done.stderr, done.stdout) == (1, False, "")
+    assert list(tmp_path.iterdir()) == []
