@@ -71,7 +71,7 @@ def _assignments(file: FileDescriptorProto) -> Iterator[str]:
 
 
 def _stub(file: FileDescriptorProto, generated: str) -> str:
-    """The stub that protoc wrote, made fit for our modules and `mypy --strict`: no bare `Mapping`, no untyped `**kwargs`."""
+    """The stub that protoc wrote, with our modules' names and fit for `mypy --strict`."""
     generated = re.sub(r"\b_Mapping\b(?=[\],])", "_Mapping[str, _Any]", generated)
     generated = generated.replace("**kwargs)", "**kwargs: _Any)")
     generated = re.sub(r"^import (\w+)_pb2 as", r"from protos import \1 as", generated, flags=re.MULTILINE)
