@@ -8,7 +8,7 @@ import timm
 from torch import nn
 
 from zoo import nets
-from zoo.errors import CheckpointError, SettingsError, UnknownNetError
+from zoo.errors import CheckpointError, UnknownNetError
 from zoo.preprocessing import Preprocessing
 
 
@@ -46,7 +46,6 @@ def create_model(
 
     Raises:
         UnknownNetError: neither the catalog nor timm has `name`.
-        SettingsError: the architecture does not take these arguments.
         CheckpointError: `pretrained` weights do not exist or cannot be fetched.
     """
     builder = _builder(name)
@@ -73,9 +72,6 @@ def _builder(name: str) -> Callable[..., nn.Module]:
 def _build(name: str, builder: Callable[..., nn.Module], arguments: dict[str, float], pretrained: bool) -> nn.Module:
     try:
         return builder(pretrained=pretrained, **arguments)
-    except TypeError as error:
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise SettingsError(f"the net '{name}' cannot be built with {given}: {error}") from error
     except (RuntimeError, OSError) as error:
         if not pretrained:
             raise

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import DataError, did_you_mean
+from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing
-
-SplitName = Literal["train", "val", "test"]
+from zoo.settings import SplitName
 
 # The splits' own constants: a run's seed never moves a picture from one split to another.
 DIGITS_TEST_IMAGES = 360
@@ -52,6 +51,18 @@ class Dataset:
             raise DataError(f"the splits are {', '.join(get_args(SplitName))}; got '{name}'")
         return splits[name]
 
+    def check_fits(self, labels: tuple[str, ...], preprocessing: Preprocessing) -> None:
+        """Require that a net of these labels and this preprocessing can be measured on this data.
+
+        Raises:
+            DataError: the classes or the image sizes differ.
+        """
+        if labels != self.labels:
+            raise DataError(f"the net tells apart {_listed(labels)}; {self.name} holds {_listed(self.labels)}")
+        expected, own = preprocessing.input_size, self.preprocessing.input_size
+        if expected != own:
+            raise DataError(f"the net expects images of (channels, height, width) {expected}; {self.name} has {own}")
+
 
 def load_dataset(name: str) -> Dataset:
     """Load a data set by name.
@@ -60,9 +71,7 @@ def load_dataset(name: str) -> Dataset:
         DataError: there is none of that name.
     """
     if name not in DATASETS:
-        raise DataError(
-            f"no data set is called '{name}'{did_you_mean(name, DATASETS)}; there are: {', '.join(DATASETS)}"
-        )
+        raise DataError(f"no data set is called '{name}'; there are: {', '.join(DATASETS)}")
     return DATASETS[name]()
 
 
@@ -96,6 +105,10 @@ def _digits() -> Dataset:
         val=split(val),
         test=split(test),
     )
+
+
+def _listed(labels: tuple[str, ...]) -> str:
+    return f"{len(labels)} classes ({', '.join(labels[:3])}, ...)"
 
 
 DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _digits}

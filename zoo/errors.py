@@ -53,5 +53,5 @@ class TrainingError(ZooError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the closest known ones, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=3)
+    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3)
     return f"; did you mean {' or '.join(repr(candidate) for candidate in close)}?" if close else ""

@@ -7,11 +7,12 @@ from typing import Any, Literal, Self, get_args
 from zoo.errors import SettingsError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """A training run: the same settings on the same machine give the same weights, bit for bit.
+    """A training run: the same settings on the same CPU with as many threads give the same weights, bit for bit.
 
     `net` is a name of `zoo.create_model`, `data` of `zoo.load_dataset`, `optimizer` of timm's `create_optimizer_v2`.
     `lr` is the peak of its schedule, `max_shift_px` how far training moves each picture at random in each direction,

@@ -34,6 +34,7 @@ class Step:
     batches: int
     images: int
     loss: float
+    lr: float
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ def _epoch(session: _Session, epoch: int) -> Iterator[Step]:
                 f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
                 f"a learning rate under {session.settings.lr:g} may help"
             )
+        yield Step(epoch, batch, batches, len(chosen), loss, lr=session.optimizer.param_groups[0]["lr"])
         session.scheduler.step_update((epoch - 1) * batches + batch)
-        yield Step(epoch, batch, batches, len(chosen), loss)
 
 
 def _step(session: _Session, chosen: Tensor) -> float:

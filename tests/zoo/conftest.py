@@ -1,0 +1,36 @@
+"""What several tests of zoo share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.data import Dataset, load_dataset
+from zoo.settings import TrainSettings
+from zoo.train import train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Leave the machine's other cores to the other test processes."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The digits data set."""
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def short_settings() -> TrainSettings:
+    """Two epochs of convnet4 on digits."""
+    return TrainSettings(net="convnet4", data="digits", epochs=2, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def short_run(short_settings, tmp_path_factory) -> Path:
+    """A finished run of `short_settings`, to be read only."""
+    run = tmp_path_factory.mktemp("runs") / "short"
+    train(short_settings, run)
+    return run

@@ -1,0 +1,77 @@
+"""Nets by name."""
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+
+from zoo.catalog import CATALOG, create_model
+from zoo.errors import CheckpointError, UnknownNetError
+from zoo.preprocessing import Preprocessing
+
+
+def test_builds_a_net_of_timm_by_name():
+    """What the catalog does not have comes from timm, with timm's own class."""
+    net = create_model("test_resnet", num_classes=5)
+    assert type(net) is type(timm.create_model("test_resnet"))
+    assert net.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_leaves_the_architecture_as_it_is_unless_asked():
+    """Without arguments timm's own number of classes and channels hold."""
+    net = create_model("test_resnet.r160_in1k")
+    assert (net.num_classes, Preprocessing.from_net(net).input_size) == (1000, (3, 160, 160))
+
+
+def test_preprocessing_follows_in_chans():
+    """A net of other channels says so, with the mean of its former means."""
+    own = Preprocessing.from_net(create_model("test_resnet"))
+    grey = Preprocessing.from_net(create_model("test_resnet", in_chans=1))
+    assert grey.input_size == (1, 160, 160)
+    assert grey.mean == (pytest.approx(sum(own.mean) / 3),)
+
+
+def test_preprocessing_of_one_net_leaves_the_next_alone():
+    """A net's config is its own, not a table shared by all nets of that name."""
+    create_model("convnet4", in_chans=4)
+    assert Preprocessing.from_net(create_model("convnet4")).channels == 1
+
+
+@pytest.mark.parametrize(("name", "meant"), [("convnet5", "convnet4"), ("resnet81", "resnet18")])
+def test_unknown_name_brings_close_ones(name, meant):
+    """The message offers what was probably meant, of ours and of timm's."""
+    with pytest.raises(UnknownNetError, match=f"no net is called '{name}'; did you mean .*'{meant}'"):
+        create_model(name)
+
+
+def test_close_names_are_offered_once():
+    """A net of ours that timm knows too does not appear twice."""
+    with pytest.raises(UnknownNetError) as caught:
+        create_model("convnet5")
+    assert str(caught.value).count("'convnet4'") == 1
+
+
+@pytest.mark.parametrize("name", ["", "qqqq", "resnet18.no_such_tag", "local-dir:/nowhere"])
+def test_what_is_no_name_is_refused(name):
+    """Empty names, unknown tags and timm's path prefixes are no names here."""
+    with pytest.raises(UnknownNetError, match="no net is called"):
+        create_model(name)
+
+
+def test_pretrained_weights_that_do_not_exist_are_an_error():
+    """Nobody gets random weights who asked for trained ones."""
+    with pytest.raises(CheckpointError, match="the pretrained weights of 'convnet4' cannot be loaded"):
+        create_model("convnet4", pretrained=True)
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_an_error(monkeypatch, tmp_path):
+    """Without a network and a cache the message names the net."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="the pretrained weights of 'test_resnet' cannot be loaded"):
+        create_model("test_resnet", pretrained=True)
+
+
+def test_every_entry_has_a_description():
+    """One line, as a list of nets would show it."""
+    assert [entry.description for entry in CATALOG.values() if not entry.description or "\n" in entry.description] == []

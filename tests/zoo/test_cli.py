@@ -1,0 +1,109 @@
+"""The verbs `train` and `eval`, as a user runs them."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.load import load_net
+
+
+@pytest.fixture(scope="session")
+def command_run(zoonnx, tmp_path_factory):
+    """A run made by the command, and what the command said."""
+    run = tmp_path_factory.mktemp("command") / "run"
+    options = ["--data", "digits", "--out", run, "--epochs", 2, "--device", "cpu"]
+    said = zoonnx("train", "convnet4", *options, OMP_NUM_THREADS="1")
+    return run, said
+
+
+def test_train_ends_with_a_summary(command_run):
+    """On stdout: the accuracies and where the weights lie; on stderr: the progress, and no warning."""
+    run, said = command_run
+    assert said.returncode == 0
+    assert "test accuracy" in said.stdout
+    assert str(run / "best" / "model.safetensors") in said.stdout
+    assert "epoch 2/2" in said.stderr
+    assert "Warning" not in said.stderr
+
+
+def test_the_command_gives_the_same_weights_as_the_function(command_run, short_run):
+    """Another process, the same settings and threads: bit by bit the same net."""
+    run, _ = command_run
+    assert (run / "best" / "model.safetensors").read_bytes() == (short_run / "best" / "model.safetensors").read_bytes()
+
+
+def test_every_option_reaches_the_settings(zoonnx, tmp_path):
+    """The run's config.json holds what the command line said."""
+    options = {
+        "--epochs": 1,
+        "--batch-size": 100,
+        "--optimizer": "sgd",
+        "--lr": 0.5,
+        "--weight-decay": 0.25,
+        "--label-smoothing": 0.2,
+        "--drop-rate": 0.3,
+        "--max-shift": 2,
+        "--seed": 9,
+        "--device": "cpu",
+    }
+    flat = [part for option in options.items() for part in option]
+    zoonnx("train", "convnet4", "--data", "digits", "--out", tmp_path / "run", *flat)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    renamed = {"max_shift": "max_shift_px"}
+    names = {option: option.removeprefix("--").replace("-", "_") for option in options}
+    asked = {renamed.get(name, name): options[option] for option, name in names.items()}
+    assert settings == {"net": "convnet4", "data": "digits", **asked}
+
+
+def test_eval_measures_what_training_noted(zoonnx, short_run):
+    """eval --json on the test split gives the accuracy that train noted."""
+    said = zoonnx("eval", short_run, "--data", "digits", "--json")
+    found, noted = json.loads(said.stdout), load_net(short_run).weights.metrics
+    assert (found["split"], found["images"], found["accuracy"]) == ("test", 360, noted["test_accuracy"])
+    assert said.stderr == ""
+
+
+def test_eval_saves_images_and_logits(zoonnx, short_run, tmp_path):
+    """It says how good the net is; what is saved, sent through the net again, gives the saved logits."""
+    said = zoonnx("eval", short_run / "last", "--data", "digits", "--split", "val", "--save", tmp_path / "saved")
+    assert "digits, val split" in said.stdout
+    assert "of 137 images wrong" in said.stdout
+    rows = list(csv.DictReader((tmp_path / "saved" / "predictions.csv").read_text().splitlines()))
+    loaded = load_net(short_run / "last")
+    pixels = np.stack([np.asarray(Image.open(tmp_path / "saved" / row["file"])) for row in rows])  # (137, 8, 8)
+    logits = loaded.net(loaded.preprocessing.normalise(torch.from_numpy(pixels).unsqueeze(1)))
+    saved = np.array([[row[f"logit_{label}"] for label in loaded.labels] for row in rows]).astype(np.float32)
+    assert len(rows) == 137
+    np.testing.assert_allclose(saved, logits.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convnet5", "--data", "digits"], "no net is called 'convnet5'; did you mean 'convnet4'"),
+        (["convnet4", "--data", "digits", "--lr", "0"], "lr must be greater than 0; got 0.0"),
+    ],
+)
+def test_a_mistake_is_one_sentence(zoonnx, tmp_path, arguments, message):
+    """Status 2, the sentence on stderr, no traceback and no folder."""
+    said = zoonnx("train", *arguments, "--out", tmp_path / "run")
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"zoonnx train: {message}")
+    assert said.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_does_not_wait_for_torch():
+    """Importing the command line imports nothing heavy; importing the trainer does."""
+    code = "import sys, {}; print('torch' in sys.modules)"
+    found = [
+        subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True).stdout
+        for module in ("zoo.cli", "zoo.train")
+    ]
+    assert found == ["False\n", "True\n"]

@@ -1,0 +1,132 @@
+"""The verbs `train` and `eval`. What needs torch is imported inside them, so that help comes at once."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo.settings import Device, SplitName, TrainSettings
+
+if TYPE_CHECKING:
+    from zoo.evaluate import Evaluation
+    from zoo.train import TrainResult
+
+
+def train(
+    net: Annotated[str, typer.Argument(help="A net of the catalog, such as convnet4, or any of timm's.")],
+    data: Annotated[str, typer.Option(help="The data set: digits.")],
+    out: Annotated[Path, typer.Option(help="The new run's folder.")],
+    epochs: Annotated[int, typer.Option(help="How often each training image is seen.")] = TrainSettings.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = TrainSettings.batch_size,
+    optimizer: Annotated[str, typer.Option(help="By timm's name: adamw, sgd, lamb, ...")] = TrainSettings.optimizer,
+    lr: Annotated[float, typer.Option(help="The learning rate at its peak.")] = TrainSettings.lr,
+    weight_decay: Annotated[
+        float, typer.Option(help="Of weights, not of biases and norms.")
+    ] = TrainSettings.weight_decay,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of the target spread over all classes.")
+    ] = TrainSettings.label_smoothing,
+    drop_rate: Annotated[float, typer.Option(help="Dropout before the classifier.")] = TrainSettings.drop_rate,
+    max_shift: Annotated[
+        int, typer.Option(help="Move training images by up to this many pixels.")
+    ] = TrainSettings.max_shift_px,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = TrainSettings.seed,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = TrainSettings.device,
+) -> None:
+    """Train a net from scratch.
+
+    The run's folder receives its settings, one line of metrics an epoch, the last checkpoint and the best one by
+    validation accuracy. The test split is looked at once, at the end.
+
+    Example: `zoonnx train convnet4 --data digits --out runs/digits`
+    """
+    settings = TrainSettings(
+        net=net,
+        data=data,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        drop_rate=drop_rate,
+        max_shift_px=max_shift,
+        seed=seed,
+        device=device,
+    )
+    _train(settings, out)
+
+
+def eval_(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints: RUN/best, RUN/last.")],
+    data: Annotated[str, typer.Option(help="The data set: digits.")],
+    split: Annotated[SplitName, typer.Option(help="Which of its splits.")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Also write the images and predictions.csv to this folder.")] = None,
+) -> None:
+    """Measure a trained net on a data set.
+
+    Example: `zoonnx eval runs/digits --data digits --save digits-test`
+    """
+    from zoo.data import load_dataset
+    from zoo.evaluate import evaluate
+    from zoo.load import load_run
+    from zoo.predictions import save_predictions
+
+    dataset, loaded = load_dataset(data), load_run(run)
+    dataset.check_fits(loaded.labels, loaded.preprocessing)
+    part = dataset.split(split)
+    evaluation = evaluate(loaded.net, part.images, part.targets, loaded.preprocessing)
+    if save is not None:
+        save_predictions(save, part.images, evaluation, loaded.labels)
+    if as_json:
+        _print_json({"run": str(run), "data": data, "split": split}, evaluation)
+    else:
+        _show_evaluation(f"{data}, {split} split", evaluation)
+
+
+def _train(settings: TrainSettings, run: Path) -> None:
+    from zoo.progress import ProgressBar
+    from zoo.train import train as train_net
+
+    with ProgressBar(settings.epochs) as progress:
+        result = train_net(settings, run, progress)
+    _show_result(result, run)
+
+
+def _show_result(result: "TrainResult", run: Path) -> None:
+    rows = {
+        "best epoch": str(result.best.epoch),
+        "validation accuracy": f"{result.best.val_accuracy:.2%}",
+        "test accuracy": f"{result.test_accuracy:.2%}",
+        "time": f"{result.seconds:.1f} s",
+        "weights": str(run / "best" / "model.safetensors"),
+    }
+    _show_rows(rows)
+
+
+def _show_evaluation(title: str, evaluation: "Evaluation") -> None:
+    wrong = int((evaluation.predictions != evaluation.targets).sum())
+    images = len(evaluation.targets)
+    rows = {
+        "data": title,
+        "accuracy": f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)",
+        "loss": f"{evaluation.loss:.4f}",
+    }
+    _show_rows(rows)
+
+
+def _show_rows(rows: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(soft_wrap=True).print(table)
+
+
+def _print_json(asked: dict[str, str], evaluation: "Evaluation") -> None:
+    found = {"images": len(evaluation.targets), "accuracy": evaluation.accuracy, "loss": evaluation.loss}
+    typer.echo(json.dumps({**asked, **found}))

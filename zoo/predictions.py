@@ -1,0 +1,45 @@
+"""The pictures of an evaluation and what a net made of them, as files that anyone can read."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from zoo.errors import DataError
+from zoo.evaluate import Evaluation
+from zoo.files import new_folder
+
+
+def save_predictions(folder: Path, images: Tensor, evaluation: Evaluation, labels: Sequence[str]) -> None:
+    """Write `images/LABEL/INDEX.png` of the uint8 (N, H, W, C) images, and a row for each in predictions.csv.
+
+    The columns: the file relative to `folder`, its label, the predicted one, and the float32 logit of each class with
+    as many digits as it takes to read the same number back.
+
+    Raises:
+        DataError: `folder` exists.
+    """
+    if folder.exists():
+        raise DataError(f"{folder} is there already; nothing was overwritten: remove it or choose another folder")
+    files = [f"images/{labels[target]}/{index:05d}.png" for index, target in enumerate(evaluation.targets.tolist())]
+    with new_folder(folder) as unfinished:
+        for file, image in zip(files, images, strict=True):
+            _save_png(unfinished / file, image)
+        with (unfinished / "predictions.csv").open("w", newline="", encoding="utf-8") as out:
+            writer = csv.writer(out, lineterminator="\n")
+            writer.writerow(["file", "label", "predicted", *(f"logit_{label}" for label in labels)])
+            writer.writerows(_rows(files, evaluation, labels))
+
+
+def _rows(files: Sequence[str], evaluation: Evaluation, labels: Sequence[str]) -> Iterator[list[str]]:
+    targets, predictions = evaluation.targets.tolist(), evaluation.predictions.tolist()
+    for file, target, predicted, logits in zip(files, targets, predictions, evaluation.logits.numpy(), strict=True):
+        yield [file, labels[target], labels[predicted], *(str(logit) for logit in logits)]
+
+
+def _save_png(path: Path, image: Tensor) -> None:
+    pixels = image.numpy()  # (H, W, C)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path)
