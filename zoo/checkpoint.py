@@ -128,7 +128,6 @@ def _timm_config(net: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
         "num_classes": classes,
         "num_features": net.num_features,
         "label_names": list(labels),
-        "model_args": {"in_chans": preprocessing.channels},
         "pretrained_cfg": {**kept, **preprocessing.to_json(), "num_classes": classes},
     }
 

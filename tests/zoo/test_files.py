@@ -25,6 +25,14 @@ def test_file_is_replaced(tmp_path):
     assert ((tmp_path / "a").read_bytes(), names(tmp_path)) == (b"new", ["a"])
 
 
+def test_an_open_file_stays_as_it_was(tmp_path):
+    """A reader in the middle of the old text reads it to its end."""
+    write_file(tmp_path / "a", b"old")
+    with (tmp_path / "a").open("rb") as reader:
+        write_file(tmp_path / "a", b"new")
+        assert reader.read() == b"old"
+
+
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     """A disk that fails before the rename costs nothing."""
     write_file(tmp_path / "a", b"old")

@@ -8,13 +8,14 @@ import torch
 from zoo.errors import CheckpointError, SettingsError, UnknownNetError
 from zoo.files import fallback
 from zoo.load import WeightsSource, load_net
+from zoo.preprocessing import Preprocessing
 
 
 def test_loads_a_run(short_run, digits):
     """The best checkpoint, with what it was trained on and how well it does."""
     loaded = load_net(short_run)
     assert (loaded.name, loaded.architecture, loaded.labels) == ("short", "convnet4", digits.labels)
-    assert loaded.preprocessing == digits.preprocessing
+    assert loaded.preprocessing == digits.preprocessing == Preprocessing.from_net(loaded.net)
     weights = loaded.weights
     assert (weights.kind, weights.dataset, weights.seed, weights.licence, weights.url) == (
         "trained",
@@ -26,9 +27,10 @@ def test_loads_a_run(short_run, digits):
     assert weights.metrics.keys() >= {"epoch", "val_accuracy", "val_loss", "test_accuracy", "test_loss"}
 
 
-def test_a_loaded_net_is_ready(short_run):
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_loaded_net_is_ready(short_run, trained):
     """In eval mode, float32, on the CPU."""
-    net = load_net(str(short_run)).net
+    net = load_net(str(short_run) if trained else "convnet4").net
     assert not any(module.training for module in net.modules())
     assert {(p.dtype, p.device.type) for p in net.parameters()} == {(torch.float32, "cpu")}
 

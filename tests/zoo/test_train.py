@@ -48,6 +48,12 @@ def test_same_seed_gives_the_same_weights(short_settings, short_run, tmp_path):
     assert load_net(tmp_path / "again").weights == load_net(short_run).weights
 
 
+def test_randomness_depends_on_seed_epoch_and_batch_alone(short_settings, short_run, tmp_path):
+    """Whoever draws from torch's generator between two steps or epochs changes nothing."""
+    train(short_settings, tmp_path / "disturbed", observe=lambda event: torch.rand(3))
+    assert weights(tmp_path / "disturbed") == weights(short_run)
+
+
 def test_other_seed_gives_other_weights(short_settings, short_run, tmp_path):
     """The seed matters."""
     train(replace(short_settings, seed=1), tmp_path / "other")
@@ -105,13 +111,16 @@ def test_best_is_the_highest_validation_accuracy(short_run):
     assert read_checkpoint(short_run / "last").metrics["epoch"] == 2
 
 
-def test_best_stays_when_later_epochs_are_worse(short_settings, tmp_path, monkeypatch):
-    """Of equal accuracies the lower loss wins, and a worse epoch does not replace a better one."""
+def test_best_stays_when_later_epochs_are_worse(short_settings, tmp_path, monkeypatch, digits):
+    """Of equal accuracies the lower loss wins, a worse epoch does not replace a better one, and the best is tested."""
     measured = [EpochMetrics(1, 1.0, 0.3, 0.9), EpochMetrics(2, 1.0, 0.2, 0.9), EpochMetrics(3, 1.0, 0.1, 0.8)]
     monkeypatch.setattr("zoo.train._validate", lambda session, epoch, train_loss: measured[epoch - 1])
     result = train(replace(short_settings, epochs=3), tmp_path / "run")
     assert result.best == measured[1]
-    assert read_checkpoint(tmp_path / "run" / "best").metrics["epoch"] == 2
+    best = load_net(tmp_path / "run")
+    again = evaluate(best.net, digits.test.images, digits.test.targets, best.preprocessing)
+    assert best.weights.metrics["epoch"] == 2
+    assert best.weights.metrics["test_loss"] == pytest.approx(again.loss)
 
 
 def test_test_accuracy_is_that_of_the_best_weights(short_run, digits):
