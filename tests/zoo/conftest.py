@@ -24,8 +24,8 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def short_settings() -> TrainSettings:
-    """Two epochs of convnet4 on digits."""
-    return TrainSettings(net="convnet4", data="digits", epochs=2, device="cpu")
+    """Two epochs of convnet4 on digits, 20 steps each, with pictures that move."""
+    return TrainSettings(net="convnet4", data="digits", epochs=2, batch_size=64, max_shift_px=1, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from zoo.load import load_net
 def command_run(zoonnx, tmp_path_factory):
     """A run made by the command, and what the command said."""
     run = tmp_path_factory.mktemp("command") / "run"
-    options = ["--data", "digits", "--out", run, "--epochs", 2, "--device", "cpu"]
+    options = ["--data", "digits", "--out", run, "--epochs", 2, "--batch-size", 64, "--max-shift", 1, "--device", "cpu"]
     said = zoonnx("train", "convnet4", *options, OMP_NUM_THREADS="1")
     return run, said
 
