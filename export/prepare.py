@@ -18,7 +18,7 @@ def prepare(net: nn.Module) -> nn.Module:
     _require_eval(net)
     _require_finite(net)
     clone = copy.deepcopy(net).cpu()
-    unfreeze(clone)  # type: ignore[no-untyped-call]  # timm's frozen BatchNorm would export as loose Mul and Add nodes
+    unfreeze(clone)  # timm's frozen BatchNorm would export as loose Mul and Add nodes
     clone = reparameterize_model(clone)
     clone.eval()
     clone.requires_grad_(False)

@@ -1,0 +1,84 @@
+"""The docs do what they say: README's blocks run, and every verb is mentioned."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zoonnx as dispatcher
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """README's code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[list[str]]:
+    """Run a block in bash in an empty folder, with `zoonnx` and `python` on the PATH; stop at the first failure."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "zoonnx").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m zoonnx "$@"\n')
+    (tools / "zoonnx").chmod(0o755)
+    (tools / "python").symlink_to(sys.executable)
+    work = tmp_path / "work"
+    work.mkdir()
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+    def run(script: str) -> "subprocess.CompletedProcess[str]":
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        return subprocess.run(
+            command, cwd=work, env=environment, capture_output=True, text=True, timeout=150, check=False
+        )
+
+    yield run
+
+
+def test_readme_runs_from_top_to_bottom(shell) -> None:
+    """The shell blocks, then the Python block against the server that they started, in order, in one shell."""
+    python = "".join(f"python -W error - <<'PYTHON'\n{block}\nPYTHON\n" for block in blocks("python"))
+    script = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "\n".join(blocks("shell")[:-1])
+    script += f"\n{python}\n{blocks('shell')[-1]}"
+    done = shell(script.replace("8001", str(free_port())))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ready: 1 model on grpc" in done.stdout
+
+
+@pytest.mark.parametrize("verb", dispatcher.VERBS)
+def test_every_verb_is_in_the_readme(verb: str) -> None:
+    """A verb that nobody can read of does not exist."""
+    assert re.search(rf"(zoonnx|make) {verb}\b", README)
+
+
+def test_architecture_names_real_tests() -> None:
+    """Each invariant names a test that is there."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)((?:::\w+)*)`", text)
+    assert len(named) >= 9
+    for file, parts in named:
+        source = (ROOT / file).read_text()
+        assert all(re.search(rf"(class|def) {part}\b", source) for part in parts.split("::") if part), file + parts
+
+
+def test_architecture_names_real_files() -> None:
+    """Each file of the code map is there."""
+    rows = re.findall(r"^\| (`.+?) \|", (ROOT / "ARCHITECTURE.md").read_text(), flags=re.MULTILINE)
+    for row in rows:
+        paths = re.findall(r"`([\w./]+)`", row)
+        folder = ROOT / paths[0].rpartition("/")[0]
+        missing = [path for path in paths if not ((ROOT / path).exists() or (folder / path).exists())]
+        assert missing == []
