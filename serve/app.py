@@ -1,0 +1,56 @@
+"""A server's life: read, bind, load, answer, drain."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from serve import repository
+from serve.config import ServerSettings
+from serve.core import Core
+from serve.grpc_server import GrpcServer
+from serve.model import Model, load_all
+
+
+def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `announce` gets one line when requests are answered.
+
+    Raises:
+        SetupError: one of its leaves, by what keeps the server from starting.
+    """
+    asyncio.run(_run(settings, announce))
+
+
+async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    stop = _stop_event()
+    found = repository.read(settings.models)
+    core = Core()
+    server = GrpcServer(core, settings)
+    port = server.bind()
+    models = await asyncio.to_thread(load_all, found, settings.provider)
+    core.add(models)
+    await server.start()
+    announce(f"ready: {_counted(models)} on grpc {settings.host}:{port}")
+    await stop.wait()
+    core.stop()
+    await server.stop()
+    core.close()
+
+
+def _stop_event() -> asyncio.Event:
+    """An event that the first SIGINT or SIGTERM sets; a second one ends the process as usual."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    wanted = (signal.SIGINT, signal.SIGTERM)
+
+    def first() -> None:
+        stop.set()
+        for each in wanted:
+            loop.remove_signal_handler(each)
+
+    for each in wanted:
+        loop.add_signal_handler(each, first)
+    return stop
+
+
+def _counted(models: list[Model]) -> str:
+    count = len({model.name for model in models})
+    return f"{count} model" if count == 1 else f"{count} models"

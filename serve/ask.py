@@ -1,0 +1,101 @@
+"""Asks a server about picture files, batch by batch."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from serve import images
+from serve.client import Client, ModelInfo
+from serve.errors import SettingsError, UnfitModelError
+from serve.preprocessing import PARAMETER, Preprocessing
+from serve.tensors import Array
+
+OUTPUTS = ("logits", "probabilities")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said of one picture; `label` is the class's number where the model has no labels."""
+
+    file: str
+    label: str
+    index: int
+    probability: float
+    runner_up: str
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answers, in the order of the files; `seconds` include reading and preparing the pictures."""
+
+    model: str
+    version: str
+    seconds: float
+    answers: tuple[Answer, ...]
+
+    @property
+    def images_per_s(self) -> float:
+        return len(self.answers) / self.seconds
+
+
+def ask(
+    client: Client, model: str, files: Sequence[Path], batch_size: int | None, advance: Callable[[int], None]
+) -> Report:
+    """Classify `files`; `advance` is told how many more are done.
+
+    Raises:
+        UnfitModelError: the model does not say how to prepare pictures, or gives no logits and probabilities.
+        SettingsError: `batch_size` is not one that the model takes.
+        ImageError: a file is not a picture.
+    """
+    info = client.model(model)
+    rule = _rule(info)
+    size = _batch_size(info, batch_size)
+    start_s = time.perf_counter()
+    answers: list[Answer] = []
+    for first in range(0, len(files), size):
+        some = files[first : first + size]
+        pixels = np.stack([images.load(file, rule) for file in some])
+        outputs = client.infer(model, {info.inputs[0].name: pixels}, OUTPUTS, info.version)
+        answers.extend(_answers(some, info.labels, outputs[OUTPUTS[0]], outputs[OUTPUTS[1]]))
+        advance(len(some))
+    return Report(model, info.version, time.perf_counter() - start_s, tuple(answers))
+
+
+def _rule(info: ModelInfo) -> Preprocessing:
+    rule = info.preprocessing
+    if rule is None:
+        raise UnfitModelError(
+            f"model '{info.name}' does not say how to prepare pictures: its config.pbtxt lacks the parameter "
+            f"{PARAMETER}, which 'zoonnx export' writes."
+        )
+    shape = (-1, rule.height, rule.width, rule.channels)
+    if [(each.datatype, each.shape) for each in info.inputs] != [("UINT8", shape)]:
+        raise UnfitModelError(f"model '{info.name}' does not take pictures as one UINT8 input of shape {list(shape)}.")
+    missing = [name for name in OUTPUTS if name not in {each.name for each in info.outputs}]
+    if missing:
+        raise UnfitModelError(f"model '{info.name}' has no output '{missing[0]}', from which classes are read.")
+    return rule
+
+
+def _batch_size(info: ModelInfo, wanted: int | None) -> int:
+    largest = max(1, info.max_batch_size)
+    if wanted is not None and not 1 <= wanted <= largest:
+        raise SettingsError(f"model '{info.name}' takes batches of 1 to {largest}; got --batch-size {wanted}.")
+    return wanted or largest
+
+
+def _answers(files: Sequence[Path], labels: Sequence[str], logits: Array, probabilities: Array) -> Iterator[Answer]:
+    for file, scores, shares in zip(files, logits.tolist(), probabilities.tolist(), strict=True):
+        best, *others = sorted(range(len(shares)), key=lambda index: (-shares[index], index))
+        runner_up = f"{_label(labels, others[0])} {shares[others[0]]:.1%}" if others else ""
+        yield Answer(str(file), _label(labels, best), best, shares[best], runner_up, tuple(scores), tuple(shares))
+
+
+def _label(labels: Sequence[str], index: int) -> str:
+    return labels[index] if index < len(labels) else str(index)

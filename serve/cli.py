@@ -1,0 +1,85 @@
+"""`zoonnx serve` and `zoonnx infer`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from serve.ask import Report
+
+
+def serve(
+    models: Annotated[Path, typer.Argument(help="a model repository in Triton's layout, or one .onnx file")],
+    host: Annotated[str, typer.Option(help="the address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(help="the port for gRPC; 0 takes a free one")] = 8001,
+    provider: Annotated[
+        str, typer.Option(metavar="auto|cuda|cpu", help="where models run; auto is CUDA where it works, else the CPU")
+    ] = "auto",
+) -> None:
+    """Serve a model repository over gRPC.
+
+    Says `ready: ...` on one line when requests are answered. Ctrl-C or SIGTERM stop it: it answers what it has begun.
+
+    Example: zoonnx serve models/ --grpc-port 8001
+    """
+    import logging
+
+    from serve import app
+    from serve.config import ServerSettings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    settings = ServerSettings(models=models, host=host, grpc_port=grpc_port, provider=provider)  # type: ignore[arg-type]  # checked there
+    app.run(settings, typer.echo)
+
+
+def infer(
+    places: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="pictures, or folders of them")],
+    model: Annotated[str, typer.Option(help="the model to ask")],
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="where the server listens")] = "127.0.0.1:8001",
+    batch_size: Annotated[int | None, typer.Option(help="pictures a request; by default the model's largest")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="everything, as JSON on stdout")] = False,
+) -> None:
+    """Ask a server about images.
+
+    Pictures are resized and cropped here, by the rule that the model brings along.
+
+    Example: zoonnx infer photos/ --model digits --url 127.0.0.1:8001
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from serve import images
+    from serve.ask import ask
+    from serve.client import Client
+
+    files = images.find(places)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, Client(url) as client:
+        task = progress.add_task(model, total=len(files))
+        report = ask(client, model, files, batch_size, lambda count: progress.advance(task, count))
+    if as_json:
+        typer.echo(_json(report))
+    else:
+        _show(report)
+
+
+def _json(report: "Report") -> str:
+    import json
+    from dataclasses import asdict
+
+    results = [{key: value for key, value in asdict(each).items() if key != "runner_up"} for each in report.answers]
+    summary = {"images": len(results), "seconds": report.seconds, "images_per_s": report.images_per_s}
+    return json.dumps({"model": report.model, "version": report.version, **summary, "results": results})
+
+
+def _show(report: "Report") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("file", "class", "probability", "runner-up", box=None)
+    for each in report.answers:
+        table.add_row(Text(each.file), Text(each.label), f"{each.probability:.1%}", Text(each.runner_up))
+    Console().print(table)
+    Console(stderr=True).print(f"{len(report.answers)} pictures, {report.images_per_s:.0f} a second")

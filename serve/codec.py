@@ -1,0 +1,156 @@
+"""Between protobuf and plain requests. Tensors travel raw (little-endian, row-major) or as typed lists."""
+
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from protos import inference
+from serve import datatypes
+from serve.datatypes import Datatype
+from serve.errors import InvalidRequestError, UnknownRegionError, UnsupportedError
+from serve.tensors import Array, Request, Response, Tensor
+
+LENGTH = struct.Struct("<I")
+REGION = "shared_memory_region"
+CLASSIFICATION = "classification"
+CONTENTS = tuple(field.name for field in inference.InferTensorContents.DESCRIPTOR.fields)
+WireTensor = inference.ModelInferRequest.InferInputTensor | inference.ModelInferResponse.InferOutputTensor
+
+
+def request_from_message(message: inference.ModelInferRequest) -> Request:
+    """Read a request.
+
+    Raises:
+        InvalidRequestError: data and description of a tensor do not fit together.
+        UnknownRegionError: a tensor is said to be in shared memory.
+        UnsupportedError: an output is wanted in a form that this server does not make.
+    """
+    for tensor in message.inputs:
+        _check_parameters(tensor.name, tensor.parameters)
+    for output in message.outputs:
+        _check_parameters(output.name, output.parameters)
+    return Request(
+        model=message.model_name,
+        version=message.model_version,
+        id=message.id,
+        inputs=tuple(tensors(message.inputs, message.raw_input_contents)),
+        outputs=tuple(output.name for output in message.outputs),
+    )
+
+
+def message_from_request(request: Request) -> inference.ModelInferRequest:
+    """Write a request, all tensors raw."""
+    message = inference.ModelInferRequest(model_name=request.model, model_version=request.version, id=request.id)
+    for tensor in request.inputs:
+        message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+        message.raw_input_contents.append(to_raw(tensor))
+    for name in request.outputs:
+        message.outputs.add(name=name)
+    return message
+
+
+def message_from_response(response: Response) -> inference.ModelInferResponse:
+    """Write a response, all tensors raw."""
+    message = inference.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
+    for tensor in response.outputs:
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+        message.raw_output_contents.append(to_raw(tensor))
+    return message
+
+
+def tensors(described: Sequence[WireTensor], raw: Sequence[bytes]) -> Iterator[Tensor]:
+    """Read the tensors of a message, described in order, with their data in `raw` or beside each description.
+
+    Raises:
+        InvalidRequestError: data and description do not fit together.
+    """
+    if raw and any(each.HasField("contents") for each in described):
+        raise InvalidRequestError("tensors must be either all raw or all typed; this message has both.")
+    if raw and len(raw) != len(described):
+        raise InvalidRequestError(f"{len(described)} tensors are described, but {len(raw)} come with raw data.")
+    for index, each in enumerate(described):
+        datatype = _datatype(each)
+        array = _from_raw(each, datatype, raw[index]) if raw else _from_contents(each, datatype)
+        yield Tensor(each.name, datatype.name, array)
+
+
+def to_raw(tensor: Tensor) -> bytes:
+    """Pack an array's elements; BYTES elements each follow their length, 4 bytes."""
+    if tensor.datatype == datatypes.BYTES.name:
+        return b"".join(LENGTH.pack(len(each)) + each for each in tensor.array.ravel().tolist())
+    return np.ascontiguousarray(tensor.array, datatypes.BY_NAME[tensor.datatype].numpy).tobytes()
+
+
+def _datatype(tensor: WireTensor) -> Datatype:
+    if tensor.datatype not in datatypes.BY_NAME:
+        known = ", ".join(datatypes.BY_NAME)
+        raise InvalidRequestError(f"tensor '{tensor.name}': unknown datatype '{tensor.datatype}'; there are {known}.")
+    if any(size < 0 for size in tensor.shape):
+        raise InvalidRequestError(f"tensor '{tensor.name}': shape {list(tensor.shape)} has a negative size.")
+    return datatypes.BY_NAME[tensor.datatype]
+
+
+def _from_raw(tensor: WireTensor, datatype: Datatype, raw: bytes) -> Array:
+    if datatype is datatypes.BYTES:
+        return _shaped(tensor, _split(tensor.name, raw), datatype)
+    expected = math.prod(tensor.shape) * datatype.numpy.itemsize
+    if len(raw) != expected:
+        raise InvalidRequestError(
+            f"tensor '{tensor.name}': {datatype.name} of shape {list(tensor.shape)} takes {expected} bytes, "
+            f"but {len(raw)} came."
+        )
+    return np.frombuffer(raw, datatype.numpy).reshape(tensor.shape)
+
+
+def _split(name: str, raw: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(raw):
+        data = start + LENGTH.size
+        end = data + LENGTH.unpack_from(raw, start)[0] if data <= len(raw) else len(raw) + 1
+        if end > len(raw):
+            raise InvalidRequestError(f"tensor '{name}': its BYTES data ends in the middle of an element.")
+        yield raw[data:end]
+        start = end
+
+
+def _from_contents(tensor: WireTensor, datatype: Datatype) -> Array:
+    if datatype.contents is None:
+        raise InvalidRequestError(f"tensor '{tensor.name}': {datatype.name} can only be sent raw.")
+    filled = [name for name in CONTENTS if getattr(tensor.contents, name)]
+    if any(name != datatype.contents for name in filled):
+        raise InvalidRequestError(
+            f"tensor '{tensor.name}': {datatype.name} belongs into {datatype.contents}, not {', '.join(filled)}."
+        )
+    if not filled and math.prod(tensor.shape) > 0:
+        raise InvalidRequestError(f"tensor '{tensor.name}' has no data.")
+    return _shaped(tensor, getattr(tensor.contents, datatype.contents), datatype)
+
+
+def _shaped(tensor: WireTensor, values: Iterable[Any], datatype: Datatype) -> Array:
+    elements = list(values)
+    if len(elements) != math.prod(tensor.shape):
+        raise InvalidRequestError(
+            f"tensor '{tensor.name}': shape {list(tensor.shape)} has {math.prod(tensor.shape)} elements, "
+            f"but {len(elements)} came."
+        )
+    try:
+        return np.array(elements, datatype.numpy).reshape(tensor.shape)
+    except OverflowError:
+        raise InvalidRequestError(f"tensor '{tensor.name}': a value does not fit into {datatype.name}.") from None
+
+
+def _check_parameters(tensor: str, parameters: Mapping[str, inference.InferParameter]) -> None:
+    if REGION in parameters:
+        region = _parameter(parameters, REGION, "string_param")
+        raise UnknownRegionError(f"tensor '{tensor}': no shared-memory region '{region}' is registered.")
+    if CLASSIFICATION in parameters and _parameter(parameters, CLASSIFICATION, "int64_param") != 0:
+        raise UnsupportedError(f"output '{tensor}': this server does not classify; ask for the plain tensor.")
+
+
+def _parameter(parameters: Mapping[str, inference.InferParameter], name: str, kind: str) -> object:
+    if parameters[name].WhichOneof("parameter_choice") != kind:
+        raise InvalidRequestError(f"parameter '{name}' must be given as {kind}.")
+    return getattr(parameters[name], kind)

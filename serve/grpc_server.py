@@ -1,0 +1,195 @@
+"""The gRPC face of the core. Nothing else on the server's side knows gRPC."""
+
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+from protos import inference, loader
+from serve import codec
+from serve.config import ServerSettings
+from serve.core import Core
+from serve.errors import (
+    InferenceError,
+    InvalidRequestError,
+    PortInUseError,
+    RequestError,
+    SettingsError,
+    UnavailableError,
+    UnknownModelError,
+    UnknownOutputError,
+    UnknownRegionError,
+    UnsupportedError,
+)
+from serve.tensors import TensorSpec
+
+log = logging.getLogger(__name__)
+SERVICE = "inference.GRPCInferenceService"
+NAME = "zoonnx"
+EXTENSIONS = ("model_configuration",)
+STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
+    InferenceError: grpc.StatusCode.INTERNAL,
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    UnknownOutputError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownRegionError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+}
+Handler = Callable[[Any], Awaitable[Message]]
+Context = grpc.aio.ServicerContext[bytes, bytes]
+TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
+
+
+class InferenceService:
+    """What the RPCs do: convert, call the core, convert."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def handlers(self) -> dict[str, Handler]:
+        """The RPCs that there are; the others answer UNIMPLEMENTED."""
+        return {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelReady": self._model_ready,
+            "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._model_config,
+            "ModelInfer": self._infer,
+        }
+
+    async def _live(self, _: inference.ServerLiveRequest) -> inference.ServerLiveResponse:
+        return inference.ServerLiveResponse(live=True)
+
+    async def _ready(self, _: inference.ServerReadyRequest) -> inference.ServerReadyResponse:
+        return inference.ServerReadyResponse(ready=self._core.ready)
+
+    async def _server_metadata(self, _: inference.ServerMetadataRequest) -> inference.ServerMetadataResponse:
+        return inference.ServerMetadataResponse(name=NAME, version=version(NAME), extensions=EXTENSIONS)
+
+    async def _model_ready(self, request: inference.ModelReadyRequest) -> inference.ModelReadyResponse:
+        return inference.ModelReadyResponse(ready=self._core.is_ready(request.name, request.version))
+
+    async def _model_metadata(self, request: inference.ModelMetadataRequest) -> inference.ModelMetadataResponse:
+        model = self._core.model(request.name, request.version)
+        return inference.ModelMetadataResponse(
+            name=model.name,
+            versions=map(str, self._core.versions(model.name)),
+            platform=model.config.platform,
+            inputs=map(_metadata, model.signature.inputs),
+            outputs=map(_metadata, model.signature.outputs),
+        )
+
+    async def _model_config(self, request: inference.ModelConfigRequest) -> inference.ModelConfigResponse:
+        return inference.ModelConfigResponse(config=self._core.model(request.name, request.version).config)
+
+    async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
+        self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
+        return codec.message_from_response(await self._core.infer(codec.request_from_message(message)))
+
+
+class GrpcServer:
+    """A gRPC server on one port. `bind`, then `start`, then `stop`."""
+
+    def __init__(self, core: Core, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._health = health.aio.HealthServicer()
+        options = [
+            ("grpc.so_reuseport", 0),  # else a second server silently shares the port
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((_generic_handler(InferenceService(core)),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def bind(self) -> int:
+        """Take the port, and return its number.
+
+        Raises:
+            PortInUseError: somebody else listens there.
+            SettingsError: this machine does not have that address.
+        """
+        host, port = self._settings.host, self._settings.grpc_port
+        _check_free(host, port)
+        try:
+            return self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            raise PortInUseError(f"cannot listen on {host}:{port}: {error}") from error
+
+    async def start(self) -> None:
+        """Answer requests from now on."""
+        await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Refuse new requests, and wait for those begun, `stop_grace_s` at most."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.stop_grace_s)
+
+
+def _generic_handler(service: InferenceService) -> grpc.GenericRpcHandler:
+    handlers = service.handlers()
+    methods = {method.name: _method_handler(method, handlers.get(method.name)) for method in loader.service(SERVICE)}
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _method_handler(method: loader.Method, handle: Handler | None) -> "grpc.RpcMethodHandler[Any, Any]":
+    if method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(_refuse(method))
+    if handle is None:
+        return grpc.unary_unary_rpc_method_handler(_refuse(method))
+    return grpc.unary_unary_rpc_method_handler(_answer(method, handle))
+
+
+def _answer(method: loader.Method, handle: Handler) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
+    """The edge: bytes to message, our errors to a status, everything else to a neutral sentence."""
+
+    async def respond(data: bytes, context: Context) -> bytes | None:
+        try:
+            return (await handle(method.request.FromString(data))).SerializeToString()
+        except RequestError as error:
+            status, words = STATUS[type(error)], str(error)
+        except DecodeError:
+            status, words = grpc.StatusCode.INTERNAL, f"the bytes are not a {method.request.DESCRIPTOR.name}."
+        except Exception:
+            log.exception("%s failed", method.path)
+            status, words = grpc.StatusCode.INTERNAL, "the server failed at this request; its log says why."
+        return await context.abort(status, words)
+
+    return respond
+
+
+def _refuse(method: loader.Method) -> Callable[[Any, Context], Awaitable[None]]:
+    async def respond(_: Any, context: Context) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not offer {method.name}.")
+
+    return respond
+
+
+def _metadata(spec: TensorSpec) -> TensorMetadata:
+    return TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Try the address first: gRPC's own failure does not say what is wrong."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"port {port} on {host} is in use: stop what listens there, or give another."
+            ) from error
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}.") from error

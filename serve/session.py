@@ -1,0 +1,136 @@
+"""A model in onnxruntime, on a device that was really checked. Nothing else imports onnxruntime."""
+
+import contextlib
+import ctypes
+import functools
+import io
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import onnxruntime
+
+from serve import datatypes
+from serve.config import Provider
+from serve.errors import BadModelError, InferenceError, InvalidRequestError, ProviderError
+from serve.tensors import Array, TensorSpec
+
+log = logging.getLogger(__name__)
+Device = Literal["cuda", "cpu"]
+PROVIDERS: Mapping[Device, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+FATAL = 4
+
+
+class Session:
+    """One .onnx file, ready to run. `run` may be called from one thread at a time."""
+
+    def __init__(self, runtime: Any, path: Path, device: Device) -> None:
+        self._runtime, self._path, self.device = runtime, path, device
+        self.inputs = tuple(self._spec(node) for node in runtime.get_inputs())
+        self.outputs = tuple(self._spec(node) for node in runtime.get_outputs())
+
+    @classmethod
+    def open(cls, path: Path, provider: Provider) -> Self:
+        """Load `path`.
+
+        Raises:
+            BadModelError: onnxruntime refuses the file.
+            ProviderError: `provider` is cuda, and CUDA cannot run the whole model here.
+        """
+        if provider == "cpu":
+            return cls(_load(path, "cpu"), path, "cpu")
+        try:
+            return cls(_load_on_cuda(path), path, "cuda")
+        except ProviderError as error:
+            if provider == "cuda":
+                raise
+            session = cls(_load(path, "cpu"), path, "cpu")
+            log.warning("%s runs on the CPU: %s", path, error)
+            return session
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Compute the named outputs.
+
+        Raises:
+            InvalidRequestError: a BYTES element is not UTF-8, which ONNX's strings are.
+            InferenceError: the model failed on these inputs.
+        """
+        feeds = {name: _strings(name, array) for name, array in inputs.items()}
+        try:
+            values = self._runtime.run(list(outputs), feeds)
+        except Exception as error:
+            log.exception("%s failed on inputs %s", self._path, {n: a.shape for n, a in inputs.items()})
+            raise InferenceError("the model failed on this input; the server's log says why.") from error
+        return {name: _bytes(value) for name, value in zip(outputs, values, strict=True)}
+
+    def _spec(self, node: Any) -> TensorSpec:
+        datatype = datatypes.BY_ONNX.get(node.type)
+        if datatype in (None, datatypes.BF16):
+            raise BadModelError(f"{self._path}: '{node.name}' is a {node.type}, which cannot be served.")
+        shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+        return TensorSpec(node.name, datatype.name, shape)
+
+
+def _load_on_cuda(path: Path) -> Any:
+    missing = _missing_for_cuda()
+    if missing:
+        raise ProviderError(f"CUDA cannot be used: {missing}")
+    return _load(path, "cuda")
+
+
+def _load(path: Path, device: Device) -> Any:
+    onnxruntime.set_default_logger_severity(FATAL)  # what goes wrong comes as an exception; the rest is noise
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    options.intra_op_num_threads = _cores() if device == "cpu" else 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    if device == "cuda":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        runtime = onnxruntime.InferenceSession(os.fspath(path), options, providers=[PROVIDERS[device]])
+    except Exception as error:
+        reason = str(error).split(" : ", 3)[-1]  # behind onnxruntime's own prefix, number and name
+        if device == "cuda" and "fallback to CPU EP" in reason:
+            raise ProviderError(f"CUDA cannot run all of {path}: some of its nodes would run on the CPU.") from error
+        raise BadModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {reason}") from error
+    if PROVIDERS[device] not in runtime.get_providers():
+        raise ProviderError(f"onnxruntime took {runtime.get_providers()} for {path} instead of {PROVIDERS[device]}.")
+    return runtime
+
+
+@functools.cache
+def _missing_for_cuda() -> str | None:
+    """What this machine lacks for CUDA, as a sentence; None if nothing obvious."""
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        return "the installed onnxruntime was built without it; run: pip install 'zoonnx[cuda]'"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver on this machine (libcuda.so.1)."
+    with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
+        onnxruntime.preload_dlls()
+    log.debug("onnxruntime.preload_dlls: %s", said.getvalue())
+    return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _strings(name: str, array: Array) -> Array:
+    """onnxruntime takes strings; the wire brings bytes."""
+    if array.dtype != object:
+        return array
+    try:
+        return np.array([each.decode() for each in array.ravel()], object).reshape(array.shape)
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"tensor '{name}': an element is not UTF-8.") from None
+
+
+def _bytes(array: Array) -> Array:
+    if array.dtype != object:
+        return array
+    return np.array([each.encode() for each in array.ravel()], object).reshape(array.shape)
