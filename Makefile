@@ -20,7 +20,7 @@ demo: .venv/installed ## train, export, serve and ask, offline, on handwritten d
 	@$(BIN)/zoonnx demo
 
 test: .venv/installed ## the default test suite
-	@$(BIN)/python -m pytest -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
 	@$(BIN)/ruff check .

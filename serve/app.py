@@ -26,14 +26,14 @@ async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     core = Core()
     server = GrpcServer(core, settings)
     port = server.bind()
-    models = await asyncio.to_thread(load_all, found, settings.provider)
+    models = await asyncio.to_thread(load_all, found, settings)
     core.add(models)
     await server.start()
     announce(f"ready: {_counted(models)} on grpc {settings.host}:{port}")
     await stop.wait()
     core.stop()
     await server.stop()
-    core.close()
+    await core.close()
 
 
 def _stop_event() -> asyncio.Event:

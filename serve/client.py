@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -10,7 +11,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from protos import inference, loader
+from protos import inference, introspect, loader, manifest
 from serve import codec, datatypes
 from serve.errors import (
     ClientError,
@@ -21,11 +22,13 @@ from serve.errors import (
     TimedOutError,
     UnreachableError,
 )
+from serve.layers import where_it_went
 from serve.preprocessing import Preprocessing
 from serve.tensors import Array, Request, Tensor, TensorSpec
 
 LABELS = "zoonnx.labels"
-METHODS = {method.name: method for method in loader.service("inference.GRPCInferenceService")}
+SERVICES = ("inference.GRPCInferenceService", "zoonnx.v1.Introspection")
+METHODS = {method.name: method for service in SERVICES for method in loader.service(service)}
 ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.UNAVAILABLE: UnreachableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOutError,
@@ -47,6 +50,21 @@ class ModelInfo:
     max_batch_size: int
     labels: tuple[str, ...]
     preprocessing: Preprocessing | None
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A layer of a model: `shape` has -1 where the size is free; `whereabouts` says why it cannot be asked for."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    whereabouts: str = ""
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether a client can have its output."""
+        return not self.whereabouts
 
 
 class Client:
@@ -123,6 +141,39 @@ class Client:
             raise ServerFailedError(f"{self.url} sent an answer that contradicts itself: {error}") from error
         return {tensor.name: _plain(tensor) for tensor in found}
 
+    def layers(self, model: str, pattern: str = "*", version: str = "") -> tuple[LayerInfo, ...]:
+        """List the layers of a model whose names match the glob `pattern`, in the order of the net's calls.
+
+        Raises:
+            NoSuchModelError: the server does not have the model.
+            RefusedError: the server is none of ours and cannot list layers.
+        """
+        answer: introspect.LayersResponse
+        answer = self._call("Layers", introspect.LayersRequest(model_name=model, model_version=version))
+        found = tuple(map(_layer, answer.layers))
+        return tuple(layer for layer in found if fnmatchcase(layer.name, pattern))
+
+    def activations(
+        self, model: str, inputs: Mapping[str, npt.ArrayLike], layers: Sequence[str], version: str = ""
+    ) -> dict[str, Array]:
+        """Run a model; returns what each of the named layers gave, by name. Globs such as `layer1.*` name many.
+
+        Raises:
+            RefusedError: there is no such layer, or it is not in the file; the message says where it went.
+        """
+        names = [name for each in layers for name in self._expanded(model, each, version)]
+        found = self.infer(model, inputs, names, version)
+        return {name: found[name] for name in names}
+
+    def _expanded(self, model: str, layer: str, version: str) -> Sequence[str]:
+        """The layers that a glob names and that are there; a plain name is itself, for the server to judge."""
+        if not any(sign in layer for sign in "*?["):
+            return [layer]
+        found = [each.name for each in self.layers(model, layer, version) if each.fetchable]
+        if not found:
+            raise RefusedError(f"no layer of model '{model}' matches '{layer}'.")
+        return found
+
     def _call(self, name: str, request: Any) -> Any:
         """Make one call; the only place where gRPC's errors become ours."""
         method = METHODS[name]
@@ -144,6 +195,11 @@ class Client:
             TimedOutError: f"{self.url} did not answer within {self.timeout_s:g} s.",
         }
         raise kind(words.get(kind, f"{self.url} answered {code.name}: {error.details()}")) from error
+
+
+def _layer(described: manifest.Layer) -> LayerInfo:
+    whereabouts = "" if described.value else where_it_went(described)
+    return LayerInfo(described.name, described.kind, tuple(described.shape), whereabouts)
 
 
 def _spec(described: inference.ModelMetadataResponse.TensorMetadata) -> TensorSpec:

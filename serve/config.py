@@ -15,6 +15,7 @@ class ServerSettings:
 
     `models` is a model repository or one .onnx file. A `grpc_port` of 0 takes a free one. `provider` auto means CUDA
     where it works, else the CPU. `stop_grace_s` is how long a stopping server waits for the requests it has begun.
+    `tap_sessions` is how many sets of layers each model keeps ready beside its plain outputs.
     """
 
     models: Path
@@ -23,6 +24,7 @@ class ServerSettings:
     provider: Provider = "auto"
     max_message_bytes: int = 64 * 2**20
     stop_grace_s: float = 10.0
+    tap_sessions: int = 8
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -33,5 +35,7 @@ class ServerSettings:
             raise SettingsError(f"the provider is one of {', '.join(get_args(Provider))}; got '{self.provider}'.")
         if self.max_message_bytes < 1:
             raise SettingsError(f"max_message_bytes must be 1 or more; got {self.max_message_bytes}.")
+        if self.tap_sessions < 1:
+            raise SettingsError(f"tap_sessions must be 1 or more; got {self.tap_sessions}.")
         if self.stop_grace_s < 0:
             raise SettingsError(f"stop_grace_s must be 0 or more; got {self.stop_grace_s}.")

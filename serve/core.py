@@ -20,8 +20,9 @@ class Core:
         return self._loaded and not self._stopping
 
     def add(self, models: Sequence[Model]) -> None:
-        """Serve these models from now on."""
+        """Serve these models from now on, on the running event loop."""
         for model in models:
+            model.start()
             self._models.setdefault(model.name, {})[model.version] = model
         self._loaded = True
 
@@ -65,9 +66,9 @@ class Core:
         """Begin no further request."""
         self._stopping = True
 
-    def close(self) -> None:
-        """Wait for what runs, and let the models go."""
+    async def close(self) -> None:
+        """Answer what waits, and let the models go."""
         for versions in self._models.values():
             for model in versions.values():
-                model.close()
+                await model.close()
         self._models.clear()

@@ -4,15 +4,17 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
-from protos import inference, loader
+from protos import inference, introspect, loader
+from protos.version import VERSION
 from serve import codec
 from serve.config import ServerSettings
 from serve.core import Core
@@ -32,6 +34,7 @@ from serve.tensors import TensorSpec
 
 log = logging.getLogger(__name__)
 SERVICE = "inference.GRPCInferenceService"
+INTROSPECTION = "zoonnx.v1.Introspection"
 NAME = "zoonnx"
 EXTENSIONS = ("model_configuration",)
 STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
@@ -73,7 +76,7 @@ class InferenceService:
         return inference.ServerReadyResponse(ready=self._core.ready)
 
     async def _server_metadata(self, _: inference.ServerMetadataRequest) -> inference.ServerMetadataResponse:
-        return inference.ServerMetadataResponse(name=NAME, version=version(NAME), extensions=EXTENSIONS)
+        return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=EXTENSIONS)
 
     async def _model_ready(self, request: inference.ModelReadyRequest) -> inference.ModelReadyResponse:
         return inference.ModelReadyResponse(ready=self._core.is_ready(request.name, request.version))
@@ -96,6 +99,26 @@ class InferenceService:
         return codec.message_from_response(await self._core.infer(codec.request_from_message(message)))
 
 
+class IntrospectionService:
+    """What a model's file tells of its layers."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def handlers(self) -> dict[str, Handler]:
+        """The RPCs of our own service."""
+        return {"Layers": self._layers}
+
+    async def _layers(self, request: introspect.LayersRequest) -> introspect.LayersResponse:
+        model = self._core.model(request.model_name, request.model_version)
+        return introspect.LayersResponse(
+            model_name=model.name,
+            model_version=str(model.version),
+            names=model.layers.names,
+            layers=model.layers.layers.values(),
+        )
+
+
 class GrpcServer:
     """A gRPC server on one port. `bind`, then `start`, then `stop`."""
 
@@ -108,8 +131,11 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
         ]
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((_generic_handler(InferenceService(core)),))
+        services = {SERVICE: InferenceService(core).handlers(), INTROSPECTION: IntrospectionService(core).handlers()}
+        self._server.add_generic_rpc_handlers(tuple(_generic_handler(*each) for each in services.items()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=_reflected())
 
     def bind(self) -> int:
         """Take the port, and return its number.
@@ -136,10 +162,18 @@ class GrpcServer:
         await self._server.stop(self._settings.stop_grace_s)
 
 
-def _generic_handler(service: InferenceService) -> grpc.GenericRpcHandler:
-    handlers = service.handlers()
-    methods = {method.name: _method_handler(method, handlers.get(method.name)) for method in loader.service(SERVICE)}
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+def _generic_handler(service: str, handlers: Mapping[str, Handler]) -> grpc.GenericRpcHandler:
+    methods = {method.name: _method_handler(method, handlers.get(method.name)) for method in loader.service(service)}
+    return grpc.method_handlers_generic_handler(service, methods)
+
+
+def _reflected() -> DescriptorPool:
+    """What reflection tells of: our files, and those of the services that gRPC's own packages bring."""
+    pool = DescriptorPool()
+    ours = [loader.file(name) for name in ("inference.proto", "manifest.proto", "introspect.proto")]
+    for file in (*ours, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        pool.AddSerializedFile(file.serialized_pb)
+    return pool
 
 
 def _method_handler(method: loader.Method, handle: Handler | None) -> "grpc.RpcMethodHandler[Any, Any]":

@@ -1,17 +1,20 @@
-"""One version of a model, loaded, with a thread of its own."""
+"""One version of a model, loaded, with a line before it and a thread of its own."""
 
-import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from protos import inference
-from serve import model_config, validation
-from serve.config import Provider
+from serve import datatypes, model_config, validation
+from serve.batcher import Batcher
+from serve.config import ServerSettings
+from serve.errors import UnavailableError
+from serve.layers import read_layers
 from serve.repository import ModelFiles, Version
 from serve.session import Session
-from serve.tensors import Request, Response, Tensor
+from serve.taps import Taps
+from serve.tensors import Array, Request, Response, Tensor
 
 log = logging.getLogger(__name__)
 KINDS = {"cuda": inference.ModelInstanceGroup.KIND_GPU, "cpu": inference.ModelInstanceGroup.KIND_CPU}
@@ -20,49 +23,76 @@ KINDS = {"cuda": inference.ModelInstanceGroup.KIND_GPU, "cpu": inference.ModelIn
 class Model:
     """Answers requests for one version. `config` is complete; `signature` is what it says of tensors."""
 
-    def __init__(self, files: ModelFiles, version: Version, session: Session) -> None:
+    def __init__(self, files: ModelFiles, version: Version, session: Session, tap_sessions: int) -> None:
         self.name, self.version = files.name, version.number
         self.config = model_config.complete(files.config, files.name, session.inputs, session.outputs)
         del self.config.instance_group[:]
         self.config.instance_group.add(name=files.name, count=1, kind=KINDS[session.device])
         self.signature = model_config.signature(self.config)
-        self._datatypes = {each.name: each.datatype for each in self.signature.outputs}
-        self._session = session
+        self.layers = read_layers(version.path, session.metadata)
+        self._given = [each.name for each in session.outputs]
+        self._taps = Taps(version.path, session, tap_sessions)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}/{self.version}")
+        self._batcher: Batcher | None = None
 
     @classmethod
-    def load(cls, files: ModelFiles, version: Version, provider: Provider) -> Self:
+    def load(cls, files: ModelFiles, version: Version, settings: ServerSettings) -> Self:
         """Load one version.
 
         Raises:
             BadModelError: it cannot be served.
-            ProviderError: `provider` is cuda, and CUDA cannot run it.
+            ProviderError: the provider is cuda, and CUDA cannot run it.
         """
-        session = Session.open(version.path, provider)
-        model = cls(files, version, session)
+        session = Session.open(version.path, settings.provider)
+        model = cls(files, version, session, settings.tap_sessions)
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model
+
+    def start(self) -> None:
+        """Take requests from now on, on the running event loop."""
+        self._batcher = Batcher(self._run, model_config.batch_settings(self.config), self._thread)
 
     async def infer(self, request: Request) -> Response:
         """Answer a request for this version.
 
         Raises:
             InvalidRequestError: the request does not fit the model.
-            UnknownOutputError: the model does not have a wanted output.
+            UnknownOutputError: the model has no wanted output or layer of that name.
             InferenceError: the model failed on it.
         """
         arrays = validation.inputs(request, self.signature)
-        names = validation.outputs(request, self.signature)
-        loop = asyncio.get_running_loop()
-        values = await loop.run_in_executor(self._thread, self._session.run, arrays, names)
-        outputs = tuple(Tensor(name, self._datatypes[name], values[name]) for name in names)
+        values = validation.outputs(request, self.signature, self.layers)
+        results = await self._compute(arrays, values)
+        outputs = tuple(_tensor(name, results[value]) for name, value in values.items())
         return Response(self.name, str(self.version), request.id, outputs)
 
-    def close(self) -> None:
-        """Wait for the running request, then end the thread."""
+    async def close(self) -> None:
+        """Answer what waits, then end the thread."""
+        if self._batcher:
+            await self._batcher.close()
         self._thread.shutdown()
 
+    async def _compute(self, arrays: Mapping[str, Array], values: Mapping[str, str]) -> Mapping[str, Array]:
+        if self._batcher is None:
+            raise UnavailableError(f"model '{self.name}' does not take requests yet.")
+        layers = [name for name, value in values.items() if value not in self._given]
+        largest = self.signature.max_batch_size
+        return await self._batcher.submit(
+            arrays,
+            rows=len(next(iter(arrays.values()))) if largest else 1,
+            layers=frozenset(values[name] for name in layers),
+            alone=not largest or not all(map(self.layers.shares_batches, layers)),
+        )
 
-def load_all(found: Sequence[ModelFiles], provider: Provider) -> list[Model]:
+    def _run(self, arrays: Mapping[str, Array], layers: frozenset[str]) -> Mapping[str, Array]:
+        """Run one batch, in the model's own thread: its outputs, and the values in `layers`."""
+        return self._taps.session(layers).run(arrays, [*self._given, *sorted(layers)])
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    return Tensor(name, datatypes.BY_NUMPY[array.dtype].name, array)
+
+
+def load_all(found: Sequence[ModelFiles], settings: ServerSettings) -> list[Model]:
     """Load every selected version of every model. Raises: BadModelError, ProviderError."""
-    return [Model.load(files, version, provider) for files in found for version in files.versions]
+    return [Model.load(files, version, settings) for files in found for version in files.versions]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from protos import inference
 from serve import datatypes
+from serve.batcher import BatchSettings
 from serve.errors import BadModelError
 from serve.tensors import TensorSpec
 
@@ -52,6 +53,10 @@ def complete(
         _refuse(config, name)
     if not config.input and not config.output and not config.max_batch_size:
         config.max_batch_size = DEFAULT_BATCH if all(_batches(each) for each in (*inputs, *outputs)) else 0
+        if config.max_batch_size and not config.WhichOneof("scheduling_choice"):
+            config.dynamic_batching.SetInParent()
+    if config.HasField("dynamic_batching") and not config.dynamic_batching.preferred_batch_size:
+        config.dynamic_batching.preferred_batch_size.append(max(1, config.max_batch_size))
     config.name, config.backend, config.platform = name, BACKEND, PLATFORM
     config.default_model_filename = config.default_model_filename or "model.onnx"
     if not config.version_policy.WhichOneof("policy_choice"):
@@ -68,6 +73,13 @@ def signature(config: inference.ModelConfig) -> Signature:
         outputs=tuple(_spec(each, config.max_batch_size) for each in config.output),
         max_batch_size=config.max_batch_size,
     )
+
+
+def batch_settings(config: inference.ModelConfig) -> BatchSettings:
+    """How requests for the model may be put together; without `dynamic_batching` each runs by itself."""
+    batching = config.dynamic_batching
+    largest = config.max_batch_size if config.HasField("dynamic_batching") else 1
+    return BatchSettings(max_rows=max(1, largest), max_delay_us=int(batching.max_queue_delay_microseconds))
 
 
 def _refuse(config: inference.ModelConfig, name: str) -> None:

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 Device = Literal["cuda", "cpu"]
 PROVIDERS: Mapping[Device, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 FATAL = 4
+ALL = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+EXTENDED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+OUTSIDE_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 
 class Session:
@@ -29,6 +32,7 @@ class Session:
 
     def __init__(self, runtime: Any, path: Path, device: Device) -> None:
         self._runtime, self._path, self.device = runtime, path, device
+        self.metadata: Mapping[str, str] = runtime.get_modelmeta().custom_metadata_map
         self.inputs = tuple(self._spec(node) for node in runtime.get_inputs())
         self.outputs = tuple(self._spec(node) for node in runtime.get_outputs())
 
@@ -41,15 +45,28 @@ class Session:
             ProviderError: `provider` is cuda, and CUDA cannot run the whole model here.
         """
         if provider == "cpu":
-            return cls(_load(path, "cpu"), path, "cpu")
+            return cls(_load(path, path, "cpu"), path, "cpu")
         try:
             return cls(_load_on_cuda(path), path, "cuda")
         except ProviderError as error:
             if provider == "cuda":
                 raise
-            session = cls(_load(path, "cpu"), path, "cpu")
+            session = cls(_load(path, path, "cpu"), path, "cpu")
             log.warning("%s runs on the CPU: %s", path, error)
             return session
+
+    def opened_with(self, model: bytes) -> "Session":
+        """Open a changed copy of this session's model, on the same device; outside weights stay where they are.
+
+        Raises:
+            BadModelError: onnxruntime refuses it.
+        """
+        try:
+            return Session(_load(model, self._path, self.device), self._path, self.device)
+        except BadModelError:
+            # A value that is an output can stand in the way of the last level's fusions: do without that level.
+            log.info("%s: this set of layers is computed at the extended optimisation level", self._path)
+            return Session(_load(model, self._path, self.device, EXTENDED), self._path, self.device)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
@@ -78,19 +95,23 @@ def _load_on_cuda(path: Path) -> Any:
     missing = _missing_for_cuda()
     if missing:
         raise ProviderError(f"CUDA cannot be used: {missing}")
-    return _load(path, "cuda")
+    return _load(path, path, "cuda")
 
 
-def _load(path: Path, device: Device) -> Any:
+def _load(source: Path | bytes, path: Path, device: Device, level: Any = ALL) -> Any:
     onnxruntime.set_default_logger_severity(FATAL)  # what goes wrong comes as an exception; the rest is noise
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
+    options.graph_optimization_level = level
     options.intra_op_num_threads = _cores() if device == "cpu" else 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    if isinstance(source, bytes):
+        options.add_session_config_entry(OUTSIDE_WEIGHTS, os.fspath(path.parent))
+    model = source if isinstance(source, bytes) else os.fspath(source)
     if device == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        runtime = onnxruntime.InferenceSession(os.fspath(path), options, providers=[PROVIDERS[device]])
+        runtime = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[device]])
     except Exception as error:
         reason = str(error).split(" : ", 3)[-1]  # behind onnxruntime's own prefix, number and name
         if device == "cuda" and "fallback to CPU EP" in reason:

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from serve.errors import InvalidRequestError, UnknownOutputError
+from serve.errors import InvalidRequestError
+from serve.layers import LayerIndex
 from serve.model_config import Signature
 from serve.tensors import Array, Request, Tensor, TensorSpec
 
@@ -23,17 +24,17 @@ def inputs(request: Request, signature: Signature) -> dict[str, Array]:
     return {tensor.name: tensor.array for tensor in request.inputs}
 
 
-def outputs(request: Request, signature: Signature) -> list[str]:
-    """Return the wanted outputs in alphabetical order, each once; all of them where the request names none.
+def outputs(request: Request, signature: Signature, layers: LayerIndex) -> dict[str, str]:
+    """Return the wanted outputs and layers in alphabetical order, each with the graph's value that holds it.
+
+    A request that names none wants all outputs.
 
     Raises:
-        UnknownOutputError: the model has no such output.
+        UnknownOutputError: the model has no such output, and no such layer in its file.
     """
     known = {each.name for each in signature.outputs}
-    unknown = sorted(set(request.outputs) - known)
-    if unknown:
-        raise UnknownOutputError(f"there is no output '{unknown[0]}'; the model has {', '.join(sorted(known))}.")
-    return sorted(set(request.outputs) or known)
+    wanted = sorted(set(request.outputs) or known)
+    return {name: name if name in known else layers.value(name) for name in wanted}
 
 
 def _check_names(given: Sequence[str], known: Sequence[str]) -> None:

@@ -1,0 +1,164 @@
+"""Puts requests that arrive together through a model together.
+
+Each kind of request waits in its own line, oldest first; a kind is whatever may share a batch: the same layers asked
+for, inputs of the same shape behind the batch. A line is due when it fills a batch or when its oldest request has
+waited `max_delay_us`. While the model is busy lines grow by themselves, so with a delay of 0 an idle model answers at
+once and a busy one still batches.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+Run = Callable[[Arrays, frozenset[str]], Arrays]
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """`max_rows` is the largest batch (1 or more); `max_delay_us` is how long a request may wait for others."""
+
+    max_rows: int
+    max_delay_us: int = 0
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A request in line. Its arrays have the batch first."""
+
+    inputs: Arrays
+    rows: int
+    answer: "asyncio.Future[dict[str, Array]]"
+    since_s: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """Lines before one model. `run(inputs, layers)` is called in `executor`, one batch at a time."""
+
+    def __init__(self, run: Run, settings: BatchSettings, executor: Executor) -> None:
+        self._run, self._settings, self._executor = run, settings, executor
+        self._lines: dict[tuple[frozenset[str], Hashable], deque[_Waiting]] = {}
+        self._open: set[asyncio.Future[dict[str, Array]]] = set()
+        self._arrival = asyncio.Event()
+        self._worker = asyncio.create_task(self._work())
+
+    async def submit(
+        self, inputs: Arrays, rows: int, layers: frozenset[str] = frozenset(), *, alone: bool = False
+    ) -> dict[str, Array]:
+        """Return the outputs for `inputs`, whose first dimension is `rows`, and the values named in `layers`.
+
+        With `alone` the request shares its batch with no other: for layers whose first dimension is not the batch.
+        """
+        waiting = _Waiting(inputs, rows, asyncio.get_running_loop().create_future())
+        shapes = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
+        self._lines.setdefault((layers, waiting if alone else shapes), deque()).append(waiting)
+        self._open.add(waiting.answer)
+        waiting.answer.add_done_callback(self._open.discard)
+        self._arrival.set()
+        return await waiting.answer
+
+    async def close(self) -> None:
+        """Answer what is in line, then stop."""
+        while self._open:
+            await asyncio.wait(set(self._open))
+        self._worker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._worker
+
+    async def _work(self) -> None:
+        while True:
+            self._arrival.clear()
+            self._forget_cancelled()
+            kind = self._due()
+            if kind is None:
+                await self._arrive()
+                continue
+            await self._answer(kind[0], self._take(kind))
+
+    def _forget_cancelled(self) -> None:
+        """Drop requests whose client no longer waits, before anything is computed for them."""
+        for kind, line in list(self._lines.items()):
+            kept = deque(each for each in line if not each.answer.done())
+            self._lines[kind] = kept
+            if not kept:
+                del self._lines[kind]
+
+    def _due(self) -> tuple[frozenset[str], Hashable] | None:
+        """Return the line to serve next: of those that are due, the one whose first request is oldest."""
+        now_s = time.monotonic()
+        due = [kind for kind, line in self._lines.items() if self._full(line) or self._due_s(line) <= now_s]
+        return min(due, key=lambda kind: self._lines[kind][0].since_s, default=None)
+
+    def _full(self, line: deque[_Waiting]) -> bool:
+        return sum(each.rows for each in line) >= self._settings.max_rows
+
+    def _due_s(self, line: deque[_Waiting]) -> float:
+        return line[0].since_s + self._settings.max_delay_us / 1e6
+
+    async def _arrive(self) -> None:
+        """Sleep until a request arrives or the next line is due."""
+        next_s = min(map(self._due_s, self._lines.values()), default=None)
+        timeout_s = None if next_s is None else max(0.0, next_s - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._arrival.wait(), timeout_s)
+
+    def _take(self, kind: tuple[frozenset[str], Hashable]) -> list[_Waiting]:
+        """Take the head of a line, as many requests as fit, in order."""
+        line, batch, rows = self._lines[kind], list[_Waiting](), 0
+        while line and (not batch or rows + line[0].rows <= self._settings.max_rows):
+            batch.append(line.popleft())
+            rows += batch[-1].rows
+        if not line:
+            del self._lines[kind]
+        return batch
+
+    async def _answer(self, layers: frozenset[str], batch: Sequence[_Waiting]) -> None:
+        try:
+            outputs = await self._compute(_joined([each.inputs for each in batch]), layers)
+        except Exception as error:  # noqa: BLE001  whatever the model raised is the clients' answer
+            for each in batch:
+                _settle(each, error)
+            return
+        if len(batch) > 1 and not _splits(outputs, sum(each.rows for each in batch)):
+            for each in batch:
+                await self._answer(layers, [each])
+            return
+        start = 0
+        for each in batch:
+            alone = len(batch) == 1
+            part = {name: array if alone else array[start : start + each.rows] for name, array in outputs.items()}
+            _settle(each, part)
+            start += each.rows
+
+    async def _compute(self, inputs: Arrays, layers: frozenset[str]) -> Arrays:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs, layers)
+
+
+def _splits(outputs: Arrays, rows: int) -> bool:
+    """Whether every output has one row for each row that went in."""
+    return all(array.ndim > 0 and len(array) == rows for array in outputs.values())
+
+
+def _joined(parts: Sequence[Arrays]) -> Arrays:
+    """Stack along the batch; a lone request's arrays are used as they are."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _settle(waiting: _Waiting, answer: dict[str, Array] | Exception) -> None:
+    if waiting.answer.done():  # the client left while the model ran
+        return
+    if isinstance(answer, Exception):
+        waiting.answer.set_exception(answer)
+    else:
+        waiting.answer.set_result(answer)
