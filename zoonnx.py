@@ -16,6 +16,7 @@ VERBS = {
     "export": ("export.cli:export", "export", "write a net as an ONNX model into a Triton model repository"),
     "serve": ("serve.cli:serve", "serve", "serve a model repository over gRPC"),
     "infer": ("serve.cli:infer", "client", "ask a server about images"),
+    "dump": ("serve.cli:dump", "client", "save what layers of a served model gave, as tensors and as a picture"),
     "demo": ("export.demo:demo", "all", "train, export, serve and ask, offline, on handwritten digits"),
 }
 OURS = ("zoo", "export", "serve", "protos")

@@ -22,6 +22,7 @@ LEAST_ACCURACY = 0.97
 LOGIT_TOLERANCE = 1e-4
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
+PICTURED = "3"  # the digit whose layers are shown
 MARKER = ".made-by-zoonnx-demo"
 
 
@@ -53,10 +54,10 @@ def demo(
     _zoonnx("export", run, "--to", models, "--name", MODEL)
     with _server(models, out / "server.log") as url:
         (out / "served.json").write_text(_zoonnx("infer", test / "images", "--model", MODEL, "--url", url, "--json"))
+        _zoonnx("dump", _one_picture(test), "--model", MODEL, "--url", url, "--out", out / "layers.safetensors")
     comparison = compare(_predictions(test), json.loads((out / "served.json").read_text()))
-    _show(
-        comparison, {"run": run, "pictures": test / "images", "model": models / MODEL, "answers": out / "served.json"}
-    )
+    places = {"run": run, "pictures": test / "images", "model": models / MODEL, "answers": out / "served.json"}
+    _show(comparison, {**places, "layers": out / "layers.safetensors", "a look at them": out / "layers.png"})
     require(comparison)
 
 
@@ -142,6 +143,10 @@ def _stop(server: "subprocess.Popen[str]", log: Path) -> None:
         raise DemoError(f"the server stopped with exit status {status}; see {log}.")
 
 
+def _one_picture(test: Path) -> Path:
+    return min((test / "images" / PICTURED).iterdir())
+
+
 def _predictions(test: Path) -> dict[str, dict[str, str]]:
     with (test / "predictions.csv").open(newline="") as file:
         return {Path(row["file"]).name: row for row in csv.DictReader(file)}
@@ -163,7 +168,7 @@ def _announce(verb: str, arguments: Sequence[object]) -> None:
 def _print(text: str) -> None:
     from rich.console import Console
 
-    Console().print(text, markup=False, highlight=False)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(found: Comparison, places: Mapping[str, Path]) -> None:

@@ -54,7 +54,7 @@ def ask(
         ImageError: a file is not a picture.
     """
     info = client.model(model)
-    rule = _rule(info)
+    rule = rule_of(info)
     size = _batch_size(info, batch_size)
     start_s = time.perf_counter()
     answers: list[Answer] = []
@@ -67,7 +67,12 @@ def ask(
     return Report(model, info.version, time.perf_counter() - start_s, tuple(answers))
 
 
-def _rule(info: ModelInfo) -> Preprocessing:
+def rule_of(info: ModelInfo) -> Preprocessing:
+    """Return how pictures for the model are prepared.
+
+    Raises:
+        UnfitModelError: it does not say, or it takes no pictures.
+    """
     rule = info.preprocessing
     if rule is None:
         raise UnfitModelError(

@@ -1,4 +1,4 @@
-"""`zoonnx serve` and `zoonnx infer`."""
+"""`zoonnx serve`, `zoonnx infer` and `zoonnx dump`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,6 +62,38 @@ def infer(
         typer.echo(_json(report))
     else:
         _show(report)
+
+
+def dump(
+    places: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="pictures, or folders of them")],
+    model: Annotated[str, typer.Option(help="the model to ask")],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the activations go")],
+    layers: Annotated[list[str], typer.Option(metavar="GLOB", help="which layers; may be given again")] = ["*"],  # noqa: B006  typer copies it
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="where the server listens")] = "127.0.0.1:8001",
+) -> None:
+    """Save what layers of a model gave for pictures.
+
+    FILE.safetensors gets a tensor for each layer under its path, pictures first; FILE.png, beside it, a contact sheet
+    of the first picture: every layer's channels, and the class probabilities.
+
+    Example: zoonnx dump photo.jpg --model digits --layers 'act*' --out activations.safetensors
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from serve import images
+    from serve.client import Client
+    from serve.dump import dump as ask_for
+    from serve.dump import save
+
+    files = images.find(places)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, Client(url) as client:
+        task = progress.add_task(model, total=len(files))
+        found = ask_for(client, model, files, layers, lambda count: progress.advance(task, count))
+    sheet = save(found, out)
+    typer.echo(f"{len(found.arrays)} layers of {len(files)} pictures: {out}")
+    typer.echo(f"the first picture, layer by layer: {sheet}")
 
 
 def _json(report: "Report") -> str:

@@ -66,6 +66,11 @@ class LayerInfo:
         """Whether a client can have its output."""
         return not self.whereabouts
 
+    @property
+    def batch_first(self) -> bool:
+        """Whether its first dimension is known to be the batch."""
+        return self.shape[:1] == (-1,)
+
 
 class Client:
     """Asks the server at `url` (HOST:PORT). Every call raises a ClientError where there is no answer."""

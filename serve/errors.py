@@ -22,7 +22,8 @@ ServeError
 │   ├── RefusedError            the server refused the request
 │   ├── ServerFailedError       the server failed at it
 │   └── UnfitModelError         the model does not take pictures the way `infer` sends them
-└── ImageError                  a file is not a picture
+├── ImageError                  a file is not a picture
+└── OutputFileError             a result cannot be written
 
 `exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
 """
@@ -128,5 +129,11 @@ class UnfitModelError(ClientError):
 
 class ImageError(ServeError):
     """A file is not a picture."""
+
+    exit_status = 2
+
+
+class OutputFileError(ServeError):
+    """A result cannot be written."""
 
     exit_status = 2

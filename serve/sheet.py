@@ -1,7 +1,6 @@
 """A contact sheet: one picture on which every layer's response to an image can be looked at."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -32,23 +31,15 @@ DIVERGING = [
 ]
 
 
-@dataclass(frozen=True)
-class Row:
-    """A layer on the sheet: its name, and its response to one image, without the batch."""
-
-    name: str
-    response: Array
-
-
 def contact_sheet(
-    image: Pixels, layers: Mapping[str, Array], probabilities: Sequence[float] = (), labels: Sequence[str] = ()
+    image: Pixels, layers: Mapping[str, Array | str], probabilities: Sequence[float] = (), labels: Sequence[str] = ()
 ) -> Image.Image:
     """Draw `image`, uint8 (H, W, C), the class probabilities, and each layer's response, any shape, without the batch.
 
-    A layer that only repeats what an earlier one gave takes a line, not a strip. Within a layer all maps share one
-    scale; it stands at the right.
+    A layer that is not there comes with the words that say why; it takes a line, as does one that only repeats what
+    an earlier one gave. Within a layer all maps share one scale, which stands at the right.
     """
-    blocks = [_head(image, probabilities, labels), *(_block(row, twin) for row, twin in _twins(layers))]
+    blocks = [_head(image, probabilities, labels), *_blocks(layers)]
     sheet = Image.new("RGB", (WIDTH, sum(block.height for block in blocks) + 2 * MARGIN), PAPER)
     top = MARGIN
     for block in blocks:
@@ -57,30 +48,36 @@ def contact_sheet(
     return sheet
 
 
-def _twins(layers: Mapping[str, Array]) -> Iterator[tuple[Row, str | None]]:
-    """Each layer with the name of an earlier one that gave the same, if there is one."""
+def _blocks(layers: Mapping[str, Array | str]) -> Iterator[Image.Image]:
     seen: dict[tuple[tuple[int, ...], bytes], str] = {}
     for name, response in layers.items():
+        if isinstance(response, str):
+            yield _line(name, response)
+            continue
         key = (response.shape, response.tobytes())
-        yield Row(name, response), seen.get(key)
-        seen.setdefault(key, name)
+        twin = seen.setdefault(key, name)
+        yield _layer(name, response) if twin == name else _line(name, f"{_shape(response)}, same as {twin}")
 
 
-def _block(row: Row, twin: str | None) -> Image.Image:
-    shape = " × ".join(map(str, row.response.shape))
-    if twin is not None:
-        block = _paper(LABEL_HEIGHT)
-        _text(block, 0, 4, row.name, INK)
-        _text(block, _text_width(row.name) + 12, 4, f"{shape}, same as {twin}", FAINT)
-        return block
-    strip, shown = _strip(row.response)
+def _line(name: str, words: str) -> Image.Image:
+    line = _paper(LABEL_HEIGHT)
+    _text(line, 0, 4, name, INK)
+    _text(line, _text_width(name) + 12, 4, words, FAINT)
+    return line
+
+
+def _layer(name: str, response: Array) -> Image.Image:
+    strip, shown = _strip(response)
     block = _paper(LABEL_HEIGHT + strip.height + 8)
-    _text(block, 0, 4, row.name, INK)
-    _text(block, _text_width(row.name) + 12, 4, f"{shape}{shown}", FAINT)
-    scale = f"{_number(row.response.min())} to {_number(row.response.max())}" if row.response.size else "empty"
+    block.paste(_line(name, f"{_shape(response)}{shown}"), (0, 0))
+    scale = f"{_number(response.min())} to {_number(response.max())}" if response.size else "empty"
     _text(block, block.width - _text_width(scale), 4, scale, FAINT)
     block.paste(strip, (0, LABEL_HEIGHT))
     return block
+
+
+def _shape(response: Array) -> str:
+    return " x ".join(map(str, response.shape))
 
 
 def _strip(response: Array) -> tuple[Image.Image, str]:
@@ -151,7 +148,7 @@ def _head(image: Pixels, probabilities: Sequence[float], labels: Sequence[str]) 
     rgb = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
     head.paste(_enlarged(np.ascontiguousarray(rgb), INPUT), (0, 0))
     left, top = INPUT + 32, 0
-    _text(head, left, top, f"input {' × '.join(map(str, image.shape))}", FAINT)
+    _text(head, left, top, f"input {_shape(image)}", FAINT)
     best = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:BARS]
     for place, index in enumerate(best):
         label = labels[index] if index < len(labels) else f"class {index}"
@@ -161,7 +158,7 @@ def _head(image: Pixels, probabilities: Sequence[float], labels: Sequence[str]) 
 
 def _bar(block: Image.Image, left: int, top: int, label: str, share: float) -> None:
     draw = ImageDraw.Draw(block)
-    name = label if len(label) <= 32 else label[:31] + "…"
+    name = label if len(label) <= 32 else label[:29] + "..."
     bar_left = left + 220
     longest = block.width - bar_left - 80
     _text(block, left, top + 2, name, INK)
