@@ -111,11 +111,14 @@ def _load(source: Path | bytes, path: Path, device: Device, level: Any = ALL) ->
     if device == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        runtime = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[device]])
+        # enable_fallback=0: else onnxruntime's Python part tries the CPU by itself, and says so on stdout
+        runtime = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[device]], enable_fallback=0)
     except Exception as error:
         reason = str(error).split(" : ", 3)[-1]  # behind onnxruntime's own prefix, number and name
         if device == "cuda" and "fallback to CPU EP" in reason:
             raise ProviderError(f"CUDA cannot run all of {path}: some of its nodes would run on the CPU.") from error
+        if device == "cuda":
+            raise ProviderError(f"CUDA cannot run {path}: {reason}") from error
         raise BadModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {reason}") from error
     if PROVIDERS[device] not in runtime.get_providers():
         raise ProviderError(f"onnxruntime took {runtime.get_providers()} for {path} instead of {PROVIDERS[device]}.")

@@ -1,0 +1,134 @@
+"""A repository of small hand-made models, and a real server process that serves it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import grpc
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from serve.client import Client
+
+LABELS = ["north-west", "north-east", "south-west", "[b]"]
+ROOT = Path(__file__).resolve().parents[2]
+Value = tuple[str, int, list[int | str]]
+Serve = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
+
+
+def write_model(path: Path, nodes: Sequence[onnx.NodeProto], inputs: Sequence[Value], outputs: Sequence[Value]) -> Path:
+    """Write an ONNX file; inputs and outputs are (name, type, shape)."""
+    infos = [[helper.make_tensor_value_info(*value) for value in values] for values in (inputs, outputs)]
+    graph = helper.make_graph(list(nodes), "test", *infos)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def write_identity(path: Path, shape: Sequence[int | str] = ("n", 3), kind: int = TensorProto.FLOAT) -> Path:
+    """Write a model that gives `x` back as `y`."""
+    dims = list(shape)
+    return write_model(path, [helper.make_node("Identity", ["x"], ["y"])], [("x", kind, dims)], [("y", kind, dims)])
+
+
+def write_arithmetic(folder: Path) -> None:
+    """Two inputs, and two outputs that the graph does not have in alphabetical order; batches of up to 4."""
+    values: list[int | str] = ["n", 3]
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    write_model(
+        folder / "1" / "model.onnx",
+        nodes,
+        [(name, TensorProto.FLOAT, values) for name in ("a", "b")],
+        [(name, TensorProto.FLOAT, values) for name in ("sum", "difference")],
+    )
+    note = 'parameters { key: "note" value { string_value: "kept" } }'
+    (folder / "config.pbtxt").write_text(f'backend: "onnxruntime"\nmax_batch_size: 4\n{note}\n')
+
+
+def write_pictures(folder: Path) -> None:
+    """Classifies 2 x 2 grey pictures by their four pixels, with the labels and the rule that an export writes."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    outputs: list[Value] = [(name, TensorProto.FLOAT, ["n", 4]) for name in ("logits", "probabilities")]
+    write_model(folder / "1" / "model.onnx", nodes, [("image", TensorProto.UINT8, ["n", 2, 2, 1])], outputs)
+    rule = '{"channels": 1, "height": 2, "width": 2, "interpolation": "nearest", "crop_pct": 1.0}'
+    (folder / "config.pbtxt").write_text(
+        "max_batch_size: 3\n"
+        f"parameters {{ key: 'zoonnx.preprocessing' value {{ string_value: '{rule}' }} }}\n"
+        f"parameters {{ key: 'zoonnx.labels' value {{ string_value: '{json.dumps(LABELS)}' }} }}\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one model of each kind that the tests ask about."""
+    folder = tmp_path_factory.mktemp("models")
+    write_arithmetic(folder / "arithmetic")
+    write_pictures(folder / "pictures")
+    write_identity(folder / "bare" / "1" / "model.onnx")
+    write_identity(folder / "whole" / "1" / "model.onnx", (2, 3))
+    write_identity(folder / "text" / "1" / "model.onnx", ("n", 2), TensorProto.STRING)
+    write_identity(folder / "half" / "1" / "model.onnx", ("n", 2), TensorProto.FLOAT16)
+    write_identity(folder / "bytes" / "1" / "model.onnx", ("n", 2), TensorProto.UINT8)
+    for version in (1, 2, 10):
+        write_identity(folder / "versions" / str(version) / "model.onnx", ("n", version))
+    (folder / "versions" / "config.pbtxt").write_text("version_policy { specific { versions: [2, 10] } }\n")
+    divide = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    inputs: list[Value] = [("x", TensorProto.INT64, ["n"]), ("shape", TensorProto.INT64, [1])]
+    write_model(folder / "picky" / "1" / "model.onnx", divide, inputs, [("y", TensorProto.INT64, ["m"])])
+    (folder / "picky" / "config.pbtxt").write_text("max_batch_size: 0\ninput { name: 'x' } input { name: 'shape' }\n")
+    (folder / ".hidden" / "1").mkdir(parents=True)
+    (folder / "notes").mkdir()
+    (folder / "README.txt").write_text("not a model\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """Start `zoonnx serve`; gives the process once it is ready, and ends it."""
+
+    @contextmanager
+    def run(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+        command = [sys.executable, "-m", "zoonnx", "serve", *map(str, arguments)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=20)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def url(serve: Serve, models: Path) -> Iterator[str]:
+    """HOST:PORT of a server that serves `models`."""
+    with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
+        line = process.stdout.readline() if process.stdout else ""
+        found = re.fullmatch(r"ready: 9 models on grpc (127\.0\.0\.1:\d+)\n", line)
+        assert found, line
+        yield found[1]
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout_s=20) as client:
+        yield client
+
+
+@pytest.fixture
+def channel(url: str) -> Iterator[grpc.Channel]:
+    """For requests that no client would send."""
+    with grpc.insecure_channel(url) as channel:
+        yield channel

@@ -1,0 +1,175 @@
+"""`zoonnx serve` and `zoonnx infer` as a user meets them."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serve.client import Client
+from serve.config import ServerSettings
+from serve.errors import SettingsError
+from tests.conftest import Zoonnx
+from tests.serve.conftest import LABELS, Serve
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Five 2 x 2 pictures; in each, one pixel is bright, and that is its class."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, bright in enumerate((0, 1, 2, 3, 3)):
+        pixels = np.full(4, 10, np.uint8)
+        pixels[bright] = 30
+        Image.fromarray(pixels.reshape(2, 2)).save(folder / f"{number}.png")
+    return folder
+
+
+class TestInfer:
+    """Asking about pictures."""
+
+    def test_json(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+        """--json says everything, in the order of the files, over more than one batch."""
+        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        report = json.loads(done.stdout)
+        assert (report["model"], report["version"], report["images"]) == ("pictures", "1", 5)
+        assert report["images_per_s"] == pytest.approx(5 / report["seconds"])
+        assert [each["index"] for each in report["results"]] == [0, 1, 2, 3, 3]
+        assert [each["label"] for each in report["results"]] == [*LABELS, LABELS[3]]
+        first = report["results"][0]
+        assert (first["file"], first["logits"]) == (str(pictures / "0.png"), [30, 10, 10, 10])
+        assert first["probability"] == max(first["probabilities"])
+        assert set(first) == {"file", "label", "index", "probability", "logits", "probabilities"}
+
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_batch_size(self, zoonnx: Zoonnx, url: str, pictures: Path, size: int) -> None:
+        """The batch size changes nothing in the answers."""
+        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--json", "--batch-size", size)
+        assert [each["index"] for each in json.loads(done.stdout)["results"]] == [0, 1, 2, 3, 3]
+
+    def test_table(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+        """Without --json a table names each file, its class and the runner-up; a label is no markup."""
+        done = zoonnx("infer", pictures / "3.png", "--model", "pictures", "--url", url)
+        assert done.returncode == 0
+        assert "[b]" in done.stdout
+        assert "100.0%" in done.stdout
+        assert "north-west 0.0%" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("model", "options", "words"),
+        [
+            ("nothing", (), "there is no model 'nothing'"),
+            ("arithmetic", (), "lacks the parameter zoonnx.preprocessing"),
+            ("pictures", ("--batch-size", 4), "takes batches of 1 to 3; got --batch-size 4"),
+            ("pictures", ("--batch-size", 0), "got --batch-size 0"),
+        ],
+    )
+    def test_mistakes(
+        self, zoonnx: Zoonnx, url: str, pictures: Path, model: str, options: tuple[object, ...], words: str
+    ) -> None:
+        """A mistake is one sentence and exit status 2."""
+        done = zoonnx("infer", pictures, "--model", model, "--url", url, *options)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert words in done.stderr
+
+    def test_spoiled_picture(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+        """One file that is no picture is named, and nothing is answered."""
+        (pictures / "4.png").write_text("not a picture")
+        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--json")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{pictures / '4.png'} cannot be read as a picture" in done.stderr
+
+    def test_no_server(self, zoonnx: Zoonnx, pictures: Path) -> None:
+        """Without a server the work fails, with exit status 1 and where it was looked for."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            url = f"127.0.0.1:{taken.getsockname()[1]}"
+            done = zoonnx("infer", pictures, "--model", "pictures", "--url", url)
+        assert done.returncode == 1
+        assert f"no server answers at {url}" in done.stderr
+
+
+class TestServe:
+    """Starting and stopping."""
+
+    @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+    def test_stops_cleanly(self, serve: Serve, models: Path, how: signal.Signals) -> None:
+        """One line when ready, nothing else on stdout; a signal ends it with exit status 0."""
+        with serve(models / "bare" / "1" / "model.onnx", "--grpc-port", 0, "--provider", "cpu") as process:
+            assert process.stdout
+            assert process.stdout.readline().startswith("ready: 1 model on grpc 127.0.0.1:")
+            process.send_signal(how)
+            assert (process.wait(10), process.stdout.read()) == (0, "")
+
+    def test_answers_what_it_has_begun(self, serve: Serve, models: Path) -> None:
+        """Requests that are on their way when the signal comes are all answered or refused as stopping."""
+        with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
+            assert process.stdout
+            url = process.stdout.readline().split()[-1]
+            answers: list[int] = []
+            with Client(url, timeout_s=20) as client:
+                image = np.zeros((3, 2, 2, 1), np.uint8)
+                asking = threading.Thread(target=lambda: _ask_until_refused(client, image, answers))
+                asking.start()
+                time.sleep(0.3)
+                process.send_signal(signal.SIGTERM)
+                asking.join(20)
+            assert process.wait(10) == 0
+        assert len(answers) > 1
+
+    def test_port_in_use(self, zoonnx: Zoonnx, url: str, models: Path) -> None:
+        """A second server does not share a port silently; it says so at once."""
+        port = url.rpartition(":")[2]
+        done = zoonnx("serve", models / "bare" / "1" / "model.onnx", "--grpc-port", port)
+        assert (done.returncode, done.stdout) == (2, "")
+        expected = f"zoonnx serve: port {port} on 127.0.0.1 is in use: stop what listens there, or give another."
+        assert done.stderr == f"{expected}\n"
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--host", "192.0.2.1", "--grpc-port", 0), "cannot listen on 192.0.2.1:0"),
+            (("--grpc-port", 70000), "got 70000"),
+            (("--provider", "gpu"), "one of auto, cuda, cpu; got 'gpu'"),
+        ],
+    )
+    def test_bad_options(self, zoonnx: Zoonnx, models: Path, options: tuple[object, ...], words: str) -> None:
+        """An option out of its range is one sentence and exit status 2."""
+        done = zoonnx("serve", models / "bare" / "1" / "model.onnx", *options)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert words in done.stderr
+
+    def test_nothing_to_serve(self, zoonnx: Zoonnx, tmp_path: Path) -> None:
+        """An empty folder and a corrupt model are refused, with exit status 2."""
+        done = zoonnx("serve", tmp_path, "--grpc-port", 0)
+        assert (done.returncode, "holds no model" in done.stderr) == (2, True)
+        (tmp_path / "m.onnx").write_bytes(os.urandom(100))
+        done = zoonnx("serve", tmp_path / "m.onnx", "--grpc-port", 0, "--provider", "cpu")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "m.onnx cannot be loaded by onnxruntime" in done.stderr
+
+
+def _ask_until_refused(client: Client, image: np.ndarray, answers: list[int]) -> None:
+    from serve.errors import UnreachableError
+
+    while True:
+        try:
+            answers.append(len(client.infer("pictures", {"image": image})["logits"]))
+        except UnreachableError:
+            return
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("host", ""), ("grpc_port", -1), ("max_message_bytes", 0), ("stop_grace_s", -1.0)]
+)
+def test_settings_are_checked(tmp_path: Path, setting: str, value: object) -> None:
+    """A setting out of its range is refused when it is made."""
+    with pytest.raises(SettingsError):
+        ServerSettings(models=tmp_path, **{setting: value})  # type: ignore[arg-type]

@@ -1,0 +1,318 @@
+"""The server over the wire: what each RPC answers, and which status each bad request gets."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.grpc.aio
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from protos import inference, loader
+
+SERVICE = "inference.GRPCInferenceService"
+METHODS = {method.name: method for method in loader.service(SERVICE)}
+BUILT = {"ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer"}
+Ask = Callable[[str, Message | bytes], Any]
+Infer = inference.ModelInferRequest
+Input = Infer.InferInputTensor
+Contents = inference.InferTensorContents
+
+
+@pytest.fixture
+def ask(channel: grpc.Channel) -> Ask:
+    """Call an RPC with a message, or with bytes that are none."""
+
+    def call(name: str, request: Message | bytes) -> Any:
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        method = METHODS[name]
+        answer = channel.unary_unary(
+            method.path, request_serializer=bytes, response_deserializer=method.response.FromString
+        )
+        return answer(data, timeout=20)
+
+    return call
+
+
+def refusal(ask: Ask, name: str, request: Message | bytes) -> tuple[grpc.StatusCode, str]:
+    """The status and the words of a refused request."""
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(name, request)
+    return caught.value.code(), caught.value.details()
+
+
+def request(
+    model: str, *inputs: Input, outputs: tuple[str, ...] = (), version: str = "", raw: tuple[bytes, ...] = ()
+) -> Infer:
+    wanted = [Infer.InferRequestedOutputTensor(name=name) for name in outputs]
+    return Infer(
+        model_name=model, model_version=version, id="42", inputs=inputs, outputs=wanted, raw_input_contents=raw
+    )
+
+
+def floats(name: str, *shape: int) -> Input:
+    contents = Contents(fp32_contents=range(int(np.prod(shape))))
+    return Input(name=name, datatype="FP32", shape=shape, contents=contents)
+
+
+def bare(*values: float) -> Input:
+    return Input(name="x", datatype="FP32", shape=[1, len(values)], contents=Contents(fp32_contents=values))
+
+
+def arithmetic(**changes: Any) -> Infer:
+    return request("arithmetic", floats("a", 1, 3), floats("b", 1, 3), **changes)
+
+
+def raw(model: str, datatype: str, shape: list[int], data: bytes, name: str = "x") -> Infer:
+    return request(model, Input(name=name, datatype=datatype, shape=shape), raw=(data,))
+
+
+def with_parameter(name: str, **value: Any) -> Infer:
+    message = arithmetic(outputs=("sum",))
+    message.outputs[0].parameters[name].CopyFrom(inference.InferParameter(**value))
+    return message
+
+
+class TestStatus:
+    """The server is there."""
+
+    def test_live_and_ready(self, ask: Ask) -> None:
+        """A server that has started is live and ready."""
+        assert ask("ServerLive", inference.ServerLiveRequest()).live
+        assert ask("ServerReady", inference.ServerReadyRequest()).ready
+
+    @pytest.mark.parametrize(
+        ("name", "version", "ready"),
+        [("bare", "", True), ("versions", "2", True), ("versions", "1", False), ("nothing", "", False)],
+    )
+    def test_model_ready(self, ask: Ask, name: str, version: str, ready: bool) -> None:
+        """An unknown model or version is not ready, which is no error."""
+        assert ask("ModelReady", inference.ModelReadyRequest(name=name, version=version)).ready is ready
+
+    def test_server_metadata(self, ask: Ask) -> None:
+        """The server names itself, and advertises only what it does."""
+        metadata = ask("ServerMetadata", inference.ServerMetadataRequest())
+        assert (metadata.name, list(metadata.extensions)) == ("zoonnx", ["model_configuration"])
+
+    @pytest.mark.parametrize("service", ["", SERVICE])
+    def test_health_service(self, channel: grpc.Channel, service: str) -> None:
+        """grpc.health.v1 says SERVING for the server and for the inference service."""
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    @pytest.mark.parametrize("name", sorted(METHODS.keys() - BUILT - {"ModelStreamInfer"}))
+    def test_rpc_that_is_not_offered(self, ask: Ask, name: str) -> None:
+        """An RPC of the protocol that is not built answers UNIMPLEMENTED with one sentence that names it."""
+        expected = (grpc.StatusCode.UNIMPLEMENTED, f"this server does not offer {name}.")
+        assert refusal(ask, name, METHODS[name].request()) == expected
+
+    def test_streaming_is_not_offered(self, channel: grpc.Channel) -> None:
+        """The one streaming RPC is refused the same way."""
+        call = channel.stream_stream(METHODS["ModelStreamInfer"].path, request_serializer=bytes)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call(iter([b""]), timeout=20))
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+class TestMetadata:
+    """What a model takes and gives."""
+
+    def test_metadata_includes_the_batch(self, ask: Ask) -> None:
+        """Shapes come with the batch, platform and versions as Triton has them."""
+        answer = ask("ModelMetadata", inference.ModelMetadataRequest(name="arithmetic"))
+        assert (answer.platform, list(answer.versions)) == ("onnxruntime_onnx", ["1"])
+        assert [(each.name, each.datatype, list(each.shape)) for each in answer.inputs] == [
+            ("a", "FP32", [-1, 3]),
+            ("b", "FP32", [-1, 3]),
+        ]
+
+    def test_versions_of_the_policy(self, ask: Ask) -> None:
+        """Only the versions that the policy names are served; the newest, by number, is the default."""
+        answer = ask("ModelMetadata", inference.ModelMetadataRequest(name="versions"))
+        assert (list(answer.versions), list(answer.inputs[0].shape)) == (["2", "10"], [-1, 10])
+
+    def test_config_keeps_what_was_written(self, ask: Ask) -> None:
+        """The configuration is completed from the graph; parameters come back unchanged."""
+        config = ask("ModelConfig", inference.ModelConfigRequest(name="arithmetic")).config
+        assert (config.name, config.backend, config.max_batch_size) == ("arithmetic", "onnxruntime", 4)
+        assert config.parameters["note"].string_value == "kept"
+        assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [
+            ("a", inference.TYPE_FP32, [3]),
+            ("b", inference.TYPE_FP32, [3]),
+        ]
+        assert config.instance_group[0].kind == inference.ModelInstanceGroup.KIND_CPU
+
+
+class TestInference:
+    """Good requests."""
+
+    def test_outputs_in_alphabetical_order(self, ask: Ask) -> None:
+        """All outputs come by name, raw, with the request's id and the version that answered."""
+        answer = ask("ModelInfer", arithmetic())
+        assert (answer.model_name, answer.model_version, answer.id) == ("arithmetic", "1", "42")
+        assert [output.name for output in answer.outputs] == ["difference", "sum"]
+        assert np.frombuffer(answer.raw_output_contents[1], "<f4").tolist() == [0, 2, 4]
+
+    def test_wanted_outputs_each_once(self, ask: Ask) -> None:
+        """A repeated output collapses, and order is the server's."""
+        answer = ask("ModelInfer", arithmetic(outputs=("sum", "difference", "sum")))
+        assert [output.name for output in answer.outputs] == ["difference", "sum"]
+        assert [output.name for output in ask("ModelInfer", arithmetic(outputs=("sum",))).outputs] == ["sum"]
+
+    def test_raw_equals_typed(self, ask: Ask) -> None:
+        """The same numbers give the same answer in either form."""
+        data = np.arange(3, dtype="<f4").tobytes()
+        assert ask("ModelInfer", raw("bare", "FP32", [1, 3], data)) == ask("ModelInfer", request("bare", bare(0, 1, 2)))
+
+    def test_model_without_batches(self, ask: Ask) -> None:
+        """A graph of fixed shape takes exactly that shape."""
+        answer = ask("ModelInfer", request("whole", floats("x", 2, 3)))
+        assert list(answer.outputs[0].shape) == [2, 3]
+
+    def test_strings(self, ask: Ask) -> None:
+        """Text travels as BYTES."""
+        contents = Contents(bytes_contents=["zürich".encode(), b""])
+        answer = ask("ModelInfer", request("text", Input(name="x", datatype="BYTES", shape=[1, 2], contents=contents)))
+        assert answer.raw_output_contents[0] == b"\x07\0\0\0z\xc3\xbcrich\0\0\0\0"
+
+    def test_a_version(self, ask: Ask) -> None:
+        """A request may name a version that is not the newest."""
+        assert ask("ModelInfer", request("versions", bare(1, 2), version="2")).model_version == "2"
+
+
+NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
+REFUSALS: dict[str, tuple[Infer, grpc.StatusCode, str]] = {
+    "unknown model": (request("nothing", floats("x", 1, 3)), NOT_FOUND, "no model 'nothing'"),
+    "unknown model, bad tensor": (raw("nothing", "FP33", [1], b""), NOT_FOUND, "no model 'nothing'"),
+    "empty request": (Infer(), NOT_FOUND, "no model ''"),
+    "unknown version": (request("versions", bare(1), version="1"), NOT_FOUND, "no version 1; it has 2, 10"),
+    "version too long": (request("versions", bare(1), version="9" * 5000), NOT_FOUND, "no version"),
+    "version is a word": (request("bare", bare(1, 2, 3), version="one"), INVALID, "got 'one'"),
+    "negative version": (request("bare", bare(1, 2, 3), version="-1"), INVALID, "got '-1'"),
+    "other datatype": (raw("bare", "INT32", [1, 3], bytes(12)), INVALID, "takes FP32, but INT32 came"),
+    "unknown datatype": (raw("bare", "FP33", [1, 3], bytes(12)), INVALID, "unknown datatype 'FP33'"),
+    "wrong shape": (request("bare", bare(1, 2)), INVALID, "takes shape [-1, 3], but [1, 2] came"),
+    "wrong rank": (request("bare", floats("x", 3)), INVALID, "takes shape [-1, 3], but [3] came"),
+    "negative size": (raw("bare", "FP32", [-1, -3], bytes(12)), INVALID, "negative size"),
+    "huge size": (raw("bare", "FP32", [2**62, 2**62], bytes(12)), INVALID, "but 12 came"),
+    "batch too large": (request("bare", floats("x", 5, 3)), INVALID, "between 1 and 4; this one is 5"),
+    "batch of 0": (raw("bare", "FP32", [0, 3], b""), INVALID, "between 1 and 4; this one is 0"),
+    "unequal batches": (request("arithmetic", floats("a", 1, 3), floats("b", 2, 3)), INVALID, "same batch"),
+    "too few bytes": (raw("bare", "FP32", [1, 3], bytes(11)), INVALID, "takes 12 bytes, but 11 came"),
+    "too few numbers": (
+        request("bare", Input(name="x", datatype="FP32", shape=[1, 3], contents=Contents(fp32_contents=[1]))),
+        INVALID,
+        "has 3 elements, but 1 came",
+    ),
+    "number too large": (
+        request("bytes", Input(name="x", datatype="UINT8", shape=[1, 2], contents=Contents(uint_contents=[1, 300]))),
+        INVALID,
+        "does not fit into UINT8",
+    ),
+    "other list": (
+        request("bare", Input(name="x", datatype="FP32", shape=[1, 3], contents=Contents(fp64_contents=[1, 2, 3]))),
+        INVALID,
+        "belongs into fp32_contents, not fp64_contents",
+    ),
+    "half as a list": (request("half", Input(name="x", datatype="FP16", shape=[1, 2])), INVALID, "only be sent raw"),
+    "torn string": (raw("text", "BYTES", [1, 2], b"\x01\0\0\0a\x02"), INVALID, "middle of an element"),
+    "torn string's data": (raw("text", "BYTES", [1, 2], b"\x09\0\0\0a"), INVALID, "middle of an element"),
+    "not UTF-8": (raw("text", "BYTES", [1, 2], b"\x01\0\0\0\xff\0\0\0\0"), INVALID, "not UTF-8"),
+    "missing input": (request("arithmetic", floats("a", 1, 3)), INVALID, "input 'b' is missing"),
+    "extra input": (request("bare", bare(1, 2, 3), floats("z", 1, 3)), INVALID, "no input 'z'; the model takes x"),
+    "repeated input": (request("bare", bare(1, 2, 3), bare(1, 2, 3)), INVALID, "'x' is given more than once"),
+    "raw and typed": (request("bare", bare(1, 2, 3), raw=(bytes(12),)), INVALID, "all raw or all typed"),
+    "more raw than inputs": (
+        request("bare", Input(name="x", datatype="FP32", shape=[1, 3]), raw=(bytes(12), bytes(12))),
+        INVALID,
+        "1 tensors are described, but 2 come",
+    ),
+    "no data": (request("bare", Input(name="x", datatype="FP32", shape=[1, 3])), INVALID, "'x' has no data"),
+    "unknown output": (arithmetic(outputs=("product",)), INVALID, "'product'"),
+    "parameter's type": (with_parameter("classification", string_param="3"), INVALID, "must be given as int64_param"),
+    "region's type": (with_parameter("shared_memory_region", int64_param=3), INVALID, "must be given as string_param"),
+    "unknown region": (with_parameter("shared_memory_region", string_param="here"), NOT_FOUND, "region 'here'"),
+    "classification": (with_parameter("classification", int64_param=3), grpc.StatusCode.UNIMPLEMENTED, "classify"),
+}
+
+
+@pytest.mark.parametrize(("message", "status", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_refused_request(ask: Ask, message: Infer, status: grpc.StatusCode, words: str) -> None:
+    """Each kind of bad request gets Triton's status, and words that say what is wrong."""
+    actual, said = refusal(ask, "ModelInfer", message)
+    assert actual == status
+    assert words in said
+
+
+@pytest.mark.parametrize("rpc", ["ModelMetadata", "ModelConfig"])
+def test_unknown_model(ask: Ask, rpc: str) -> None:
+    """Asking about an unknown model is NOT_FOUND, whichever RPC."""
+    assert refusal(ask, rpc, METHODS[rpc].request(name="nothing"))[0] == NOT_FOUND  # type: ignore[call-arg]
+
+
+def test_garbage(ask: Ask) -> None:
+    """Bytes that are no message are INTERNAL, as on a Triton."""
+    expected = (grpc.StatusCode.INTERNAL, "the bytes are not a ModelInferRequest.")
+    assert refusal(ask, "ModelInfer", b"\xff\xff\xff") == expected
+
+
+def test_failing_model_tells_no_secrets(ask: Ask) -> None:
+    """A model that fails on an input is INTERNAL, in one sentence without a path or the runtime's words."""
+    tensors = [
+        Input(name=name, datatype="INT64", shape=[len(values)], contents=Contents(int64_contents=values))
+        for name, values in {"x": [1, 2, 3], "shape": [7]}.items()
+    ]
+    expected = (grpc.StatusCode.INTERNAL, "the model failed on this input; the server's log says why.")
+    assert refusal(ask, "ModelInfer", request("picky", *tensors)) == expected
+
+
+def test_message_over_the_limit(ask: Ask) -> None:
+    """A message that is too large is RESOURCE_EXHAUSTED."""
+    message = raw("bare", "FP32", [1, 3], bytes(64 * 2**20 + 1))
+    assert refusal(ask, "ModelInfer", message)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class TestTritonclient:
+    """Stock clients work unchanged."""
+
+    def test_sync(self, url: str) -> None:
+        """tritonclient finds the model and infers."""
+        with tritonclient.grpc.InferenceServerClient(url) as client:
+            assert client.is_server_live()
+            assert client.is_model_ready("arithmetic")
+            assert client.get_model_config("arithmetic", as_json=True)["config"]["max_batch_size"] == 4
+            answer = client.infer("arithmetic", _tensors(tritonclient.grpc), request_id="7")
+        assert answer.as_numpy("sum").tolist() == [[1, 3, 5], [7, 9, 11]]
+        assert answer.get_response().id == "7"
+
+    def test_async(self, url: str) -> None:
+        """tritonclient's asyncio client gets the same, many at a time."""
+
+        async def run() -> list[Any]:
+            async with tritonclient.grpc.aio.InferenceServerClient(url) as client:
+                asks = [client.infer("arithmetic", _tensors(tritonclient.grpc)) for _ in range(20)]
+                return [answer.as_numpy("difference").tolist() for answer in await asyncio.gather(*asks)]
+
+        assert asyncio.run(run()) == [[[-1, -1, -1], [-1, -1, -1]]] * 20
+
+    def test_error(self, url: str) -> None:
+        """tritonclient sees our words and status."""
+        with (
+            tritonclient.grpc.InferenceServerClient(url) as client,
+            pytest.raises(tritonclient.grpc.InferenceServerException, match="there is no model 'nothing'") as caught,
+        ):
+            client.infer("nothing", _tensors(tritonclient.grpc))
+        assert caught.value.status() == "StatusCode.NOT_FOUND"
+
+
+def _tensors(package: Any) -> list[Any]:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tensors = []
+    for name, array in {"a": values, "b": values + 1}.items():
+        tensors.append(package.InferInput(name, array.shape, "FP32"))
+        tensors[-1].set_data_from_numpy(array)
+    return tensors

@@ -1,0 +1,68 @@
+"""The device that was asked for is the device that is used, or it is said."""
+
+import logging
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from serve import session
+from serve.errors import ProviderError
+from serve.session import Session
+from tests.serve.conftest import write_identity
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_identity(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where something is missing for CUDA."""
+    monkeypatch.setattr(session, "_missing_for_cuda", lambda: "there is no driver here.")
+
+
+def test_cuda_is_not_replaced(no_cuda: None, model: Path) -> None:
+    """With `cuda`, what is missing is an error."""
+    with pytest.raises(ProviderError, match=r"^CUDA cannot be used: there is no driver here\.$"):
+        Session.open(model, "cuda")
+
+
+def test_auto_says_that_it_falls_back(no_cuda: None, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With `auto`, the model runs on the CPU, and the log says so and why."""
+    assert Session.open(model, "auto").device == "cpu"
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert record.getMessage().endswith("runs on the CPU: CUDA cannot be used: there is no driver here.")
+
+
+def test_silent_fallback_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing obvious is missing but CUDA does not run, the session is refused, not moved to the CPU."""
+    monkeypatch.setattr(session, "_missing_for_cuda", lambda: None)
+    monkeypatch.setitem(session.PROVIDERS, "cuda", "TensorrtExecutionProvider")  # type: ignore[misc, unused-ignore]
+    with pytest.raises(ProviderError, match="CUDA cannot run"):
+        Session.open(model, "cuda")
+    assert capfd.readouterr().out == ""
+
+
+def test_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    """A CPU-only onnxruntime is told apart from a missing driver, with what to install."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    session._missing_for_cuda.cache_clear()
+    with pytest.raises(ProviderError, match=r"pip install 'zoonnx\[cuda\]'"):
+        Session.open(model, "cuda")
+    session._missing_for_cuda.cache_clear()
+
+
+def test_cpu_logs_nothing(model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    """`cpu` was asked for: no warning, and no noise from onnxruntime."""
+    assert Session.open(model, "cpu").device == "cpu"
+    assert (caplog.records, capfd.readouterr()) == ([], ("", ""))
+
+
+@pytest.mark.gpu
+def test_cuda_runs(model: Path) -> None:
+    """On a machine with CUDA, `auto` uses it."""
+    assert Session.open(model, "auto").device == "cuda"
