@@ -70,7 +70,7 @@ def _from_nodes(model: Path) -> LayerIndex:
 
     graph = onnx.load(model, load_external_data=False).graph
     shapes = {info.name: _shape(info) for info in (*graph.value_info, *graph.output)}
-    by_path = {path: value for node in graph.node for path, value in _scoped(node)}
+    by_path = dict(_last_values(graph.node))
     by_node = {node.name: node.output[0] for node in graph.node if node.name and node.output and node.output[0]}
     chosen, names = (by_path, introspect.MODULE_PATHS) if by_path else (by_node, introspect.NODE_NAMES)
     kinds = {node.output[0]: node.op_type for node in graph.node if node.output}
@@ -86,6 +86,16 @@ def _from_nodes(model: Path) -> LayerIndex:
         for name, value in chosen.items()
     }
     return LayerIndex(layers, names)
+
+
+def _last_values(nodes: "Iterable[onnx.NodeProto]") -> Iterable[tuple[str, str]]:
+    """Return each module's last value, in the order in which the modules end."""
+    last: dict[str, str] = {}
+    for node in nodes:
+        for path, value in reversed(list(_scoped(node))):  # the innermost ends first
+            last.pop(path, None)
+            last[path] = value
+    return last.items()
 
 
 def _scoped(node: "onnx.NodeProto") -> Iterable[tuple[str, str]]:
