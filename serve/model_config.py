@@ -122,7 +122,7 @@ def _complete_entry(config: inference.ModelConfig, entry: Entry, graph: Sequence
         written = inference.DataType.Name(entry.data_type)
         raise BadModelError(f"{where}: config.pbtxt says {written}, the graph {inference.DataType.Name(datatype)}.")
     entry.data_type = datatype
-    if config.max_batch_size and not _batches(found):
+    if config.max_batch_size and found.shape and not _batches(found):  # no shape: a scalar, or any
         raise BadModelError(
             f"{where}: max_batch_size is {config.max_batch_size}, but the graph's shape is {list(found.shape)}: "
             f"set max_batch_size to 0, or export with a free first dimension."
@@ -135,7 +135,7 @@ def _complete_entry(config: inference.ModelConfig, entry: Entry, graph: Sequence
 
 
 def _batches(spec: TensorSpec) -> bool:
-    return spec.shape[:1] in ((-1,), ())
+    return spec.shape[:1] == (-1,)
 
 
 def _fits(written: Sequence[int], graph: Sequence[int]) -> bool:

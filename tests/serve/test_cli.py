@@ -4,19 +4,20 @@ import json
 import os
 import signal
 import socket
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from serve.client import Client
 from serve.config import ServerSettings
 from serve.errors import SettingsError
 from tests.conftest import Zoonnx
-from tests.serve.conftest import LABELS, Serve
+from tests.serve.conftest import LABELS, Serve, write_model
 
 
 @pytest.fixture
@@ -108,21 +109,19 @@ class TestServe:
             process.send_signal(how)
             assert (process.wait(10), process.stdout.read()) == (0, "")
 
-    def test_answers_what_it_has_begun(self, serve: Serve, models: Path) -> None:
-        """Requests that are on their way when the signal comes are all answered or refused as stopping."""
-        with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
+    def test_answers_what_it_has_begun(self, serve: Serve, tmp_path: Path) -> None:
+        """A request that is being computed when the signal comes is answered; the server then ends."""
+        with serve(write_slow(tmp_path / "slow.onnx"), "--grpc-port", 0, "--provider", "cpu") as process:
             assert process.stdout
             url = process.stdout.readline().split()[-1]
-            answers: list[int] = []
-            with Client(url, timeout_s=20) as client:
-                image = np.zeros((3, 2, 2, 1), np.uint8)
-                asking = threading.Thread(target=lambda: _ask_until_refused(client, image, answers))
-                asking.start()
-                time.sleep(0.3)
+            with Client(url, timeout_s=20) as client, ThreadPoolExecutor() as pool:
+                client.infer("slow", {"count": np.array([1])})
+                answer = pool.submit(client.infer, "slow", {"count": np.array([800])})
+                time.sleep(0.2)
                 process.send_signal(signal.SIGTERM)
-                asking.join(20)
+                assert not answer.done()
+                assert answer.result(20)["y"].shape == (512, 512)
             assert process.wait(10) == 0
-        assert len(answers) > 1
 
     def test_port_in_use(self, zoonnx: Zoonnx, url: str, models: Path) -> None:
         """A second server does not share a port silently; it says so at once."""
@@ -156,14 +155,30 @@ class TestServe:
         assert "m.onnx cannot be loaded by onnxruntime" in done.stderr
 
 
-def _ask_until_refused(client: Client, image: np.ndarray, answers: list[int]) -> None:
-    from serve.errors import UnreachableError
-
-    while True:
-        try:
-            answers.append(len(client.infer("pictures", {"image": image})["logits"]))
-        except UnreachableError:
-            return
+def write_slow(path: Path) -> Path:
+    """Write a model that multiplies two matrices `count` times: a millisecond or two each."""
+    side = [512, 512]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("MatMul", ["v", "v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, side),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, side),
+        ],
+    )
+    zeros = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+    nodes = [
+        helper.make_node("Squeeze", ["count"], ["times"]),
+        helper.make_node("Constant", [], ["shape"], value_ints=side),
+        helper.make_node("ConstantOfShape", ["shape"], ["start"], value=zeros),
+        helper.make_node("Loop", ["times", "", "start"], ["y"], body=body),
+    ]
+    return write_model(path, nodes, [("count", TensorProto.INT64, [1])], [("y", TensorProto.FLOAT, [*side])])
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ with serve.client.Client("{url}") as ours, tritonclient.grpc.InferenceServerClie
 
 
 def test_imports_no_server() -> None:
-    """The client needs neither onnxruntime nor the server's gRPC extras, of which grpc itself imports the bare packages."""
+    """The client needs neither onnxruntime nor the server's part of gRPC's extras."""
     program = (
         "import sys, serve.client; print({'onnxruntime', 'onnx', 'grpc_health.v1.health', 'PIL'} & set(sys.modules))"
     )

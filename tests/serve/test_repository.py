@@ -133,6 +133,12 @@ class TestCompletion:
         config = config_of(tmp_path)
         assert (config.max_batch_size, list(config.input[0].dims)) == (0, [2, 3])
 
+    def test_absent_for_a_scalar(self, tmp_path: Path) -> None:
+        """A graph whose tensors have no dimensions takes no batches."""
+        write_identity(tmp_path / "model" / "1" / "model.onnx", ())
+        config = config_of(tmp_path)
+        assert (config.max_batch_size, list(config.input[0].dims)) == (0, [])
+
     def test_partial(self, place: Path) -> None:
         """What is written stays, what is missing comes from the graph."""
         config = config_of(place, 'max_batch_size: 7 input { name: "x" format: FORMAT_NONE }')
