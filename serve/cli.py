@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from serve.ask import Report
 
+CONNECT_TIMEOUT_S = 5.0  # a server that was started in the line above is still loading
+
 
 def serve(
     models: Annotated[Path, typer.Argument(help="a model repository in Triton's layout, or one .onnx file")],
@@ -56,6 +58,7 @@ def infer(
     files = images.find(places)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, Client(url) as client:
+        client.wait_connected(CONNECT_TIMEOUT_S)
         task = progress.add_task(model, total=len(files))
         report = ask(client, model, files, batch_size, lambda count: progress.advance(task, count))
     if as_json:
@@ -89,6 +92,7 @@ def dump(
     files = images.find(places)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, Client(url) as client:
+        client.wait_connected(CONNECT_TIMEOUT_S)
         task = progress.add_task(model, total=len(files))
         found = ask_for(client, model, files, layers, lambda count: progress.advance(task, count))
     sheet = save(found, out)

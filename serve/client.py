@@ -29,6 +29,13 @@ from serve.tensors import Array, Request, Tensor, TensorSpec
 LABELS = "zoonnx.labels"
 SERVICES = ("inference.GRPCInferenceService", "zoonnx.v1.Introspection")
 METHODS = {method.name: method for service in SERVICES for method in loader.service(service)}
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.UNAVAILABLE: UnreachableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOutError,
@@ -77,8 +84,7 @@ class Client:
 
     def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0) -> None:
         self.url, self.timeout_s = url, timeout_s
-        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self._channel = grpc.insecure_channel(url, unlimited)
+        self._channel = grpc.insecure_channel(url, CHANNEL_OPTIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +97,17 @@ class Client:
     def close(self) -> None:
         """Let the connection go."""
         self._channel.close()
+
+    def wait_connected(self, within_s: float) -> None:
+        """Wait for a server that is just starting.
+
+        Raises:
+            UnreachableError: none listens there within that time.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=within_s)
+        except grpc.FutureTimeoutError as error:
+            raise UnreachableError(f"no server answers at {self.url} within {within_s:g} s: is one running?") from error
 
     def live(self) -> bool:
         """Whether the server runs."""

@@ -91,18 +91,19 @@ class TestImportRules:
         assert (done.returncode, "BROKEN" in done.stdout) == (1, True), done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The files of a freshly built wheel."""
+    out = tmp_path_factory.mktemp("wheel")
+    done = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = out.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
 class TestWheel:
     """What pip installs."""
-
-    @pytest.fixture(scope="class")
-    def names(self, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-        """The files of a freshly built wheel."""
-        out = tmp_path_factory.mktemp("wheel")
-        done = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out))
-        assert done.returncode == 0, done.stdout + done.stderr
-        (wheel,) = out.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            return archive.namelist()
 
     def test_holds_exactly_the_packages(self, names: list[str]) -> None:
         """The four packages, `zoonnx.py` and the metadata; no tests, no scratch."""

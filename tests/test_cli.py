@@ -76,7 +76,7 @@ def test_missing_extra(tmp_path: Path) -> None:
     [
         (("train", "convnet5", "--data", "digits", "--out", "{tmp}/run"), "did you mean 'convnet4'"),
         (("train", "convnet4", "--data", "digist", "--out", "{tmp}/run"), "digits"),
-        (("eval", "{tmp}/nowhere", "--data", "digits"), "there is no folder"),
+        (("eval", "{tmp}/nowhere", "--data", "digits"), "a run holds config.json"),
         (("export", "{tmp}/nowhere", "--to", "{tmp}/models"), "there is no folder"),
         (("export", "convnet5", "--to", "{tmp}/models"), "did you mean 'convnet4'"),
         (("export", "convnet4", "--to", "{tmp}/models", "--opset", "99"), "opset 99 is not supported"),

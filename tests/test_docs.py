@@ -32,9 +32,9 @@ def shell(tmp_path: Path) -> Iterator[list[str]]:
     """Run a block in bash in an empty folder, with `zoonnx` and `python` on the PATH; stop at the first failure."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "zoonnx").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m zoonnx "$@"\n')
-    (tools / "zoonnx").chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
+    for tool, command in {"zoonnx": "-m zoonnx", "python": ""}.items():
+        (tools / tool).write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
+        (tools / tool).chmod(0o755)
     work = tmp_path / "work"
     work.mkdir()
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
