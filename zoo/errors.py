@@ -4,6 +4,7 @@
     ├── UnknownNetError    no net of that name (also a ValueError)
     ├── SettingsError      a setting, or settings that do not fit together (also a ValueError)
     ├── DataError          a data set, or images that do not fit the net (also a ValueError)
+    ├── GeometryError      a net refuses an input size, or a stride does not fit it (also a ValueError)
     ├── DeviceError        the device is not there
     ├── CheckpointError    a run's folder or weights: missing, incomplete, of another net
     └── TrainingError      training began and failed
@@ -35,6 +36,14 @@ class SettingsError(ZooError, ValueError):
 
 class DataError(ZooError, ValueError):
     """A data set does not exist, or images do not fit the net."""
+
+
+class GeometryError(ZooError, ValueError):
+    """A net cannot take an input of that size; `layer` is the path of the layer that refuses it."""
+
+    def __init__(self, message: str, layer: str = "") -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 class DeviceError(ZooError):

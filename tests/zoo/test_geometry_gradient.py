@@ -1,0 +1,105 @@
+"""The receptive field of every catalog layer is the support of the gradient there, box by box."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo import CATALOG
+from zoo.geometry.graph import tensors_in
+from zoo.geometry.measure import Layer, measure
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid)
+
+
+class Averaging(nn.Module):
+    """A max pool's window with every tap alive."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        average = nn.functional.avg_pool1d if isinstance(self.pool, nn.MaxPool1d) else nn.functional.avg_pool2d
+        return average(x, self.pool.kernel_size, self.pool.stride, self.pool.padding, self.pool.ceil_mode)
+
+
+def transparent(name: str) -> nn.Module:
+    """The net with positive weights, norms and activations that pass all on, and pools that average.
+
+    So nothing cancels and no unit is dead: the gradient is positive exactly where a path exists.
+    """
+    net = CATALOG[name].builder().eval().double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(0.1)
+    for path, module in list(net.named_modules()):
+        if isinstance(module, NORMS + ACTIVATIONS) or type(module).__name__ in ("LayerNorm2d", "BatchNormAct2d"):
+            net.set_submodule(path, nn.Identity())
+        if isinstance(module, nn.MaxPool1d | nn.MaxPool2d):
+            net.set_submodule(path, Averaging(module))
+    return net
+
+
+def outputs_of(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The output of every call, by the layer's name."""
+    found: dict[str, Tensor] = {}
+
+    def note(path: str):
+        def hook(_module, _args, result):
+            call = sum(name.partition("@")[0] == path for name in found)
+            found[path + (f"@{call}" if call else "")] = next(tensors_in(result))
+
+        return hook
+
+    for path, module in net.named_modules():
+        module.register_forward_hook(note(path))
+    net(x)
+    return found
+
+
+def support(value: Tensor, unit: tuple[int, ...], x: Tensor) -> list[range]:
+    """The smallest box around the pixels on which the sum over channels at `unit` depends."""
+    (gradient,) = torch.autograd.grad(value[(0, slice(None), *unit)].sum(), x, retain_graph=True)
+    seen = gradient[0].abs().sum(0).nonzero()
+    return [range(int(each.min()), int(each.max()) + 1) for each in seen.T]
+
+
+def units_to_try(layer: Layer) -> list[tuple[int, ...]]:
+    """The corners of a map and a unit in its middle; the one unit of a vector."""
+    sizes = layer.output[2:]
+    return list({tuple(0 for _ in sizes), tuple(size - 1 for size in sizes), tuple(size // 2 for size in sizes)})
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_fields_are_the_support_of_the_gradient(name):
+    """Exactly, clipped to the image, for corner and middle units of every layer that has a map or a vector."""
+    net = transparent(name)
+    input_size = tuple(net.pretrained_cfg["input_size"])
+    x = torch.rand(1, *input_size, dtype=torch.float64).requires_grad_()
+    outputs = outputs_of(net, x)
+    with torch.device("meta"):
+        layers = measure(CATALOG[name].builder().eval(), input_size).layers
+    checked = 0
+    for layer in layers:
+        if layer.name not in outputs or len(layer.output) not in (2, 2 + len(input_size) - 1):
+            continue
+        for unit in units_to_try(layer):
+            index = unit or (0,) * (len(input_size) - 1)
+            box = [field.box(i if field.units > 1 else 0) for field, i in zip(layer.fields, index, strict=True)]
+            assert box == support(outputs[layer.name], unit, x), (layer.name, unit)
+            assert all(field.exact for field in layer.fields), layer.name
+            checked += 1
+    assert checked >= 8
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_units_and_pixels_find_each_other(name):
+    """A pixel is in the box of exactly the units that are said to see it."""
+    with torch.device("meta"):
+        net = CATALOG[name].builder().eval()
+    for layer in measure(net, net.pretrained_cfg["input_size"]).layers:
+        for field in layer.fields:
+            for pixel in range(field.pixels):
+                expected = [unit for unit in range(field.units) if pixel in field.box(unit)]
+                assert list(field.units_seeing(pixel)) == expected, layer.name
