@@ -15,7 +15,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from export.errors import DemoError
+from export.errors import DemoError, OccupiedFolderError
 
 NET, DATA, MODEL = "convnet4", "digits", "digits"
 LEAST_ACCURACY = 0.97
@@ -91,7 +91,7 @@ def require(found: Comparison) -> None:
 
 def _clear(out: Path) -> None:
     if out.exists() and not (out / MARKER).exists():
-        raise DemoError(f"{out} exists and was not made by this demo: choose another folder with --out.")
+        raise OccupiedFolderError(f"{out} exists and was not made by this demo: choose another folder with --out.")
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)

@@ -7,7 +7,8 @@ ExportError
 ├── ParityError             the ONNX model and PyTorch disagree
 ├── RepositoryError         the target cannot take this model
 │   └── RepositoryConflictError   what stands there promises something else
-└── DemoError               a step of the demo failed
+├── DemoError               a step of the demo failed
+└── OccupiedFolderError     a folder that somebody else made is in the way
 
 `exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
 """
@@ -53,3 +54,7 @@ class DemoError(ExportError):
     """A step of the demo failed."""
 
     exit_status = 1
+
+
+class OccupiedFolderError(ExportError):
+    """A folder that somebody else made is in the way."""

@@ -1,5 +1,7 @@
 """`zoonnx serve`, `zoonnx infer` and `zoonnx dump`."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from serve.ask import Report
+    from serve.client import Client
 
 CONNECT_TIMEOUT_S = 5.0  # a server that was started in the line above is still loading
 
@@ -48,19 +51,12 @@ def infer(
 
     Example: zoonnx infer photos/ --model digits --url 127.0.0.1:8001
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from serve import images
     from serve.ask import ask
-    from serve.client import Client
 
     files = images.find(places)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, Client(url) as client:
-        client.wait_connected(CONNECT_TIMEOUT_S)
-        task = progress.add_task(model, total=len(files))
-        report = ask(client, model, files, batch_size, lambda count: progress.advance(task, count))
+    with _asking(url, model, len(files)) as (client, advance):
+        report = ask(client, model, files, batch_size, advance)
     if as_json:
         typer.echo(_json(report))
     else:
@@ -81,23 +77,31 @@ def dump(
 
     Example: zoonnx dump photo.jpg --model digits --layers 'act*' --out activations.safetensors
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from serve import images
-    from serve.client import Client
     from serve.dump import dump as ask_for
     from serve.dump import save
 
     files = images.find(places)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, Client(url) as client:
-        client.wait_connected(CONNECT_TIMEOUT_S)
-        task = progress.add_task(model, total=len(files))
-        found = ask_for(client, model, files, layers, lambda count: progress.advance(task, count))
+    with _asking(url, model, len(files)) as (client, advance):
+        found = ask_for(client, model, files, layers, advance)
     sheet = save(found, out)
     typer.echo(f"{len(found.arrays)} layers of {len(files)} pictures: {out}")
     typer.echo(f"the first picture, layer by layer: {sheet}")
+
+
+@contextmanager
+def _asking(url: str, model: str, total: int) -> "Iterator[tuple[Client, Callable[[int], None]]]":
+    """A connected client, and what to tell how many more of `total` pictures are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from serve.client import Client
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, Client(url) as client:
+        client.wait_connected(CONNECT_TIMEOUT_S)
+        task = progress.add_task(model, total=total)
+        yield client, lambda count: progress.advance(task, count)
 
 
 def _json(report: "Report") -> str:

@@ -16,6 +16,7 @@ from serve import codec, datatypes
 from serve.errors import (
     ClientError,
     InvalidRequestError,
+    NoSuchLayerError,
     NoSuchModelError,
     RefusedError,
     ServerFailedError,
@@ -181,6 +182,7 @@ class Client:
         """Run a model; returns what each of the named layers gave, by name. Globs such as `layer1.*` name many.
 
         Raises:
+            NoSuchLayerError: no layer matches a glob.
             RefusedError: there is no such layer, or it is not in the file; the message says where it went.
         """
         names = [name for each in layers for name in self._expanded(model, each, version)]
@@ -193,7 +195,7 @@ class Client:
             return [layer]
         found = [each.name for each in self.layers(model, layer, version) if each.fetchable]
         if not found:
-            raise RefusedError(f"no layer of model '{model}' matches '{layer}'.")
+            raise NoSuchLayerError(f"no layer of model '{model}' matches '{layer}'.")
         return found
 
     def _call(self, name: str, request: Any) -> Any:

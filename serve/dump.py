@@ -13,7 +13,7 @@ import numpy as np
 from serve import images
 from serve.ask import rule_of
 from serve.client import Client, LayerInfo
-from serve.errors import OutputFileError, RefusedError
+from serve.errors import NoSuchLayerError, OutputFileError
 from serve.sheet import contact_sheet
 from serve.tensors import Array
 
@@ -50,7 +50,7 @@ def dump(
     """Ask for the layers that match any of the globs `patterns`; `advance` is told how many pictures are done.
 
     Raises:
-        RefusedError: no layer matches.
+        NoSuchLayerError: no layer matches.
         UnfitModelError: the model does not say how to prepare pictures.
         ImageError: a file is not a picture.
     """
@@ -101,7 +101,7 @@ def _chosen(client: Client, model: str, patterns: Sequence[str], version: str) -
     for pattern in patterns:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
             known = ", ".join(layer.name for layer in layers[:8])
-            raise RefusedError(f"no layer of model '{model}' matches '{pattern}'; its first layers are {known}.")
+            raise NoSuchLayerError(f"no layer of model '{model}' matches '{pattern}'; its first layers are {known}.")
     return [layer for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
 
 

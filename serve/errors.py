@@ -19,6 +19,7 @@ ServeError
 │   ├── UnreachableError        no server there, or it is stopping
 │   ├── TimedOutError           no answer in time
 │   ├── NoSuchModelError        the server does not have the model
+│   ├── NoSuchLayerError        the model has no layer of that name
 │   ├── RefusedError            the server refused the request
 │   ├── ServerFailedError       the server failed at it
 │   └── UnfitModelError         the model does not take pictures the way `infer` sends them
@@ -109,6 +110,12 @@ class TimedOutError(ClientError):
 
 class NoSuchModelError(ClientError):
     """The server does not have the model."""
+
+    exit_status = 2
+
+
+class NoSuchLayerError(ClientError):
+    """The model has no layer of that name."""
 
     exit_status = 2
 

@@ -5,7 +5,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 import zoonnx as dispatcher
 from tests.conftest import ROOT
 
+Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 README = (ROOT / "README.md").read_text()
 
 
@@ -28,7 +29,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[list[str]]:
+def shell(tmp_path: Path) -> Shell:
     """Run a block in bash in an empty folder, with `zoonnx` and `python` on the PATH; stop at the first failure."""
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -45,10 +46,10 @@ def shell(tmp_path: Path) -> Iterator[list[str]]:
             command, cwd=work, env=environment, capture_output=True, text=True, timeout=150, check=False
         )
 
-    yield run
+    return run
 
 
-def test_readme_runs_from_top_to_bottom(shell) -> None:
+def test_readme_runs_from_top_to_bottom(shell: Shell) -> None:
     """The shell blocks, then the Python block against the server that they started, in order, in one shell."""
     python = "".join(f"python -W error - <<'PYTHON'\n{block}\nPYTHON\n" for block in blocks("python"))
     script = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "\n".join(blocks("shell")[:-1])

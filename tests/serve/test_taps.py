@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from export import ExportSettings, export_model
 from serve.client import Client
-from serve.errors import RefusedError
+from serve.errors import NoSuchLayerError
 from serve.layers import read_layers
 from serve.session import Session
 from serve.taps import Taps, with_outputs
@@ -211,7 +211,7 @@ class TestForeignFiles:
 
     def test_a_pattern_that_matches_nothing(self, url: str) -> None:
         """A glob without a match is refused by name."""
-        with Client(url) as client, pytest.raises(RefusedError, match=re.escape("matches 'conv*'")):
+        with Client(url) as client, pytest.raises(NoSuchLayerError, match=re.escape("matches 'conv*'")):
             client.activations("nodes", {"x": np.zeros((1, 3), np.float32)}, ["conv*"])
 
 

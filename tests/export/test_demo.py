@@ -1,0 +1,75 @@
+"""The demo shows what it promises, or fails in one sentence."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from export.demo import Comparison, compare, require
+from export.errors import DemoError
+from tests.conftest import Zoonnx
+
+GOOD = Comparison(
+    images=100,
+    torch_accuracy=0.98,
+    served_accuracy=0.98,
+    same_classes=100,
+    max_logit_difference=1e-6,
+    images_per_s=1.0,
+)
+
+
+def test_demo(zoonnx: Zoonnx, tmp_path: Path) -> None:
+    """Train, export, serve, ask and dump; run twice, it makes its folder anew."""
+    out = tmp_path / "demo"
+    for _ in range(2):
+        done = zoonnx("demo", "--out", out)
+        assert done.returncode == 0, done.stdout + done.stderr
+    shown = re.findall(r"accuracy (?:in PyTorch|as served) +│ (\d\d\.\d\d)%", done.stdout)
+    assert len(shown) == 2
+    assert shown[0] == shown[1] >= "97.00"
+    assert len(json.loads((out / "served.json").read_text())["results"]) == 360
+    assert (out / "layers.safetensors").exists()
+    assert (out / "layers.png").exists()
+
+
+def test_a_folder_of_somebody_else_stays(zoonnx: Zoonnx, tmp_path: Path) -> None:
+    """A folder that the demo did not make is not touched."""
+    (tmp_path / "thesis.tex").write_text("...")
+    done = zoonnx("demo", "--out", tmp_path)
+    assert (done.returncode, "was not made by this demo" in done.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"torch_accuracy": 0.96}, "96.0%, less than the 97% promised"),
+        ({"same_classes": 99}, "1 of 100 classes differ"),
+        ({"max_logit_difference": 1e-3}, "largest logit difference is 0.001"),
+        ({"max_logit_difference": float("nan")}, "largest logit difference is nan"),
+    ],
+)
+def test_broken_promises(change: dict[str, float], words: str) -> None:
+    """Each promise that does not hold ends the demo."""
+    require(GOOD)
+    with pytest.raises(DemoError, match=re.escape(words)):
+        require(dataclasses.replace(GOOD, **change))
+
+
+def test_compare() -> None:
+    """Answers are matched by file; accuracy, agreement and logits are each counted."""
+    predictions = {
+        "a.png": {"file": "images/1/a.png", "label": "1", "predicted": "1", "logit_0": "0.5", "logit_1": "2.0"},
+        "b.png": {"file": "images/0/b.png", "label": "0", "predicted": "1", "logit_0": "1.0", "logit_1": "1.5"},
+    }
+    results = [
+        {"file": "/x/b.png", "label": "0", "logits": [1.0, 1.25]},
+        {"file": "/x/a.png", "label": "1", "logits": [0.5, 2.0]},
+    ]
+    found = compare(predictions, {"results": results, "images_per_s": 7.0})
+    assert found == Comparison(2, 0.5, 1.0, 1, 0.25, 7.0)
+    with pytest.raises(DemoError, match="2 pictures were sent, but the server answered for 1"):
+        compare(predictions, {"results": results[:1], "images_per_s": 7.0})
