@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.errors import GeometryError
 from zoo.geometry.costs import MACS
+from zoo.layers import LocallyConnected1d, LocallyConnected2d
 
 Shape = tuple[int, ...]
 
@@ -182,11 +183,22 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return hook
 
     def _after(self) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, result: Any) -> None:
-            call = self.graph.calls[self._stack.pop()]
+        def hook(module: nn.Module, _args: Any, result: Any) -> None:
+            index = self._stack.pop()
+            call = self.graph.calls[index]
             call.outputs = tuple(self._ref(each) for each in tensors_in(result))
+            if isinstance(module, LocallyConnected1d | LocallyConnected2d):
+                self._note_local(module, index)
 
         return hook
+
+    def _note_local(self, layer: LocallyConnected1d | LocallyConnected2d, index: int) -> None:
+        """A locally connected layer gathers by an index, from which no rule can read the window: say what it is."""
+        windows = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        call = self.graph.calls[index]
+        args = (*call.inputs, layer.out_channels, *windows)
+        outputs = tuple(ref for ref in call.outputs if ref)
+        self.graph.nodes.append(Node("locally_connected", args, {}, outputs, index, makes_memory=False))
 
 
 def _place(tensor: Tensor) -> int:

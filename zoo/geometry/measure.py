@@ -102,9 +102,9 @@ class Geometry:
 
     @property
     def last_map(self) -> Layer | None:
-        """The last layer whose units still see different parts of the image."""
-        maps = [layer for layer in self.layers if layer.fields and any(field.jump for field in layer.fields)]
-        return maps[-1] if maps else None
+        """The last layer with a map, or tokens, whose units see different parts of the image."""
+        maps = [layer for layer in self.layers if layer.output and len(layer.output) > 2 and layer.fields]
+        return next((layer for layer in reversed(maps) if any(field.jump for field in layer.fields or ())), None)
 
 
 def measure(net: nn.Module, input_size: Sequence[int]) -> Geometry:
@@ -184,7 +184,8 @@ class _Ledger:
     def _place(self, node: Node) -> None:
         given = next(_refs(node.args), None)
         for ref in node.outputs:
-            self._memory[ref.index] = ref.index if node.makes_memory or given is None else self._memory[given.index]
+            shared = None if node.makes_memory or given is None else self._memory[given.index]
+            self._memory.setdefault(ref.index, ref.index if shared is None else shared)
 
     def peak_bytes(self) -> int:
         """The most bytes alive at once, an operation's inputs and outputs among them."""

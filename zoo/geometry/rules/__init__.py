@@ -51,6 +51,7 @@ RULES: dict[str, Rule] = {
     "index": shapes.gathered,
     "index_select": shapes.picked,
     "linalg_vector_norm": mixing.vector_norm,
+    "locally_connected": windows.locally_connected,  # our own layer, told by graph.py
     "max": mixing.reduced_twice,
     "max_pool1d": windows.max_pool_alone,
     "max_pool2d_with_indices": windows.max_pool,
@@ -100,6 +101,7 @@ WINDOWS: dict[str, Callable[..., tuple[Window, ...]]] = {
     "avg_pool1d": windows.average_pool_windows,
     "avg_pool2d": windows.average_pool_windows,
     "convolution": windows.convolution_windows,
+    "locally_connected": windows.local_windows,
     "max_pool1d": windows.max_pool_windows,
     "max_pool2d_with_indices": windows.max_pool_windows,
 }

@@ -70,6 +70,17 @@ def convolution(
     return slid(x.swept([1]), windows).with_dim(1, plain(weight.shape[0], axes))
 
 
+def local_windows(
+    x: Value, _out_channels: int, taps: Numbers, stride: Numbers, padding: Numbers, dilation: Numbers
+) -> tuple[Window, ...]:
+    return windows_of(x, taps, stride, padding, dilation)
+
+
+def locally_connected(x: Value, out_channels: int, *window: Numbers) -> Value:
+    """As a convolution, only that no weight is shared."""
+    return slid(x.swept([1]), local_windows(x, out_channels, *window)).with_dim(1, plain(out_channels, x.axes))
+
+
 def max_pool(x: Value, *arguments: object) -> tuple[Value, Value]:
     found = slid(x, max_pool_windows(x, *arguments))  # type: ignore[arg-type]
     return found, found
