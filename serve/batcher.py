@@ -1,9 +1,9 @@
 """Puts requests that arrive together through a model together.
 
-Each kind of request waits in its own line, oldest first; a kind is whatever may share a batch: the same layers asked
-for, inputs of the same shape behind the batch. A line is due when it fills a batch or when its oldest request has
-waited `max_delay_us`. While the model is busy lines grow by themselves, so with a delay of 0 an idle model answers at
-once and a busy one still batches.
+Each kind of request waits in its own line, oldest first; a kind is whatever may share a batch: the same plan (which
+session runs it), inputs of the same shape behind the batch. A line is due when it fills a batch or when its oldest
+request has waited `max_delay_us`. While the model is busy lines grow by themselves, so with a delay of 0 an idle model
+answers at once and a busy one still batches.
 """
 
 import asyncio
@@ -13,14 +13,15 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
-Run = Callable[[Arrays, frozenset[str]], Arrays]
+PlanT = TypeVar("PlanT", bound=Hashable)
+Kind = tuple[PlanT, Hashable]
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,24 @@ class _Waiting:
     since_s: float = field(default_factory=time.monotonic)
 
 
-class Batcher:
-    """Lines before one model. `run(inputs, layers)` is called in `executor`, one batch at a time."""
+class Batcher(Generic[PlanT]):
+    """Lines before one model. `run(inputs, plan)` is called in `executor`, one batch at a time."""
 
-    def __init__(self, run: Run, settings: BatchSettings, executor: Executor) -> None:
+    def __init__(self, run: Callable[[Arrays, PlanT], Arrays], settings: BatchSettings, executor: Executor) -> None:
         self._run, self._settings, self._executor = run, settings, executor
-        self._lines: dict[tuple[frozenset[str], Hashable], deque[_Waiting]] = {}
+        self._lines: dict[Kind[PlanT], deque[_Waiting]] = {}
         self._open: set[asyncio.Future[dict[str, Array]]] = set()
         self._arrival = asyncio.Event()
         self._worker = asyncio.create_task(self._work())
 
-    async def submit(
-        self, inputs: Arrays, rows: int, layers: frozenset[str] = frozenset(), *, alone: bool = False
-    ) -> dict[str, Array]:
-        """Return the outputs for `inputs`, whose first dimension is `rows`, and the values named in `layers`.
+    async def submit(self, inputs: Arrays, rows: int, plan: PlanT, *, alone: bool = False) -> dict[str, Array]:
+        """Return what `run` gives for `inputs`, whose first dimension is `rows`.
 
-        With `alone` the request shares its batch with no other: for layers whose first dimension is not the batch.
+        With `alone` the request shares its batch with no other: for outputs whose first dimension is not the batch.
         """
         waiting = _Waiting(inputs, rows, asyncio.get_running_loop().create_future())
         shapes = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
-        self._lines.setdefault((layers, waiting if alone else shapes), deque()).append(waiting)
+        self._lines.setdefault((plan, waiting if alone else shapes), deque()).append(waiting)
         self._open.add(waiting.answer)
         waiting.answer.add_done_callback(self._open.discard)
         self._arrival.set()
@@ -92,7 +91,7 @@ class Batcher:
             if not kept:
                 del self._lines[kind]
 
-    def _due(self) -> tuple[frozenset[str], Hashable] | None:
+    def _due(self) -> Kind[PlanT] | None:
         """Return the line to serve next: of those that are due, the one whose first request is oldest."""
         now_s = time.monotonic()
         due = [kind for kind, line in self._lines.items() if self._full(line) or self._due_s(line) <= now_s]
@@ -111,7 +110,7 @@ class Batcher:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrival.wait(), timeout_s)
 
-    def _take(self, kind: tuple[frozenset[str], Hashable]) -> list[_Waiting]:
+    def _take(self, kind: Kind[PlanT]) -> list[_Waiting]:
         """Take the head of a line, as many requests as fit, in order."""
         line, batch, rows = self._lines[kind], list[_Waiting](), 0
         while line and (not batch or rows + line[0].rows <= self._settings.max_rows):
@@ -121,16 +120,16 @@ class Batcher:
             del self._lines[kind]
         return batch
 
-    async def _answer(self, layers: frozenset[str], batch: Sequence[_Waiting]) -> None:
+    async def _answer(self, plan: PlanT, batch: Sequence[_Waiting]) -> None:
         try:
-            outputs = await self._compute(_joined([each.inputs for each in batch]), layers)
+            outputs = await self._compute(_joined([each.inputs for each in batch]), plan)
         except Exception as error:  # noqa: BLE001  whatever the model raised is the clients' answer
             for each in batch:
                 _settle(each, error)
             return
         if len(batch) > 1 and not _splits(outputs, sum(each.rows for each in batch)):
             for each in batch:
-                await self._answer(layers, [each])
+                await self._answer(plan, [each])
             return
         start = 0
         for each in batch:
@@ -139,8 +138,8 @@ class Batcher:
             _settle(each, part)
             start += each.rows
 
-    async def _compute(self, inputs: Arrays, layers: frozenset[str]) -> Arrays:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs, layers)
+    async def _compute(self, inputs: Arrays, plan: PlanT) -> Arrays:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs, plan)
 
 
 def _splits(outputs: Arrays, rows: int) -> bool:

@@ -33,7 +33,7 @@ class Model:
         self._given = [each.name for each in session.outputs]
         self._taps = Taps(version.path, session, tap_sessions)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}/{self.version}")
-        self._batcher: Batcher | None = None
+        self._batcher: Batcher[Session] | None = None
 
     @classmethod
     def load(cls, files: ModelFiles, version: Version, settings: ServerSettings) -> Self:
@@ -80,13 +80,14 @@ class Model:
         return await self._batcher.submit(
             arrays,
             rows=len(next(iter(arrays.values()))) if largest else 1,
-            layers=frozenset(values[name] for name in layers),
+            plan=await self._taps.session(frozenset(values[name] for name in layers)),
             alone=not largest or not all(map(self.layers.shares_batches, layers)),
         )
 
-    def _run(self, arrays: Mapping[str, Array], layers: frozenset[str]) -> Mapping[str, Array]:
-        """Run one batch, in the model's own thread: its outputs, and the values in `layers`."""
-        return self._taps.session(layers).run(arrays, [*self._given, *sorted(layers)])
+    @staticmethod
+    def _run(arrays: Mapping[str, Array], session: Session) -> Mapping[str, Array]:
+        """Run one batch, in the model's own thread."""
+        return session.run(arrays, [output.name for output in session.outputs])
 
 
 def _tensor(name: str, array: Array) -> Tensor:

@@ -5,6 +5,7 @@ It is built when first asked for, and gives the model's own outputs as well, so 
 are kept; the one unused for longest goes first.
 """
 
+import asyncio
 from collections import OrderedDict
 from pathlib import Path
 
@@ -17,9 +18,10 @@ class Taps:
     def __init__(self, path: Path, plain: Session, limit: int) -> None:
         self._path, self._plain, self._limit = path, plain, limit
         self._sessions: OrderedDict[frozenset[str], Session] = OrderedDict()
+        self._building = asyncio.Lock()  # one at a time: each takes the cores and the model's memory once more
 
-    def session(self, values: frozenset[str]) -> Session:
-        """Return the session that gives `values`, building it if need be: up to seconds, in the model's own thread.
+    async def session(self, values: frozenset[str]) -> Session:
+        """Return the session that gives `values`; where it is new, other requests go on while it is built.
 
         Raises:
             BadModelError: onnxruntime cannot give these values.
@@ -27,11 +29,17 @@ class Taps:
         if not values:
             return self._plain
         if values not in self._sessions:
-            self._sessions[values] = self._plain.opened_with(with_outputs(self._path, values))
-            while len(self._sessions) > self._limit:
-                self._sessions.popitem(last=False)
+            async with self._building:
+                if values not in self._sessions:
+                    self._sessions[values] = await asyncio.to_thread(self._build, values)
         self._sessions.move_to_end(values)
-        return self._sessions[values]
+        session = self._sessions[values]
+        while len(self._sessions) > self._limit:
+            self._sessions.popitem(last=False)
+        return session
+
+    def _build(self, values: frozenset[str]) -> Session:
+        return self._plain.opened_with(with_outputs(self._path, values))
 
 
 def with_outputs(model: Path, values: frozenset[str]) -> bytes:

@@ -40,7 +40,7 @@ def rows(*values: float, width: int = 2) -> Arrays:
 
 
 @asynccontextmanager
-async def batching(model: Model, max_rows: int = 4, max_delay_us: int = 0) -> AsyncIterator[Batcher]:
+async def batching(model: Model, max_rows: int = 4, max_delay_us: int = 0) -> AsyncIterator[Batcher[frozenset[str]]]:
     with ThreadPoolExecutor(1) as executor:
         batcher = Batcher(model.run, BatchSettings(max_rows, max_delay_us), executor)
         try:
@@ -50,7 +50,9 @@ async def batching(model: Model, max_rows: int = 4, max_delay_us: int = 0) -> As
             await batcher.close()
 
 
-async def begin(batcher: Batcher, *requests: tuple[Arrays, frozenset[str]]) -> "list[asyncio.Task[dict[str, Any]]]":
+async def begin(
+    batcher: Batcher[frozenset[str]], *requests: tuple[Arrays, frozenset[str]]
+) -> "list[asyncio.Task[dict[str, Any]]]":
     """Send requests in order, without waiting for their answers."""
     tasks = [asyncio.create_task(batcher.submit(x, len(x["x"]), layers)) for x, layers in requests]
     await asyncio.sleep(0.02)
@@ -63,7 +65,7 @@ NONE: frozenset[str] = frozenset()
 class TestBatches:
     """What shares a batch."""
 
-    async def busy(self, model: Model, batcher: Batcher) -> "asyncio.Task[dict[str, Any]]":
+    async def busy(self, model: Model, batcher: Batcher[frozenset[str]]) -> "asyncio.Task[dict[str, Any]]":
         """Occupy the model with one request, so that the next ones wait in line."""
         model.go.clear()
         (first,) = await begin(batcher, (rows(0), NONE))
@@ -76,7 +78,7 @@ class TestBatches:
         async def main() -> None:
             model = Model()
             async with batching(model) as batcher:
-                np.testing.assert_array_equal((await batcher.submit(rows(3), 1))["y"], [[6, 6]])
+                np.testing.assert_array_equal((await batcher.submit(rows(3), 1, NONE))["y"], [[6, 6]])
             assert model.batches == [(1, NONE)]
 
         asyncio.run(main())
@@ -150,7 +152,7 @@ class TestBatches:
             model = Model()
             async with batching(model) as batcher:
                 await self.busy(model, batcher)
-                later = [asyncio.create_task(batcher.submit(rows(i), 1, alone=True)) for i in (1, 2)]
+                later = [asyncio.create_task(batcher.submit(rows(i), 1, NONE, alone=True)) for i in (1, 2)]
                 await asyncio.sleep(0.02)
                 model.go.set()
                 await asyncio.gather(*later)
@@ -190,7 +192,7 @@ class TestDelay:
         async def main() -> None:
             async with batching(Model(), max_delay_us=50_000) as batcher:
                 start = asyncio.get_running_loop().time()
-                await batcher.submit(rows(1), 1)
+                await batcher.submit(rows(1), 1, NONE)
                 assert 0.045 <= asyncio.get_running_loop().time() - start < 5
 
         asyncio.run(main())
@@ -205,8 +207,8 @@ class TestTrouble:
         async def main() -> None:
             async with batching(Model()) as batcher:
                 with pytest.raises(ValueError, match="negative"):
-                    await batcher.submit(rows(-1), 1)
-                assert float((await batcher.submit(rows(1), 1))["y"][0, 0]) == 2
+                    await batcher.submit(rows(-1), 1, NONE)
+                assert float((await batcher.submit(rows(1), 1, NONE))["y"][0, 0]) == 2
 
         asyncio.run(main())
 

@@ -224,17 +224,32 @@ class TestSessions:
         plain = Session.open(path, "cpu")
         taps = Taps(path, plain, limit=2)
         first, second, third = (frozenset(values) for values in ({"a"}, {"a", "y"}, {"y"}))
-        assert taps.session(frozenset()) is plain
-        kept, other = taps.session(first), taps.session(second)
-        assert taps.session(first) is kept
-        taps.session(third)
-        assert taps.session(first) is kept
-        assert taps.session(second) is not other
+
+        async def main() -> None:
+            assert await taps.session(frozenset()) is plain
+            kept, other = await taps.session(first), await taps.session(second)
+            assert await taps.session(first) is kept
+            await taps.session(third)
+            assert await taps.session(first) is kept
+            assert await taps.session(second) is not other
+
+        asyncio.run(main())
+
+    def test_one_session_for_those_who_ask_at_once(self, repository: Path) -> None:
+        """Requests for the same layers that arrive together share the session that the first of them has built."""
+        path = repository / "nodes" / "1" / "model.onnx"
+        taps = Taps(path, Session.open(path, "cpu"), limit=2)
+
+        async def main() -> None:
+            sessions = await asyncio.gather(*(taps.session(frozenset({"a"})) for _ in range(5)))
+            assert len(set(sessions)) == 1
+
+        asyncio.run(main())
 
     def test_outside_weights_are_found(self, tmp_path: Path) -> None:
         """A model whose weights lie in a file beside it can give its layers, too."""
         path = write_with_outside_weights(tmp_path / "model.onnx")
-        session = Taps(path, Session.open(path, "cpu"), limit=1).session(frozenset({"hidden"}))
+        session = asyncio.run(Taps(path, Session.open(path, "cpu"), limit=1).session(frozenset({"hidden"})))
         found = session.run({"x": np.ones((1, 300), np.float32)}, ["hidden", "y"])
         np.testing.assert_array_equal(found["hidden"], np.full((1, 300), 3, np.float32))
 
