@@ -9,12 +9,13 @@ from typing import Literal
 import torch
 from torch import nn
 
-from zoo.catalog import create_model
+from zoo.catalog import SOURCES, create_model
 from zoo.checkpoint import LAYOUT, read_checkpoint, read_settings
 from zoo.errors import CheckpointError, SettingsError
 from zoo.files import standing_folder
 from zoo.interface import classes_of, config_of
 from zoo.preprocessing import Preprocessing
+from zoo.pretrained import origin_of
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,28 @@ class LoadedNet:
     weights: WeightsSource
 
 
-def load_net(source: str | Path, *, seed: int = 0) -> LoadedNet:
-    """Load a run (its best checkpoint, or RUN/best, RUN/last as named), or build a net by name with random weights.
+def load_net(
+    source: str | Path, *, seed: int = 0, pretrained: bool = False, pretrained_file: Path | None = None
+) -> LoadedNet:
+    """Load a run (its best checkpoint, or RUN/best, RUN/last as named), or build a net by name.
 
-    `seed` draws the random weights; a run has its own.
+    A net by name has random weights, drawn by `seed`, or `pretrained` ones: its own, or those of `pretrained_file`.
 
     Raises:
-        CheckpointError: `source` looks like a folder, but is none, or holds no whole run.
+        CheckpointError: `source` looks like a folder, but is none, or holds no whole run; or see `create_model`.
+        SettingsError: pretrained weights are asked for a run, which has its own.
         UnknownNetError: `source` is neither a folder nor a net.
     """
+    if str(source).startswith(SOURCES):
+        return _net_by_name(str(source), seed, pretrained=True, file=pretrained_file)
     folder = standing_folder(Path(source))
     if folder.is_dir():
+        if pretrained or pretrained_file is not None:
+            raise SettingsError(f"{source} is a run, which has its own weights; pretrained ones are for a net by name")
         return load_run(folder)
     if isinstance(source, Path) or os.sep in source or folder.exists():
         raise CheckpointError(f"there is no folder {source}; {LAYOUT}")
-    return _random_net(source, seed)
+    return _net_by_name(source, seed, pretrained, pretrained_file)
 
 
 def load_run(folder: Path) -> LoadedNet:
@@ -68,19 +76,29 @@ def load_run(folder: Path) -> LoadedNet:
     run, checkpoint_folder = (folder.parent, folder) if is_checkpoint else (folder, folder / "best")
     settings, checkpoint = read_settings(run), read_checkpoint(checkpoint_folder)
     preprocessing = checkpoint.preprocessing
-    net = create_model(checkpoint.architecture, num_classes=len(checkpoint.labels), in_chans=preprocessing.channels)
+    net = create_model(
+        checkpoint.architecture,
+        num_classes=len(checkpoint.labels),
+        in_chans=preprocessing.channels,
+        img_size=preprocessing.input_size[1:],
+    )
     checkpoint.load_into(net)
     preprocessing.attach_to(net)
     source = WeightsSource("trained", seed=settings.seed, dataset=settings.data, metrics=checkpoint.metrics)
     return LoadedNet(net.eval(), run.resolve().name, checkpoint.architecture, checkpoint.labels, preprocessing, source)
 
 
-def _random_net(name: str, seed: int) -> LoadedNet:
+def _net_by_name(name: str, seed: int, pretrained: bool, file: Path | None) -> LoadedNet:
     if not 0 <= seed < 2**32:
         raise SettingsError(f"seed must be at least 0 and less than 2**32; got {seed}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = create_model(name)
+        net = create_model(name, pretrained=pretrained, pretrained_file=file)
+    weights = WeightsSource("random", seed)
+    if pretrained or file is not None:
+        origin = origin_of(net, file)
+        weights = WeightsSource("pretrained", seed, licence=origin.licence, url=origin.url)
     labels = tuple(str(index) for index in range(classes_of(net)))
     architecture = config_of(net)["architecture"]
-    return LoadedNet(net.eval(), name, architecture, labels, Preprocessing.from_net(net), WeightsSource("random", seed))
+    plain_name = Path(name).name if name.startswith(SOURCES) else name
+    return LoadedNet(net.eval(), plain_name, architecture, labels, Preprocessing.from_net(net), weights)

@@ -99,6 +99,7 @@ def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
         settings.net,
         num_classes=len(data.labels),
         in_chans=data.preprocessing.channels,
+        img_size=data.preprocessing.input_size[1:],
         drop_rate=settings.drop_rate,
     )
     data.preprocessing.attach_to(net)
@@ -183,7 +184,7 @@ def _check_takes(net: nn.Module, data: Dataset, settings: TrainSettings) -> None
     """Let one image through before anything is written: many nets are made for larger images only."""
     try:
         evaluate(net, data.val.images[:1], data.val.targets[:1], data.preprocessing)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, ArithmeticError) as error:
         size = "x".join(str(length) for length in data.preprocessing.input_size)
         raise SettingsError(
             f"the net '{settings.net}' does not take the {size} images of {data.name}: {error}"

@@ -1,12 +1,11 @@
 """Nets by name."""
 
-import huggingface_hub.constants
 import pytest
 import timm
 import torch
 
 from zoo.catalog import CATALOG, create_model
-from zoo.errors import CheckpointError, UnknownNetError
+from zoo.errors import SettingsError, UnknownNetError
 from zoo.preprocessing import Preprocessing
 
 
@@ -51,25 +50,30 @@ def test_close_names_are_offered_once():
     assert str(caught.value).count("'convnet4'") == 1
 
 
-@pytest.mark.parametrize("name", ["", "qqqq", "resnet18.no_such_tag", "local-dir:/nowhere"])
+@pytest.mark.parametrize("name", ["", "qqqq", "resnet18.no_such_tag", "other:/nowhere"])
 def test_what_is_no_name_is_refused(name):
-    """Empty names, unknown tags and timm's path prefixes are no names here."""
+    """Empty names, unknown tags and unknown prefixes are no names."""
     with pytest.raises(UnknownNetError, match="no net is called"):
         create_model(name)
 
 
-def test_pretrained_weights_that_do_not_exist_are_an_error():
-    """Nobody gets random weights who asked for trained ones."""
-    with pytest.raises(CheckpointError, match="the pretrained weights of 'convnet4' cannot be loaded"):
-        create_model("convnet4", pretrained=True)
+def test_img_size_builds_a_transformer_for_it():
+    """A net of timm that fixes its size has the patches of the size asked for, and says so."""
+    net = create_model("test_vit", img_size=(64, 96)).eval()
+    assert net(torch.zeros(1, 3, 64, 96)).shape == (1, 1000)
+    assert Preprocessing.from_net(net).input_size == (3, 64, 96)
 
 
-def test_pretrained_weights_that_cannot_be_fetched_are_an_error(monkeypatch, tmp_path):
-    """Without a network and a cache the message names the net."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match="the pretrained weights of 'test_resnet' cannot be loaded"):
-        create_model("test_resnet", pretrained=True)
+def test_img_size_of_a_net_that_takes_any_is_noted():
+    """A convolutional net is the same, and its data config follows."""
+    net = create_model("test_resnet", img_size=(96, 64), in_chans=1)
+    assert Preprocessing.from_net(net).input_size == (1, 96, 64)
+
+
+def test_a_transformer_that_cannot_be_built_for_a_size_says_so():
+    """8x8 pixels hold no patch of 16x16."""
+    with pytest.raises(SettingsError, match=r"the net 'test_vit' cannot be built with img_size \(8, 8\): the image is"):
+        create_model("test_vit", img_size=(8, 8))
 
 
 def test_every_entry_has_a_description():

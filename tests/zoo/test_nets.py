@@ -1,160 +1,13 @@
-"""The nets of the catalog."""
+"""What single nets of the catalog promise. What all of them do is in test_contract.py."""
 
 import pytest
-import timm
 import torch
-from timm.models import group_parameters
-from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from zoo import nets
-from zoo.catalog import CATALOG, create_model
-
-
-@pytest.fixture(params=CATALOG)
-def name(request):
-    """Each net of the catalog in turn."""
-    return request.param
-
-
-@pytest.fixture
-def net(name):
-    """The net as its architecture has it, in eval mode."""
-    torch.manual_seed(0)
-    return create_model(name).eval()
-
-
-@pytest.fixture
-def batch(name):
-    """Three random inputs of the net's own size."""
-    return torch.randn(3, *CATALOG[name].input_size, generator=torch.Generator().manual_seed(1))
-
-
-class TestContract:
-    """What every net of the catalog keeps to: timm's model interface."""
-
-    def test_gives_logits_for_each_image(self, net, batch, name):
-        """The output has one row an image and one column a class."""
-        assert net(batch).shape == (3, CATALOG[name].num_classes)
-
-    def test_head_after_features_is_forward(self, net, batch):
-        """Forward is forward_features, then forward_head, and nothing else."""
-        assert torch.equal(net.forward_head(net.forward_features(batch)), net(batch))
-
-    def test_feature_width_is_as_declared(self, net, batch):
-        """num_features are the channels of the features, head_hidden_size the width before the classifier."""
-        features = net.forward_features(batch)
-        pre_logits = net.forward_head(features, pre_logits=True)
-        assert (features.shape[1], pre_logits.shape) == (net.num_features, (3, net.head_hidden_size))
-
-    def test_classifier_maps_pre_logits_to_logits(self, net, batch):
-        """get_classifier is the last layer."""
-        pre_logits = net.forward_head(net.forward_features(batch), pre_logits=True)
-        assert torch.equal(net.get_classifier()(pre_logits), net(batch))
-
-    def test_reset_classifier_changes_the_number_of_classes(self, net, batch):
-        """A new head has the new width, and the net says so."""
-        net.reset_classifier(7)
-        assert (net.num_classes, net(batch).shape) == (7, (3, 7))
-
-    def test_reset_classifier_to_zero_gives_features(self, net, batch):
-        """Without classes the net ends before its classifier."""
-        net.reset_classifier(0)
-        assert net(batch).shape == (3, net.head_hidden_size)
-
-    def test_reset_classifier_changes_the_pool(self, net, batch):
-        """Another global pool gives other features of the same shape."""
-        averaged = net.forward_head(net.forward_features(batch), pre_logits=True)
-        net.reset_classifier(net.num_classes, global_pool="max")
-        highest = net.forward_head(net.forward_features(batch), pre_logits=True)
-        assert bool((highest >= averaged).all())
-        assert not torch.equal(highest, averaged)
-
-    @pytest.mark.parametrize("num_classes", [1, 3, 1000])
-    @pytest.mark.parametrize("in_chans", [1, 3, 4])
-    def test_takes_any_classes_and_channels(self, name, num_classes, in_chans):
-        """num_classes and in_chans are free."""
-        net = create_model(name, num_classes=num_classes, in_chans=in_chans).eval()
-        height, width = CATALOG[name].input_size[1:]
-        assert net(torch.zeros(2, in_chans, height, width)).shape == (2, num_classes)
-
-    def test_drop_rate_reaches_the_head(self, name):
-        """Dropout is there when asked for."""
-        dropouts = [m.p for m in create_model(name, drop_rate=0.25).modules() if isinstance(m, nn.Dropout)]
-        assert 0.25 in dropouts
-
-    def test_features_only_matches_feature_info(self, name, batch):
-        """timm's feature extractor gives each declared level, with its channels and its stride."""
-        extractor = timm.create_model(name, features_only=True).eval()
-        found = [(f.shape[1], batch.shape[-1] // f.shape[-1]) for f in extractor(batch)]
-        declared = list(zip(extractor.feature_info.channels(), extractor.feature_info.reduction(), strict=True))
-        assert found == declared
-
-    def test_features_only_gives_the_named_modules_outputs(self, name, batch):
-        """A level of the feature extractor is the output of the module that feature_info names."""
-        extractor = timm.create_model(name, features_only=True).eval()
-        outputs = []
-        for path in extractor.feature_info.module_name():
-            extractor.get_submodule(path).register_forward_hook(lambda _module, _input, output: outputs.append(output))
-        features = extractor(batch)
-        assert len(outputs) == len(features) > 0
-        assert all(torch.equal(feature, output) for feature, output in zip(features, outputs, strict=True))
-
-    def test_every_parameter_is_in_one_layer_group(self, net):
-        """group_matcher covers all parameters."""
-        groups = group_parameters(net, net.group_matcher())
-        assert sorted(name for group in groups.values() for name in group) == sorted(dict(net.named_parameters()))
-
-    def test_layer_decay_slows_early_layers(self, net):
-        """With layer-wise decay the first layer learns slowest and the classifier at the full rate."""
-        groups = param_groups_layer_decay(net, layer_decay=0.5)
-        scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
-        scales = [scale[id(p)] for p in net.parameters()]
-        assert scales == sorted(scales)
-        assert scales[0] < scales[-1] == 1.0
-
-    def test_grad_checkpointing_keeps_the_gradients(self, net, batch):
-        """Recomputing the stages gives the same gradients, and does recompute."""
-        net.train()
-        net(batch).sum().backward()
-        expected = [p.grad.clone() for p in net.parameters()]
-        net.zero_grad()
-        net.set_grad_checkpointing()
-        first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
-        calls = []
-        first.register_forward_hook(lambda *_: calls.append(1))
-        net(batch).sum().backward()
-        assert len(calls) == 2
-        for actual, wanted in zip([p.grad for p in net.parameters()], expected, strict=True):
-            torch.testing.assert_close(actual, wanted)
-
-    def test_every_leaf_is_called_once_and_not_in_place(self, net, batch):
-        """A module path names one tensor, and no later layer changes it."""
-        seen = []
-        leaves = {path: module for path, module in net.named_modules() if not list(module.children())}
-        for path, module in leaves.items():
-            module.register_forward_hook(
-                lambda _module, _input, output, path=path: seen.append((path, output, output.clone()))
-            )
-        net(batch)
-        assert sorted(path for path, _, _ in seen) == sorted(leaves)
-        assert [path for path, output, clone in seen if not torch.equal(output, clone)] == []
-
-    def test_config_names_its_first_and_last_layer(self, net):
-        """pretrained_cfg, which is default_cfg too, names real modules and the catalog's own figures."""
-        cfg = net.pretrained_cfg
-        assert net.default_cfg == cfg
-        assert isinstance(net.get_submodule(cfg["first_conv"]), nn.Conv2d)
-        assert net.get_submodule(cfg["classifier"]) is net.get_classifier()
-
-    def test_catalog_agrees_with_timm(self, net, name):
-        """The catalog's table and timm's config say the same of input and classes."""
-        entry = CATALOG[name]
-        assert (tuple(net.pretrained_cfg["input_size"]), net.num_classes) == (entry.input_size, entry.num_classes)
-
-    def test_timm_knows_the_net(self, name):
-        """Importing zoo's nets registers them with timm."""
-        assert name in timm.list_models(name)
+from zoo.catalog import create_model
+from zoo.errors import SettingsError
+from zoo.layers import BlurPool2d, LocallyConnected2d
 
 
 class TestConvNet4:
@@ -178,8 +31,141 @@ class TestConvNet4:
         leaves = [path for path, module in nets.ConvNet4().named_modules() if not list(module.children())]
         assert leaves == body + head
 
-    def test_learns_from_every_parameter(self):
-        """A step of gradient reaches all of them."""
-        net = nets.ConvNet4()
-        net(torch.randn(4, 1, 8, 8)).logsumexp(1).sum().backward()
-        assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+def parameters(module):
+    """How many numbers a module learns."""
+    return sum(p.numel() for p in module.parameters())
+
+
+class TestOneOutputVolume:
+    """The argument for convolution: three ways from 1x8x8 to 8 channels of 8x8."""
+
+    def test_first_layers_have_the_parameters_of_the_notes(self):
+        """Fully connected 33,280, locally connected 5,120, convolutional 80."""
+        full, local = nets.Mlp().fc1, nets.LocalNet().local1
+        conv = nn.Conv2d(1, 8, 3, padding=1)
+        assert (parameters(full), parameters(local), parameters(conv)) == (33_280, 5_120, 80)
+        x = torch.zeros(1, 1, 8, 8)
+        assert full(x.flatten(1)).numel() == local(x).numel() == conv(x).numel()
+
+    def test_only_the_convolution_keeps_its_size_on_larger_images(self):
+        """On 1x16x16 the fully connected layer grows 4-fold, as does the locally connected one."""
+        assert nets.Mlp(img_size=(16, 16)).fc1.weight.numel() == 4 * nets.Mlp().fc1.weight.numel()
+        local = nets.LocalNet(img_size=(16, 16)).local1
+        assert local.weight.numel() == 4 * nets.LocalNet().local1.weight.numel()
+
+
+class TestPapers:
+    """Figures that the papers or their well-known implementations give."""
+
+    def test_lenet5_has_61706_parameters(self):
+        """By hand: 156 + 2,416 + 48,120 + 10,164 + 850."""
+        assert parameters(nets.LeNet5()) == 156 + 2_416 + 48_120 + 10_164 + 850 == 61_706
+
+    @pytest.mark.parametrize(("name", "layers"), [("resnet8", 8), ("resnet20", 20), ("resnet56", 56)])
+    def test_resnets_have_the_layers_of_their_names(self, name, layers):
+        """Counted as the paper does: 3x3 convolutions and the classifier, not the shortcuts."""
+        modules = create_model(name).modules()
+        counted = [m for m in modules if isinstance(m, nn.Linear) or getattr(m, "kernel_size", 0) == (3, 3)]
+        assert len(counted) == layers
+
+    @pytest.mark.parametrize(("name", "millions"), [("resnet20", 0.27), ("resnet56", 0.85)])
+    def test_resnets_have_the_papers_parameters(self, name, millions):
+        """Table 6 of the paper, and 2,752 more in each for the projection shortcuts."""
+        assert parameters(create_model(name)) / 1e6 == pytest.approx(millions, abs=0.006)
+
+    def test_a_separable_convolution_has_a_ninth_of_the_weights(self):
+        """Of 64 to 64 channels: 9 * 64 + 64 * 64, not 9 * 64 * 64."""
+        block = create_model("mobilenet_tiny").stage2[1]
+        weights = block.depthwise.conv.weight.numel() + block.pointwise.conv.weight.numel()
+        assert (weights, 9 * 64 * 64) == (4_672, 36_864)
+
+    def test_a_bottleneck_has_17_sixteenths(self):
+        """Of 32 channels: 17 / 16 * 32^2 weights, where a plain 3x3 convolution has 9 * 32^2."""
+        block = create_model("bottleneck4").stage1[0]
+        weights = [m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d)]
+        assert sum(weights) == 17 * 32**2 // 16
+
+    def test_localnet_shares_nothing(self):
+        """Its layers are locally connected, not convolutional."""
+        kinds = {type(m) for m in nets.LocalNet().modules() if hasattr(m, "kernel_size") and hasattr(m, "weight")}
+        assert kinds == {LocallyConnected2d}
+
+
+class TestOptions:
+    """Pooling, norm and dropout."""
+
+    @pytest.mark.parametrize("name", ["localnet", "lenet5", "convnet4", "vgg_tiny", "bottleneck4"])
+    @pytest.mark.parametrize(("pool", "kind"), [("max", nn.MaxPool2d), ("avg", nn.AvgPool2d), ("blur", BlurPool2d)])
+    def test_pool(self, name, pool, kind):
+        """Every pool of the net is of the kind asked for, and the output keeps its shape."""
+        net = getattr(nets, name)(pool=pool).eval()
+        pools = [m for m in net.modules() if isinstance(m, nn.MaxPool2d | nn.AvgPool2d | BlurPool2d)]
+        assert {type(m) for m in pools} == {kind}
+        assert net(torch.zeros(2, *net.pretrained_cfg["input_size"])).shape == (2, 10)
+
+    @pytest.mark.parametrize("name", ["convnet4", "allconv", "vgg_tiny", "resnet8", "mobilenet_tiny", "bottleneck4"])
+    @pytest.mark.parametrize(("norm", "kinds"), [("group", {nn.GroupNorm}), ("none", set())])
+    def test_norm(self, name, norm, kinds):
+        """Other norms replace BatchNorm; without any, the convolutions have biases."""
+        net = getattr(nets, name)(norm=norm).eval()
+        found = {type(m) for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
+        biases = {m.bias is not None for m in net.modules() if isinstance(m, nn.Conv2d)}
+        assert (found, biases) == (kinds, {norm == "none"})
+        assert net(torch.zeros(2, *net.pretrained_cfg["input_size"])).shape == (2, 10)
+
+    @pytest.mark.parametrize("name", ["allconv", "vgg_tiny", "resnet8", "mobilenet_tiny", "convnext4", "bottleneck4"])
+    def test_spatial_dropout_drops_whole_channels(self, name):
+        """In training the first stage's channels are zero as a whole or not at all; in evaluation none is dropped."""
+        net = getattr(nets, name)(stage_drop_rate=0.5)
+        dropped = next(m for m in net.modules() if isinstance(m, nn.Dropout2d))
+        ones = torch.ones(1, 64, 8, 8)
+        assert {float(channel.std()) for channel in dropped(ones)[0]} == {0.0}
+        assert len(set(dropped(ones)[0, :, 0, 0].tolist())) == 2
+        assert torch.equal(net.eval() and dropped(ones), ones)
+
+    def test_standard_dropout_drops_single_values(self):
+        """The other kind."""
+        net = nets.vgg_tiny(stage_drop_rate=0.5, stage_dropout="standard")
+        assert [type(m) for m in net.modules() if isinstance(m, nn.Dropout2d)] == []
+        assert len([m for m in net.modules() if isinstance(m, nn.Dropout) and m.p == 0.5]) == 3
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"pool": "min"}, "pool is one of max, avg, blur; got 'min'"),
+            ({"norm": "layer"}, "norm is one of batch, group, none; got 'layer'"),
+            ({"stage_dropout": "channel"}, "stage_dropout is one of standard, spatial; got 'channel'"),
+        ],
+    )
+    def test_unknown_words_are_refused(self, option, message):
+        """Each message lists what there is."""
+        with pytest.raises(SettingsError, match=message):
+            nets.vgg_tiny(**option)
+
+    def test_unknown_pool_of_a_signal_is_refused(self):
+        """A blur is for images."""
+        with pytest.raises(SettingsError, match="pool is one of max, avg; got 'blur'"):
+            nets.signal1d(pool="blur")
+
+
+class TestSizes:
+    """An illegal size is refused when the net is built, and the layer is named."""
+
+    @pytest.mark.parametrize(
+        ("name", "size", "message"),
+        [
+            ("lenet5", (8, 8), "'lenet5' cannot be built so: the layer 'c3' does not take a size of 2x2: .* needs 5"),
+            ("lenet5", (18, 18), "the layer 's4' does not take a size of 3x3: .* leaves the last 1 of 3 unseen"),
+            ("localnet", (8, 6), "the layer 'pool2' does not take a size of 4x3: .* lengths of 2 or 4 fit"),
+            ("vgg_tiny", (32, 36), "the layer 'pool3' does not take a size of 8x9"),
+            ("resnet8", (30, 32), "the layer 'layer3.0.shortcut.pool' does not take a size of 15x16"),
+            ("convnext4", (4, 4), "the layer 'down3.1' does not take a size of 1x1"),
+            ("signal1d", (1, 120), "the layer 'pool2' does not take a size of 30"),
+            ("signal1d", (8, 128), r"signals as images of height 1, \(N, C, 1, L\); got \(1, 1, 8, 128\)"),
+        ],
+    )
+    def test_illegal_size_names_the_layer(self, name, size, message):
+        """With what it got and what would fit."""
+        with pytest.raises(SettingsError, match=message):
+            create_model(name, img_size=size)

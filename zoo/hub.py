@@ -1,0 +1,40 @@
+"""Downloads that give up soon where there is no network."""
+
+import contextlib
+import socket
+import urllib.request
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import huggingface_hub.constants
+
+NETWORK_TIMEOUT_S = 20.0
+REACH_TIMEOUT_S = 3.0
+PORTS = {"http": 80, "https": 443}
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Within this block a hub that cannot be reached is not asked again and again: its cache alone is looked at.
+
+    Other downloads get a timeout; torch's would wait without end.
+    """
+    timeout, offline = socket.getdefaulttimeout(), huggingface_hub.constants.HF_HUB_OFFLINE
+    socket.setdefaulttimeout(NETWORK_TIMEOUT_S)
+    huggingface_hub.constants.HF_HUB_OFFLINE = offline or not _is_reachable(huggingface_hub.constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(timeout)
+        huggingface_hub.constants.HF_HUB_OFFLINE = offline
+
+
+def _is_reachable(endpoint: str) -> bool:
+    if urllib.request.getproxies():
+        return True  # only the proxy knows
+    url = urlsplit(endpoint)
+    try:
+        with socket.create_connection((url.hostname, url.port or PORTS[url.scheme]), timeout=REACH_TIMEOUT_S):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,91 @@
+"""The building blocks that several nets share, and the choices they offer."""
+
+import math
+from collections import OrderedDict
+from typing import Literal, cast, get_args
+
+from torch import Tensor, nn
+
+from zoo.errors import SettingsError
+from zoo.layers import BlurPool2d
+
+Norm = Literal["batch", "group", "none"]
+Pool = Literal["max", "avg", "blur"]
+GlobalPool = Literal["avg", "max", "avgmax", ""]  # timm's names; "" leaves the feature map as it is
+Dropout = Literal["standard", "spatial"]  # single values, or whole channels
+
+GROUPS = 8  # of GroupNorm, where the channels can be divided so
+
+
+def norm2d(norm: Norm, channels: int) -> nn.Module:
+    """The normalisation of that name."""
+    check_choice("norm", norm, get_args(Norm))
+    if norm == "none":
+        return nn.Identity()
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+
+
+def pool2d(pool: Pool, channels: int) -> nn.Module:
+    """A pool that halves height and width."""
+    check_choice("pool", pool, get_args(Pool))
+    if pool == "blur":
+        return BlurPool2d(channels)
+    return nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2)
+
+
+def conv_norm_act(
+    in_chans: int, out_chans: int, kernel_size: int, *, stride: int = 1, groups: int = 1, norm: Norm = "batch"
+) -> nn.Sequential:
+    """A convolution, padded by half its kernel, then norm and ReLU; without a norm it has a bias."""
+    padding, bias = (kernel_size - 1) // 2, norm == "none"
+    conv = nn.Conv2d(in_chans, out_chans, kernel_size, stride, padding, groups=groups, bias=bias)
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm2d(norm, out_chans), act=nn.ReLU()))
+
+
+def stage(*blocks: nn.Module, drop_rate: float, dropout: Dropout) -> nn.Sequential:
+    """Blocks one after the other, and dropout after the last one where `drop_rate` is not 0."""
+    check_choice("stage_dropout", dropout, get_args(Dropout))
+    if drop_rate == 0:
+        return nn.Sequential(*blocks)
+    return nn.Sequential(*blocks, nn.Dropout2d(drop_rate) if dropout == "spatial" else nn.Dropout(drop_rate))
+
+
+def he_init(net: nn.Module) -> None:
+    """He initialisation of the convolutions, https://arxiv.org/abs/1502.01852, eq. 10 with fan-out."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.groups > 1:  # PyTorch's fan-out counts the filters of all groups
+                module.weight.data.mul_(math.sqrt(module.groups))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class FlatHead(nn.Module):
+    """Dropout and a linear classifier for a net whose features are one vector; it has no global pool."""
+
+    def __init__(self, in_features: int, num_classes: int, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.drop = nn.Dropout(drop_rate)
+        self.fc = _classifier(in_features, num_classes)
+
+    def reset(self, num_classes: int, pool_type: str | None = None) -> None:
+        """Put a fresh classifier in place. Raises: SettingsError: a global pool is asked for."""
+        if pool_type:
+            raise SettingsError(f"a net whose features are one vector has no global pool; got '{pool_type}'")
+        self.fc = _classifier(self.in_features, num_classes)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.drop(x)  # (N, in_features)
+        return x if pre_logits else cast("Tensor", self.fc(x))  # (N, num_classes)
+
+
+def _classifier(in_features: int, num_classes: int) -> nn.Module:
+    return nn.Linear(in_features, num_classes) if num_classes else nn.Identity()
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is not among the choices. Raises: SettingsError."""
+    if value not in choices:
+        raise SettingsError(f"{name} is one of {', '.join(choices)}; got '{value}'")
