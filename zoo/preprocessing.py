@@ -14,13 +14,16 @@ from zoo.interface import config_of
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 
+MAX_CROP_PCT = 2.0  # timm has values up to 1.15
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """What a net expects of a picture: resize, crop, scale to 0..1, subtract `mean`, divide by `std`.
 
     `input_size` is (C, H, W); `mean` and `std` have one number per channel; `crop_pct` is the crop's share of the
-    resized picture, in (0, 1]. Names and meanings are those of timm's data config.
+    resized picture: over 1, the picture is resized to less than the crop and padded with 0. Names and meanings are
+    those of timm's data config. A signal of length L is a picture of height 1: its size is (C, 1, L).
     """
 
     input_size: tuple[int, int, int]
@@ -38,8 +41,8 @@ class Preprocessing:
                 raise SettingsError(f"{name} needs one number for each of {self.channels} channels; got {values}")
         if min(self.std) <= 0:
             raise SettingsError(f"std must be greater than 0 in every channel; got {self.std}")
-        if not 0 < self.crop_pct <= 1:
-            raise SettingsError(f"crop_pct is in (0, 1]; got {self.crop_pct}")
+        if not 0 < self.crop_pct <= MAX_CROP_PCT:
+            raise SettingsError(f"crop_pct is in (0, {MAX_CROP_PCT}]; got {self.crop_pct}")
         _check_choice("interpolation", self.interpolation, get_args(Interpolation))
         _check_choice("crop_mode", self.crop_mode, get_args(CropMode))
 
