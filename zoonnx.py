@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 # verb: (where its function is, the extra that brings what it needs, what it does)
 VERBS = {
+    "models": ("zoo.cli:models", "train", "list the nets by name"),
+    "describe": ("zoo.cli:describe", "train", "show every layer of a net: sizes, costs, what a unit sees"),
+    "compare": ("zoo.cli:compare", "train", "put nets, or ways to connect a layer, side by side"),
     "train": ("zoo.cli:train", "train", "train a net from scratch"),
     "eval": ("zoo.cli:eval_", "train", "measure a trained net on a data set"),
     "export": ("export.cli:export", "export", "write a net as an ONNX model into a Triton model repository"),

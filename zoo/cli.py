@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def train(
     net: Annotated[str, typer.Argument(help="A net of the catalog, such as convnet4, or any of timm's.")],
-    data: Annotated[str, typer.Option(help="The data set: digits.")],
+    data: Annotated[str, typer.Option(help="The data set: digits or signal.")],
     out: Annotated[Path, typer.Option(help="The new run's folder.")],
     epochs: Annotated[int, typer.Option(help="How often each training image is seen.")] = TrainSettings.epochs,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = TrainSettings.batch_size,
@@ -60,7 +60,7 @@ def train(
 
 def eval_(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints: RUN/best, RUN/last.")],
-    data: Annotated[str, typer.Option(help="The data set: digits.")],
+    data: Annotated[str, typer.Option(help="The data set: digits or signal.")],
     split: Annotated[SplitName, typer.Option(help="Which of its splits.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[Path | None, typer.Option(help="Also write the images and predictions.csv to this folder.")] = None,
@@ -84,6 +84,93 @@ def eval_(
         _print_json({"run": str(run), "data": data, "split": split}, evaluation)
     else:
         _show_evaluation(f"{data}, {split} split", evaluation)
+
+
+def describe(
+    net: Annotated[str, typer.Argument(metavar="NET|RUN|MODEL", help="A net, a run's folder, or models/NAME.")],
+    input_size: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="By default the size that the net is made for.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(min=0, help="Only layers this deep; 0 for the totals alone.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show every layer of a net: its window, output, parameters, work, and how much of the image a unit sees.
+
+    Nothing is computed from pictures: all follows from the net's graph. The numbers of a layer include those of the
+    layers inside it. `sees` is the receptive field in pixels (`all`: the whole image; `<=`: at most). `stride` says
+    whether the windows end exactly, leave out only padding, or drop rows of their input: in a backbone that is shown,
+    in a net of this catalog it is an error. For an exported model, `in the file` says what became of each layer.
+
+    Example: zoonnx describe resnet18 --input-size 3,224,224 --depth 2
+    """
+    from zoo import describe as page
+    from zoo.subject import parse_size, subject_of
+
+    subject = subject_of(net)
+    geometry = subject.geometry(parse_size(input_size) if input_size else None)
+    if as_json:
+        typer.echo(json.dumps(page.as_json(subject, geometry, depth)))
+    else:
+        page.show(subject, geometry, depth)
+
+
+def compare(
+    nets: Annotated[
+        list[str] | None, typer.Argument(metavar="NET ...", help="Nets, runs' folders or models/NAME.")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Instead of nets: three layers on this input.")
+    ] = None,
+    to: Annotated[int, typer.Option(min=1, help="Channels that the layers give.")] = 8,
+    kernel: Annotated[int, typer.Option(min=1, help="Taps of their windows along each axis.")] = 3,
+    stride: Annotated[int, typer.Option(min=1, help="Of their windows.")] = 1,
+    padding: Annotated[
+        str,
+        typer.Option(metavar="same|valid|P", help="Rows of zeros around the input; same: as many as keep its size."),
+    ] = "same",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Put nets side by side, or the three ways to connect a layer.
+
+    With `--layers`, a fully connected, a locally connected and a convolutional layer of one output volume: what
+    looking only at neighbours saves, and what sharing the weights saves on top.
+
+    Example: zoonnx compare --layers 1,8,8 --to 8 --kernel 3
+    """
+    from zoo import compare as page
+    from zoo.errors import SettingsError
+    from zoo.subject import parse_size, subject_of
+
+    if bool(nets) == bool(layers):
+        raise SettingsError("give nets to compare, or --layers C,H,W")
+    if layers:
+        rows = page.layer_rows(page.LayerQuestion(parse_size(layers), to, kernel, stride, padding))
+    else:
+        rows = page.net_rows([subject_of(net) for net in nets or ()])
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        page.show(rows)
+
+
+def models(
+    pattern: Annotated[str, typer.Argument(help="A name with wildcards, such as 'resnet*'.")] = "*",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only what has weights to download.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the nets by name: ours first, then timm's.
+
+    A list of at most 24 shows parameters and multiply-accumulates too. `weights` are those that timm can download.
+
+    Example: zoonnx models 'mobilenetv3*' --pretrained
+    """
+    from zoo import models as page
+
+    rows = page.model_rows(pattern, pretrained)
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        page.show(rows)
 
 
 def _train(settings: TrainSettings, run: Path) -> None:

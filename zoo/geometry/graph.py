@@ -207,7 +207,7 @@ def _place(tensor: Tensor) -> int:
 
 def _sentence(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

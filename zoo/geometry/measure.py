@@ -102,9 +102,13 @@ class Geometry:
 
     @property
     def last_map(self) -> Layer | None:
-        """The last layer with a map, or tokens, whose units see different parts of the image."""
-        maps = [layer for layer in self.layers if layer.output and len(layer.output) > 2 and layer.fields]
-        return next((layer for layer in reversed(maps) if any(field.jump for field in layer.fields or ())), None)
+        """The last layer whose output has channels and places: a map or tokens, not a vector."""
+        maps = [layer for layer in self.layers if layer.path and layer.output and _is_map(layer.output)]
+        return maps[-1] if maps else None
+
+
+def _is_map(shape: Shape) -> bool:
+    return sum(size > 1 for size in shape[1:]) > 1
 
 
 def measure(net: nn.Module, input_size: Sequence[int]) -> Geometry:
