@@ -16,11 +16,16 @@ from zoo.settings import SplitName
 DIGITS_TEST_IMAGES = 360
 DIGITS_VAL_IMAGES = 137
 DIGITS_SPLIT_SEED = 0
+SIGNALS_PER_KIND = {"train": 150, "val": 25, "test": 60}
+SIGNAL_SEEDS = {"train": 1, "val": 2, "test": 3}
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` is uint8 (N, H, W, C), `targets` the int64 class index of each, (N,)."""
+    """`images` is uint8 (N, H, W, C), `targets` the int64 class index of each, (N,).
+
+    A signal of length L is an image of height 1: (N, 1, L, C).
+    """
 
     images: Tensor
     targets: Tensor
@@ -107,8 +112,26 @@ def _digits() -> Dataset:
     )
 
 
+def _signal() -> Dataset:
+    """1,410 synthetic signals of length 128 and six kinds; see signals.py."""
+    from zoo import signals
+
+    def split(name: SplitName) -> Split:
+        values, kinds = signals.draw(SIGNALS_PER_KIND[name], SIGNAL_SEEDS[name])
+        return Split(torch.from_numpy(values[:, np.newaxis, :, np.newaxis]), torch.from_numpy(kinds))
+
+    return Dataset(
+        name="signal",
+        labels=tuple(signals.KINDS),
+        preprocessing=Preprocessing(input_size=(1, 1, signals.LENGTH), mean=(0.501,), std=(0.15,)),
+        train=split("train"),
+        val=split("val"),
+        test=split("test"),
+    )
+
+
 def _listed(labels: tuple[str, ...]) -> str:
     return f"{len(labels)} classes ({', '.join(labels[:3])}, ...)"
 
 
-DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _digits}
+DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _digits, "signal": _signal}

@@ -45,3 +45,11 @@ def test_same_seed_same_shifts(dots):
     torch.manual_seed(3)
     assert torch.equal(shift(dots, 1), first)
     assert not torch.equal(second, first)
+
+
+def test_a_signal_moves_along_its_length_only():
+    """An image of height 1 is shifted sideways, and never out of sight."""
+    images = torch.full((20, 1, 16, 1), 7, dtype=torch.uint8)
+    moved = shift(images, 3)
+    kept = (moved == 7).sum(dim=(1, 2, 3))
+    assert (int(kept.min()), int(kept.max())) == (13, 16)

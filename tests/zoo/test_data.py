@@ -1,12 +1,20 @@
 """Data sets and their splits."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from zoo import signals
 from zoo.data import load_dataset
 from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def signal():
+    """The signal data set."""
+    return load_dataset("signal")
 
 
 def test_splits_have_their_sizes(digits):
@@ -58,7 +66,7 @@ def test_preprocessing_fits_the_training_split(digits):
 
 def test_unknown_data_set_lists_what_there_is():
     """The message names the data sets that exist."""
-    with pytest.raises(DataError, match="no data set is called 'digit'; there are: digits"):
+    with pytest.raises(DataError, match="no data set is called 'digit'; there are: digits, signal"):
         load_dataset("digit")
 
 
@@ -79,3 +87,51 @@ def test_a_net_of_another_size_does_not_fit(digits):
     larger = Preprocessing(input_size=(1, 16, 16), mean=(0.5,), std=(0.5,))
     with pytest.raises(DataError, match=r"expects images .* \(1, 16, 16\); digits has \(1, 8, 8\)"):
         digits.check_fits(digits.labels, larger)
+
+
+class TestSignal:
+    """The synthetic signals."""
+
+    def test_splits_have_their_sizes_and_every_kind_alike(self, signal):
+        """900, 150 and 360 signals, each kind a sixth of them."""
+        counts = [split.targets.bincount().tolist() for split in (signal.train, signal.val, signal.test)]
+        assert counts == [[150] * 6, [25] * 6, [60] * 6]
+
+    def test_a_signal_is_an_image_of_height_one(self, signal):
+        """Bytes, (N, 1, length, 1), and the preprocessing says the same."""
+        images = signal.train.images
+        assert (images.dtype, images.shape[1:]) == (torch.uint8, (1, 128, 1))
+        assert signal.preprocessing.input_size == (1, 1, 128)
+
+    def test_is_drawn_the_same_each_time(self, signal):
+        """Whatever ran before."""
+        torch.manual_seed(5)
+        np.random.default_rng(5).random()
+        assert torch.equal(load_dataset("signal").test.images, signal.test.images)
+
+    def test_splits_share_no_signal(self, signal):
+        """No two signals are equal."""
+        every = torch.cat([signal.train.images, signal.val.images, signal.test.images])
+        assert len(every.unique(dim=0)) == len(every) == 1_410
+
+    def test_preprocessing_fits_the_training_split(self, signal):
+        """To two digits."""
+        scaled = signal.train.images / 255
+        assert signal.preprocessing.mean == (pytest.approx(scaled.mean().item(), abs=0.005),)
+        assert signal.preprocessing.std == (pytest.approx(scaled.std().item(), abs=0.005),)
+
+    def test_kinds_look_as_they_are_called(self):
+        """A square has two values, a sawtooth rises but for its falls, a motif is the same shape at each place."""
+        rng = np.random.default_rng(0)
+        square, sawtooth, motif = (signals.KINDS[kind](rng) for kind in ("square", "sawtooth", "motif"))
+        assert sorted(set(square)) == [-1, 1]
+        assert (np.diff(sawtooth) > 0).mean() > 0.9
+        correlation = np.correlate(motif, signals.MOTIF)
+        assert np.isclose(correlation.max(), signals.MOTIF @ signals.MOTIF)
+
+    @pytest.mark.parametrize("kind", signals.KINDS)
+    def test_kinds_stay_between_minus_one_and_one(self, kind):
+        """So that bytes hold them with the noise."""
+        drawn = signals.KINDS[kind](np.random.default_rng(1))
+        assert drawn.shape == (128,)
+        assert 0.5 < np.abs(drawn).max() <= 1

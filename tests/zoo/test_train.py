@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 
 from zoo.checkpoint import read_checkpoint
@@ -183,3 +184,28 @@ def test_trains_a_net_of_timm(short_settings, tmp_path):
     """Any architecture that takes the images trains, saves and loads."""
     train(replace(short_settings, net="test_resnet", epochs=1), tmp_path / "run")
     assert load_net(tmp_path / "run").architecture == "test_resnet"
+
+
+def test_a_signal_net_learns_signals(tmp_path):
+    """Three epochs bring the 1-D net far above the sixth that guessing has; the run loads again."""
+    run = tmp_path / "run"
+    result = train(TrainSettings(net="signal1d", data="signal", epochs=3, device="cpu"), run)
+    assert result.test_accuracy > 0.85
+    assert load_net(run).preprocessing.input_size == (1, 1, 128)
+
+
+@pytest.mark.parametrize("net", ["mlp", "localnet"])
+def test_a_net_of_fixed_size_is_built_for_its_data(tmp_path, net):
+    """The data decide the size, and the checkpoint brings it back, in timm too."""
+    run = tmp_path / "run"
+    train(TrainSettings(net=net, data="digits", epochs=1, device="cpu"), run)
+    x = torch.randn(2, 1, 8, 8)
+    theirs = timm.create_model(f"local-dir:{run / 'best'}", pretrained=True).eval()
+    assert torch.equal(theirs(x), load_net(run).net(x))
+
+
+def test_a_net_that_does_not_fit_the_data_names_the_layer(tmp_path):
+    """LeNet-5's second convolution finds nothing left of an 8x8 image."""
+    with pytest.raises(SettingsError, match="the layer 'c3' does not take a size of 2x2"):
+        train(TrainSettings(net="lenet5", data="digits", device="cpu"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
