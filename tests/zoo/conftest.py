@@ -1,9 +1,13 @@
 """What several tests of zoo share."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+
+import zoonnx as dispatcher
 
 from zoo.data import Dataset, load_dataset
 from zoo.settings import TrainSettings
@@ -33,4 +37,25 @@ def short_run(short_settings, tmp_path_factory) -> Path:
     """A finished run of `short_settings`, to be read only."""
     run = tmp_path_factory.mktemp("runs") / "short"
     train(short_settings, run)
+    return run
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys) -> Callable[..., Said]:
+    """Run `zoonnx VERB ...` in this process, which has imported torch already."""
+
+    def run(*arguments: object) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            dispatcher.main([str(each) for each in arguments])
+        return Said(int(ended.value.code or 0), *capsys.readouterr())
+
     return run

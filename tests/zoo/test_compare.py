@@ -66,9 +66,9 @@ def test_nets_side_by_side():
     assert (resnet["receptive_field"], vit["receptive_field"]) == ("435", "all")
 
 
-def test_the_command(zoonnx):
+def test_the_command(command):
     """JSON holds the rows; nothing to compare is one sentence."""
-    said = zoonnx("compare", "--layers", "1,8,8", "--to", 8, "--kernel", 3, "--json")
-    assert json.loads(said.stdout) == layer_rows(LayerQuestion((1, 8, 8), to=8, kernel=3))
-    nothing = zoonnx("compare")
-    assert (nothing.returncode, nothing.stderr) == (2, "zoonnx compare: give nets to compare, or --layers C,H,W\n")
+    said = command("compare", "--layers", "1,8,8", "--to", 8, "--kernel", 3, "--json")
+    assert json.loads(said.out) == layer_rows(LayerQuestion((1, 8, 8), to=8, kernel=3))
+    nothing = command("compare")
+    assert (nothing.status, nothing.err) == (2, "zoonnx compare: give nets to compare, or --layers C,H,W\n")

@@ -18,17 +18,17 @@ def exported(zoonnx, tmp_path_factory):
     return folder, json.loads((folder / "1" / "manifest.json").read_text())["layer_map"]["layers"]
 
 
-def test_the_table_through_a_pipe(zoonnx):
+def test_the_table_through_a_pipe(command):
     """Every layer has one whole line: kind, window, output, parameters, MACs, receptive field, legality."""
-    said = zoonnx("describe", "resnet18", COLUMNS="60")
-    assert (said.returncode, said.stderr) == (0, "")
-    rows = {line.split()[0]: line.split()[1:] for line in said.stdout.splitlines() if line.strip()}
+    said = command("describe", "resnet18")
+    assert (said.status, said.err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines() if line.strip()}
     assert rows["conv1"] == ["Conv2d", "7", "s2", "p3", "64x112x112", "9,408", "118", "M", "7", "pad", "1"]
     assert rows["layer2.0.downsample.0"][-2:] == ["drops", "1"]
     assert rows["layer4.1.act2"] == ["ReLU", "512x7x7", "0", "0", "435"]
     assert rows["fc"] == ["Linear", "1000", "513,000", "512", "k", "all"]
-    assert "11,689,512 parameters, 1,814,073,344 MACs (1.81 G)" in said.stdout
-    assert "strides: 13 exact, 5 leave out only padding, 3 drop input rows: layer2.0.downsample.0 (1)" in said.stdout
+    assert "11,689,512 parameters, 1,814,073,344 MACs (1.81 G)" in said.out
+    assert "strides: 13 exact, 5 leave out only padding, 3 drop input rows: layer2.0.downsample.0 (1)" in said.out
 
 
 def test_json_has_the_numbers():
@@ -53,14 +53,14 @@ def test_depth(depth, expected):
     assert rows == expected == len(describe.as_json(subject, subject.geometry(), depth)["layers"])
 
 
-def test_an_export_shows_what_became_of_each_layer(zoonnx, exported):
+def test_an_export_shows_what_became_of_each_layer(command, exported):
     """The names are those of its layer map, and each row tells its status."""
     folder, layers = exported
     subject = subject_of(str(folder))
     found = describe.as_json(subject, subject.geometry(), depth=None)["layers"]
     expected = {layer.get("name", ""): layer["status"] for layer in layers if layer.get("path")}
     assert {layer["name"]: layer["export"] for layer in found} == expected
-    assert "folded into bn1" in zoonnx("describe", folder).stdout
+    assert "folded into bn1" in command("describe", folder).out
 
 
 def test_unknown_operations_are_counted_not_guessed():

@@ -8,6 +8,7 @@ from zoo import CATALOG
 from zoo.geometry.graph import tensors_in
 from zoo.geometry.measure import Layer, measure
 
+SLOW = {"resnet56": pytest.mark.slow}  # resnet20's blocks, only more of them
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid)
 
@@ -78,7 +79,7 @@ def boxes(layer: Layer, unit: tuple[int, ...]) -> list[range]:
     return [range(field.box(0).start, field.box(field.units - 1).stop) for field in layer.fields]
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CATALOG])
 def test_fields_are_the_support_of_the_gradient(name):
     """Exactly, clipped to the image, for corner and middle units of every layer that has a map or a vector."""
     net = transparent(name)

@@ -40,9 +40,9 @@ def test_nothing_matches():
         model_rows("resnt18", pretrained=False)
 
 
-def test_the_command(zoonnx):
+def test_the_command(command):
     """JSON on request; a table that ends with how many there are; a mistake is one sentence."""
-    assert json.loads(zoonnx("models", "convnet4", "--json").stdout) == model_rows("convnet4", pretrained=False)
-    assert zoonnx("models", "convnet4").stdout.endswith("1 net\n")
-    missing = zoonnx("models", "convnet_4")
-    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert json.loads(command("models", "convnet4", "--json").out) == model_rows("convnet4", pretrained=False)
+    assert command("models", "convnet4").out.endswith("1 net\n")
+    missing = command("models", "convnet_4")
+    assert (missing.status, missing.err.count("\n")) == (2, 1)
