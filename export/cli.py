@@ -22,7 +22,8 @@ def export(
     """Write a net as an ONNX model into a Triton model repository.
 
     The model takes pictures (uint8, NHWC, any batch) and gives logits and probabilities. Before anything is written,
-    it is compared with PyTorch, output by output and layer by layer.
+    it is compared with PyTorch, output by output and layer by layer, and independent witnesses must agree on every
+    shape.
 
     Example: zoonnx export runs/digits --to models --name digits
     """
@@ -52,6 +53,7 @@ def _report(exported: "Exported") -> None:
     table.add_row("file", f"{exported.model_bytes / 1e6:.2f} MB, {exported.nodes} nodes, opset {promise.format.opset}")
     table.add_row("parity", f"{worst.output} within {worst.max_abs_error:.1e} (allowed {worst.tolerance:.1e})")
     table.add_row("layers", _layers(promise.layer_map.layers))
+    table.add_row("shapes", _shapes(promise.shapes))
     table.add_row("folder", str(exported.folder))
     Console().print(table)
 
@@ -63,3 +65,9 @@ def _layers(layers: "Sequence[manifest.Layer]") -> str:
 
     counts = Counter(manifest.LayerStatus.Name(layer.status).lower().replace("_", " ") for layer in layers)
     return f"{len(layers)} tensors: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
+
+
+def _shapes(found: "manifest.Shapes") -> str:
+    modules = f"{found.module_outputs_verified} of {found.module_outputs} module outputs"
+    others = f"{found.other_values_verified} of {found.other_values} other values"
+    return f"verified by independent witnesses: {modules}, {others}"

@@ -4,6 +4,7 @@ ExportError
 ├── SettingsError           a setting out of its range
 ├── UnfitNetError           the net cannot be exported as it stands: training mode, weights that are not finite
 ├── ConversionError         torch.onnx could not convert the net, or did not do what was asked
+├── ShapeError              two witnesses contradict each other on a shape
 ├── ParityError             the ONNX model and PyTorch disagree
 ├── RepositoryError         the target cannot take this model
 │   └── RepositoryConflictError   what stands there promises something else
@@ -32,6 +33,12 @@ class UnfitNetError(ExportError):
 
 class ConversionError(ExportError):
     """torch.onnx could not convert the net, or did not do what was asked."""
+
+    exit_status = 1
+
+
+class ShapeError(ExportError):
+    """Two witnesses contradict each other on a shape."""
 
     exit_status = 1
 

@@ -32,11 +32,12 @@ def strip(model: onnx.ModelProto) -> None:
 def stamp(
     model: onnx.ModelProto, layer_map: manifest.LayerMap, labels: Iterable[str], preprocessing: manifest.Preprocessing
 ) -> None:
-    """Write into `model` what a reader needs who has nothing else. Errors measured on one machine are left out."""
+    """Write into `model` what a reader needs who has nothing else. What the checks found is left out."""
     timeless = manifest.LayerMap()
     timeless.CopyFrom(layer_map)
     for layer in timeless.layers:
         layer.ClearField("max_abs_error")
+        layer.ClearField("shape_witnesses")
     facts = {
         LAYERS_KEY: compact_json(timeless),
         LABELS_KEY: json.dumps(list(labels), ensure_ascii=False),

@@ -18,6 +18,7 @@ from export.metadata import stamp, strip
 from export.parity import Check, check_outputs, random_images, torch_outputs
 from export.prepare import prepare
 from export.settings import ExportSettings
+from export.shapes import check_shapes
 from protos import manifest
 from protos.version import VERSION
 from zoo import LoadedNet
@@ -62,12 +63,14 @@ def export_model(loaded: LoadedNet, settings: ExportSettings, progress: Progress
     model = attach(convert(net, loaded.preprocessing.input_size, settings.opset), loaded.preprocessing)
     progress("finding every layer in the file")
     layer_map = map_layers(model, net, loaded.preprocessing)
+    progress("asking witnesses for every shape")
+    shapes = check_shapes(model, net, layer_map, loaded.preprocessing)
     strip(model)
     stamp(model, layer_map, labels, preprocessing)
     progress("comparing with PyTorch")
     checks = check_outputs(model, net, loaded.preprocessing)
     progress("writing")
-    promise = _manifest(loaded, settings, model, layer_map, checks)
+    promise = _manifest(loaded, settings, model, layer_map, shapes, checks)
     return _write(settings, shared, model, promise, _test_data(net, loaded.preprocessing))
 
 
@@ -92,6 +95,7 @@ def _manifest(
     settings: ExportSettings,
     model: onnx.ModelProto,
     layer_map: manifest.LayerMap,
+    shapes: manifest.Shapes,
     checks: Sequence[Check],
 ) -> manifest.Manifest:
     weights = loaded.weights
@@ -116,6 +120,7 @@ def _manifest(
             opset=settings.opset, ir_version=model.ir_version, exporter=f"torch {torch.__version__}"
         ),
         layer_map=layer_map,
+        shapes=shapes,
         parity=manifest.Parity(checks=[_parity(check) for check in checks]),
     )
 

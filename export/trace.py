@@ -63,6 +63,31 @@ def trace(net: nn.Module, x: torch.Tensor) -> list[Output]:
     return recorder.outputs
 
 
+def shapes(net: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the name and the shape of each tensor that each module call gives; `x` may be on the meta device."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+    calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
+
+    def hook(path: str) -> Callable[..., None]:
+        def record(_module: nn.Module, _args: Any, result: Any) -> None:
+            call = next(calls[path])
+            found.extend(
+                (layer_name(path, call, element), tuple(tensor.shape))
+                for element, tensor in enumerate(_tensors(result))
+            )
+
+        return record
+
+    handles = [module.register_forward_hook(hook(path)) for path, module in net.named_modules()]
+    try:
+        with torch.no_grad():
+            net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
 class _Recorder:
     def __init__(self) -> None:
         self.outputs: list[Output] = []

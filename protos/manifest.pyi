@@ -36,7 +36,7 @@ FOLDED: LayerStatus
 NOT_EXPORTED: LayerStatus
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "name", "zoonnx_version", "source", "preprocessing", "labels", "inputs", "outputs", "format", "layer_map", "parity", "files", "sha256")
+    __slots__ = ("schema_version", "name", "zoonnx_version", "source", "preprocessing", "labels", "inputs", "outputs", "format", "layer_map", "parity", "files", "shapes", "sha256")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ZOONNX_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class Manifest(_message.Message):
     LAYER_MAP_FIELD_NUMBER: _ClassVar[int]
     PARITY_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    SHAPES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
@@ -62,8 +63,9 @@ class Manifest(_message.Message):
     layer_map: LayerMap
     parity: Parity
     files: _containers.RepeatedCompositeFieldContainer[File]
+    shapes: Shapes
     sha256: str
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., zoonnx_version: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping[str, _Any]]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping[str, _Any]]] = ..., labels: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., format: _Optional[_Union[Format, _Mapping[str, _Any]]] = ..., layer_map: _Optional[_Union[LayerMap, _Mapping[str, _Any]]] = ..., parity: _Optional[_Union[Parity, _Mapping[str, _Any]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, _Any]]]] = ..., sha256: _Optional[str] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., zoonnx_version: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping[str, _Any]]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping[str, _Any]]] = ..., labels: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., format: _Optional[_Union[Format, _Mapping[str, _Any]]] = ..., layer_map: _Optional[_Union[LayerMap, _Mapping[str, _Any]]] = ..., parity: _Optional[_Union[Parity, _Mapping[str, _Any]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, _Any]]]] = ..., shapes: _Optional[_Union[Shapes, _Mapping[str, _Any]]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("net", "weights", "licence", "url", "dataset", "seed", "metrics")
@@ -138,7 +140,7 @@ class LayerMap(_message.Message):
     def __init__(self, layers: _Optional[_Iterable[_Union[Layer, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Layer(_message.Message):
-    __slots__ = ("path", "call", "element", "name", "kind", "status", "value", "of", "reason", "shape", "max_abs_error")
+    __slots__ = ("path", "call", "element", "name", "kind", "status", "value", "of", "reason", "shape", "max_abs_error", "shape_witnesses")
     PATH_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     ELEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +152,7 @@ class Layer(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_WITNESSES_FIELD_NUMBER: _ClassVar[int]
     path: str
     call: int
     element: int
@@ -161,7 +164,34 @@ class Layer(_message.Message):
     reason: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     max_abs_error: float
-    def __init__(self, path: _Optional[str] = ..., call: _Optional[int] = ..., element: _Optional[int] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[LayerStatus, str]] = ..., value: _Optional[str] = ..., of: _Optional[str] = ..., reason: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., max_abs_error: _Optional[float] = ...) -> None: ...
+    shape_witnesses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, path: _Optional[str] = ..., call: _Optional[int] = ..., element: _Optional[int] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[LayerStatus, str]] = ..., value: _Optional[str] = ..., of: _Optional[str] = ..., reason: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., max_abs_error: _Optional[float] = ..., shape_witnesses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Shapes(_message.Message):
+    __slots__ = ("module_outputs", "module_outputs_verified", "other_values", "other_values_verified", "unverified", "witnesses")
+    MODULE_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    MODULE_OUTPUTS_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    OTHER_VALUES_FIELD_NUMBER: _ClassVar[int]
+    OTHER_VALUES_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    UNVERIFIED_FIELD_NUMBER: _ClassVar[int]
+    WITNESSES_FIELD_NUMBER: _ClassVar[int]
+    module_outputs: int
+    module_outputs_verified: int
+    other_values: int
+    other_values_verified: int
+    unverified: _containers.RepeatedScalarFieldContainer[str]
+    witnesses: _containers.RepeatedCompositeFieldContainer[ShapeWitness]
+    def __init__(self, module_outputs: _Optional[int] = ..., module_outputs_verified: _Optional[int] = ..., other_values: _Optional[int] = ..., other_values_verified: _Optional[int] = ..., unverified: _Optional[_Iterable[str]] = ..., witnesses: _Optional[_Iterable[_Union[ShapeWitness, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class ShapeWitness(_message.Message):
+    __slots__ = ("name", "values", "silent_because")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    SILENT_BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    values: int
+    silent_because: str
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[int] = ..., silent_because: _Optional[str] = ...) -> None: ...
 
 class Parity(_message.Message):
     __slots__ = ("checks",)

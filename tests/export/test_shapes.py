@@ -1,0 +1,134 @@
+"""Shapes are what independent witnesses agree on; one that lies stops the export, one that is silent is counted."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from export import Exported, ExportSettings, export_model, shapes
+from export.convert import convert
+from export.errors import ShapeError
+from export.image_io import attach
+from export.layers import map_layers
+from export.prepare import prepare
+from protos import manifest
+from zoo import LoadedNet
+from zoo.preprocessing import Preprocessing
+
+Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, Preprocessing]
+
+
+@pytest.fixture(scope="module")
+def prepared(convnet4: LoadedNet) -> Prepared:
+    """A converted net with its layer map, as the check gets it."""
+    net, rule = prepare(convnet4.net), convnet4.preprocessing
+    model = attach(convert(net, rule.input_size, 20), rule)
+    return model, net, map_layers(model, net, rule), rule
+
+
+def knows(found: manifest.Shapes) -> dict[str, int]:
+    return {witness.name: witness.values for witness in found.witnesses}
+
+
+class TestVerdict:
+    """What is verified, and by whom."""
+
+    def test_every_shape_of_convnet4(self, exported: Exported) -> None:
+        """All 12 module outputs and the 5 other values are verified; the manifest says by whom."""
+        found = exported.manifest.shapes
+        assert (found.module_outputs, found.module_outputs_verified) == (12, 12)
+        assert (found.other_values, found.other_values_verified, list(found.unverified)) == (5, 5, [])
+        layers = {layer.name: layer for layer in exported.manifest.layer_map.layers}
+        assert list(layers["act2"].shape_witnesses) == ["runtime", "pytorch", "geometry", "onnx", "symbolic"]
+        assert list(layers["conv1"].shape_witnesses) == []
+
+    def test_the_exporters_shapes_are_not_heard(self, prepared: Prepared) -> None:
+        """What the exporter wrote into the file, right or wrong, is stripped before anybody is asked."""
+        model, net, layer_map, rule = prepared
+        lying = onnx.ModelProto()
+        lying.CopyFrom(model)
+        for info in lying.graph.value_info:
+            info.type.tensor_type.shape.dim[-1].dim_value = 77
+        assert lying.graph.value_info
+        assert knows(shapes.check_shapes(lying, net, layer_map, rule)) == knows(
+            shapes.check_shapes(model, net, layer_map, rule)
+        )
+
+    def test_fewer_witnesses_are_not_enough(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without geometry and both inferences nothing is verified, and each value is listed."""
+        silenced = {"_geometry", "_onnx_inference", "_symbolic_inference"}
+        for name in silenced:
+            monkeypatch.setattr(shapes, name, silent)
+        found = shapes.check_shapes(*prepared[:3], prepared[3])
+        assert (found.module_outputs_verified, found.other_values_verified) == (0, 0)
+        assert len(found.unverified) == 17
+        assert [witness.name for witness in found.witnesses if witness.silent_because == "lost for words"] == [
+            "geometry",
+            "onnx",
+            "symbolic",
+        ]
+
+    @pytest.mark.parametrize(
+        ("dim", "sizes"),
+        [
+            ({"dim_value": 7}, [7, 7]),
+            ({"dim_param": "batch"}, [1, 3]),
+            ({"dim_param": "320*batch"}, [320, 960]),
+            ({"dim_param": "batch*4"}, [4, 12]),
+            ({"dim_param": "unk__0"}, [None, None]),
+            ({"dim_param": "batch + 1"}, [None, None]),
+            ({}, [None, None]),
+        ],
+    )
+    def test_an_anonymous_size_is_no_evidence(self, dim: dict[str, Any], sizes: list[int | None]) -> None:
+        """Only numbers and multiples of the batch are evidence."""
+        info = onnx.ValueInfoProto(name="v")
+        info.type.tensor_type.shape.dim.add(**dim)
+        assert [next(shapes._sizes(info, batch)) for batch in (1, 3)] == sizes
+
+
+class TestContradiction:
+    """A witness that says otherwise."""
+
+    def test_names_the_layer_and_every_witness(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error says which layer, at which batch, and what each says."""
+        honest = shapes._geometry
+
+        def lying(*args: Any) -> Any:
+            return {**honest(*args), "pool": {1: (1, 32, 5, 4)}}
+
+        monkeypatch.setattr(shapes, "_geometry", lying)
+        with pytest.raises(ShapeError) as caught:
+            shapes.check_shapes(*prepared[:3], prepared[3])
+        message = str(caught.value)
+        assert "layer 'pool'" in message
+        assert "runtime says [1, 32, 4, 4]; pytorch says [1, 32, 4, 4]; geometry says [1, 32, 5, 4]" in message
+
+    def test_nothing_is_written(self, convnet4: LoadedNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A contradiction stops the export."""
+        monkeypatch.setattr(shapes, "_pytorch", lambda *_: {"act1": {1: (1, 32, 8, 8), 3: (1, 32, 8, 8)}})
+        with pytest.raises(ShapeError, match="at batch 3"):
+            export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_frozen_batch_is_noticed(self, prepared: Prepared) -> None:
+        """A file in which a value forgets the batch contradicts PyTorch."""
+        model, net, _, rule = prepared
+        frozen = onnx.ModelProto()
+        frozen.CopyFrom(model)
+        relu = next(node for node in frozen.graph.node if node.op_type == "Relu")
+        value = relu.output[0]
+        mean = onnx.helper.make_node("ReduceMean", [f"{value}_whole", "axis"], [value], keepdims=1)
+        relu.output[0] = f"{value}_whole"
+        frozen.graph.node.insert(list(frozen.graph.node).index(relu) + 1, mean)
+        frozen.graph.initializer.append(onnx.numpy_helper.from_array(torch.tensor([0]).numpy(), "axis"))
+        layer_map = manifest.LayerMap(layers=[manifest.Layer(path="act1", name="act1", value=value)])
+        with pytest.raises(ShapeError, match=r"layer 'act1'.*at batch 3: runtime says \[1, 32, 8, 8\]"):
+            shapes.check_shapes(frozen, net, layer_map, rule)
+
+
+def silent(*_: Any) -> Any:
+    raise shapes._SilenceError("lost for words")
