@@ -1,0 +1,206 @@
+"""Asks independent witnesses for every shape.
+
+The exporter writes PyTorch's own shapes into the file, so a reader of the file only hears PyTorch again. Here those are
+stripped first, and witnesses that do not know of each other are asked:
+
+    pytorch    the net on the meta device: no numbers, only shapes
+    geometry   closed-form arithmetic of the layers, from zoo.geometry
+    onnx       ONNX's strict shape inference with data propagation
+    symbolic   onnxruntime's symbolic shape inference
+    runtime    what onnxruntime really computes
+
+Each says what shape a value has at batches 1 and 3; a size that it knows under no name but its own is no evidence.
+
+Requires: a model whose layer map names the value of each module's output.
+Ensures: no two witnesses contradict each other. A module's output is verified by pytorch, runtime and one more; another
+value by runtime and one more. What has fewer is listed, never called verified.
+"""
+
+import copy
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import nn
+
+from export.errors import ShapeError
+from export.image_io import IMAGE
+from export.parity import random_images
+from export.runtime import Runtime, with_every_value
+from export.trace import layer_name, shapes
+from protos import manifest
+from zoo.errors import GeometryError
+from zoo.geometry.measure import measure
+from zoo.preprocessing import Preprocessing
+
+BATCHES = (1, 3)
+PYTORCH, GEOMETRY, ONNX, SYMBOLIC, RUNTIME = "pytorch", "geometry", "onnx", "symbolic", "runtime"
+_BATCH_PRODUCT = re.compile(r"(?:(\d+)\*)?batch(?:\*(\d+))?")
+
+Shape = tuple[int | None, ...]  # None: no evidence
+Testimony = Mapping[str, Mapping[int, Shape]]  # of each value, at each batch
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What one witness says of the graph's values; `silent_because` where it could say nothing at all."""
+
+    name: str
+    says: Testimony
+    silent_because: str = ""
+
+
+def check_shapes(
+    model: onnx.ModelProto, net: nn.Module, layer_map: manifest.LayerMap, preprocessing: Preprocessing
+) -> manifest.Shapes:
+    """Hear all witnesses, and write the verdict on each layer into `layer_map`. Raises: ShapeError."""
+    witnesses = [
+        Witness(RUNTIME, _runtime(model, preprocessing)),
+        Witness(PYTORCH, _by_value(layer_map, _pytorch(net, preprocessing.input_size))),
+        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, preprocessing.input_size))),
+        _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)))),
+        _heard(SYMBOLIC, lambda: _inferred(_symbolic_inference(_stripped(model)))),
+    ]
+    names = {layer.value: layer.name for layer in reversed(layer_map.layers) if layer.value}
+    agreeing = {value: _agreement(value, names.get(value, ""), witnesses) for value in witnesses[0].says}
+    for layer in layer_map.layers:
+        layer.shape_witnesses[:] = agreeing.get(layer.value, [])
+    return _verdict(agreeing, set(names), witnesses)
+
+
+def _verdict(agreeing: Mapping[str, list[str]], outputs: set[str], witnesses: list[Witness]) -> manifest.Shapes:
+    verified = {value for value, heard in agreeing.items() if _is_verified(heard, value in outputs)}
+    return manifest.Shapes(
+        module_outputs=len(outputs),
+        module_outputs_verified=len(verified & outputs),
+        other_values=len(agreeing.keys() - outputs),
+        other_values_verified=len(verified - outputs),
+        unverified=[value for value in agreeing if value not in verified],
+        witnesses=[
+            manifest.ShapeWitness(
+                name=witness.name,
+                values=sum(witness.name in heard for heard in agreeing.values()),
+                silent_because=witness.silent_because,
+            )
+            for witness in witnesses
+        ],
+    )
+
+
+def _is_verified(heard: list[str], is_module_output: bool) -> bool:
+    needed = {RUNTIME, PYTORCH} if is_module_output else {RUNTIME}
+    return needed <= set(heard) and len(heard) > len(needed)
+
+
+def _agreement(value: str, layer: str, witnesses: list[Witness]) -> list[str]:
+    """Return the witnesses that know the whole shape of `value`. Raises: ShapeError when two contradict each other."""
+    said = {witness.name: witness.says[value] for witness in witnesses if value in witness.says}
+    reference = said[RUNTIME]
+    for sizes in said.values():
+        for batch, shape in sizes.items():
+            if not _compatible(shape, reference[batch]):
+                raise ShapeError(_contradiction(value, layer, batch, said))
+    return [name for name, sizes in said.items() if all(None not in shape for shape in sizes.values())]
+
+
+def _compatible(shape: Shape, other: Shape) -> bool:
+    if len(shape) != len(other):
+        return False
+    return all(a is None or b is None or a == b for a, b in zip(shape, other, strict=True))
+
+
+def _contradiction(value: str, layer: str, batch: int, said: Testimony) -> str:
+    where = f"layer '{layer}' (value '{value}')" if layer else f"value '{value}'"
+    words = "; ".join(f"{name} says {list(sizes[batch])}" for name, sizes in said.items() if batch in sizes)
+    return f"the witnesses disagree on the shape of {where} at batch {batch}: {words}. Nothing was written."
+
+
+def _heard(name: str, ask: Callable[[], Testimony]) -> Witness:
+    """Ask a witness that may be unable to speak: it then is silent, which the verdict says."""
+    try:
+        return Witness(name, ask())
+    except (GeometryError, onnx.shape_inference.InferenceError, _SilenceError) as error:
+        return Witness(name, {}, " ".join(str(error).split())[:200] or type(error).__name__)
+
+
+class _SilenceError(Exception):
+    """A witness broke down."""
+
+
+def _runtime(model: onnx.ModelProto, preprocessing: Preprocessing) -> Testimony:
+    runtime = Runtime(with_every_value(model), optimise=False)
+    ran = {batch: runtime.run({IMAGE: random_images(preprocessing, batch)}) for batch in BATCHES}
+    values = [name for node in model.graph.node for name in node.output if name]
+    return {value: {batch: ran[batch][value].shape for batch in BATCHES} for value in values}
+
+
+def _pytorch(net: nn.Module, input_size: tuple[int, ...]) -> Testimony:
+    """What each module gives on the meta device, by layer name."""
+    meta = copy.deepcopy(net).to("meta")
+    heard = {batch: dict(shapes(meta, torch.empty(batch, *input_size, device="meta"))) for batch in BATCHES}
+    names = heard[BATCHES[0]]
+    return {name: {batch: heard[batch][name] for batch in BATCHES} for name in names}
+
+
+def _geometry(net: nn.Module, input_size: tuple[int, ...]) -> Testimony:
+    """What zoo's arithmetic says, at batch 1, by layer name."""
+    measured = measure(copy.deepcopy(net).to("meta"), input_size)
+    return {
+        layer_name(layer.path, layer.call, element): {1: shape}
+        for layer in measured.layers
+        for element, shape in enumerate(layer.outputs)
+        if shape is not None
+    }
+
+
+def _by_value(layer_map: manifest.LayerMap, testimony: Testimony) -> Testimony:
+    """Turn what is said of layers into what is said of the values that hold them."""
+    return {layer.value: testimony[layer.name] for layer in layer_map.layers if layer.value and layer.name in testimony}
+
+
+def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without any shape that the exporter filled in."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    for output in bare.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return bare
+
+
+def _onnx_inference(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+
+
+def _symbolic_inference(model: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    logging.getLogger("onnxruntime.tools.symbolic_shape_infer").setLevel(logging.CRITICAL)
+    try:
+        inferred: onnx.ModelProto = SymbolicShapeInference.infer_shapes(
+            model, auto_merge=False, guess_output_rank=False
+        )
+    except Exception as error:
+        raise _SilenceError(f"{type(error).__name__}: {error}") from error
+    return inferred
+
+
+def _inferred(model: onnx.ModelProto) -> Testimony:
+    infos = [*model.graph.value_info, *model.graph.output]
+    return {
+        info.name: {batch: tuple(_sizes(info, batch)) for batch in BATCHES}
+        for info in infos
+        if info.type.tensor_type.HasField("shape")
+    }
+
+
+def _sizes(info: onnx.ValueInfoProto, batch: int) -> Iterator[int | None]:
+    for dim in info.type.tensor_type.shape.dim:
+        if dim.HasField("dim_value"):
+            yield dim.dim_value
+        else:
+            product = _BATCH_PRODUCT.fullmatch(dim.dim_param)
+            yield batch * int(product[1] or 1) * int(product[2] or 1) if product else None
