@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import zoonnx as dispatcher
-
 from zoo.data import Dataset, load_dataset
 from zoo.settings import TrainSettings
 from zoo.train import train

@@ -4,12 +4,14 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from zoo.geometry.values import Factor, Number, Step, Value, merged
+from zoo.geometry.values import Factor, Number, Step, Value, merged, size_of
 
 
 @dataclass(frozen=True)
 class Field:
     """Unit i of `units` sees `extent` pixels from `start + jump * i` on, cut off at the pixels `low` and `high`.
+
+    Where an image was enlarged, `repeat` neighbours see the same, and it is i // repeat that counts.
 
     `start` lies before the image where there is padding. `jump` is 0 for a layer without units along this axis, as
     after a global pool, and None where the units stand in no order. `exact` is False for an upper bound.
@@ -23,6 +25,7 @@ class Field:
     low: Number
     high: Number
     exact: bool
+    repeat: int = 1
 
     @property
     def size(self) -> int:
@@ -42,7 +45,7 @@ class Field:
         """
         if not 0 <= unit < self.units:
             raise IndexError(f"unit {unit} is not among the layer's {self.units}")
-        first = self.start + (self.jump or 0) * unit
+        first = self.start + (self.jump or 0) * (unit // self.repeat)
         last = first + self.extent - 1
         return range(math.ceil(max(first, self.low)), math.floor(min(last, self.high)) + 1)
 
@@ -59,7 +62,8 @@ class Field:
         if not self.low <= pixel <= self.high:
             return range(0)
         ends = [Fraction(pixel - self.start - beyond) / self.jump for beyond in (0, self.extent - 1)]
-        return range(max(0, math.ceil(min(ends))), min(self.units - 1, math.floor(max(ends))) + 1)
+        first, last = max(0, math.ceil(min(ends))), math.floor(max(ends))
+        return range(first * self.repeat, min(self.units, (last + 1) * self.repeat))
 
 
 def fields_of(value: Value, input_size: tuple[int, ...]) -> tuple[Field, ...]:
@@ -75,7 +79,16 @@ def _field(value: Value, axis: int, pixels: int) -> Field:
         for size, step in moving:
             span = span.swept(step, size)
     exact = not moving or (jump is not None and not span.bound)
-    return Field(pixels, units, span.size, jump, span.start, span.low, span.high, exact)
+    repeat = _repeat(value, axis)
+    return Field(pixels, units * repeat, span.size, jump, span.start, span.low, span.high, exact, repeat)
+
+
+def _repeat(value: Value, axis: int) -> int:
+    """How often each row of a map comes again, as after nearest-neighbour enlargement."""
+    for dim in value.dims:
+        if dim and dim[0].steps[axis] != 0 and not any(factor.moves for factor in dim[1:]):
+            return size_of(dim[1:])
+    return 1
 
 
 def _jump(moving: list[tuple[int, Step]]) -> Step:

@@ -22,12 +22,12 @@ _POINTWISE = """
     true_divide trunc where xlogy
 """
 _COPIES = "alias clone contiguous detach lift_fresh _to_copy to"
-_FREE = "empty_like full_like new_empty new_full new_ones new_zeros ones_like rand_like randn_like zeros_like"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), mixing.pointwise),
     **dict.fromkeys(_COPIES.split(), shapes.same),
-    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "empty_like"), mixing.free),
+    **dict.fromkeys(("empty_like", "full_like", "ones_like", "zeros_like"), mixing.free),
+    **dict.fromkeys(("new_empty", "new_full", "new_ones", "new_zeros"), mixing.fresh),
     "_adaptive_avg_pool2d": windows.adaptive_pool,
     "adaptive_avg_pool1d": windows.adaptive_pool,
     "adaptive_max_pool2d": windows.adaptive_max_pool,

@@ -19,6 +19,11 @@ def free(*arguments: object, **_: object) -> Value:
     return constant(first.shape, first.axes)
 
 
+def fresh(x: Value, size: Sequence[int], *_: object, **__: object) -> Value:
+    """A new tensor of these sizes that holds nothing of the image."""
+    return constant(size, x.axes)
+
+
 def reduced(x: Value, dim: Dims = None, keepdim: bool = False, **_: object) -> Value:
     """A mean, sum or maximum over `dim`, or over everything."""
     indices = _indices(x, dim)

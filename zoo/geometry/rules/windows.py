@@ -105,13 +105,17 @@ def slid(value: Value, windows: Sequence[Window]) -> Value:
 def _slid_along(value: Value, index: int, window: Window) -> Value:
     value = _as_one_factor(value, index)
     factor = next(iter(value.dims[index]), Factor(1, (0,) * value.axes))
-    spans = [_widened(span, step, window) for span, step in zip(value.spans, factor.steps, strict=True)]
+    spans = [_widened(span, step, window) for span, step in zip(value.spans, factor.steps, strict=False)]
     steps = tuple(None if step is None else step * window.stride for step in factor.steps)
     return Value(value.dims, tuple(spans)).with_dim(index, run(window.size, steps))
 
 
 def _widened(span: Span, step: Step, window: Window) -> Span:
-    """What one window sees where its rows lie `step` pixels apart; padding shows nothing, so the limits stay."""
+    """What one window sees where its rows lie `step` pixels apart; padding shows nothing, so the limits stay.
+
+    Dilated and at the border, the last tap inside the image may lie before its edge: there the span is a bound. A
+    tensor free of the image has no spans.
+    """
     if not step:
         return span
     last = span.start + step * (window.rows - 1)
@@ -120,7 +124,7 @@ def _widened(span: Span, step: Step, window: Window) -> Span:
         size=span.size + max(step, -step) * (window.reach - 1),
         low=max(span.low, min(span.start, last)),
         high=min(span.high, max(span.start, last) + span.size - 1),
-        bound=span.bound,
+        bound=span.bound or (window.dilation > 1 and window.padding > 0),
     )
 
 
@@ -145,7 +149,7 @@ def stretched(value: Value, index: int, size: int, before: int, after: int) -> V
     ratio = Fraction(rows, size)
     factor = next(iter(value.dims[index]), Factor(1, (0,) * value.axes))
     spans = [
-        _stretched_span(span, step, ratio, before, after) for span, step in zip(value.spans, factor.steps, strict=True)
+        _stretched_span(span, step, ratio, before, after) for span, step in zip(value.spans, factor.steps, strict=False)
     ]
     steps = tuple(None if step is None else step * ratio for step in factor.steps)
     return Value(value.dims, tuple(spans)).with_dim(index, run(size, steps))
@@ -181,7 +185,7 @@ def _spread_along(value: Value, index: int, size: int, reach: int, stride: int, 
     if reach + 1 == stride and not padding and size == stride * value.shape[index]:
         return value.with_dim(index, (*value.dims[index], *run(stride, (0,) * value.axes)))
     spans = []
-    for span, step in zip(value.spans, factor.steps, strict=True):
+    for span, step in zip(value.spans, factor.steps, strict=False):
         pace = Fraction(step or 0, stride)
         start, more = span.start + pace * (padding - reach), pace * reach
         spans.append(Span(start, span.size + more, span.low, span.high, span.bound or (pace > 0 and stride > 1)))
@@ -214,7 +218,7 @@ def patches(x: Value, kernel_size: Numbers, dilation: Numbers, padding: Numbers,
     for index, window in enumerate(windows, start=2):
         x = _as_one_factor(x, index)
         factor = next(iter(x.dims[index]), Factor(1, (0,) * x.axes))
-        spans = tuple(_tap_span(span, step, window) for span, step in zip(x.spans, factor.steps, strict=True))
+        spans = tuple(_tap_span(span, step, window) for span, step in zip(x.spans, factor.steps, strict=False))
         x = Value(x.dims, spans)
         taps.append(run(window.taps, tuple(s if s is None else s * window.dilation for s in factor.steps)))
         places.append(run(window.size, tuple(s if s is None else s * window.stride for s in factor.steps)))
@@ -272,7 +276,7 @@ def shifted(x: Value, index: int, before: int, size: int, stride: int = 1) -> Va
     factor = next(iter(x.dims[index]), Factor(1, (0,) * x.axes))
     spans = [
         _shifted_span(span, step, x.shape[index], before, size, stride)
-        for span, step in zip(x.spans, factor.steps, strict=True)
+        for span, step in zip(x.spans, factor.steps, strict=False)
     ]
     steps = tuple(None if step is None else step * stride for step in factor.steps)
     return Value(x.dims, tuple(spans)).with_dim(index, run(size, steps))

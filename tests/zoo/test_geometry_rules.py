@@ -1,0 +1,177 @@
+"""Each operation's rule against PyTorch: the size that it gives, and the support of the gradient there."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.geometry.measure import Layer, measure
+from zoo.layers import BlurPool2d, LocallyConnected1d, TrueConv1d, TrueConv2d
+
+SIZE = (2, 12, 11)
+
+
+class Step(nn.Module):
+    """A function of one image, as a module."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def conv(**options) -> nn.Module:
+    return nn.Conv2d(2, 4, options.pop("kernel_size", 3), **options)
+
+
+def after(*steps) -> nn.Module:
+    """A 3x3 convolution in strides of 2 first, so that jumps and starts are not those of the image."""
+    modules = [each if isinstance(each, nn.Module) else Step(each) for each in steps]
+    return nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, padding=1), *modules)
+
+
+EXACT = {
+    "plain": conv(),
+    "strided": conv(stride=2, padding=1),
+    "dilated": conv(dilation=2),
+    "grouped": conv(groups=2, padding=1),
+    "rectangular": conv(kernel_size=(5, 2), stride=(1, 3), padding=(2, 0)),
+    "asymmetric padding": nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), conv(stride=2)),
+    "cropping": nn.Sequential(nn.ZeroPad2d(-2), conv(padding=1)),
+    "ceil mode": after(nn.AvgPool2d(2, ceil_mode=True)),
+    "average pool": after(nn.AvgPool2d(3, stride=1, padding=1)),
+    "adaptive pool": after(nn.AdaptiveAvgPool2d((3, 2))),
+    "global pool": after(nn.AdaptiveAvgPool2d(1)),
+    "mean": after(lambda x: x.mean(dim=(2, 3))),
+    "transposed, side by side": after(nn.ConvTranspose2d(4, 2, 2, stride=2)),
+    "transposed, stride 1": after(nn.ConvTranspose2d(4, 2, 3, padding=1)),
+    "nearest, doubled": after(nn.Upsample(scale_factor=2)),
+    "slices": after(lambda x: x[:, :, 1:-1:2, 2:]),
+    "branches": after(lambda x: torch.cat([F.avg_pool2d(x, 3, 1, 1), F.avg_pool2d(x, 5, 1, 2)], dim=1)),
+    "residual": after(lambda x: x + F.avg_pool2d(x, 3, 1, 1)),
+    "squeeze and excite": after(lambda x: x * x.mean(dim=(2, 3), keepdim=True)),
+    "linear over channels": after(lambda x: x.permute(0, 2, 3, 1), nn.Linear(4, 3), lambda x: x.permute(0, 3, 1, 2)),
+    "attention over a row": after(lambda x: x @ (x.transpose(2, 3) @ x)),
+    "windows of tokens": after(lambda x: x.reshape(1, 4, 2, 3, 6).mean(3)),
+    "flipped kernel": TrueConv2d(2, 4, 3, padding=1, stride=2),
+    "unfold": nn.Sequential(nn.Unfold(3, padding=1), Step(lambda x: x.reshape(1, 2, 9, 12, 11).sum(2))),
+}
+BOUNDED = {
+    "dilated, at the border": conv(dilation=2, padding=2),
+    "adaptive, not divisible": after(nn.AdaptiveAvgPool2d((4, 4))),
+    "transposed": after(nn.ConvTranspose2d(4, 2, 3, stride=2, padding=1)),
+    "bilinear": after(nn.Upsample(scale_factor=2, mode="bilinear")),
+    "nearest, then a convolution": after(nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3, padding=1)),
+    "nearest, to an odd size": after(nn.Upsample(size=(7, 9))),
+    "rolled": after(lambda x: x.roll((1, 2), dims=(2, 3))),
+    "tokens beside a class token": after(
+        lambda x: torch.cat([x.new_ones(1, 4, 1), x.flatten(2)], dim=2)[:, :, 1:].reshape(x.shape)
+    ),
+}
+
+
+def positive(net: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(0.1)
+    return net.double().eval()
+
+
+def supports(net: nn.Module, size: tuple[int, ...]) -> dict[tuple[int, ...], list[range]]:
+    """For each place of the output, the box of pixels with a gradient there."""
+    x = torch.rand(1, *size, dtype=torch.float64).requires_grad_()
+    y = net(x)
+    found = {}
+    for place in itertools.product(*map(range, y.shape[2:])):
+        (gradient,) = torch.autograd.grad(y[(0, slice(None), *place)].sum(), x, retain_graph=True)
+        seen = gradient[0].abs().sum(0).nonzero()
+        found[place] = [range(int(each.min()), int(each.max()) + 1) for each in seen.T]
+    return found
+
+
+def box(layer: Layer, place: tuple[int, ...]) -> list[range]:
+    places = place or (0,) * len(layer.fields)
+    return [field.box(index if field.units > 1 else 0) for field, index in zip(layer.fields, places, strict=True)]
+
+
+def layer_of(net: nn.Module, size: tuple[int, ...]) -> Layer:
+    geometry = measure(net.float().to("meta"), size)
+    assert geometry.unknown == {}
+    return geometry.layers[0]
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_exact(case):
+    """Every unit's box is the support of its gradient, and says so."""
+    expected = supports(positive(EXACT[case]), SIZE)
+    layer = layer_of(EXACT[case], SIZE)
+    assert {place: box(layer, place) for place in expected} == expected
+    assert all(field.exact for field in layer.fields)
+
+
+@pytest.mark.parametrize("case", BOUNDED)
+def test_bounded(case):
+    """Where a box is not exact, it says so, and holds the support of the gradient."""
+    expected = supports(positive(BOUNDED[case]), SIZE)
+    layer = layer_of(BOUNDED[case], SIZE)
+    assert not any(field.exact for field in layer.fields)
+    for place, seen in expected.items():
+        for found, pixels in zip(box(layer, place), seen, strict=True):
+            assert found.start <= pixels.start <= pixels.stop <= found.stop
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm([4, 6, 6])])
+def test_norms_over_the_image(norm):
+    """A mean over the map makes every unit depend on every pixel."""
+    fields = layer_of(after(norm), SIZE).fields
+    assert [(field.whole, field.exact) for field in fields] == [(True, True)] * 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(2, 3, 5, stride=2, padding=2),
+        TrueConv1d(2, 3, 4, padding=1),
+        LocallyConnected1d(2, 3, 3, input_size=16, padding=1),
+        nn.AvgPool1d(4, 3),
+    ],
+)
+def test_signals(layer):
+    """One axis instead of two."""
+    expected = supports(positive(layer), (2, 16))
+    found = layer_of(layer, (2, 16))
+    assert {place: box(found, place) for place in expected} == expected
+
+
+def test_blurring_looks_inside_the_image():
+    """Reflected rows show what lies inside; the stride leaves out nothing but such rows."""
+    net = BlurPool2d(2)
+    expected = supports(positive(net), (2, 12, 12))
+    layer = layer_of(net, (2, 12, 12))
+    assert {place: box(layer, place) for place in expected} == expected
+    assert (layer.unused, layer.lost) == (1, 0)
+
+
+def test_writing_through_a_view_is_not_followed():
+    """A tensor of which a part was overwritten is unknown, not wrong."""
+
+    def overwrite(x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        y[:, :, 1:] = x[:, :, :-1]
+        return y + 1
+
+    geometry = measure(Step(overwrite), (1, 4, 4))
+    assert geometry.unknown == {"writing through a view": 1}
+    assert geometry.layers[0].output is None
+
+
+def test_macs_of_what_is_free_of_the_image_count():
+    """A convolution of a constant is work too, though no pixel takes part in it."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), Step(lambda x: x + F.conv2d(x.new_ones(1, 1, 4, 4), x.new_ones(2, 1, 1, 1)))
+    )
+    assert measure(net.to("meta"), (1, 4, 4)).macs == 2 * 9 * 16 + 2 * 16
