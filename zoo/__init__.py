@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from zoo.catalog import CATALOG, create_model
     from zoo.data import load_dataset
     from zoo.errors import ZooError
+    from zoo.heads import attach_head
     from zoo.load import LoadedNet, WeightsSource, load_net
     from zoo.preprocessing import Preprocessing
     from zoo.settings import TrainSettings
@@ -21,6 +22,7 @@ _HOME = {
     "TrainSettings": "zoo.settings",
     "WeightsSource": "zoo.load",
     "ZooError": "zoo.errors",
+    "attach_head": "zoo.heads",
     "create_model": "zoo.catalog",
     "load_dataset": "zoo.data",
     "load_net": "zoo.load",
@@ -33,6 +35,7 @@ __all__ = [
     "TrainSettings",
     "WeightsSource",
     "ZooError",
+    "attach_head",
     "create_model",
     "load_dataset",
     "load_net",

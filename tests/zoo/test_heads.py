@@ -111,11 +111,11 @@ def test_dropout_is_in_the_head(head):
     assert torch.equal(net(x), net(x))
 
 
-@pytest.mark.parametrize(("name", "head"), [("test_resnet", "attention"), ("test_vit", "conv1x1")])
+@pytest.mark.parametrize(("name", "head"), [("convnet4", "attention"), ("test_vit", "conv1x1")])
 def test_a_headed_net_exports(name, head):
     """With a free batch."""
     net = attach_head(backbone(name), head, num_classes=4).eval().requires_grad_(False)
-    model = convert(net, (3, 64, 64), opset=20)
+    model = convert(net, tuple(images(net).shape[1:]), opset=20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
         x = images(net, count)
