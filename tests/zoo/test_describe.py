@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from zoo import describe
+from zoo import CATALOG, describe
 from zoo.subject import subject_of
 
 
@@ -77,3 +77,14 @@ def test_unknown_operations_are_counted_not_guessed():
     geometry = subject.geometry((1, 4, 4))
     assert (geometry.layers[0].output, geometry.layers[0].fields, geometry.unknown) == (None, None, {"sort": 1})
     assert describe.summary(subject, geometry)[-1].startswith("unknown operations, and so unknown from there on: sort")
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_net_of_the_catalog(name):
+    """Its own input size fits every stride, no operation is unknown, and every called layer has a row."""
+    subject = subject_of(name)
+    geometry = subject.geometry()
+    lines = describe.summary(subject, geometry)
+    assert describe.as_table(subject, geometry, None).row_count == len(geometry.layers) - 1
+    assert [line.partition(" ")[0].rstrip(",:") for line in lines] == [name, "activations", "receptive", "strides"]
+    assert lines[-1].endswith("0 drop input rows")
