@@ -13,10 +13,13 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from serve.statistics import Reason, Statistics, Timing
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -39,14 +42,20 @@ class _Waiting:
     inputs: Arrays
     rows: int
     answer: "asyncio.Future[dict[str, Array]]"
-    since_s: float = field(default_factory=time.monotonic)
+    since_ns: int = field(default_factory=time.monotonic_ns)
 
 
 class Batcher(Generic[PlanT]):
     """Lines before one model. `run(inputs, plan)` is called in `executor`, one batch at a time."""
 
-    def __init__(self, run: Callable[[Arrays, PlanT], Arrays], settings: BatchSettings, executor: Executor) -> None:
-        self._run, self._settings, self._executor = run, settings, executor
+    def __init__(
+        self,
+        run: Callable[[Arrays, PlanT], Arrays],
+        settings: BatchSettings,
+        executor: Executor,
+        statistics: Statistics,
+    ) -> None:
+        self._run, self._settings, self._executor, self._statistics = run, settings, executor, statistics
         self._lines: dict[Kind[PlanT], deque[_Waiting]] = {}
         self._open: set[asyncio.Future[dict[str, Array]]] = set()
         self._arrival = asyncio.Event()
@@ -87,26 +96,29 @@ class Batcher(Generic[PlanT]):
         """Drop requests whose client no longer waits, before anything is computed for them."""
         for kind, line in list(self._lines.items()):
             kept = deque(each for each in line if not each.answer.done())
+            for each in line:
+                if each.answer.done():
+                    self._statistics.failed(each.since_ns, Reason.CANCELED)
             self._lines[kind] = kept
             if not kept:
                 del self._lines[kind]
 
     def _due(self) -> Kind[PlanT] | None:
         """Return the line to serve next: of those that are due, the one whose first request is oldest."""
-        now_s = time.monotonic()
-        due = [kind for kind, line in self._lines.items() if self._full(line) or self._due_s(line) <= now_s]
-        return min(due, key=lambda kind: self._lines[kind][0].since_s, default=None)
+        now_ns = time.monotonic_ns()
+        due = [kind for kind, line in self._lines.items() if self._full(line) or self._due_ns(line) <= now_ns]
+        return min(due, key=lambda kind: self._lines[kind][0].since_ns, default=None)
 
     def _full(self, line: deque[_Waiting]) -> bool:
         return sum(each.rows for each in line) >= self._settings.max_rows
 
-    def _due_s(self, line: deque[_Waiting]) -> float:
-        return line[0].since_s + self._settings.max_delay_us / 1e6
+    def _due_ns(self, line: deque[_Waiting]) -> int:
+        return line[0].since_ns + self._settings.max_delay_us * 1000
 
     async def _arrive(self) -> None:
         """Sleep until a request arrives or the next line is due."""
-        next_s = min(map(self._due_s, self._lines.values()), default=None)
-        timeout_s = None if next_s is None else max(0.0, next_s - time.monotonic())
+        next_ns = min(map(self._due_ns, self._lines.values()), default=None)
+        timeout_s = None if next_ns is None else max(0, next_ns - time.monotonic_ns()) / 1e9
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrival.wait(), timeout_s)
 
@@ -121,25 +133,43 @@ class Batcher(Generic[PlanT]):
         return batch
 
     async def _answer(self, plan: PlanT, batch: Sequence[_Waiting]) -> None:
+        taken_ns = time.monotonic_ns()
+        rows = sum(each.rows for each in batch)
         try:
-            outputs = await self._compute(_joined([each.inputs for each in batch]), plan)
+            outputs, infer_ns, output_ns = await self._compute([each.inputs for each in batch], plan)
         except Exception as error:  # noqa: BLE001  whatever the model raised is the clients' answer
-            for each in batch:
-                _settle(each, error)
+            self._fail(batch, error)
             return
-        if len(batch) > 1 and not _splits(outputs, sum(each.rows for each in batch)):
+        if len(batch) > 1 and not _splits(outputs, rows):
             for each in batch:
                 await self._answer(plan, [each])
             return
-        start = 0
-        for each in batch:
-            alone = len(batch) == 1
-            part = {name: array if alone else array[start : start + each.rows] for name, array in outputs.items()}
+        starts = accumulate((each.rows for each in batch[:-1]), initial=0)
+        answers = [(each, _part(outputs, start, each.rows, rows)) for each, start in zip(batch, starts, strict=True)]
+        timing = Timing(taken_ns, infer_ns, output_ns, time.monotonic_ns())
+        self._statistics.succeeded(rows, [each.since_ns for each in batch], timing)
+        for each, part in answers:
             _settle(each, part)
-            start += each.rows
 
-    async def _compute(self, inputs: Arrays, plan: PlanT) -> Arrays:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs, plan)
+    def _fail(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        for each in batch:
+            self._statistics.failed(each.since_ns, Reason.BACKEND)
+            _settle(each, error)
+
+    async def _compute(self, parts: Sequence[Arrays], plan: PlanT) -> tuple[Arrays, int, int]:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed, parts, plan)
+
+    def _timed(self, parts: Sequence[Arrays], plan: PlanT) -> tuple[Arrays, int, int]:
+        """Run one batch, in the model's own thread; with the outputs come the times when it began and ended."""
+        inputs = _joined(parts)
+        infer_ns = time.monotonic_ns()
+        outputs = self._run(inputs, plan)
+        return outputs, infer_ns, time.monotonic_ns()
+
+
+def _part(outputs: Arrays, start: int, rows: int, of: int) -> dict[str, Array]:
+    """One request's share of a batch of `of` rows; a lone request has all there is."""
+    return {name: array if rows == of else array[start : start + rows] for name, array in outputs.items()}
 
 
 def _splits(outputs: Arrays, rows: int) -> bool:

@@ -48,6 +48,20 @@ class Core:
         """Return the served versions of a model, ascending; none for an unknown one."""
         return sorted(self._models.get(name, {}))
 
+    def models(self, name: str = "", version: str = "") -> list[Model]:
+        """Return a model's versions, or the one asked for; without a name, all that are served.
+
+        Raises:
+            InvalidRequestError: there is no such model or version.
+        """
+        if not name:
+            return [self._models[each][number] for each in sorted(self._models) for number in self.versions(each)]
+        try:
+            found = self.model(name, version)
+        except UnknownModelError as error:
+            raise InvalidRequestError(str(error)) from error
+        return [found] if version else [self._models[name][number] for number in self.versions(name)]
+
     def is_ready(self, name: str, version: str) -> bool:
         """Whether a request for this model would be answered. Raises: InvalidRequestError."""
         try:

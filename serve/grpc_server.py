@@ -9,13 +9,11 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
-from protos import inference, introspect, loader
-from protos.version import VERSION
-from serve import codec
+from protos import loader
 from serve.config import ServerSettings
 from serve.core import Core
 from serve.errors import (
@@ -30,13 +28,11 @@ from serve.errors import (
     UnknownRegionError,
     UnsupportedError,
 )
-from serve.tensors import TensorSpec
+from serve.service import Handler, InferenceService, IntrospectionService
 
 log = logging.getLogger(__name__)
 SERVICE = "inference.GRPCInferenceService"
 INTROSPECTION = "zoonnx.v1.Introspection"
-NAME = "zoonnx"
-EXTENSIONS = ("model_configuration",)
 STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
     InferenceError: grpc.StatusCode.INTERNAL,
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -46,77 +42,7 @@ STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
     UnknownRegionError: grpc.StatusCode.NOT_FOUND,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
 }
-Handler = Callable[[Any], Awaitable[Message]]
 Context = grpc.aio.ServicerContext[bytes, bytes]
-TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
-
-
-class InferenceService:
-    """What the RPCs do: convert, call the core, convert."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    def handlers(self) -> dict[str, Handler]:
-        """The RPCs that there are; the others answer UNIMPLEMENTED."""
-        return {
-            "ServerLive": self._live,
-            "ServerReady": self._ready,
-            "ServerMetadata": self._server_metadata,
-            "ModelReady": self._model_ready,
-            "ModelMetadata": self._model_metadata,
-            "ModelConfig": self._model_config,
-            "ModelInfer": self._infer,
-        }
-
-    async def _live(self, _: inference.ServerLiveRequest) -> inference.ServerLiveResponse:
-        return inference.ServerLiveResponse(live=True)
-
-    async def _ready(self, _: inference.ServerReadyRequest) -> inference.ServerReadyResponse:
-        return inference.ServerReadyResponse(ready=self._core.ready)
-
-    async def _server_metadata(self, _: inference.ServerMetadataRequest) -> inference.ServerMetadataResponse:
-        return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=EXTENSIONS)
-
-    async def _model_ready(self, request: inference.ModelReadyRequest) -> inference.ModelReadyResponse:
-        return inference.ModelReadyResponse(ready=self._core.is_ready(request.name, request.version))
-
-    async def _model_metadata(self, request: inference.ModelMetadataRequest) -> inference.ModelMetadataResponse:
-        model = self._core.model(request.name, request.version)
-        return inference.ModelMetadataResponse(
-            name=model.name,
-            versions=map(str, self._core.versions(model.name)),
-            platform=model.config.platform,
-            inputs=map(_metadata, model.signature.inputs),
-            outputs=map(_metadata, model.signature.outputs),
-        )
-
-    async def _model_config(self, request: inference.ModelConfigRequest) -> inference.ModelConfigResponse:
-        return inference.ModelConfigResponse(config=self._core.model(request.name, request.version).config)
-
-    async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
-        self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
-        return codec.message_from_response(await self._core.infer(codec.request_from_message(message)))
-
-
-class IntrospectionService:
-    """What a model's file tells of its layers."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    def handlers(self) -> dict[str, Handler]:
-        """The RPCs of our own service."""
-        return {"Layers": self._layers}
-
-    async def _layers(self, request: introspect.LayersRequest) -> introspect.LayersResponse:
-        model = self._core.model(request.model_name, request.model_version)
-        return introspect.LayersResponse(
-            model_name=model.name,
-            model_version=str(model.version),
-            names=model.layers.names,
-            layers=model.layers.layers.values(),
-        )
 
 
 class GrpcServer:
@@ -207,10 +133,6 @@ def _refuse(method: loader.Method) -> Callable[[Any, Context], Awaitable[None]]:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not offer {method.name}.")
 
     return respond
-
-
-def _metadata(spec: TensorSpec) -> TensorMetadata:
-    return TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -13,6 +13,7 @@ from serve.errors import UnavailableError
 from serve.layers import read_layers
 from serve.repository import ModelFiles, Version
 from serve.session import Session
+from serve.statistics import Statistics
 from serve.taps import Taps
 from serve.tensors import Array, Request, Response, Tensor
 
@@ -34,6 +35,7 @@ class Model:
         self._taps = Taps(version.path, session, tap_sessions)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}/{self.version}")
         self._batcher: Batcher[Session] | None = None
+        self.statistics = Statistics()
 
     @classmethod
     def load(cls, files: ModelFiles, version: Version, settings: ServerSettings) -> Self:
@@ -50,7 +52,7 @@ class Model:
 
     def start(self) -> None:
         """Take requests from now on, on the running event loop."""
-        self._batcher = Batcher(self._run, model_config.batch_settings(self.config), self._thread)
+        self._batcher = Batcher(self._run, model_config.batch_settings(self.config), self._thread, self.statistics)
 
     async def infer(self, request: Request) -> Response:
         """Answer a request for this version.

@@ -70,6 +70,39 @@ def write_pictures(folder: Path) -> None:
     )
 
 
+def write_busy(folder: Path, config: str) -> None:
+    """Write a model that gives `x` back as `y` after as many products of matrices, half a millisecond each, as x says.
+
+    A request for 0 is answered at once, and one for 1000 keeps the model busy. Both may share a batch.
+    """
+    side: list[int | str] = [320, 320]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("MatMul", ["v", "v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, side),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, side),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["times"], keepdims=0),
+        helper.make_node("Constant", [], ["shape"], value_ints=side),
+        helper.make_node("ConstantOfShape", ["shape"], ["start"]),
+        helper.make_node("Loop", ["times", "", "start"], ["product"], body=body),
+        helper.make_node("ReduceMax", ["product"], ["zero"], keepdims=0),
+        helper.make_node("Cast", ["zero"], ["nothing"], to=TensorProto.INT64),
+        helper.make_node("Add", ["x", "nothing"], ["y"]),
+    ]
+    value = [TensorProto.INT64, ["n", 1]]
+    write_model(folder / "1" / "model.onnx", nodes, [("x", *value)], [("y", *value)])
+    (folder / "config.pbtxt").write_text(config)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one model of each kind that the tests ask about."""

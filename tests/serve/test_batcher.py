@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from serve.batcher import Batcher, BatchSettings
+from serve.statistics import Statistics
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -42,7 +43,7 @@ def rows(*values: float, width: int = 2) -> Arrays:
 @asynccontextmanager
 async def batching(model: Model, max_rows: int = 4, max_delay_us: int = 0) -> AsyncIterator[Batcher[frozenset[str]]]:
     with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(model.run, BatchSettings(max_rows, max_delay_us), executor)
+        batcher = Batcher(model.run, BatchSettings(max_rows, max_delay_us), executor, Statistics())
         try:
             yield batcher
         finally:
@@ -234,7 +235,7 @@ class TestTrouble:
         async def main() -> None:
             model = Model()
             with ThreadPoolExecutor(1) as executor:
-                batcher = Batcher(model.run, BatchSettings(4), executor)
+                batcher = Batcher(model.run, BatchSettings(4), executor, Statistics())
                 first = await TestBatches().busy(model, batcher)
                 (second,) = await begin(batcher, (rows(1), NONE))
                 closing = asyncio.create_task(batcher.close())

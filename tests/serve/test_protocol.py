@@ -16,7 +16,16 @@ from protos import inference, loader
 
 SERVICE = "inference.GRPCInferenceService"
 METHODS = {method.name: method for method in loader.service(SERVICE)}
-BUILT = {"ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer"}
+BUILT = {
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelInfer",
+    "ModelStatistics",
+}
 Ask = Callable[[str, Message | bytes], Any]
 Infer = inference.ModelInferRequest
 Input = Infer.InferInputTensor
@@ -96,7 +105,7 @@ class TestStatus:
     def test_server_metadata(self, ask: Ask) -> None:
         """The server names itself, and advertises only what it does."""
         metadata = ask("ServerMetadata", inference.ServerMetadataRequest())
-        assert (metadata.name, list(metadata.extensions)) == ("zoonnx", ["model_configuration"])
+        assert (metadata.name, list(metadata.extensions)) == ("zoonnx", ["model_configuration", "statistics"])
 
     @pytest.mark.parametrize("service", ["", SERVICE])
     def test_health_service(self, channel: grpc.Channel, service: str) -> None:

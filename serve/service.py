@@ -1,0 +1,95 @@
+"""What the RPCs do: convert, call the core, convert."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from protos import inference, introspect
+from protos.version import VERSION
+from serve import codec
+from serve.core import Core
+from serve.statistics_codec import statistics_message
+from serve.tensors import TensorSpec
+
+NAME = "zoonnx"
+EXTENSIONS = ("model_configuration", "statistics")
+Handler = Callable[[Any], Awaitable[Message]]
+TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
+
+
+class InferenceService:
+    """Triton's service."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def handlers(self) -> dict[str, Handler]:
+        """The RPCs that there are; the others answer UNIMPLEMENTED."""
+        return {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelReady": self._model_ready,
+            "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._model_config,
+            "ModelInfer": self._infer,
+            "ModelStatistics": self._statistics,
+        }
+
+    async def _live(self, _: inference.ServerLiveRequest) -> inference.ServerLiveResponse:
+        return inference.ServerLiveResponse(live=True)
+
+    async def _ready(self, _: inference.ServerReadyRequest) -> inference.ServerReadyResponse:
+        return inference.ServerReadyResponse(ready=self._core.ready)
+
+    async def _server_metadata(self, _: inference.ServerMetadataRequest) -> inference.ServerMetadataResponse:
+        return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=EXTENSIONS)
+
+    async def _model_ready(self, request: inference.ModelReadyRequest) -> inference.ModelReadyResponse:
+        return inference.ModelReadyResponse(ready=self._core.is_ready(request.name, request.version))
+
+    async def _model_metadata(self, request: inference.ModelMetadataRequest) -> inference.ModelMetadataResponse:
+        model = self._core.model(request.name, request.version)
+        return inference.ModelMetadataResponse(
+            name=model.name,
+            versions=map(str, self._core.versions(model.name)),
+            platform=model.config.platform,
+            inputs=map(_metadata, model.signature.inputs),
+            outputs=map(_metadata, model.signature.outputs),
+        )
+
+    async def _model_config(self, request: inference.ModelConfigRequest) -> inference.ModelConfigResponse:
+        return inference.ModelConfigResponse(config=self._core.model(request.name, request.version).config)
+
+    async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
+        self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
+        return codec.message_from_response(await self._core.infer(codec.request_from_message(message)))
+
+    async def _statistics(self, request: inference.ModelStatisticsRequest) -> inference.ModelStatisticsResponse:
+        models = self._core.models(request.name, request.version)
+        return inference.ModelStatisticsResponse(model_stats=map(statistics_message, models))
+
+
+class IntrospectionService:
+    """What a model's file tells of its layers."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def handlers(self) -> dict[str, Handler]:
+        """The RPCs of our own service."""
+        return {"Layers": self._layers}
+
+    async def _layers(self, request: introspect.LayersRequest) -> introspect.LayersResponse:
+        model = self._core.model(request.model_name, request.model_version)
+        return introspect.LayersResponse(
+            model_name=model.name,
+            model_version=str(model.version),
+            names=model.layers.names,
+            layers=model.layers.layers.values(),
+        )
+
+
+def _metadata(spec: TensorSpec) -> TensorMetadata:
+    return TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
