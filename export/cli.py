@@ -17,6 +17,8 @@ def export(
     name: Annotated[str | None, typer.Option(help="the model's name there; by default the run's or the net's")] = None,
     opset: Annotated[int, typer.Option(help="the ONNX operator set, 18 to 23")] = 20,
     max_batch_size: Annotated[int, typer.Option(help="the largest batch that a server may form")] = 32,
+    pretrained: Annotated[bool, typer.Option(help="give NET its pretrained weights, by timm's own loading")] = False,
+    pretrained_file: Annotated[Path | None, typer.Option(help="give NET the weights in this file")] = None,
     seed: Annotated[int, typer.Option(help="draws the random weights of NET")] = 0,
 ) -> None:
     """Write a net as an ONNX model into a Triton model repository.
@@ -33,7 +35,7 @@ def export(
     from export.settings import ExportSettings
     from zoo import load_net
 
-    loaded = load_net(source, seed=seed)
+    loaded = load_net(source, seed=seed, pretrained=pretrained, pretrained_file=pretrained_file)
     settings = ExportSettings(to=to, name=name or loaded.name, opset=opset, max_batch_size=max_batch_size)
     console = Console(stderr=True)
     with console.status("exporting") as status:
@@ -49,7 +51,7 @@ def _report(exported: "Exported") -> None:
     worst = max(promise.parity.checks, key=lambda check: check.max_abs_error / (check.tolerance or 1))
     table = Table(show_header=False, box=None)
     table.add_row("model", f"{promise.name}, version {exported.version}")
-    table.add_row("weights", (promise.source.dataset and f"trained on {promise.source.dataset}") or "random: untrained")
+    table.add_row("weights", _weights(promise.source))
     table.add_row("file", f"{exported.model_bytes / 1e6:.2f} MB, {exported.nodes} nodes, opset {promise.format.opset}")
     table.add_row("parity", f"{worst.output} within {worst.max_abs_error:.1e} (allowed {worst.tolerance:.1e})")
     table.add_row("layers", _layers(promise.layer_map.layers))
@@ -64,10 +66,22 @@ def _layers(layers: "Sequence[manifest.Layer]") -> str:
     from protos import manifest
 
     counts = Counter(manifest.LayerStatus.Name(layer.status).lower().replace("_", " ") for layer in layers)
-    return f"{len(layers)} tensors: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    return f"{len(layers)}: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
 def _shapes(found: "manifest.Shapes") -> str:
     modules = f"{found.module_outputs_verified} of {found.module_outputs} module outputs"
     others = f"{found.other_values_verified} of {found.other_values} other values"
     return f"verified by independent witnesses: {modules}, {others}"
+
+
+def _weights(source: "manifest.Source") -> str:
+    from protos import manifest
+
+    origin, licence = source.url or "from a file", source.licence or "unknown"
+    words = {
+        manifest.WEIGHTS_RANDOM: f"random, drawn by seed {source.seed}: untrained",
+        manifest.WEIGHTS_TRAINED: f"trained on {source.dataset}",
+        manifest.WEIGHTS_PRETRAINED: f"pretrained: {origin}, licence {licence}",
+    }
+    return words[source.weights]

@@ -4,7 +4,8 @@ The exporter notes on each node the modules inside which it was computed. A modu
 computed inside it; whether that is so is not believed but measured, value against value, on the same input.
 
 Requires: a model whose nodes still carry the exporter's metadata, and the prepared net that it came from.
-Ensures: one entry for every tensor that every module call gave, in the order of the calls; no entry is a guess.
+Ensures: one entry for every tensor that every module call gave, in the order in which the calls ended; no entry is a
+guess. The net itself has none: what it gives are the model's outputs.
 """
 
 import ast
@@ -52,7 +53,7 @@ def map_layers(model: onnx.ModelProto, net: nn.Module, preprocessing: Preprocess
     finder = _Finder(_values(model, {IMAGE: images}), outputs, exact)
     shapes = [_free_shape(a.value.shape, b.value.shape) for a, b in zip(outputs, other, strict=True)]
     layers = [finder.entry(index, shape) for index, shape in enumerate(shapes)]
-    return manifest.LayerMap(layers=layers)
+    return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
 
 
 def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from export.image_io import IMAGE, attach
 from export.layers import map_layers
 from export.manifest_json import SCHEMA_VERSION, seal, to_json
 from export.metadata import stamp, strip
+from export.naming import name_values
 from export.parity import Check, check_outputs, random_images, torch_outputs
 from export.prepare import prepare
 from export.settings import ExportSettings
@@ -63,6 +64,7 @@ def export_model(loaded: LoadedNet, settings: ExportSettings, progress: Progress
     model = attach(convert(net, loaded.preprocessing.input_size, settings.opset), loaded.preprocessing)
     progress("finding every layer in the file")
     layer_map = map_layers(model, net, loaded.preprocessing)
+    name_values(model, layer_map)
     progress("asking witnesses for every shape")
     shapes = check_shapes(model, net, layer_map, loaded.preprocessing)
     strip(model)

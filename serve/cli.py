@@ -85,7 +85,10 @@ def dump(
     with _asking(url, model, len(files)) as (client, advance):
         found = ask_for(client, model, files, layers, advance)
     sheet = save(found, out)
-    typer.echo(f"{len(found.arrays)} layers of {len(files)} pictures: {out}")
+    typer.echo(f"{_count(len(found.arrays), 'layer')} of {_count(len(files), 'picture')}: {out}")
+    absent = {name: words for name, words in found.layers.items() if isinstance(words, str)}
+    for name, words in absent.items():
+        typer.echo(f"not among them: {name}; {words}")
     typer.echo(f"the first picture, layer by layer: {sheet}")
 
 
@@ -102,6 +105,10 @@ def _asking(url: str, model: str, total: int) -> "Iterator[tuple[Client, Callabl
         client.wait_connected(CONNECT_TIMEOUT_S)
         task = progress.add_task(model, total=total)
         yield client, lambda count: progress.advance(task, count)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _json(report: "Report") -> str:
@@ -122,4 +129,4 @@ def _show(report: "Report") -> None:
     for each in report.answers:
         table.add_row(Text(each.file), Text(each.label), f"{each.probability:.1%}", Text(each.runner_up))
     Console().print(table)
-    Console(stderr=True).print(f"{len(report.answers)} pictures, {report.images_per_s:.0f} a second")
+    Console(stderr=True).print(f"{_count(len(report.answers), 'picture')}, {report.images_per_s:.0f} a second")

@@ -62,12 +62,16 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer of a model: `shape` has -1 where the size is free; `whereabouts` says why it cannot be asked for."""
+    """A layer of a model: `shape` has -1 where the size is free; `whereabouts` says why it cannot be asked for.
+
+    Layers with one `value` are the same tensor in the model's file.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     whereabouts: str = ""
+    value: str = ""
 
     @property
     def fetchable(self) -> bool:
@@ -78,6 +82,12 @@ class LayerInfo:
     def batch_first(self) -> bool:
         """Whether its first dimension is known to be the batch."""
         return self.shape[:1] == (-1,)
+
+
+def require_fetchable(layers: Sequence[LayerInfo]) -> None:
+    """Refuse layers of which not one is in the model's file. Raises: NoSuchLayerError."""
+    if layers and not any(layer.fetchable for layer in layers):
+        raise NoSuchLayerError("; ".join(f"'{layer.name}': {layer.whereabouts.rstrip('.')}" for layer in layers) + ".")
 
 
 class Client:
@@ -193,10 +203,11 @@ class Client:
         """The layers that a glob names and that are there; a plain name is itself, for the server to judge."""
         if not any(sign in layer for sign in "*?["):
             return [layer]
-        found = [each.name for each in self.layers(model, layer, version) if each.fetchable]
-        if not found:
+        matching = self.layers(model, layer, version)
+        if not matching:
             raise NoSuchLayerError(f"no layer of model '{model}' matches '{layer}'.")
-        return found
+        require_fetchable(matching)
+        return [each.name for each in matching if each.fetchable]
 
     def _call(self, name: str, request: Any) -> Any:
         """Make one call; the only place where gRPC's errors become ours."""
@@ -223,7 +234,7 @@ class Client:
 
 def _layer(described: manifest.Layer) -> LayerInfo:
     whereabouts = "" if described.value else where_it_went(described)
-    return LayerInfo(described.name, described.kind, tuple(described.shape), whereabouts)
+    return LayerInfo(described.name, described.kind, tuple(described.shape), whereabouts, described.value)
 
 
 def _spec(described: inference.ModelMetadataResponse.TensorMetadata) -> TensorSpec:

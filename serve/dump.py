@@ -12,7 +12,7 @@ import numpy as np
 
 from serve import images
 from serve.ask import rule_of
-from serve.client import Client, LayerInfo
+from serve.client import Client, LayerInfo, require_fetchable
 from serve.errors import NoSuchLayerError, OutputFileError
 from serve.sheet import contact_sheet
 from serve.tensors import Array
@@ -27,7 +27,7 @@ class Dump:
     """What came back for some pictures. `first` is the first of them, as the model got it.
 
     `layers` are in the order of the net's calls: what each gave, pictures first, or, where it is not in the file, the
-    words that say where it went. `probabilities` are (N, classes), or empty.
+    words that say where it went. `twins` are layers that are the same tensor as an earlier one, which they name.
     """
 
     model: str
@@ -35,6 +35,7 @@ class Dump:
     files: Sequence[Path]
     first: images.Pixels
     layers: Mapping[str, Array | str]
+    twins: Mapping[str, str]
     probabilities: Array
     labels: Sequence[str]
 
@@ -50,7 +51,7 @@ def dump(
     """Ask for the layers that match any of the globs `patterns`; `advance` is told how many pictures are done.
 
     Raises:
-        NoSuchLayerError: no layer matches.
+        NoSuchLayerError: no layer matches, or none that does is in the file.
         UnfitModelError: the model does not say how to prepare pictures.
         ImageError: a file is not a picture.
     """
@@ -67,7 +68,7 @@ def dump(
         advance(len(pictures))
     layers = {layer.name: _joined(layer, parts) if layer.fetchable else layer.whereabouts for layer in chosen}
     shares = np.concatenate([part[PROBABILITIES] for part in parts])
-    return Dump(model, info.version, files, firsts[0], layers, shares, info.labels)
+    return Dump(model, info.version, files, firsts[0], layers, _twins(there), shares, info.labels)
 
 
 def save(found: Dump, out: Path) -> Path:
@@ -80,13 +81,29 @@ def save(found: Dump, out: Path) -> Path:
 
     if out.suffix != SUFFIX:
         raise OutputFileError(f"{out} must end in {SUFFIX}: that is the format of the file.")
-    about = {"model": found.model, "version": found.version, "files": json.dumps([str(file) for file in found.files])}
-    rows = {name: each if isinstance(each, str) else each[0] for name, each in found.layers.items()}
+    about = {"model": found.model, "version": found.version, "files": [str(file) for file in found.files]}
+    note = {"zoonnx": json.dumps(about)}  # one entry: several would be written in any order
+    rows = {name: _row(found, name) for name in found.layers}
     sheet = contact_sheet(found.first, rows, found.probabilities[0].tolist(), found.labels)
-    _write(out, lambda path: path.write_bytes(to_bytes(found.arrays, about)))
+    _write(out, lambda path: path.write_bytes(to_bytes(found.arrays, note)))
     picture = out.with_suffix(".png")
     _write(picture, lambda path: sheet.save(path, "PNG"))
     return picture
+
+
+def _row(found: Dump, name: str) -> Array | str:
+    """What the sheet shows of a layer: the first picture's response, or words."""
+    response = found.layers[name]
+    if isinstance(response, str):
+        return response
+    return f"same tensor as {found.twins[name]}" if name in found.twins else response[0]
+
+
+def _twins(layers: Sequence[LayerInfo]) -> dict[str, str]:
+    first: dict[str, str] = {}
+    for layer in layers:
+        first.setdefault(layer.value, layer.name)
+    return {layer.name: first[layer.value] for layer in layers if first[layer.value] != layer.name}
 
 
 def _joined(layer: LayerInfo, parts: Sequence[Mapping[str, Array]]) -> Array:
@@ -102,7 +119,9 @@ def _chosen(client: Client, model: str, patterns: Sequence[str], version: str) -
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
             known = ", ".join(layer.name for layer in layers[:8])
             raise NoSuchLayerError(f"no layer of model '{model}' matches '{pattern}'; its first layers are {known}.")
-    return [layer for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
+    chosen = [layer for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
+    require_fetchable(chosen)
+    return chosen
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -36,8 +36,8 @@ def contact_sheet(
 ) -> Image.Image:
     """Draw `image`, uint8 (H, W, C), the class probabilities, and each layer's response, any shape, without the batch.
 
-    A layer that is not there comes with the words that say why; it takes a line, as does one that only repeats what
-    an earlier one gave. Within a layer all maps share one scale, which stands at the right.
+    A layer that has nothing to show comes with the words that say why; it takes a line. Within a layer all maps share
+    one scale, which stands at the right.
     """
     blocks = [_head(image, probabilities, labels), *_blocks(layers)]
     sheet = Image.new("RGB", (WIDTH, sum(block.height for block in blocks) + 2 * MARGIN), PAPER)
@@ -49,14 +49,8 @@ def contact_sheet(
 
 
 def _blocks(layers: Mapping[str, Array | str]) -> Iterator[Image.Image]:
-    seen: dict[tuple[tuple[int, ...], bytes], str] = {}
     for name, response in layers.items():
-        if isinstance(response, str):
-            yield _line(name, response)
-            continue
-        key = (response.shape, response.tobytes())
-        twin = seen.setdefault(key, name)
-        yield _layer(name, response) if twin == name else _line(name, f"{_shape(response)}, same as {twin}")
+        yield _line(name, response) if isinstance(response, str) else _layer(name, response)
 
 
 def _line(name: str, words: str) -> Image.Image:

@@ -1,5 +1,6 @@
 """`zoonnx dump` writes what layers gave, exactly, and a picture of it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,9 +57,14 @@ def test_dump_of_a_folder(zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Pa
     with Client(url) as client:
         expected = client.activations("tiny", {"image": images}, ["act3"])["act3"]
     np.testing.assert_allclose(found["act3"], expected, rtol=1e-5, atol=1e-5)
-    with safe_open(out, "numpy") as file:
-        about = file.metadata()
-    assert (about["model"], about["version"], about["files"].count(".png")) == ("tiny", "1", 11)
+    about = json.loads(file_note(out))
+    assert (about["model"], about["version"], len(about["files"])) == ("tiny", "1", 11)
+    assert "not among them: conv1; the export folded it into 'bn1'" in done.stdout
+
+
+def file_note(path: Path) -> str:
+    with safe_open(path, "numpy") as file:
+        return str(file.metadata()["zoonnx"])
 
 
 def test_dump_draws_the_first_picture(zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Path) -> None:
@@ -70,11 +76,15 @@ def test_dump_draws_the_first_picture(zoonnx: Zoonnx, url: str, pictures: Path, 
     with Image.open(out.with_suffix(".png")) as picture:
         assert (picture.format, picture.width, picture.height > 1000) == ("PNG", 1120, True)
     assert len(load_file(out)) == 16
+    first = out.read_bytes()
+    assert zoonnx("dump", pictures / "00.png", "--model", "tiny", "--url", url, "--out", out).returncode == 0
+    assert out.read_bytes() == first
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("--layers", "conv*", "--out", "{tmp}/a.safetensors"), "'conv1': the export folded it into 'bn1'"),
         (("--layers", "zzz*", "--out", "{tmp}/a.safetensors"), "no layer of model 'tiny' matches 'zzz*'"),
         (("--out", "{tmp}/a.npz"), "must end in .safetensors"),
         (("--out", "{tmp}/pictures/00.png/a.safetensors"), "cannot write"),

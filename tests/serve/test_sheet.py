@@ -19,14 +19,14 @@ def pixels(picture: Image.Image) -> set[tuple[int, ...]]:
 
 
 def test_a_strip_for_each_layer() -> None:
-    """Channels take a strip, a vector a bar, words and repetitions a line."""
+    """Channels take a strip, a vector a bar, words a line."""
     channels, vector = np.random.default_rng(0).normal(size=(3, 8, 8)), np.arange(10.0)
     empty = height()
     strip = height(a=channels) - empty
     assert strip == sheet.LABEL_HEIGHT + sheet.TILE + 8
     assert height(a=vector) - empty == sheet.LABEL_HEIGHT + sheet.BARCODE_HEIGHT + 8
     assert height(a="folded into 'b'") - empty == sheet.LABEL_HEIGHT
-    assert height(a=channels, b=channels.copy()) - empty == strip + sheet.LABEL_HEIGHT
+    assert height(a=channels, b="same as a") - empty == strip + sheet.LABEL_HEIGHT
 
 
 def test_one_scale_for_all_maps_of_a_layer() -> None:

@@ -1,0 +1,82 @@
+"""A layer's value bears the layer's name, in the file as in PyTorch."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from export import Exported
+from export.convert import convert
+from export.image_io import attach
+from export.layers import map_layers
+from export.naming import name_values
+from export.prepare import prepare
+from export.runtime import Runtime, with_every_value
+from protos import manifest
+from zoo import load_net
+
+
+def values(model: onnx.ModelProto) -> list[str]:
+    return [name for node in model.graph.node for name in node.output]
+
+
+def test_the_file_speaks_of_layers(exported: Exported) -> None:
+    """Every value between normalisation and logits is called by its layer's path, and so is its node."""
+    model = onnx.load(exported.folder / "model.onnx")
+    paths = ["bn1", "act1", "bn2", "act2", "pool", "bn3", "act3", "bn4", "act4"]
+    assert values(model)[4:-1] == [*paths, "head.global_pool.pool", "head.global_pool.flatten", "logits"]
+    named = {node.name: list(node.output) for node in model.graph.node}
+    assert all(named[path] == [path] for path in paths)
+
+
+def test_names_and_values_agree(exported: Exported) -> None:
+    """Each layer's value is the layer itself, or what an inner layer or the model's output is called."""
+    for layer in exported.manifest.layer_map.layers:
+        inner = layer.value.startswith(f"{layer.name}.")
+        assert not layer.value or layer.value in (layer.name, layer.of, "logits") or inner, layer
+
+
+def test_names_that_are_taken_make_way() -> None:
+    """A module called as another module's operation gets its name; the other value makes way."""
+
+    class Crossed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sigmoid = nn.Tanh()
+            self.tanh = nn.Sigmoid()
+            self.fc = nn.Linear(3 * 64, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc((self.sigmoid(x) + self.tanh(x).relu()).sigmoid().flatten(1))
+
+    rule = load_net("convnet4").preprocessing
+    net = prepare(Crossed().eval())
+    rule = type(rule)(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = attach(convert(net, rule.input_size, 20), rule)
+    layer_map = map_layers(model, net, rule)
+    image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    before = Runtime(model).run({"image": image})
+    name_values(model, layer_map)
+    onnx.checker.check_model(model, full_check=True)
+    found = Runtime(with_every_value(model), optimise=False).run({"image": image})
+    x = rule.normalise(torch.from_numpy(image))
+    np.testing.assert_allclose(found["sigmoid"], x.tanh(), atol=1e-6)
+    np.testing.assert_allclose(found["tanh"], x.sigmoid(), atol=1e-6)
+    np.testing.assert_array_equal(found["logits"], before["logits"])
+    assert len(set(values(model))) == len(values(model))
+
+
+@pytest.mark.parametrize("path", ["x", "y", "w"])
+def test_inputs_outputs_and_weights_keep_their_names(path: str) -> None:
+    """A module called like an input, an output or a weight does not take its name."""
+    nodes = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    weight = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [weight])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    layer_map = manifest.LayerMap(layers=[manifest.Layer(path=path, name=path, value="a", status=manifest.EXACT)])
+    name_values(model, layer_map)
+    assert values(model) == ["a", "y"]
+    assert layer_map.layers[0].value == "a"
