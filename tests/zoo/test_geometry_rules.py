@@ -175,3 +175,16 @@ def test_macs_of_what_is_free_of_the_image_count():
         nn.Conv2d(1, 2, 3, padding=1), Step(lambda x: x + F.conv2d(x.new_ones(1, 1, 4, 4), x.new_ones(2, 1, 1, 1)))
     )
     assert measure(net.to("meta"), (1, 4, 4)).macs == 2 * 9 * 16 + 2 * 16
+
+
+def test_in_place_operations_are_followed_where_they_write():
+    """The tensor written to is known, again and again; what shares its memory no longer is, and is not asked for."""
+
+    def overwrite(x: Tensor) -> Tensor:
+        y = (x + 1).relu_()
+        left, _ = y.relu_().chunk(2, dim=3)
+        return left.sigmoid_().relu_() + 1
+
+    geometry = measure(Step(overwrite), (1, 4, 4))
+    assert (geometry.layers[0].output, geometry.unknown) == ((1, 1, 4, 2), {})
+    assert geometry.memory_bytes == 4 * (16 + 8)

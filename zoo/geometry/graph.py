@@ -142,7 +142,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._written.add(place)
         for tensor in self._alive:
             if tensor is not target and _place(tensor) == place:
-                del self._refs[id(tensor)]
+                self._refs.pop(id(tensor), None)
 
     def _new(self, tensor: Tensor) -> Ref:
         ref = Ref(len(self.graph.recorded))

@@ -86,6 +86,7 @@ RULES: dict[str, Rule] = {
     "unbind": shapes.unbound,
     "unfold": windows.unfolded,
     "_unsafe_view": shapes.viewed,
+    "unsafe_split": shapes.split,
     "unsqueeze": shapes.unsqueezed,
     "upsample_bicubic2d": windows.Resize(before=1, after=2),
     "upsample_bilinear2d": windows.Resize(before=1, after=1),
