@@ -3,8 +3,9 @@
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -28,7 +29,8 @@ from serve.errors import (
     UnknownRegionError,
     UnsupportedError,
 )
-from serve.service import Handler, InferenceService, IntrospectionService
+from serve.service import Handler, InferenceService, IntrospectionService, stream_failure
+from serve.streaming import in_order
 
 log = logging.getLogger(__name__)
 SERVICE = "inference.GRPCInferenceService"
@@ -43,6 +45,8 @@ STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 Context = grpc.aio.ServicerContext[bytes, bytes]
+MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+MethodMaker = Callable[[loader.Method], MethodHandler]
 
 
 class GrpcServer:
@@ -57,7 +61,11 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
         ]
         self._server = grpc.aio.server(options=options)
-        services = {SERVICE: InferenceService(core).handlers(), INTROSPECTION: IntrospectionService(core).handlers()}
+        inference = InferenceService(core)
+        methods = {name: _unary(handle) for name, handle in inference.handlers().items()}
+        streams = {name: _stream(handle) for name, handle in inference.stream_handlers().items()}
+        layers = {name: _unary(handle) for name, handle in IntrospectionService(core).handlers().items()}
+        services = {SERVICE: {**methods, **streams}, INTROSPECTION: layers}
         self._server.add_generic_rpc_handlers(tuple(_generic_handler(*each) for each in services.items()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -88,8 +96,8 @@ class GrpcServer:
         await self._server.stop(self._settings.stop_grace_s)
 
 
-def _generic_handler(service: str, handlers: Mapping[str, Handler]) -> grpc.GenericRpcHandler:
-    methods = {method.name: _method_handler(method, handlers.get(method.name)) for method in loader.service(service)}
+def _generic_handler(service: str, makers: Mapping[str, MethodMaker]) -> grpc.GenericRpcHandler:
+    methods = {method.name: makers.get(method.name, _refusing)(method) for method in loader.service(service)}
     return grpc.method_handlers_generic_handler(service, methods)
 
 
@@ -102,37 +110,58 @@ def _reflected() -> DescriptorPool:
     return pool
 
 
-def _method_handler(method: loader.Method, handle: Handler | None) -> "grpc.RpcMethodHandler[Any, Any]":
-    if method.server_streaming:
-        return grpc.stream_stream_rpc_method_handler(_refuse(method))
-    if handle is None:
-        return grpc.unary_unary_rpc_method_handler(_refuse(method))
-    return grpc.unary_unary_rpc_method_handler(_answer(method, handle))
-
-
-def _answer(method: loader.Method, handle: Handler) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
+def _unary(handle: Handler) -> MethodMaker:
     """The edge: bytes to message, our errors to a status, everything else to a neutral sentence."""
 
-    async def respond(data: bytes, context: Context) -> bytes | None:
-        try:
-            return (await handle(method.request.FromString(data))).SerializeToString()
-        except RequestError as error:
-            status, words = STATUS[type(error)], str(error)
-        except DecodeError:
-            status, words = grpc.StatusCode.INTERNAL, f"the bytes are not a {method.request.DESCRIPTOR.name}."
-        except Exception:
-            log.exception("%s failed", method.path)
-            status, words = grpc.StatusCode.INTERNAL, "the server failed at this request; its log says why."
-        return await context.abort(status, words)
+    def make(method: loader.Method) -> MethodHandler:
+        async def respond(data: bytes, context: Context) -> bytes | None:
+            try:
+                return (await handle(method.request.FromString(data))).SerializeToString()
+            except Exception as error:  # noqa: BLE001  the table below knows them all
+                return await context.abort(*_failure(error, method))
 
-    return respond
+        return grpc.unary_unary_rpc_method_handler(respond)
+
+    return make
 
 
-def _refuse(method: loader.Method) -> Callable[[Any, Context], Awaitable[None]]:
+def _stream(handle: Handler) -> MethodMaker:
+    """The same for a stream of requests, whose failures are answers."""
+
+    def make(method: loader.Method) -> MethodHandler:
+        async def answer(data: bytes) -> bytes:
+            request = None
+            try:
+                request = method.request.FromString(data)
+                return (await handle(request)).SerializeToString()
+            except Exception as error:  # noqa: BLE001  as above
+                _, words = _failure(error, method)
+                return stream_failure(getattr(request, "id", ""), words).SerializeToString()
+
+        async def respond(requests: AsyncIterator[bytes], _: Context) -> AsyncIterator[bytes]:
+            async with aclosing(in_order(requests, answer)) as answers:
+                async for each in answers:
+                    yield each
+
+        return grpc.stream_stream_rpc_method_handler(respond)
+
+    return make
+
+
+def _refusing(method: loader.Method) -> MethodHandler:
     async def respond(_: Any, context: Context) -> None:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not offer {method.name}.")
 
-    return respond
+    return grpc.unary_unary_rpc_method_handler(respond)
+
+
+def _failure(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, RequestError):
+        return STATUS[type(error)], str(error)
+    if isinstance(error, DecodeError):
+        return grpc.StatusCode.INTERNAL, f"the bytes are not a {method.request.DESCRIPTOR.name}."
+    log.error("%s failed", method.path, exc_info=error)
+    return grpc.StatusCode.INTERNAL, "the server failed at this request; its log says why."
 
 
 def _check_free(host: str, port: int) -> None:

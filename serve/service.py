@@ -37,6 +37,10 @@ class InferenceService:
             "ModelStatistics": self._statistics,
         }
 
+    def stream_handlers(self) -> dict[str, Handler]:
+        """The RPCs that answer a stream of requests, one by one; `stream_failure` is what a failed one gets."""
+        return {"ModelStreamInfer": self._stream_infer}
+
     async def _live(self, _: inference.ServerLiveRequest) -> inference.ServerLiveResponse:
         return inference.ServerLiveResponse(live=True)
 
@@ -66,6 +70,11 @@ class InferenceService:
         self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
         return codec.message_from_response(await self._core.infer(codec.request_from_message(message)))
 
+    async def _stream_infer(self, message: inference.ModelInferRequest) -> inference.ModelStreamInferResponse:
+        answer = await self._infer(message)
+        answer.parameters["triton_final_response"].bool_param = True
+        return inference.ModelStreamInferResponse(infer_response=answer)
+
     async def _statistics(self, request: inference.ModelStatisticsRequest) -> inference.ModelStatisticsResponse:
         models = self._core.models(request.name, request.version)
         return inference.ModelStatisticsResponse(model_stats=map(statistics_message, models))
@@ -89,6 +98,12 @@ class IntrospectionService:
             names=model.layers.names,
             layers=model.layers.layers.values(),
         )
+
+
+def stream_failure(request_id: str, words: str) -> inference.ModelStreamInferResponse:
+    """What a request of a stream gets that cannot be answered; the stream goes on."""
+    answer = inference.ModelInferResponse(id=request_id)
+    return inference.ModelStreamInferResponse(error_message=words, infer_response=answer)
 
 
 def _metadata(spec: TensorSpec) -> TensorMetadata:

@@ -25,6 +25,7 @@ BUILT = {
     "ModelConfig",
     "ModelInfer",
     "ModelStatistics",
+    "ModelStreamInfer",
 }
 Ask = Callable[[str, Message | bytes], Any]
 Infer = inference.ModelInferRequest
@@ -113,18 +114,11 @@ class TestStatus:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
-    @pytest.mark.parametrize("name", sorted(METHODS.keys() - BUILT - {"ModelStreamInfer"}))
+    @pytest.mark.parametrize("name", sorted(METHODS.keys() - BUILT))
     def test_rpc_that_is_not_offered(self, ask: Ask, name: str) -> None:
         """An RPC of the protocol that is not built answers UNIMPLEMENTED with one sentence that names it."""
         expected = (grpc.StatusCode.UNIMPLEMENTED, f"this server does not offer {name}.")
         assert refusal(ask, name, METHODS[name].request()) == expected
-
-    def test_streaming_is_not_offered(self, channel: grpc.Channel) -> None:
-        """The one streaming RPC is refused the same way."""
-        call = channel.stream_stream(METHODS["ModelStreamInfer"].path, request_serializer=bytes)
-        with pytest.raises(grpc.RpcError) as caught:
-            next(call(iter([b""]), timeout=20))
-        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 class TestMetadata:
