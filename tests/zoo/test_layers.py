@@ -198,6 +198,10 @@ class TestLocallyConnected:
         kinds = onnx_runs(layer, *input_size)
         assert (kinds.count("MatMul"), "Shape" in kinds) == (1, False)
 
+    def test_its_state_is_what_it_learned(self):
+        """The gathering index is computed, not stored."""
+        assert list(LocallyConnected1d(1, 2, 3, input_size=6).state_dict()) == ["weight", "bias"]
+
     def test_another_size_is_refused(self):
         """The message has both sizes."""
         local = LocallyConnected2d(1, 2, 3, input_size=(8, 8))

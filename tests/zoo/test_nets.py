@@ -149,6 +149,23 @@ class TestOptions:
             nets.signal1d(pool="blur")
 
 
+class TestInitialisation:
+    """He's, with fan-out."""
+
+    def test_variance_is_two_over_fan_out(self):
+        """A filter's fan-out is its taps times the filters of its group: 9 for a depthwise one."""
+        torch.manual_seed(0)
+        block = create_model("mobilenet_tiny").stage3[1]
+        depthwise, pointwise = block.depthwise.conv.weight, block.pointwise.conv.weight
+        assert depthwise.var().item() == pytest.approx(2 / 9, rel=0.15)
+        assert pointwise.var().item() == pytest.approx(2 / 128, rel=0.15)
+
+    def test_biases_begin_at_zero(self):
+        """Where there is no norm."""
+        biases = [m.bias for m in nets.vgg_tiny(norm="none").modules() if isinstance(m, nn.Conv2d)]
+        assert all(bool((bias == 0).all()) for bias in biases)
+
+
 class TestSizes:
     """An illegal size is refused when the net is built, and the layer is named."""
 

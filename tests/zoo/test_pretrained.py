@@ -199,15 +199,17 @@ class TestHub:
         assert time.perf_counter() - started < 5
         assert huggingface_hub.constants.HF_HUB_OFFLINE is False
 
-    def test_a_hub_that_answers_is_asked(self, monkeypatch):
-        """Only an unreachable hub turns the network off, and only inside the block."""
+    @pytest.mark.parametrize("switched_off", [False, True])
+    def test_a_hub_that_answers_is_asked(self, monkeypatch, switched_off):
+        """Only an unreachable hub, or the user, turns the network off, and only inside the block."""
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", switched_off)
         with socket.create_server(("127.0.0.1", 0)) as server:
             endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
             monkeypatch.setattr("urllib.request.getproxies", dict)
             monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
             with impatient():
                 inside = (huggingface_hub.constants.HF_HUB_OFFLINE, socket.getdefaulttimeout())
-        assert inside == (False, 20.0)
+        assert inside == (switched_off, 20.0)
         assert socket.getdefaulttimeout() is None
 
 

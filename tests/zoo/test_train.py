@@ -8,6 +8,7 @@ import timm
 import torch
 
 from zoo.checkpoint import read_checkpoint
+from zoo.data import load_dataset
 from zoo.errors import DeviceError, SettingsError, TrainingError
 from zoo.evaluate import evaluate
 from zoo.load import load_net
@@ -194,12 +195,12 @@ def test_a_signal_net_learns_signals(tmp_path):
     assert load_net(run).preprocessing.input_size == (1, 1, 128)
 
 
-@pytest.mark.parametrize("net", ["mlp", "localnet"])
-def test_a_net_of_fixed_size_is_built_for_its_data(tmp_path, net):
+@pytest.mark.parametrize(("net", "data"), [("mlp", "signal"), ("localnet", "digits")])
+def test_a_net_of_fixed_size_is_built_for_its_data(tmp_path, net, data):
     """The data decide the size, and the checkpoint brings it back, in timm too."""
     run = tmp_path / "run"
-    train(TrainSettings(net=net, data="digits", epochs=1, device="cpu"), run)
-    x = torch.randn(2, 1, 8, 8)
+    train(TrainSettings(net=net, data=data, epochs=1, device="cpu"), run)
+    x = torch.randn(2, *load_dataset(data).preprocessing.input_size)
     theirs = timm.create_model(f"local-dir:{run / 'best'}", pretrained=True).eval()
     assert torch.equal(theirs(x), load_net(run).net(x))
 
