@@ -41,6 +41,7 @@ EXACT = {
     "grouped": conv(groups=2, padding=1),
     "rectangular": conv(kernel_size=(5, 2), stride=(1, 3), padding=(2, 0)),
     "asymmetric padding": nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), conv(stride=2)),
+    "rows left out, then padding": nn.Sequential(nn.AvgPool2d(5), conv(padding=1)),
     "cropping": nn.Sequential(nn.ZeroPad2d(-2), conv(padding=1)),
     "ceil mode": after(nn.AvgPool2d(2, ceil_mode=True)),
     "average pool": after(nn.AvgPool2d(3, stride=1, padding=1)),
