@@ -139,7 +139,7 @@ class TestFolder:
         timm.models.save_for_hf(net, tmp_path / "mine", safe_serialization=True)
         loaded = load_net(f"local-dir:{tmp_path / 'mine'}")
         assert torch.equal(loaded.net(images(net)), net(images(net)))
-        assert (loaded.name, loaded.architecture, loaded.labels) == ("mine", "test_resnet", ("0", "1", "2", "3"))
+        assert (loaded.name, loaded.architecture, loaded.net.num_classes) == ("mine", "test_resnet", 4)
         assert loaded.weights == WeightsSource("pretrained", 0, licence="apache-2.0", url="local-dir:mine")
 
     def test_of_a_run_is_one_too(self, short_run):
