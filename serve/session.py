@@ -52,7 +52,7 @@ class Session:
             if provider == "cuda":
                 raise
             session = cls(_load(path, path, "cpu"), path, "cpu")
-            log.warning("%s runs on the CPU: %s", path, error)
+            _warn_once(f"models run on the CPU: {error}")
             return session
 
     def opened_with(self, model: bytes) -> "Session":
@@ -89,6 +89,11 @@ class Session:
             raise BadModelError(f"{self._path}: '{node.name}' is a {node.type}, which cannot be served.")
         shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
         return TensorSpec(node.name, datatype.name, shape)
+
+
+@functools.cache
+def _warn_once(words: str) -> None:
+    log.warning(words)
 
 
 def _load_on_cuda(path: Path) -> Any:

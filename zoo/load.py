@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from zoo.catalog import SOURCES, create_model
 from zoo.checkpoint import LAYOUT, read_checkpoint, read_settings
 from zoo.errors import CheckpointError, SettingsError
 from zoo.files import standing_folder
-from zoo.interface import classes_of, config_of
+from zoo.interface import config_of
 from zoo.preprocessing import Preprocessing
 from zoo.pretrained import origin_of
+from zoo.waking import wake
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def load_net(
 ) -> LoadedNet:
     """Load a run (its best checkpoint, or RUN/best, RUN/last as named), or build a net by name.
 
-    A net by name has random weights, drawn by `seed`, or `pretrained` ones: its own, or those of `pretrained_file`.
+    A net by name has random weights, drawn by `seed` and no branch of them zero, or `pretrained` ones: its own, or
+    those of `pretrained_file`. Its classes have labels where they are known to be ImageNet's.
 
     Raises:
         CheckpointError: `source` looks like a folder, but is none, or holds no whole run; or see `create_model`.
@@ -94,11 +97,22 @@ def _net_by_name(name: str, seed: int, pretrained: bool, file: Path | None) -> L
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = create_model(name, pretrained=pretrained, pretrained_file=file)
+        if not (pretrained or file):
+            wake(net)
     weights = WeightsSource("random", seed)
     if pretrained or file is not None:
         origin = origin_of(net, file)
         weights = WeightsSource("pretrained", seed, licence=origin.licence, url=origin.url)
-    labels = tuple(str(index) for index in range(classes_of(net)))
+    labels = _imagenet_labels(net) if pretrained and file is None else ()
     architecture = config_of(net)["architecture"]
     plain_name = Path(name).name if name.startswith(SOURCES) else name
     return LoadedNet(net.eval(), plain_name, architecture, labels, Preprocessing.from_net(net), weights)
+
+
+def _imagenet_labels(net: nn.Module) -> tuple[str, ...]:
+    """ImageNet's names of the classes, where timm knows an ImageNet of so many classes."""
+    subset = infer_imagenet_subset(net)
+    if subset is None:
+        return ()
+    names = ImageNetInfo(subset)
+    return tuple(names.index_to_description(index) for index in range(names.num_classes()))

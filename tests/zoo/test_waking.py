@@ -1,0 +1,35 @@
+"""In a net with random weights every branch counts."""
+
+import pytest
+import timm
+import torch
+
+from zoo import load_net
+from zoo.waking import wake
+
+
+def silent(net: torch.nn.Module) -> list[str]:
+    """Scales that are zero or nearly so."""
+    named = net.named_parameters()
+    return [name for name, p in named if not name.endswith("bias") and p.numel() > 1 and float(p.detach().abs().max()) < 0.01]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_convnext"])
+def test_no_branch_sleeps(name: str) -> None:
+    """The scales that timm starts at zero, or nearly so, are drawn anew; all other weights stay as they were drawn."""
+    torch.manual_seed(3)
+    plain = timm.create_model(name)
+    assert silent(plain) != []
+    woken = load_net(name, seed=3).net
+    assert silent(woken) == []
+    before, after = plain.state_dict(), woken.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == set(silent(plain))
+
+
+def test_other_weights_are_left_alone() -> None:
+    """A net without sleeping scales is not touched; biases may be zero."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    wake(net)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
