@@ -10,8 +10,8 @@ from zoo.waking import wake
 
 def silent(net: torch.nn.Module) -> list[str]:
     """Scales that are zero or nearly so."""
-    named = net.named_parameters()
-    return [name for name, p in named if not name.endswith("bias") and p.numel() > 1 and float(p.detach().abs().max()) < 0.01]
+    scales = {name: p.detach() for name, p in net.named_parameters() if not name.endswith("bias") and p.numel() > 1}
+    return [name for name, scale in scales.items() if float(scale.abs().max()) < 0.01]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_convnext"])
