@@ -18,7 +18,7 @@ CropMode = Literal["center", "squash", "border"]
 class Preprocessing:
     """Resize, then crop to (`height`, `width`); the names and meanings are those of timm's data config.
 
-    `channels` is 1 for grey, 3 for RGB. `crop_pct` is the crop's share of the resized picture, in (0, 1].
+    `channels` is 1 for grey, 3 for RGB. `crop_pct` is the crop's share of the resized picture, in (0, 2]; above 1 the crop has a border.
     `mean` is of pixels scaled to 0..1, by channel: the colour of a border.
     """
 
@@ -40,8 +40,8 @@ class Preprocessing:
                 f"the model's preprocessing is unknown here: interpolation '{self.interpolation}', "
                 f"crop_mode '{self.crop_mode}'."
             )
-        if not 0 < self.crop_pct <= 1:
-            raise UnfitModelError(f"the model's preprocessing says crop_pct {self.crop_pct}; it is in (0, 1].")
+        if not 0 < self.crop_pct <= 2:
+            raise UnfitModelError(f"the model's preprocessing says crop_pct {self.crop_pct}; it is in (0, 2].")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, inference.ModelParameter]) -> Self | None:
