@@ -1,6 +1,6 @@
 """Puts requests that arrive together through a model together.
 
-Each kind of request waits in its own line, oldest first; a kind is whatever may share a batch: the same plan (which
+Each kind of request waits in its own line (`serve.line`); a kind is whatever may share a batch: the same plan (which
 session runs it), inputs of the same shape behind the batch. A line is due when it fills a batch or when its oldest
 request has waited `max_delay_us`. While the model is busy lines grow by themselves, so with a delay of 0 an idle model
 answers at once and a busy one still batches.
@@ -9,16 +9,16 @@ answers at once and a busy one still batches.
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from serve.errors import UnavailableError
+from serve.line import BatchSettings, Line, QueuePolicy, Waiting
 from serve.statistics import Reason, Statistics, Timing
 
 Array = npt.NDArray[Any]
@@ -27,26 +27,8 @@ PlanT = TypeVar("PlanT", bound=Hashable)
 Kind = tuple[PlanT, Hashable]
 
 
-@dataclass(frozen=True)
-class BatchSettings:
-    """`max_rows` is the largest batch (1 or more); `max_delay_us` is how long a request may wait for others."""
-
-    max_rows: int
-    max_delay_us: int = 0
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """A request in line. Its arrays have the batch first."""
-
-    inputs: Arrays
-    rows: int
-    answer: "asyncio.Future[dict[str, Array]]"
-    since_ns: int = field(default_factory=time.monotonic_ns)
-
-
 class Batcher(Generic[PlanT]):
-    """Lines before one model. `run(inputs, plan)` is called in `executor`, one batch at a time."""
+    """Lines before one model. `run(inputs, plan)` is called in `executor`, `instances` batches at a time."""
 
     def __init__(
         self,
@@ -56,31 +38,72 @@ class Batcher(Generic[PlanT]):
         statistics: Statistics,
     ) -> None:
         self._run, self._settings, self._executor, self._statistics = run, settings, executor, statistics
-        self._lines: dict[Kind[PlanT], deque[_Waiting]] = {}
+        self._lines: dict[Kind[PlanT], Line] = {}
         self._open: set[asyncio.Future[dict[str, Array]]] = set()
         self._arrival = asyncio.Event()
-        self._worker = asyncio.create_task(self._work())
+        self._workers = [asyncio.create_task(self._work()) for _ in range(settings.instances)]
 
-    async def submit(self, inputs: Arrays, rows: int, plan: PlanT, *, alone: bool = False) -> dict[str, Array]:
+    async def submit(
+        self, inputs: Arrays, rows: int, plan: PlanT, *, priority: int = 0, timeout_us: int = 0, alone: bool = False
+    ) -> dict[str, Array]:
         """Return what `run` gives for `inputs`, whose first dimension is `rows`.
 
         With `alone` the request shares its batch with no other: for outputs whose first dimension is not the batch.
+
+        Raises:
+            UnavailableError: too many wait already, or its turn did not come in time.
         """
-        waiting = _Waiting(inputs, rows, asyncio.get_running_loop().create_future())
+        level = self._settings.level(priority)
+        policy = self._settings.policy_at(level)
+        waiting = Waiting(inputs, rows, level, asyncio.get_running_loop().create_future())
+        self._check_room(waiting, policy)
         shapes = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
-        self._lines.setdefault((plan, waiting if alone else shapes), deque()).append(waiting)
+        line = self._lines.setdefault((plan, waiting if alone else shapes), Line())
+        line.join(waiting)
+        self._limit_wait(line, waiting, policy, policy.timeout_for(timeout_us))
         self._open.add(waiting.answer)
         waiting.answer.add_done_callback(self._open.discard)
         self._arrival.set()
         return await waiting.answer
 
+    @property
+    def waiting(self) -> int:
+        """How many requests stand in line."""
+        return sum(map(len, self._lines.values()))
+
+    def _check_room(self, waiting: Waiting, policy: QueuePolicy) -> None:
+        if not policy.max_waiting:
+            return
+        if sum(line.waiting_at(waiting.level) for line in self._lines.values()) >= policy.max_waiting:
+            self._statistics.failed(waiting.since_ns, Reason.REJECTED)
+            raise UnavailableError(f"{policy.max_waiting} requests wait for this model already, which is its limit.")
+
+    def _limit_wait(self, line: Line, waiting: Waiting, policy: QueuePolicy, timeout_us: int) -> None:
+        """See to it that a request is answered in time, also while the model is busy."""
+        if not timeout_us:
+            return
+
+        def late() -> None:
+            if waiting.answer.done() or not line.leave(waiting):
+                return
+            if policy.linger:
+                waiting.late = True
+                line.join(waiting)
+                return
+            self._statistics.failed(waiting.since_ns, Reason.REJECTED)
+            error = UnavailableError(f"the request's turn did not come within {timeout_us} microseconds.")
+            waiting.answer.set_exception(error)
+
+        timer = asyncio.get_running_loop().call_later(timeout_us / 1e6, late)
+        waiting.answer.add_done_callback(lambda _: timer.cancel())
+
     async def close(self) -> None:
         """Answer what is in line, then stop."""
         while self._open:
             await asyncio.wait(set(self._open))
-        self._worker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._worker
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
 
     async def _work(self) -> None:
         while True:
@@ -95,25 +118,19 @@ class Batcher(Generic[PlanT]):
     def _forget_cancelled(self) -> None:
         """Drop requests whose client no longer waits, before anything is computed for them."""
         for kind, line in list(self._lines.items()):
-            kept = deque(each for each in line if not each.answer.done())
-            for each in line:
-                if each.answer.done():
-                    self._statistics.failed(each.since_ns, Reason.CANCELED)
-            self._lines[kind] = kept
-            if not kept:
+            for each in line.drop_answered():
+                self._statistics.failed(each.since_ns, Reason.CANCELED)
+            if not line:
                 del self._lines[kind]
 
     def _due(self) -> Kind[PlanT] | None:
-        """Return the line to serve next: of those that are due, the one whose first request is oldest."""
+        """Return the line to serve next: of those that are due, the one whose first request goes before the others."""
         now_ns = time.monotonic_ns()
-        due = [kind for kind, line in self._lines.items() if self._full(line) or self._due_ns(line) <= now_ns]
-        return min(due, key=lambda kind: self._lines[kind][0].since_ns, default=None)
+        due = [kind for kind, line in self._lines.items() if line.ready(self._settings) or self._due_ns(line) <= now_ns]
+        return min(due, key=lambda kind: self._lines[kind].first.place, default=None)
 
-    def _full(self, line: deque[_Waiting]) -> bool:
-        return sum(each.rows for each in line) >= self._settings.max_rows
-
-    def _due_ns(self, line: deque[_Waiting]) -> int:
-        return line[0].since_ns + self._settings.max_delay_us * 1000
+    def _due_ns(self, line: Line) -> int:
+        return line.oldest_ns + self._settings.max_delay_us * 1000
 
     async def _arrive(self) -> None:
         """Sleep until a request arrives or the next line is due."""
@@ -122,24 +139,22 @@ class Batcher(Generic[PlanT]):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrival.wait(), timeout_s)
 
-    def _take(self, kind: Kind[PlanT]) -> list[_Waiting]:
-        """Take the head of a line, as many requests as fit, in order."""
-        line, batch, rows = self._lines[kind], list[_Waiting](), 0
-        while line and (not batch or rows + line[0].rows <= self._settings.max_rows):
-            batch.append(line.popleft())
-            rows += batch[-1].rows
-        if not line:
+    def _take(self, kind: Kind[PlanT]) -> list[Waiting]:
+        batch = self._lines[kind].take(self._settings)
+        if not self._lines[kind]:
             del self._lines[kind]
         return batch
 
-    async def _answer(self, plan: PlanT, batch: Sequence[_Waiting]) -> None:
-        taken_ns = time.monotonic_ns()
-        rows = sum(each.rows for each in batch)
+    async def _answer(self, plan: PlanT, batch: Sequence[Waiting]) -> None:
         try:
-            outputs, infer_ns, output_ns = await self._compute([each.inputs for each in batch], plan)
+            await self._run_and_share(plan, batch)
         except Exception as error:  # noqa: BLE001  whatever the model raised is the clients' answer
             self._fail(batch, error)
-            return
+
+    async def _run_and_share(self, plan: PlanT, batch: Sequence[Waiting]) -> None:
+        taken_ns = time.monotonic_ns()
+        rows = sum(each.rows for each in batch)
+        outputs, infer_ns, output_ns = await self._compute([each.inputs for each in batch], plan)
         if len(batch) > 1 and not _splits(outputs, rows):
             for each in batch:
                 await self._answer(plan, [each])
@@ -151,7 +166,7 @@ class Batcher(Generic[PlanT]):
         for each, part in answers:
             _settle(each, part)
 
-    def _fail(self, batch: Sequence[_Waiting], error: Exception) -> None:
+    def _fail(self, batch: Sequence[Waiting], error: Exception) -> None:
         for each in batch:
             self._statistics.failed(each.since_ns, Reason.BACKEND)
             _settle(each, error)
@@ -184,7 +199,7 @@ def _joined(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _settle(waiting: _Waiting, answer: dict[str, Array] | Exception) -> None:
+def _settle(waiting: Waiting, answer: dict[str, Array] | Exception) -> None:
     if waiting.answer.done():  # the client left while the model ran
         return
     if isinstance(answer, Exception):

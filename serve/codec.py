@@ -10,7 +10,7 @@ import numpy as np
 from protos import inference
 from serve import datatypes
 from serve.datatypes import Datatype
-from serve.errors import InvalidRequestError, UnknownRegionError, UnsupportedError
+from serve.errors import InvalidRequestError, UnknownRegionError
 from serve.tensors import Array, Request, Response, Tensor
 
 LENGTH = struct.Struct("<I")
@@ -26,7 +26,6 @@ def request_from_message(message: inference.ModelInferRequest) -> Request:
     Raises:
         InvalidRequestError: data and description of a tensor do not fit together.
         UnknownRegionError: a tensor is said to be in shared memory.
-        UnsupportedError: an output is wanted in a form that this server does not make.
     """
     for tensor in message.inputs:
         _check_parameters(tensor.name, tensor.parameters)
@@ -38,6 +37,9 @@ def request_from_message(message: inference.ModelInferRequest) -> Request:
         id=message.id,
         inputs=tuple(tensors(message.inputs, message.raw_input_contents)),
         outputs=tuple(output.name for output in message.outputs),
+        classes={output.name: _count(output.parameters, CLASSIFICATION) for output in message.outputs},
+        priority=_count(message.parameters, "priority"),
+        timeout_us=_count(message.parameters, "timeout"),
     )
 
 
@@ -146,11 +148,21 @@ def _check_parameters(tensor: str, parameters: Mapping[str, inference.InferParam
     if REGION in parameters:
         region = _parameter(parameters, REGION, "string_param")
         raise UnknownRegionError(f"tensor '{tensor}': no shared-memory region '{region}' is registered.")
-    if CLASSIFICATION in parameters and _parameter(parameters, CLASSIFICATION, "int64_param") != 0:
-        raise UnsupportedError(f"output '{tensor}': this server does not classify; ask for the plain tensor.")
 
 
-def _parameter(parameters: Mapping[str, inference.InferParameter], name: str, kind: str) -> object:
-    if parameters[name].WhichOneof("parameter_choice") != kind:
-        raise InvalidRequestError(f"parameter '{name}' must be given as {kind}.")
+def _parameter(parameters: Mapping[str, inference.InferParameter], name: str, *kinds: str) -> Any:
+    """The value of a parameter that must be there as one of `kinds`."""
+    kind = parameters[name].WhichOneof("parameter_choice")
+    if kind not in kinds:
+        raise InvalidRequestError(f"parameter '{name}' must be given as {' or '.join(kinds)}.")
     return getattr(parameters[name], kind)
+
+
+def _count(parameters: Mapping[str, inference.InferParameter], name: str) -> int:
+    """The value of a parameter that counts something; 0 where it is not given."""
+    if name not in parameters:
+        return 0
+    value = int(_parameter(parameters, name, "int64_param", "uint64_param"))
+    if value < 0:
+        raise InvalidRequestError(f"parameter '{name}' must be 0 or more; got {value}.")
+    return value

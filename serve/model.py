@@ -1,4 +1,4 @@
-"""One version of a model, loaded, with a line before it and a thread of its own."""
+"""One version of a model, loaded, with a line before it and threads of its own."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from protos import inference
-from serve import datatypes, model_config, validation
+from serve import classification, datatypes, model_config, validation
 from serve.batcher import Batcher
 from serve.config import ServerSettings
 from serve.errors import UnavailableError
@@ -18,6 +18,7 @@ from serve.taps import Taps
 from serve.tensors import Array, Request, Response, Tensor
 
 log = logging.getLogger(__name__)
+NO_CONFIG = inference.ModelConfig()
 KINDS = {"cuda": inference.ModelInstanceGroup.KIND_GPU, "cpu": inference.ModelInstanceGroup.KIND_CPU}
 
 
@@ -27,13 +28,15 @@ class Model:
     def __init__(self, files: ModelFiles, version: Version, session: Session, tap_sessions: int) -> None:
         self.name, self.version = files.name, version.number
         self.config = model_config.complete(files.config, files.name, session.inputs, session.outputs)
+        count = model_config.instances(self.config)
         del self.config.instance_group[:]
-        self.config.instance_group.add(name=files.name, count=1, kind=KINDS[session.device])
+        self.config.instance_group.add(name=files.name, count=count, kind=KINDS[session.device])
         self.signature = model_config.signature(self.config)
         self.layers = read_layers(version.path, session.metadata)
+        self._labels = files.labels
         self._given = [each.name for each in session.outputs]
         self._taps = Taps(version.path, session, tap_sessions)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}/{self.version}")
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"{self.name}/{self.version}")
         self._batcher: Batcher[Session] | None = None
         self.statistics = Statistics()
 
@@ -45,14 +48,14 @@ class Model:
             BadModelError: it cannot be served.
             ProviderError: the provider is cuda, and CUDA cannot run it.
         """
-        session = Session.open(version.path, settings.provider)
+        session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
         model = cls(files, version, session, settings.tap_sessions)
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model
 
     def start(self) -> None:
         """Take requests from now on, on the running event loop."""
-        self._batcher = Batcher(self._run, model_config.batch_settings(self.config), self._thread, self.statistics)
+        self._batcher = Batcher(self._run, model_config.batch_settings(self.config), self._threads, self.statistics)
 
     async def infer(self, request: Request) -> Response:
         """Answer a request for this version.
@@ -64,17 +67,28 @@ class Model:
         """
         arrays = validation.inputs(request, self.signature)
         values = validation.outputs(request, self.signature, self.layers)
-        results = await self._compute(arrays, values)
-        outputs = tuple(_tensor(name, results[value]) for name, value in values.items())
-        return Response(self.name, str(self.version), request.id, outputs)
+        wanted = {name: count for name, count in request.classes.items() if count}
+        for output in self.signature.outputs:
+            if output.name in wanted:
+                classification.check(output.name, output.datatype)
+        results = await self._compute(request, arrays, values)
+        outputs = (_tensor(name, results[value]) for name, value in values.items())
+        told = tuple(self._classified(each, wanted[each.name]) if each.name in wanted else each for each in outputs)
+        return Response(self.name, str(self.version), request.id, told)
 
     async def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer what waits, then end the threads."""
         if self._batcher:
             await self._batcher.close()
-        self._thread.shutdown()
+        self._threads.shutdown()
 
-    async def _compute(self, arrays: Mapping[str, Array], values: Mapping[str, str]) -> Mapping[str, Array]:
+    def _classified(self, tensor: Tensor, count: int) -> Tensor:
+        labels = self._labels.get(tensor.name, ())
+        return classification.classify(tensor, count, labels, batched=self.signature.max_batch_size > 0)
+
+    async def _compute(
+        self, request: Request, arrays: Mapping[str, Array], values: Mapping[str, str]
+    ) -> Mapping[str, Array]:
         if self._batcher is None:
             raise UnavailableError(f"model '{self.name}' does not take requests yet.")
         layers = [name for name, value in values.items() if value not in self._given]
@@ -83,12 +97,14 @@ class Model:
             arrays,
             rows=len(next(iter(arrays.values()))) if largest else 1,
             plan=await self._taps.session(frozenset(values[name] for name in layers)),
+            priority=request.priority,
+            timeout_us=request.timeout_us,
             alone=not largest or not all(map(self.layers.shares_batches, layers)),
         )
 
     @staticmethod
     def _run(arrays: Mapping[str, Array], session: Session) -> Mapping[str, Array]:
-        """Run one batch, in the model's own thread."""
+        """Run one batch, in a thread of the model's own."""
         return session.run(arrays, [output.name for output in session.outputs])
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from protos import inference
 from serve import datatypes
-from serve.batcher import BatchSettings
 from serve.errors import BadModelError
+from serve.line import BatchSettings, QueuePolicy
 from serve.tensors import TensorSpec
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ REFUSED: dict[str, Callable[[inference.ModelConfig], bool]] = {
     "optional inputs": lambda c: any(each.optional for each in c.input),
     "a custom operator library": lambda c: bool(c.model_operations.op_library_filename),
 }
-IGNORED = ("optimization", "instance_group", "model_warmup", "response_cache", "model_metrics", "metric_tags")
+IGNORED = ("optimization", "model_warmup", "response_cache", "model_metrics", "metric_tags")
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,33 @@ def signature(config: inference.ModelConfig) -> Signature:
 
 def batch_settings(config: inference.ModelConfig) -> BatchSettings:
     """How requests for the model may be put together; without `dynamic_batching` each runs by itself."""
+    if not config.HasField("dynamic_batching"):
+        return BatchSettings(max_rows=1, instances=instances(config))
     batching = config.dynamic_batching
-    largest = config.max_batch_size if config.HasField("dynamic_batching") else 1
-    return BatchSettings(max_rows=max(1, largest), max_delay_us=int(batching.max_queue_delay_microseconds))
+    return BatchSettings(
+        max_rows=max(1, config.max_batch_size),
+        max_delay_us=int(batching.max_queue_delay_microseconds),
+        preferred=tuple(batching.preferred_batch_size),
+        levels=int(batching.priority_levels),
+        default_level=int(batching.default_priority_level),
+        policy=_policy(batching.default_queue_policy),
+        policies={int(level): _policy(policy) for level, policy in batching.priority_queue_policy.items()},
+        instances=instances(config),
+    )
+
+
+def instances(config: inference.ModelConfig) -> int:
+    """How many batches of the model run at once; a group that does not say has one."""
+    return sum(group.count or 1 for group in config.instance_group) or 1
+
+
+def _policy(written: inference.ModelQueuePolicy) -> QueuePolicy:
+    return QueuePolicy(
+        max_waiting=written.max_queue_size,
+        timeout_us=int(written.default_timeout_microseconds),
+        may_override=written.allow_timeout_override,
+        linger=written.timeout_action == inference.ModelQueuePolicy.DELAY,
+    )
 
 
 def _refuse(config: inference.ModelConfig, name: str) -> None:
@@ -88,9 +112,27 @@ def _refuse(config: inference.ModelConfig, name: str) -> None:
             raise BadModelError(f"model '{name}': config.pbtxt asks for {what}, which this server does not support.")
     if config.max_batch_size < 0:
         raise BadModelError(f"model '{name}': max_batch_size must be 0 or more; got {config.max_batch_size}.")
+    _check_batching(config, name)
     unused = [field.name for field, _ in config.ListFields() if field.name in IGNORED]
     if unused:
         log.info("%s: %s in config.pbtxt has no effect here", name, ", ".join(unused))
+
+
+def _check_batching(config: inference.ModelConfig, name: str) -> None:
+    batching = config.dynamic_batching
+    if any(not 1 <= size <= max(1, config.max_batch_size) for size in batching.preferred_batch_size):
+        sizes = list(batching.preferred_batch_size)
+        raise BadModelError(
+            f"model '{name}': preferred_batch_size must lie between 1 and max_batch_size, "
+            f"which is {config.max_batch_size}; got {sizes}."
+        )
+    if batching.priority_levels and not 1 <= batching.default_priority_level <= batching.priority_levels:
+        raise BadModelError(
+            f"model '{name}': default_priority_level must be one of the {batching.priority_levels} priority_levels; "
+            f"got {batching.default_priority_level}."
+        )
+    if any(group.count < 0 for group in config.instance_group):
+        raise BadModelError(f"model '{name}': an instance_group's count must be 1 or more.")
 
 
 def _complete_inputs(config: inference.ModelConfig, graph: Sequence[TensorSpec]) -> None:

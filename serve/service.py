@@ -13,7 +13,7 @@ from serve.statistics_codec import statistics_message
 from serve.tensors import TensorSpec
 
 NAME = "zoonnx"
-EXTENSIONS = ("model_configuration", "statistics")
+EXTENSIONS = ("classification", "schedule_policy", "model_configuration", "parameters", "statistics")
 Handler = Callable[[Any], Awaitable[Message]]
 TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 

@@ -28,16 +28,16 @@ OUTSIDE_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 
 class Session:
-    """One .onnx file, ready to run. `run` may be called from one thread at a time."""
+    """One .onnx file, ready to run. `run` may be called from as many threads at a time as it has `instances`."""
 
-    def __init__(self, runtime: Any, path: Path, device: Device) -> None:
-        self._runtime, self._path, self.device = runtime, path, device
+    def __init__(self, runtime: Any, path: Path, device: Device, instances: int) -> None:
+        self._runtime, self._path, self.device, self._instances = runtime, path, device, instances
         self.metadata: Mapping[str, str] = runtime.get_modelmeta().custom_metadata_map
         self.inputs = tuple(self._spec(node) for node in runtime.get_inputs())
         self.outputs = tuple(self._spec(node) for node in runtime.get_outputs())
 
     @classmethod
-    def open(cls, path: Path, provider: Provider) -> Self:
+    def open(cls, path: Path, provider: Provider, instances: int = 1) -> Self:
         """Load `path`.
 
         Raises:
@@ -45,13 +45,13 @@ class Session:
             ProviderError: `provider` is cuda, and CUDA cannot run the whole model here.
         """
         if provider == "cpu":
-            return cls(_load(path, path, "cpu"), path, "cpu")
+            return cls(_load(path, path, "cpu", instances), path, "cpu", instances)
         try:
-            return cls(_load_on_cuda(path), path, "cuda")
+            return cls(_load_on_cuda(path), path, "cuda", instances)
         except ProviderError as error:
             if provider == "cuda":
                 raise
-            session = cls(_load(path, path, "cpu"), path, "cpu")
+            session = cls(_load(path, path, "cpu", instances), path, "cpu", instances)
             _warn_once(f"models run on the CPU: {error}")
             return session
 
@@ -62,11 +62,15 @@ class Session:
             BadModelError: onnxruntime refuses it.
         """
         try:
-            return Session(_load(model, self._path, self.device), self._path, self.device)
+            return self._reloaded(model, ALL)
         except BadModelError:
             # A value that is an output can stand in the way of the last level's fusions: do without that level.
             log.info("%s: this set of layers is computed at the extended optimisation level", self._path)
-            return Session(_load(model, self._path, self.device, EXTENDED), self._path, self.device)
+            return self._reloaded(model, EXTENDED)
+
+    def _reloaded(self, model: bytes, level: Any) -> "Session":
+        runtime = _load(model, self._path, self.device, self._instances, level)
+        return Session(runtime, self._path, self.device, self._instances)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
@@ -100,15 +104,15 @@ def _load_on_cuda(path: Path) -> Any:
     missing = _missing_for_cuda()
     if missing:
         raise ProviderError(f"CUDA cannot be used: {missing}")
-    return _load(path, path, "cuda")
+    return _load(path, path, "cuda", 1)
 
 
-def _load(source: Path | bytes, path: Path, device: Device, level: Any = ALL) -> Any:
+def _load(source: Path | bytes, path: Path, device: Device, instances: int, level: Any = ALL) -> Any:
     onnxruntime.set_default_logger_severity(FATAL)  # what goes wrong comes as an exception; the rest is noise
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     options.graph_optimization_level = level
-    options.intra_op_num_threads = _cores() if device == "cpu" else 1
+    options.intra_op_num_threads = threads_a_run(instances) if device == "cpu" else 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     if isinstance(source, bytes):
         options.add_session_config_entry(OUTSIDE_WEIGHTS, os.fspath(path.parent))
@@ -143,6 +147,14 @@ def _missing_for_cuda() -> str | None:
         onnxruntime.preload_dlls()
     log.debug("onnxruntime.preload_dlls: %s", said.getvalue())
     return None
+
+
+def threads_a_run(instances: int) -> int:
+    """How many threads a run may use, so that all instances together have no more than there are cores.
+
+    A run uses its caller's thread and those of the session's pool, which is one smaller and shared by all instances.
+    """
+    return max(1, _cores() - instances + 1)
 
 
 def _cores() -> int:

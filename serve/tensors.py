@@ -1,6 +1,7 @@
 """Plain requests and responses, and what a model says about its tensors. No protobuf, no gRPC, no onnxruntime."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -28,13 +29,20 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """An empty `version` is the newest; no `outputs` are all of them."""
+    """An empty `version` is the newest; no `outputs` are all of them.
+
+    `classes` says of which outputs only so many best classes are wanted, in words. `priority` 1 goes first; 0 leaves
+    it to the model. `timeout_us` is how long the request may wait in line; 0 leaves it to the model.
+    """
 
     model: str
     version: str
     id: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...]
+    classes: Mapping[str, int] = field(default_factory=dict)
+    priority: int = 0
+    timeout_us: int = 0
 
 
 @dataclass(frozen=True, eq=False)

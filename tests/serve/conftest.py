@@ -53,6 +53,13 @@ def write_arithmetic(folder: Path) -> None:
     (folder / "config.pbtxt").write_text(f'backend: "onnxruntime"\nmax_batch_size: 4\n{note}\n')
 
 
+def write_labelled(folder: Path) -> None:
+    """Gives `x` back as `y`, which has labels for the first two of its three classes."""
+    write_identity(folder / "1" / "model.onnx")
+    (folder / "config.pbtxt").write_text('max_batch_size: 4 output { name: "y" label_filename: "labels.txt" }')
+    (folder / "labels.txt").write_text("cat\nzürich\n")
+
+
 def write_pictures(folder: Path) -> None:
     """Classifies 2 x 2 grey pictures by their four pixels, with the labels and the rule that an export writes."""
     nodes = [
@@ -108,6 +115,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one model of each kind that the tests ask about."""
     folder = tmp_path_factory.mktemp("models")
     write_arithmetic(folder / "arithmetic")
+    write_labelled(folder / "labelled")
     write_pictures(folder / "pictures")
     write_identity(folder / "bare" / "1" / "model.onnx")
     write_identity(folder / "whole" / "1" / "model.onnx", (2, 3))
@@ -149,7 +157,7 @@ def url(serve: Serve, models: Path) -> Iterator[str]:
     """HOST:PORT of a server that serves `models`."""
     with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
         line = process.stdout.readline() if process.stdout else ""
-        found = re.fullmatch(r"ready: 9 models on grpc (127\.0\.0\.1:\d+)\n", line)
+        found = re.fullmatch(r"ready: 10 models on grpc (127\.0\.0\.1:\d+)\n", line)
         assert found, line
         yield found[1]
 

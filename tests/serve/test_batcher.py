@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve.batcher import Batcher, BatchSettings
+from serve.batcher import Batcher
+from serve.line import BatchSettings
 from serve.statistics import Statistics
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]

@@ -87,6 +87,18 @@ def with_parameter(name: str, **value: Any) -> Infer:
     return message
 
 
+def with_request_parameter(name: str, **value: Any) -> Infer:
+    message = arithmetic()
+    message.parameters[name].CopyFrom(inference.InferParameter(**value))
+    return message
+
+
+def classes_of_halves() -> Infer:
+    message = raw("half", "FP16", [1, 2], bytes(4))
+    message.outputs.add(name="y").parameters["classification"].int64_param = 1
+    return message
+
+
 class TestStatus:
     """The server is there."""
 
@@ -106,7 +118,8 @@ class TestStatus:
     def test_server_metadata(self, ask: Ask) -> None:
         """The server names itself, and advertises only what it does."""
         metadata = ask("ServerMetadata", inference.ServerMetadataRequest())
-        assert (metadata.name, list(metadata.extensions)) == ("zoonnx", ["model_configuration", "statistics"])
+        expected = ["classification", "schedule_policy", "model_configuration", "parameters", "statistics"]
+        assert (metadata.name, list(metadata.extensions)) == ("zoonnx", expected)
 
     @pytest.mark.parametrize("service", ["", SERVICE])
     def test_health_service(self, channel: grpc.Channel, service: str) -> None:
@@ -239,7 +252,11 @@ REFUSALS: dict[str, tuple[Infer, grpc.StatusCode, str]] = {
     "parameter's type": (with_parameter("classification", string_param="3"), INVALID, "must be given as int64_param"),
     "region's type": (with_parameter("shared_memory_region", int64_param=3), INVALID, "must be given as string_param"),
     "unknown region": (with_parameter("shared_memory_region", string_param="here"), NOT_FOUND, "region 'here'"),
-    "classification": (with_parameter("classification", int64_param=3), grpc.StatusCode.UNIMPLEMENTED, "classify"),
+    "negative classes": (with_parameter("classification", int64_param=-1), INVALID, "must be 0 or more; got -1"),
+    "priority's type": (with_request_parameter("priority", string_param="1"), INVALID, "int64_param or uint64_param"),
+    "timeout's type": (with_request_parameter("timeout", double_param=1.5), INVALID, "int64_param or uint64_param"),
+    "negative timeout": (with_request_parameter("timeout", int64_param=-5), INVALID, "must be 0 or more; got -5"),
+    "classes of halves": (classes_of_halves(), INVALID, "output 'y' is FP16, which cannot be classified"),
 }
 
 
