@@ -28,7 +28,7 @@ def picture(size: tuple[int, int], channels: int = 3) -> Image.Image:
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875, 1.15])
 def test_equals_timm(crop_mode: Any, interpolation: Any, crop_pct: float) -> None:
     """Every rule gives timm's pixels, for tall, wide and small pictures and square and other targets."""
     for size, (height, width) in itertools.product(PICTURES, TARGETS):
@@ -115,7 +115,7 @@ class TestRule:
             ('{"channels": 1, "height": 0, "width": 8}', "0 x 8"),
             ('{"channels": 1, "height": 8, "width": 8, "crop_mode": "smart"}', "'smart'"),
             ('{"channels": 1, "height": 8, "width": 8, "interpolation": "lanczos"}', "'lanczos'"),
-            ('{"channels": 1, "height": 8, "width": 8, "crop_pct": 1.5}', "1.5"),
+            ('{"channels": 1, "height": 8, "width": 8, "crop_pct": 2.5}', "2.5"),
         ],
     )
     def test_bad_rule(self, text: str, words: str) -> None:
