@@ -32,7 +32,8 @@ def classify(tensor: Tensor, classes: int, labels: Sequence[str], *, batched: bo
 def _descending(rows: Array) -> Array:
     """Sort backwards from the back: stable, and right for unsigned numbers as well."""
     backwards = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
-    return np.subtract(rows.shape[1] - 1, backwards)
+    places: Array = rows.shape[1] - 1 - np.asarray(backwards)
+    return places
 
 
 def _words(value: float, index: int, labels: Sequence[str]) -> bytes:
