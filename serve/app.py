@@ -4,11 +4,12 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from serve import repository
 from serve.config import ServerSettings
+from serve.control import Control
 from serve.core import Core
 from serve.grpc_server import GrpcServer
-from serve.model import Model, load_all
+from serve.health import Health
+from serve.model import Model
 
 
 def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -22,17 +23,17 @@ def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
 
 async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     stop = _stop_event()
-    found = repository.read(settings.models)
-    core = Core()
-    server = GrpcServer(core, settings)
+    core, health = Core(), Health()
+    control = Control(core, settings, health.set_model)
+    server = GrpcServer(core, control, health, settings)
     port = server.bind()
-    models = await asyncio.to_thread(load_all, found, settings)
-    core.add(models)
+    await control.start()
     await server.start()
-    announce(f"ready: {_counted(models)} on grpc {settings.host}:{port}")
+    announce(f"ready: {_counted(core.models())} on grpc {settings.host}:{port}")
     await stop.wait()
     core.stop()
     await server.stop()
+    await control.close()
     await core.close()
 
 

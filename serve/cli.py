@@ -21,6 +21,17 @@ def serve(
     provider: Annotated[
         str, typer.Option(metavar="auto|cuda|cpu", help="where models run; auto is CUDA where it works, else the CPU")
     ] = "auto",
+    model_control: Annotated[
+        str,
+        typer.Option(
+            metavar="none|explicit|poll",
+            help="who loads models: the start alone; clients; or the server, whenever their files change",
+        ),
+    ] = "none",
+    load_model: Annotated[
+        list[str], typer.Option(metavar="NAME", help="with explicit: load this at the start; may be given again")
+    ] = [],  # noqa: B006  typer copies it
+    poll_interval_s: Annotated[float, typer.Option(help="with poll: seconds between looks at the files")] = 15.0,
 ) -> None:
     """Serve a model repository over gRPC.
 
@@ -34,7 +45,15 @@ def serve(
     from serve.config import ServerSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-    settings = ServerSettings(models=models, host=host, grpc_port=grpc_port, provider=provider)  # type: ignore[arg-type]  # checked there
+    settings = ServerSettings(
+        models=models,
+        host=host,
+        grpc_port=grpc_port,
+        provider=provider,  # type: ignore[arg-type]  # checked there
+        model_control=model_control,  # type: ignore[arg-type]  # checked there
+        load_models=tuple(load_model),
+        poll_interval_s=poll_interval_s,
+    )
     app.run(settings, typer.echo)
 
 

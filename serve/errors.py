@@ -13,6 +13,8 @@ ServeError
 │   ├── InvalidRequestError     the request contradicts itself or the model
 │   ├── UnknownOutputError      the model has no such output
 │   ├── UnavailableError        not now: the server is stopping
+│   ├── LoadFailedError         the wanted model cannot be loaded; what ran before runs on
+│   ├── NotInRepositoryError    there is no model of that name to load
 │   ├── UnsupportedError        this server cannot do that
 │   └── InferenceError          the model failed on this input
 ├── ClientError                 a server did not give the answer
@@ -86,6 +88,14 @@ class UnknownOutputError(RequestError):
 
 class UnavailableError(RequestError):
     """Not now: the server is stopping."""
+
+
+class LoadFailedError(RequestError):
+    """The wanted model cannot be loaded; what ran before runs on."""
+
+
+class NotInRepositoryError(RequestError):
+    """There is no model of that name to load."""
 
 
 class UnsupportedError(RequestError):

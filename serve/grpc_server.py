@@ -11,15 +11,18 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from protos import loader
 from serve.config import ServerSettings
+from serve.control import Control
 from serve.core import Core
 from serve.errors import (
     InferenceError,
     InvalidRequestError,
+    LoadFailedError,
+    NotInRepositoryError,
     PortInUseError,
     RequestError,
     SettingsError,
@@ -29,15 +32,19 @@ from serve.errors import (
     UnknownRegionError,
     UnsupportedError,
 )
+from serve.health import Health
 from serve.service import Handler, InferenceService, IntrospectionService, stream_failure
 from serve.streaming import in_order
 
 log = logging.getLogger(__name__)
 SERVICE = "inference.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
 INTROSPECTION = "zoonnx.v1.Introspection"
 STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
     InferenceError: grpc.StatusCode.INTERNAL,
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    LoadFailedError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotInRepositoryError: grpc.StatusCode.INTERNAL,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
     UnknownOutputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -52,23 +59,22 @@ MethodMaker = Callable[[loader.Method], MethodHandler]
 class GrpcServer:
     """A gRPC server on one port. `bind`, then `start`, then `stop`."""
 
-    def __init__(self, core: Core, settings: ServerSettings) -> None:
-        self._settings = settings
-        self._health = health.aio.HealthServicer()
+    def __init__(self, core: Core, control: Control, health: Health, settings: ServerSettings) -> None:
+        self._settings, self._health = settings, health
         options = [
             ("grpc.so_reuseport", 0),  # else a second server silently shares the port
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
         ]
         self._server = grpc.aio.server(options=options)
-        inference = InferenceService(core)
+        inference = InferenceService(core, control)
         methods = {name: _unary(handle) for name, handle in inference.handlers().items()}
         streams = {name: _stream(handle) for name, handle in inference.stream_handlers().items()}
         layers = {name: _unary(handle) for name, handle in IntrospectionService(core).handlers().items()}
         services = {SERVICE: {**methods, **streams}, INTROSPECTION: layers}
         self._server.add_generic_rpc_handlers(tuple(_generic_handler(*each) for each in services.items()))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
+        names = (*services, HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=_reflected())
 
     def bind(self) -> int:
@@ -87,12 +93,12 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Answer requests from now on."""
-        await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set_service(SERVICE)
         await self._server.start()
 
     async def stop(self) -> None:
         """Refuse new requests, and wait for those begun, `stop_grace_s` at most."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.stop()
         await self._server.stop(self._settings.stop_grace_s)
 
 

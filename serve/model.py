@@ -1,7 +1,8 @@
 """One version of a model, loaded, with a line before it and threads of its own."""
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
@@ -38,6 +39,7 @@ class Model:
         self._taps = Taps(version.path, session, tap_sessions)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"{self.name}/{self.version}")
         self._batcher: Batcher[Session] | None = None
+        self._begun, self._idle = 0, asyncio.Event()
         self.statistics = Statistics()
 
     @classmethod
@@ -58,13 +60,22 @@ class Model:
         self._batcher = Batcher(self._run, model_config.batch_settings(self.config), self._threads, self.statistics)
 
     async def infer(self, request: Request) -> Response:
-        """Answer a request for this version.
+        """Answer a request for this version; it stays as long as it takes, also when its successor is there already.
 
         Raises:
             InvalidRequestError: the request does not fit the model.
             UnknownOutputError: the model has no wanted output or layer of that name.
             InferenceError: the model failed on it.
         """
+        self._begun += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self._begun -= 1
+            if not self._begun:
+                self._idle.set()
+
+    async def _answer(self, request: Request) -> Response:
         arrays = validation.inputs(request, self.signature)
         values = validation.outputs(request, self.signature, self.layers)
         wanted = {name: count for name, count in request.classes.items() if count}
@@ -77,7 +88,10 @@ class Model:
         return Response(self.name, str(self.version), request.id, told)
 
     async def close(self) -> None:
-        """Answer what waits, then end the threads."""
+        """Answer what has been begun, then end the threads."""
+        while self._begun:
+            self._idle.clear()
+            await self._idle.wait()
         if self._batcher:
             await self._batcher.close()
         self._threads.shutdown()
@@ -110,8 +124,3 @@ class Model:
 
 def _tensor(name: str, array: Array) -> Tensor:
     return Tensor(name, datatypes.BY_NUMPY[array.dtype].name, array)
-
-
-def load_all(found: Sequence[ModelFiles], settings: ServerSettings) -> list[Model]:
-    """Load every selected version of every model. Raises: BadModelError, ProviderError."""
-    return [Model.load(files, version, settings) for files in found for version in files.versions]

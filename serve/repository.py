@@ -12,6 +12,7 @@ from protos import inference, manifest
 from serve.errors import BadModelError, RepositoryError
 
 log = logging.getLogger(__name__)
+Fingerprint = tuple[tuple[str, int, int, int], ...]
 CONFIG, MANIFEST, MODEL = "config.pbtxt", "manifest.json", "model.onnx"
 
 
@@ -25,15 +26,29 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A version's number and file, not read yet."""
+
+    number: int
+    path: Path
+
+    def read(self) -> Version:
+        """Read what stands beside the file, and compare. Raises: BadModelError."""
+        return Version(self.number, self.path, _read_promise(self.path))
+
+
+@dataclass(frozen=True)
 class ModelFiles:
     """What stands on disk for one model. `config` is None where there is no config.pbtxt.
 
-    `versions` are those that the config's version policy selects, ascending; `labels` are by output.
+    `candidates` are the versions that the config's version policy admits, newest first, and `wanted` is how many of
+    them are to be served; `labels` are by output.
     """
 
     name: str
     config: inference.ModelConfig | None
-    versions: Sequence[Version]
+    candidates: Sequence[Candidate]
+    wanted: int
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -45,15 +60,20 @@ def read(place: Path) -> list[ModelFiles]:
         BadModelError: a model's files do not fit together.
     """
     if place.is_file() and place.suffix == ".onnx":
-        return [ModelFiles(place.stem, None, [Version(1, place)])]
+        return [ModelFiles(place.stem, None, [Candidate(1, place)], 1)]
+    names = list_names(place)
+    if not names:
+        raise RepositoryError(f"{place} holds no model: 'zoonnx export NET --to {place}' writes one.")
+    return [read_model(place / name) for name in names]
+
+
+def list_names(place: Path) -> list[str]:
+    """Return the names of the models in the repository `place`, sorted. Raises: RepositoryError."""
     if not place.is_dir():
         raise RepositoryError(f"{place} is no folder and no .onnx file: give the folder that holds the models.")
     if any(_is_version(folder) for folder in place.iterdir()):
         raise RepositoryError(f"{place} is itself a model: give the folder that holds it, {place.resolve().parent}.")
-    models = [_read_model(folder) for folder in sorted(place.iterdir()) if _is_model(folder)]
-    if not models:
-        raise RepositoryError(f"{place} holds no model: 'zoonnx export NET --to {place}' writes one.")
-    return models
+    return sorted(folder.name for folder in place.iterdir() if _is_model(folder))
 
 
 def _is_model(folder: Path) -> bool:
@@ -69,16 +89,25 @@ def _is_version(folder: Path) -> bool:
     return folder.is_dir() and folder.name.isascii() and folder.name.isdigit() and not folder.name.startswith("0")
 
 
-def _read_model(folder: Path) -> ModelFiles:
+def read_model(folder: Path) -> ModelFiles:
+    """Read what a model's folder says of all its versions. Raises: BadModelError."""
     config = _read_config(folder)
-    numbers = _selected(folder, config)
-    file = (config.default_model_filename if config else "") or MODEL
+    admitted, wanted = _admitted(folder, config)
+    file = _inside(folder, (config.default_model_filename if config else "") or MODEL)
     return ModelFiles(
         name=folder.name,
         config=config,
-        versions=[_read_version(folder / str(number), file) for number in numbers],
+        candidates=[Candidate(number, folder / str(number) / file) for number in admitted],
+        wanted=wanted,
         labels=dict(_read_labels(folder, config)) if config else {},
     )
+
+
+def _inside(folder: Path, name: str) -> str:
+    """Refuse a file's name that leads out of the model's folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise BadModelError(f"{folder / CONFIG} names the file '{name}', which lies outside the model's folder.")
+    return name
 
 
 def _read_config(folder: Path) -> inference.ModelConfig | None:
@@ -94,31 +123,27 @@ def _read_config(folder: Path) -> inference.ModelConfig | None:
     return config
 
 
-def _selected(folder: Path, config: inference.ModelConfig | None) -> list[int]:
-    """The versions to serve, ascending; without a policy the newest."""
-    found = sorted(int(each.name) for each in folder.iterdir() if _is_version(each))
+def _admitted(folder: Path, config: inference.ModelConfig | None) -> tuple[list[int], int]:
+    """The versions that may be served, newest first, and how many of them; without a policy one."""
+    found = sorted((int(each.name) for each in folder.iterdir() if _is_version(each)), reverse=True)
     policy = config.version_policy if config else inference.ModelVersionPolicy()
-    if policy.HasField("specific"):
-        wanted = set(policy.specific.versions)
-    elif policy.HasField("all"):
-        wanted = set(found)
-    else:
-        wanted = set(found[-(policy.latest.num_versions or 1) :])
-    selected = [number for number in found if number in wanted]
-    if not selected:
+    named = policy.specific.versions if policy.HasField("specific") else found
+    admitted = [number for number in found if number in named]
+    if not admitted:
         raise BadModelError(f"{folder} has no version to serve: it needs a folder such as {folder}/1 with a {MODEL}.")
-    return selected
+    every = policy.HasField("specific") or policy.HasField("all")
+    return admitted, len(admitted) if every else policy.latest.num_versions or 1
 
 
-def _read_version(folder: Path, file: str) -> Version:
-    path = folder / file
+def _read_promise(path: Path) -> manifest.Manifest | None:
+    """Read the manifest beside a model's file, and see that the file is the one it describes."""
     if not path.is_file():
         raise BadModelError(f"{path} is missing: put the model there, or name it as default_model_filename.")
-    promise = _read_manifest(folder / MANIFEST)
+    promise = _read_manifest(path.parent / MANIFEST)
     for entry in promise.files if promise else ():
-        if entry.path == file and entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
+        if entry.path == path.name and entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
             raise BadModelError(f"{path} is not the file that {MANIFEST} beside it describes: export the model again.")
-    return Version(int(folder.name), path, promise)
+    return promise
 
 
 def _read_manifest(path: Path) -> manifest.Manifest | None:
@@ -132,8 +157,19 @@ def _read_manifest(path: Path) -> manifest.Manifest | None:
 
 def _read_labels(folder: Path, config: inference.ModelConfig) -> Iterator[tuple[str, Sequence[str]]]:
     for output in config.output:
-        path = folder / output.label_filename
+        path = folder / _inside(folder, output.label_filename)
         if output.label_filename and not path.is_file():
             raise BadModelError(f"{path} is missing: {CONFIG} names it as the labels of output '{output.name}'.")
         if output.label_filename:
             yield output.name, path.read_text("utf-8").splitlines()
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Return what changes whenever a file of a model changes, down to those of its versions.
+
+    Hidden files, such as one that is being written, do not count.
+    """
+    files = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+    seen = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    stats = [(str(path.relative_to(folder)), path.stat()) for path in sorted(seen)]
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)

@@ -1,6 +1,7 @@
 """What the RPCs do: convert, call the core, convert."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.message import Message
@@ -8,12 +9,22 @@ from google.protobuf.message import Message
 from protos import inference, introspect
 from protos.version import VERSION
 from serve import codec
+from serve.control import Control
 from serve.core import Core
+from serve.errors import UnsupportedError
 from serve.statistics_codec import statistics_message
 from serve.tensors import TensorSpec
 
 NAME = "zoonnx"
-EXTENSIONS = ("classification", "schedule_policy", "model_configuration", "parameters", "statistics")
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "parameters",
+    "statistics",
+)
+ModelIndex = inference.RepositoryIndexResponse.ModelIndex
 Handler = Callable[[Any], Awaitable[Message]]
 TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 
@@ -21,8 +32,8 @@ TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 class InferenceService:
     """Triton's service."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Core, control: Control) -> None:
+        self._core, self._control = core, control
 
     def handlers(self) -> dict[str, Handler]:
         """The RPCs that there are; the others answer UNIMPLEMENTED."""
@@ -35,6 +46,9 @@ class InferenceService:
             "ModelConfig": self._model_config,
             "ModelInfer": self._infer,
             "ModelStatistics": self._statistics,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
         }
 
     def stream_handlers(self) -> dict[str, Handler]:
@@ -79,6 +93,23 @@ class InferenceService:
         models = self._core.models(request.name, request.version)
         return inference.ModelStatisticsResponse(model_stats=map(statistics_message, models))
 
+    async def _index(self, request: inference.RepositoryIndexRequest) -> inference.RepositoryIndexResponse:
+        _check_one_repository(request.repository_name)
+        entries = [each for each in await self._control.index() if each.state == "READY" or not request.ready]
+        return inference.RepositoryIndexResponse(models=[ModelIndex(**asdict(entry)) for entry in entries])
+
+    async def _load(self, request: inference.RepositoryModelLoadRequest) -> inference.RepositoryModelLoadResponse:
+        _check_one_repository(request.repository_name)
+        if request.parameters:
+            raise UnsupportedError("this server loads a model's own files; it takes no parameters for that.")
+        await self._control.load(request.model_name)
+        return inference.RepositoryModelLoadResponse()
+
+    async def _unload(self, request: inference.RepositoryModelUnloadRequest) -> inference.RepositoryModelUnloadResponse:
+        _check_one_repository(request.repository_name)
+        await self._control.unload(request.model_name)
+        return inference.RepositoryModelUnloadResponse()
+
 
 class IntrospectionService:
     """What a model's file tells of its layers."""
@@ -104,6 +135,11 @@ def stream_failure(request_id: str, words: str) -> inference.ModelStreamInferRes
     """What a request of a stream gets that cannot be answered; the stream goes on."""
     answer = inference.ModelInferResponse(id=request_id)
     return inference.ModelStreamInferResponse(error_message=words, infer_response=answer)
+
+
+def _check_one_repository(name: str) -> None:
+    if name:
+        raise UnsupportedError(f"this server has one repository, without a name; got '{name}'.")
 
 
 def _metadata(spec: TensorSpec) -> TensorMetadata:

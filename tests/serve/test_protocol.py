@@ -26,6 +26,9 @@ BUILT = {
     "ModelInfer",
     "ModelStatistics",
     "ModelStreamInfer",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
 }
 Ask = Callable[[str, Message | bytes], Any]
 Infer = inference.ModelInferRequest
@@ -118,7 +121,14 @@ class TestStatus:
     def test_server_metadata(self, ask: Ask) -> None:
         """The server names itself, and advertises only what it does."""
         metadata = ask("ServerMetadata", inference.ServerMetadataRequest())
-        expected = ["classification", "schedule_policy", "model_configuration", "parameters", "statistics"]
+        expected = [
+            "classification",
+            "model_repository",
+            "schedule_policy",
+            "model_configuration",
+            "parameters",
+            "statistics",
+        ]
         assert (metadata.name, list(metadata.extensions)) == ("zoonnx", expected)
 
     @pytest.mark.parametrize("service", ["", SERVICE])

@@ -20,7 +20,7 @@ def config_of(folder: Path, text: str | None = None) -> inference.ModelConfig:
     if text is not None:
         (folder / "model" / "config.pbtxt").write_text(text)
     (files,) = repository.read(folder)
-    session = Session.open(files.versions[-1].path, "cpu")
+    session = Session.open(files.candidates[0].path, "cpu")
     return model_config.complete(files.config, files.name, session.inputs, session.outputs)
 
 
@@ -42,15 +42,15 @@ class TestPlaces:
     def test_one_file(self, place: Path) -> None:
         """A bare .onnx file is a model of its own."""
         (files,) = repository.read(place / "model" / "1" / "model.onnx")
-        assert (files.name, [version.number for version in files.versions], files.config) == ("model", [1], None)
+        assert (files.name, [each.number for each in files.candidates], files.config) == ("model", [1], None)
 
     @pytest.mark.parametrize(
         ("policy", "expected"),
         [
             ("", [11]),
-            ("version_policy { latest { num_versions: 2 } }", [9, 11]),
-            ("version_policy { all {} }", [2, 9, 11]),
-            ("version_policy { specific { versions: [2, 11, 5] } }", [2, 11]),
+            ("version_policy { latest { num_versions: 2 } }", [11, 9]),
+            ("version_policy { all {} }", [11, 9, 2]),
+            ("version_policy { specific { versions: [2, 11, 5] } }", [11, 2]),
         ],
     )
     def test_version_policy(self, tmp_path: Path, policy: str, expected: list[int]) -> None:
@@ -59,7 +59,7 @@ class TestPlaces:
             write_identity(tmp_path / "model" / version / "model.onnx")
         (tmp_path / "model" / "config.pbtxt").write_text(policy)
         (files,) = repository.read(tmp_path)
-        assert [version.number for version in files.versions] == expected
+        assert [each.number for each in files.candidates[: files.wanted]] == expected
 
     @pytest.mark.parametrize(
         ("make", "words"),
@@ -88,6 +88,14 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no version": (write("config.pbtxt", "version_policy { specific { versions: 7 } }"), "has no version to serve"),
     "no file": (lambda folder: (folder / "1" / "model.onnx").unlink(), "model.onnx is missing"),
     "no labels": (write("config.pbtxt", 'output { name: "y" label_filename: "l.txt" }'), "l.txt is missing: .*'y'"),
+    "labels outside": (
+        write("config.pbtxt", 'output { name: "y" label_filename: "../l.txt" }'),
+        "'../l.txt', which lies outside the model's folder",
+    ),
+    "file outside": (
+        write("config.pbtxt", 'default_model_filename: "/tmp/model.onnx"'),
+        "'/tmp/model.onnx', which lies outside",
+    ),
     "bad manifest": (write("1/manifest.json", "{"), "manifest.json cannot be read"),
     "other file": (
         write("1/manifest.json", '{"files": [{"path": "model.onnx", "sha256": "00"}]}'),
@@ -101,7 +109,7 @@ def test_spoiled_model(place: Path, spoil: Callable[[Path], object], words: str)
     """Files that do not fit together are refused, and the message names the file."""
     spoil(place / "model")
     with pytest.raises(BadModelError, match=words):
-        repository.read(place)
+        repository.read(place)[0].candidates[0].read()
 
 
 def test_manifest_that_fits(place: Path) -> None:
@@ -112,8 +120,9 @@ def test_manifest_that_fits(place: Path) -> None:
         f'{{"name": "m", "files": [{{"path": "model.onnx", "sha256": "{digest}"}}]}}'
     )
     (files,) = repository.read(place)
-    assert files.versions[0].promise is not None
-    assert files.versions[0].promise.name == "m"
+    promise = files.candidates[0].read().promise
+    assert promise is not None
+    assert promise.name == "m"
 
 
 class TestCompletion:
