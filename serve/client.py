@@ -42,6 +42,7 @@ ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOutError,
     grpc.StatusCode.NOT_FOUND: NoSuchModelError,
     grpc.StatusCode.INVALID_ARGUMENT: RefusedError,
+    grpc.StatusCode.ALREADY_EXISTS: RefusedError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: RefusedError,
     grpc.StatusCode.UNIMPLEMENTED: RefusedError,
 }

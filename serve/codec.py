@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,32 +11,30 @@ import numpy as np
 from protos import inference
 from serve import datatypes
 from serve.datatypes import Datatype
-from serve.errors import InvalidRequestError, UnknownRegionError
+from serve.errors import InvalidRequestError
+from serve.shared_memory import Place, Regions
 from serve.tensors import Array, Request, Response, Tensor
 
 LENGTH = struct.Struct("<I")
-REGION = "shared_memory_region"
+REGION, REGION_OFFSET, REGION_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
 CLASSIFICATION = "classification"
 CONTENTS = tuple(field.name for field in inference.InferTensorContents.DESCRIPTOR.fields)
+Parameters = Mapping[str, inference.InferParameter]
 WireTensor = inference.ModelInferRequest.InferInputTensor | inference.ModelInferResponse.InferOutputTensor
 
 
-def request_from_message(message: inference.ModelInferRequest) -> Request:
+def request_from_message(message: inference.ModelInferRequest, regions: Regions) -> Request:
     """Read a request.
 
     Raises:
         InvalidRequestError: data and description of a tensor do not fit together.
-        UnknownRegionError: a tensor is said to be in shared memory.
+        UnknownRegionError: a tensor is said to be in a shared-memory region that is not registered.
     """
-    for tensor in message.inputs:
-        _check_parameters(tensor.name, tensor.parameters)
-    for output in message.outputs:
-        _check_parameters(output.name, output.parameters)
     return Request(
         model=message.model_name,
         version=message.model_version,
         id=message.id,
-        inputs=tuple(tensors(message.inputs, message.raw_input_contents)),
+        inputs=tuple(tensors(message.inputs, _raw(message, regions))),
         outputs=tuple(output.name for output in message.outputs),
         classes={output.name: _count(output.parameters, CLASSIFICATION) for output in message.outputs},
         priority=_count(message.parameters, "priority"),
@@ -54,12 +53,24 @@ def message_from_request(request: Request) -> inference.ModelInferRequest:
     return message
 
 
-def message_from_response(response: Response) -> inference.ModelInferResponse:
-    """Write a response, all tensors raw."""
+def places(message: inference.ModelInferRequest, regions: Regions) -> dict[str, Place]:
+    """Where outputs are to go that are wanted in shared memory. Raises: UnknownRegionError, InvalidRequestError."""
+    found = {output.name: _place(output.parameters, regions) for output in message.outputs}
+    return {name: place for name, place in found.items() if place}
+
+
+def message_from_response(
+    response: Response, places: Mapping[str, Place] = MappingProxyType({})
+) -> inference.ModelInferResponse:
+    """Write a response, all tensors raw; those with a place in shared memory go there. Raises: OutputTooLargeError."""
     message = inference.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-        message.raw_output_contents.append(to_raw(tensor))
+        data = to_raw(tensor)
+        if tensor.name in places:
+            places[tensor.name].write(data)
+            data = b""
+        message.raw_output_contents.append(data)
     return message
 
 
@@ -144,13 +155,28 @@ def _shaped(tensor: WireTensor, values: Iterable[Any], datatype: Datatype) -> Ar
         raise InvalidRequestError(f"tensor '{tensor.name}': a value does not fit into {datatype.name}.") from None
 
 
-def _check_parameters(tensor: str, parameters: Mapping[str, inference.InferParameter]) -> None:
-    if REGION in parameters:
-        region = _parameter(parameters, REGION, "string_param")
-        raise UnknownRegionError(f"tensor '{tensor}': no shared-memory region '{region}' is registered.")
+def _raw(message: inference.ModelInferRequest, regions: Regions) -> Sequence[bytes]:
+    """The inputs' raw data; where some are in shared memory, only the others come in the message, in their order."""
+    found = [_place(tensor.parameters, regions) for tensor in message.inputs]
+    if not any(found):
+        return message.raw_input_contents
+    sent = list(message.raw_input_contents)
+    if len(sent) == len(found):  # sent all the same: shared memory wins
+        return [place.read() if place else data for place, data in zip(found, sent, strict=True)]
+    if len(sent) != found.count(None):
+        raise InvalidRequestError(f"{found.count(None)} tensors should come with raw data, but {len(sent)} do.")
+    return [place.read() if place else sent.pop(0) for place in found]
 
 
-def _parameter(parameters: Mapping[str, inference.InferParameter], name: str, *kinds: str) -> Any:
+def _place(parameters: Parameters, regions: Regions) -> Place | None:
+    """Where in shared memory a tensor stands, if it does."""
+    if REGION not in parameters:
+        return None
+    name = str(_parameter(parameters, REGION, "string_param"))
+    return regions.place(name, _count(parameters, REGION_OFFSET), _count(parameters, REGION_SIZE))
+
+
+def _parameter(parameters: Parameters, name: str, *kinds: str) -> Any:
     """The value of a parameter that must be there as one of `kinds`."""
     kind = parameters[name].WhichOneof("parameter_choice")
     if kind not in kinds:
@@ -158,7 +184,7 @@ def _parameter(parameters: Mapping[str, inference.InferParameter], name: str, *k
     return getattr(parameters[name], kind)
 
 
-def _count(parameters: Mapping[str, inference.InferParameter], name: str) -> int:
+def _count(parameters: Parameters, name: str) -> int:
     """The value of a parameter that counts something; 0 where it is not given."""
     if name not in parameters:
         return 0

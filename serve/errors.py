@@ -10,6 +10,9 @@ ServeError
 ├── RequestError                one request cannot be answered; each leaf has a status of its own
 │   ├── UnknownModelError       no such model or version
 │   ├── UnknownRegionError      no such shared-memory region
+│   ├── RegionExistsError       a shared-memory region of that name is there already
+│   ├── NoSharedMemoryError     the operating system has no such shared memory
+│   ├── OutputTooLargeError     an output does not fit into its place in shared memory
 │   ├── InvalidRequestError     the request contradicts itself or the model
 │   ├── UnknownOutputError      the model has no such output
 │   ├── UnavailableError        not now: the server is stopping
@@ -76,6 +79,18 @@ class UnknownModelError(RequestError):
 
 class UnknownRegionError(RequestError):
     """No such shared-memory region."""
+
+
+class RegionExistsError(RequestError):
+    """A shared-memory region of that name is there already."""
+
+
+class NoSharedMemoryError(RequestError):
+    """The operating system has no such shared memory."""
+
+
+class OutputTooLargeError(RequestError):
+    """An output does not fit into its place in shared memory."""
 
 
 class InvalidRequestError(RequestError):

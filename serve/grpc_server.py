@@ -22,8 +22,11 @@ from serve.errors import (
     InferenceError,
     InvalidRequestError,
     LoadFailedError,
+    NoSharedMemoryError,
     NotInRepositoryError,
+    OutputTooLargeError,
     PortInUseError,
+    RegionExistsError,
     RequestError,
     SettingsError,
     UnavailableError,
@@ -33,7 +36,11 @@ from serve.errors import (
     UnsupportedError,
 )
 from serve.health import Health
+from serve.log_settings import LogSettings
 from serve.service import Handler, InferenceService, IntrospectionService, stream_failure
+from serve.settings_service import SettingsService
+from serve.shared_memory import Regions
+from serve.shared_memory_service import SharedMemoryService
 from serve.streaming import in_order
 
 log = logging.getLogger(__name__)
@@ -45,6 +52,9 @@ STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     LoadFailedError: grpc.StatusCode.INVALID_ARGUMENT,
     NotInRepositoryError: grpc.StatusCode.INTERNAL,
+    NoSharedMemoryError: grpc.StatusCode.INTERNAL,
+    OutputTooLargeError: grpc.StatusCode.INTERNAL,
+    RegionExistsError: grpc.StatusCode.ALREADY_EXISTS,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
     UnknownOutputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -67,11 +77,14 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
         ]
         self._server = grpc.aio.server(options=options)
-        inference = InferenceService(core, control)
+        regions = Regions()
+        inference = InferenceService(core, control, regions)
         methods = {name: _unary(handle) for name, handle in inference.handlers().items()}
         streams = {name: _stream(handle) for name, handle in inference.stream_handlers().items()}
+        others = (SharedMemoryService(regions), SettingsService(LogSettings()))
+        rest = {name: _unary(handle) for each in others for name, handle in each.handlers().items()}
         layers = {name: _unary(handle) for name, handle in IntrospectionService(core).handlers().items()}
-        services = {SERVICE: {**methods, **streams}, INTROSPECTION: layers}
+        services = {SERVICE: {**methods, **streams, **rest}, INTROSPECTION: layers}
         self._server.add_generic_rpc_handlers(tuple(_generic_handler(*each) for each in services.items()))
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
         names = (*services, HEALTH, reflection.SERVICE_NAME)

@@ -12,6 +12,7 @@ from serve import codec
 from serve.control import Control
 from serve.core import Core
 from serve.errors import UnsupportedError
+from serve.shared_memory import Regions
 from serve.statistics_codec import statistics_message
 from serve.tensors import TensorSpec
 
@@ -21,8 +22,10 @@ EXTENSIONS = (
     "model_repository",
     "schedule_policy",
     "model_configuration",
+    "system_shared_memory",
     "parameters",
     "statistics",
+    "logging",
 )
 ModelIndex = inference.RepositoryIndexResponse.ModelIndex
 Handler = Callable[[Any], Awaitable[Message]]
@@ -32,8 +35,8 @@ TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 class InferenceService:
     """Triton's service."""
 
-    def __init__(self, core: Core, control: Control) -> None:
-        self._core, self._control = core, control
+    def __init__(self, core: Core, control: Control, regions: Regions) -> None:
+        self._core, self._control, self._regions = core, control, regions
 
     def handlers(self) -> dict[str, Handler]:
         """The RPCs that there are; the others answer UNIMPLEMENTED."""
@@ -82,7 +85,9 @@ class InferenceService:
 
     async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
         self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
-        return codec.message_from_response(await self._core.infer(codec.request_from_message(message)))
+        request = codec.request_from_message(message, self._regions)
+        places = codec.places(message, self._regions)
+        return codec.message_from_response(await self._core.infer(request), places)
 
     async def _stream_infer(self, message: inference.ModelInferRequest) -> inference.ModelStreamInferResponse:
         answer = await self._infer(message)

@@ -9,6 +9,7 @@ import tritonclient.utils
 from protos import inference
 from serve import codec, datatypes
 from serve.datatypes import Datatype
+from serve.shared_memory import Regions
 from serve.tensors import Array, Request, Tensor
 
 NAMED = [pytest.param(each, id=name) for name, each in datatypes.BY_NAME.items()]
@@ -32,7 +33,7 @@ def test_raw_round_trip(datatype: Datatype) -> None:
     """An array comes back from its message as it went, extremes included."""
     array = example(datatype)
     message = codec.message_from_request(Request("m", "3", "id", (Tensor("x", datatype.name, array),), ("y",)))
-    read = codec.request_from_message(inference.ModelInferRequest.FromString(message.SerializeToString()))
+    read = codec.request_from_message(inference.ModelInferRequest.FromString(message.SerializeToString()), Regions())
     assert (read.model, read.version, read.id, read.outputs) == ("m", "3", "id", ("y",))
     assert (read.inputs[0].name, read.inputs[0].datatype) == ("x", datatype.name)
     assert read.inputs[0].array.dtype == datatype.numpy
