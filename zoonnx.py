@@ -42,6 +42,12 @@ def _run(verb: str, arguments: list[str]) -> None:
         command(arguments, prog_name=f"zoonnx {verb}")
     except KeyboardInterrupt:
         _fail(verb, "interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left: nothing to say, nobody to say it to
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(verb, f"{where}{error.strerror or error}.", 1)
     except Exception as error:
         if not hasattr(error, "exit_status"):
             raise

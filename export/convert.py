@@ -9,6 +9,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 
 import onnx
 import torch
@@ -67,18 +68,20 @@ def _require_opset(model: onnx.ModelProto, opset: int) -> None:
 def _first_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).split()) or type(error).__name__
+    if "data-dependent" in words:
+        return f"its forward decides by the values it is given, which a graph cannot: use torch.where. ({words[:80]})"
+    return words[:400]
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Hold back the exporter's own chatter: what matters is checked on the model it returns."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hold back what the exporter prints and logs: what matters is checked on the model it returns."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

@@ -17,7 +17,7 @@ from export.manifest_json import SCHEMA_VERSION, seal, to_json
 from export.metadata import stamp, strip
 from export.naming import name_values
 from export.parity import Check, check_outputs, random_images, torch_outputs
-from export.prepare import prepare
+from export.prepare import prepare, require_runs
 from export.settings import ExportSettings
 from export.shapes import check_shapes
 from protos import manifest
@@ -160,8 +160,8 @@ def _tensor(info: onnx.ValueInfoProto) -> manifest.Tensor:
 
 
 def _classes(net: torch.nn.Module, preprocessing: Preprocessing) -> int:
-    images = random_images(preprocessing, TEST_BATCH)
-    return int(next(iter(torch_outputs(net, images, preprocessing).values())).shape[-1])
+    images = torch.from_numpy(random_images(preprocessing, TEST_BATCH))
+    return int(require_runs(net, preprocessing.normalise(images)).shape[-1])
 
 
 def _test_data(net: torch.nn.Module, preprocessing: Preprocessing) -> dict[str, bytes]:

@@ -25,6 +25,20 @@ def prepare(net: nn.Module) -> nn.Module:
     return clone
 
 
+def require_runs(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the logits of `net` for `x`. Raises: UnfitNetError when it fails, or gives something else."""
+    try:
+        with torch.no_grad():
+            logits = net(x)
+    except Exception as error:
+        shape = "x".join(map(str, x.shape[1:]))
+        raise UnfitNetError(f"the net fails on its own input of {shape}: {type(error).__name__}: {error}") from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.is_floating_point():
+        got = f"{logits.dtype} of {list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UnfitNetError(f"the net must give logits, one float tensor of (N, classes); it gives {got}.")
+    return logits
+
+
 def _require_eval(net: nn.Module) -> None:
     training = [path or type(net).__name__ for path, module in net.named_modules() if module.training]
     if training:

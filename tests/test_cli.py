@@ -71,6 +71,14 @@ def test_missing_extra(tmp_path: Path) -> None:
     assert done.stderr == "zoonnx export: the package 'torch' is not installed; run: pip install 'zoonnx[export]'\n"
 
 
+def test_output_that_cannot_be_written() -> None:
+    """A full disk behind stdout is one sentence, no traceback."""
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "zoonnx", "train", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "zoonnx train: No space left on device.\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -173,8 +174,10 @@ class TestRefusals:
         net.conv3.weight.data[0, 0, 0, 0] = float("nan")
         self.refused(self.changed(convnet4, net), tmp_path, "'conv3.weight' holds 1 values")
 
-    def test_data_dependent_control_flow(self, convnet4: LoadedNet, tmp_path: Path) -> None:
-        """A net that branches on its data cannot be one graph."""
+    def test_data_dependent_control_flow(
+        self, convnet4: LoadedNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A net that branches on its data cannot be one graph; the exporter's own chatter is held back."""
 
         class Branching(torch.nn.Module):
             def __init__(self) -> None:
@@ -185,7 +188,30 @@ class TestRefusals:
                 y = self.fc(x.flatten(1))
                 return -y if y.sum() > 0 else y
 
-        self.refused(self.changed(convnet4, Branching().eval()), tmp_path, "cannot convert Branching")
+        self.refused(
+            self.changed(convnet4, Branching().eval()), tmp_path, "Branching: its forward decides by the values"
+        )
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize(
+        ("forward", "words"),
+        [
+            (lambda x: x.flatten(1) @ torch.ones(3, 10), "fails on its own input of 1x8x8: RuntimeError"),
+            (lambda x: x.flatten(1).long(), "one float tensor of .N, classes.; it gives torch.int64"),
+            (lambda x: (x.flatten(1), x), "it gives tuple"),
+            (lambda x: x, r"it gives torch.float32 of \[2, 1, 8, 8\]"),
+        ],
+    )
+    def test_no_logits(
+        self, convnet4: LoadedNet, tmp_path: Path, forward: Callable[[torch.Tensor], torch.Tensor], words: str
+    ) -> None:
+        """A net that fails, or gives something other than logits, is refused before anything is converted."""
+
+        class Odd(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return forward(x)
+
+        self.refused(self.changed(convnet4, Odd().eval()), tmp_path, words)
 
     def test_wrong_labels(self, convnet4: LoadedNet, tmp_path: Path) -> None:
         """As many labels as classes."""
