@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from serve.config import ServerSettings
 from serve.control import Control
@@ -27,14 +28,34 @@ async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     control = Control(core, settings, health.set_model)
     server = GrpcServer(core, control, health, settings)
     port = server.bind()
-    await control.start()
-    await server.start()
-    announce(f"ready: {_counted(core.models())} on grpc {settings.host}:{port}")
-    await stop.wait()
-    core.stop()
-    await server.stop()
+    async with _http(core, settings) as http_port:
+        await control.start()
+        await server.start()
+        announce(f"ready: {_counted(core.models())} on grpc {settings.host}:{port}")
+        if http_port is not None:
+            announce(f"metrics: http://{settings.host}:{http_port}/metrics")
+        await stop.wait()
+        core.stop()
+        await server.stop()
     await control.close()
     await core.close()
+
+
+@asynccontextmanager
+async def _http(core: Core, settings: ServerSettings) -> AsyncIterator[int | None]:
+    """Answer HTTP, where it is wanted, also while models are loaded; gives the port."""
+    if settings.http_port is None:
+        yield None
+        return
+    from serve.http_server import HttpServer
+
+    server = HttpServer(core, settings.host, settings.http_port)
+    port = server.bind()
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop()
 
 
 def _stop_event() -> asyncio.Event:

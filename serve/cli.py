@@ -18,6 +18,9 @@ def serve(
     models: Annotated[Path, typer.Argument(help="a model repository in Triton's layout, or one .onnx file")],
     host: Annotated[str, typer.Option(help="the address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="the port for gRPC; 0 takes a free one")] = 8001,
+    http_port: Annotated[
+        int | None, typer.Option(help="a port for HTTP, with /metrics and /v2/health/ready; 0 takes a free one")
+    ] = None,
     provider: Annotated[
         str, typer.Option(metavar="auto|cuda|cpu", help="where models run; auto is CUDA where it works, else the CPU")
     ] = "auto",
@@ -35,7 +38,7 @@ def serve(
 ) -> None:
     """Serve a model repository over gRPC.
 
-    Says `ready: ...` on one line when requests are answered. Ctrl-C or SIGTERM stop it: it answers what it has begun.
+    Says `ready: ...` on one line when requests are answered, and on a second one where HTTP is. Ctrl-C or SIGTERM stop it: it answers what it has begun.
 
     Example: zoonnx serve models/ --grpc-port 8001
     """
@@ -49,6 +52,7 @@ def serve(
         models=models,
         host=host,
         grpc_port=grpc_port,
+        http_port=http_port,
         provider=provider,  # type: ignore[arg-type]  # checked there
         model_control=model_control,  # type: ignore[arg-type]  # checked there
         load_models=tuple(load_model),

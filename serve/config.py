@@ -14,7 +14,8 @@ ModelControl = Literal["none", "explicit", "poll"]
 class ServerSettings:
     """What a server serves, and where.
 
-    `models` is a model repository or one .onnx file. A `grpc_port` of 0 takes a free one. `provider` auto means CUDA
+    `models` is a model repository or one .onnx file. A port of 0 takes a free one; without an
+    `http_port` there is no HTTP. `provider` auto means CUDA
     where it works, else the CPU. `stop_grace_s` is how long a stopping server waits for the requests it has begun.
     `model_control` says who loads models: `none`, all of them at the start; `explicit`, clients, and at the start only
     `load_models`; `poll`, all of them, and again whenever their files change, looked at every `poll_interval_s`.
@@ -24,6 +25,7 @@ class ServerSettings:
     models: Path
     host: str = "127.0.0.1"
     grpc_port: int = 8001
+    http_port: int | None = None
     provider: Provider = "auto"
     max_message_bytes: int = 64 * 2**20
     stop_grace_s: float = 10.0
@@ -35,8 +37,9 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not self.host:
             raise SettingsError("the host is empty: give a name or an address, such as 127.0.0.1.")
-        if not 0 <= self.grpc_port <= 65535:
-            raise SettingsError(f"a port is between 0 (any free one) and 65535; got {self.grpc_port}.")
+        for port in (self.grpc_port, self.http_port or 0):
+            if not 0 <= port <= 65535:
+                raise SettingsError(f"a port is between 0 (any free one) and 65535; got {port}.")
         if self.provider not in get_args(Provider):
             raise SettingsError(f"the provider is one of {', '.join(get_args(Provider))}; got '{self.provider}'.")
         if self.max_message_bytes < 1:

@@ -1,8 +1,6 @@
 """The gRPC face of the core. Nothing else on the server's side knows gRPC."""
 
-import errno
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -28,7 +26,6 @@ from serve.errors import (
     PortInUseError,
     RegionExistsError,
     RequestError,
-    SettingsError,
     UnavailableError,
     UnknownModelError,
     UnknownOutputError,
@@ -37,6 +34,7 @@ from serve.errors import (
 )
 from serve.health import Health
 from serve.log_settings import LogSettings
+from serve.ports import listening
 from serve.service import Handler, InferenceService, IntrospectionService, stream_failure
 from serve.settings_service import SettingsService
 from serve.shared_memory import Regions
@@ -98,7 +96,7 @@ class GrpcServer:
             SettingsError: this machine does not have that address.
         """
         host, port = self._settings.host, self._settings.grpc_port
-        _check_free(host, port)
+        listening(host, port).close()  # tried first: gRPC's own failure does not say what is wrong
         try:
             return self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
@@ -181,19 +179,3 @@ def _failure(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, 
         return grpc.StatusCode.INTERNAL, f"the bytes are not a {method.request.DESCRIPTOR.name}."
     log.error("%s failed", method.path, exc_info=error)
     return grpc.StatusCode.INTERNAL, "the server failed at this request; its log says why."
-
-
-def _check_free(host: str, port: int) -> None:
-    """Try the address first: gRPC's own failure does not say what is wrong."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUseError(
-                f"port {port} on {host} is in use: stop what listens there, or give another."
-            ) from error
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}.") from error

@@ -42,6 +42,11 @@ class Model:
         self._begun, self._idle = 0, asyncio.Event()
         self.statistics = Statistics()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests stand in line."""
+        return self._batcher.waiting if self._batcher else 0
+
     @classmethod
     def load(cls, files: ModelFiles, version: Version, settings: ServerSettings) -> Self:
         """Load one version.
