@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -20,6 +20,7 @@ from serve.errors import (
     NoSuchModelError,
     RefusedError,
     ServerFailedError,
+    SettingsError,
     TimedOutError,
     UnreachableError,
 )
@@ -37,6 +38,7 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+MOST_RETRIES = 4
 ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.UNAVAILABLE: UnreachableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOutError,
@@ -92,11 +94,15 @@ def require_fetchable(layers: Sequence[LayerInfo]) -> None:
 
 
 class Client:
-    """Asks the server at `url` (HOST:PORT). Every call raises a ClientError where there is no answer."""
+    """Asks the server at `url` (HOST:PORT). Every call raises a ClientError where there is no answer.
 
-    def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0) -> None:
+    A call that is UNAVAILABLE is made again, up to `retries` times (0 to 4), after growing pauses and within
+    `timeout_s`; no other failure is.
+    """
+
+    def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0, retries: int = 3) -> None:
         self.url, self.timeout_s = url, timeout_s
-        self._channel = grpc.insecure_channel(url, CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(url, channel_options(retries))
 
     def __enter__(self) -> Self:
         return self
@@ -141,16 +147,7 @@ class Client:
         answer: inference.ModelConfigResponse
         metadata = self._call("ModelMetadata", inference.ModelMetadataRequest(name=name))
         answer = self._call("ModelConfig", inference.ModelConfigRequest(name=name))
-        parameters = answer.config.parameters
-        return ModelInfo(
-            name=name,
-            version=max(metadata.versions, key=int, default=""),
-            inputs=tuple(map(_spec, metadata.inputs)),
-            outputs=tuple(map(_spec, metadata.outputs)),
-            max_batch_size=answer.config.max_batch_size,
-            labels=tuple(json.loads(parameters[LABELS].string_value)) if LABELS in parameters else (),
-            preprocessing=Preprocessing.from_parameters(parameters),
-        )
+        return model_info(metadata, answer.config)
 
     def infer(
         self,
@@ -166,14 +163,8 @@ class Client:
         Raises:
             RefusedError: the inputs are not what the model takes.
         """
-        tensors = tuple(_tensor(name, np.asarray(values)) for name, values in inputs.items())
-        message = codec.message_from_request(Request(model, version, "", tensors, tuple(outputs or ())))
-        answer: inference.ModelInferResponse = self._call("ModelInfer", message)
-        try:
-            found = list(codec.tensors(answer.outputs, answer.raw_output_contents))
-        except InvalidRequestError as error:
-            raise ServerFailedError(f"{self.url} sent an answer that contradicts itself: {error}") from error
-        return {tensor.name: _plain(tensor) for tensor in found}
+        answer = self._call("ModelInfer", infer_message(model, inputs, outputs, version))
+        return infer_answer(answer, self.url)
 
     def layers(self, model: str, pattern: str = "*", version: str = "") -> tuple[LayerInfo, ...]:
         """List the layers of a model whose names match the glob `pattern`, in the order of the net's calls.
@@ -221,16 +212,66 @@ class Client:
         try:
             return call(request, timeout=self.timeout_s)
         except grpc.RpcError as error:
-            self._fail(error)
+            raise failure(error, self.url, self.timeout_s) from error
 
-    def _fail(self, error: Any) -> NoReturn:
-        code: grpc.StatusCode = error.code()
-        kind = ERRORS.get(code, ServerFailedError)
-        words = {
-            UnreachableError: f"no server answers at {self.url}: {error.details()}",
-            TimedOutError: f"{self.url} did not answer within {self.timeout_s:g} s.",
-        }
-        raise kind(words.get(kind, f"{self.url} answered {code.name}: {error.details()}")) from error
+
+def channel_options(retries: int) -> tuple[tuple[str, Any], ...]:
+    """How a channel behaves whose calls are made again where they are UNAVAILABLE; gRPC itself sees to it."""
+    if not 0 <= retries <= MOST_RETRIES:
+        raise SettingsError(f"retries must be between 0 and {MOST_RETRIES}, gRPC's most; got {retries}.")
+    if not retries:
+        return (*CHANNEL_OPTIONS, ("grpc.enable_retries", 0))
+    policy = {
+        "maxAttempts": retries + 1,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    config = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+    return (*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)))
+
+
+def model_info(metadata: inference.ModelMetadataResponse, config: inference.ModelConfig) -> ModelInfo:
+    """Put together what two answers say of a model."""
+    parameters = config.parameters
+    return ModelInfo(
+        name=metadata.name,
+        version=max(metadata.versions, key=int, default=""),
+        inputs=tuple(map(_spec, metadata.inputs)),
+        outputs=tuple(map(_spec, metadata.outputs)),
+        max_batch_size=config.max_batch_size,
+        labels=tuple(json.loads(parameters[LABELS].string_value)) if LABELS in parameters else (),
+        preprocessing=Preprocessing.from_parameters(parameters),
+    )
+
+
+def infer_message(
+    model: str, inputs: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None, version: str
+) -> inference.ModelInferRequest:
+    """Write a request of numpy arrays. Raises: RefusedError, for a type that the protocol does not have."""
+    tensors = tuple(_tensor(name, np.asarray(values)) for name, values in inputs.items())
+    return codec.message_from_request(Request(model, version, "", tensors, tuple(outputs or ())))
+
+
+def infer_answer(answer: inference.ModelInferResponse, url: str) -> dict[str, Array]:
+    """Read an answer as numpy arrays. Raises: ServerFailedError, where it contradicts itself."""
+    try:
+        found = list(codec.tensors(answer.outputs, answer.raw_output_contents))
+    except InvalidRequestError as error:
+        raise ServerFailedError(f"{url} sent an answer that contradicts itself: {error}") from error
+    return {tensor.name: _plain(tensor) for tensor in found}
+
+
+def failure(error: Any, url: str, timeout_s: float) -> ClientError:
+    """Say in our words what gRPC's error means."""
+    code: grpc.StatusCode = error.code()
+    kind = ERRORS.get(code, ServerFailedError)
+    words = {
+        UnreachableError: f"no server answers at {url}: {error.details()}",
+        TimedOutError: f"{url} did not answer within {timeout_s:g} s.",
+    }
+    return kind(words.get(kind, f"{url} answered {code.name}: {error.details()}"))
 
 
 def _layer(described: manifest.Layer) -> LayerInfo:
