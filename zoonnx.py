@@ -20,6 +20,7 @@ VERBS = {
     "serve": ("serve.cli:serve", "serve", "serve a model repository over gRPC"),
     "infer": ("serve.cli:infer", "client", "ask a server about images"),
     "dump": ("serve.cli:dump", "client", "save what layers of a served model gave, as tensors and as a picture"),
+    "bench": ("serve.cli:bench", "client", "measure how fast a server answers"),
     "demo": ("export.demo:demo", "all", "train, export, serve and ask, offline, on handwritten digits"),
 }
 OURS = ("zoo", "export", "serve", "protos")

@@ -1,4 +1,4 @@
-"""`zoonnx serve`, `zoonnx infer` and `zoonnx dump`."""
+"""`zoonnx serve`, `zoonnx infer`, `zoonnx dump` and `zoonnx bench`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +38,8 @@ def serve(
 ) -> None:
     """Serve a model repository over gRPC.
 
-    Says `ready: ...` on one line when requests are answered, and on a second one where HTTP is. Ctrl-C or SIGTERM stop it: it answers what it has begun.
+    Says `ready: ...` on one line when requests are answered, and on a second one where HTTP is. Ctrl-C or SIGTERM stop
+    it: it answers what it has begun.
 
     Example: zoonnx serve models/ --grpc-port 8001
     """
@@ -113,6 +114,38 @@ def dump(
     for name, words in absent.items():
         typer.echo(f"not among them: {name}; {words}")
     typer.echo(f"the first picture, layer by layer: {sheet}")
+
+
+def bench(
+    model: Annotated[str, typer.Option(help="the model to ask")],
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="where the server listens")] = "127.0.0.1:8001",
+    concurrency: Annotated[int, typer.Option(help="requests that are always under way")] = 8,
+    batch_size: Annotated[int, typer.Option(help="rows a request")] = 1,
+    seconds: Annotated[float, typer.Option(help="how long to measure")] = 5.0,
+    metrics: Annotated[str, typer.Option(metavar="URL", help="the server's /metrics: tells its CPU time too")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON on stdout")] = False,
+) -> None:
+    """Measure how fast a server answers.
+
+    Asks with made-up tensors. The client's own work is part of the latencies, and takes cores where it runs beside the
+    server.
+
+    Example: zoonnx bench --model digits --url 127.0.0.1:8001 --concurrency 8
+    """
+    import asyncio
+    import json
+    from dataclasses import asdict
+
+    from serve.load import LoadSettings, measure
+
+    report = asyncio.run(measure(url, LoadSettings(model, concurrency, batch_size, seconds, metrics)))
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "rows_per_s": report.rows_per_s}))
+        return
+    typer.echo(f"{report.rows_per_s:.1f} rows a second, {report.requests} requests in {report.seconds:.1f} s")
+    typer.echo("  ".join(f"p{each} {ms:.2f} ms" for each, ms in report.latency_ms.items()))
+    if report.cpu_ms_a_request is not None:
+        typer.echo(f"{report.cpu_ms_a_request:.3f} ms of the server's CPU a request")
 
 
 @contextmanager

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.registry import Collector
 
 from serve.core import Core
 from serve.model import Model
 from serve.statistics import Duration, Reason, Statistics
 
-TOTAL = re.compile(rb"^(# (?:HELP|TYPE) \w+)_total", re.MULTILINE)
+TOTAL = re.compile(rb"^(# (?:HELP|TYPE) nv_\w+)_total", re.MULTILINE)
 COUNTS: Mapping[str, tuple[str, Callable[[Statistics], int]]] = {
     "nv_inference_request_success": ("Requests answered", lambda s: s.success.count),
     "nv_inference_count": ("Rows inferred: a batch of 8 counts 8", lambda s: s.inferences),
@@ -36,6 +36,7 @@ class Metrics(Collector):
         self._core = core
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)  # the server's own CPU time and memory
         self._busy = _cpu_ticks()
 
     def text(self) -> bytes:

@@ -1,0 +1,133 @@
+"""Puts a steady load on one model of a server, and measures what it does."""
+
+import asyncio
+import re
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from serve import datatypes
+from serve.aio_client import AsyncClient
+from serve.client import ModelInfo
+from serve.errors import SettingsError, UnfitModelError, UnreachableError
+from serve.tensors import Array, TensorSpec
+
+PERCENTILES = (50, 90, 95, 99)
+WARM_UP_S = 0.5
+CPU = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """`concurrency` requests of `batch_size` rows are always under way, for `seconds`.
+
+    `metrics` is the address of the server's metrics, from which its CPU time is read; empty where that is not wanted.
+    """
+
+    model: str
+    concurrency: int = 8
+    batch_size: int = 1
+    seconds: float = 5.0
+    metrics: str = ""
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.batch_size < 1:
+            raise SettingsError("concurrency and batch size must be 1 or more.")
+        if not self.seconds > 0:
+            raise SettingsError(f"the time to measure must be more than 0 seconds; got {self.seconds}.")
+        if self.metrics and not self.metrics.startswith(("http://", "https://")):
+            raise SettingsError(
+                f"metrics are at an address such as http://127.0.0.1:8000/metrics; got '{self.metrics}'."
+            )
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was measured; `cpu_ms_a_request` is the server's, None where it was not asked for."""
+
+    model: str
+    requests: int
+    rows: int
+    seconds: float
+    latency_ms: Mapping[int, float]
+    cpu_ms_a_request: float | None
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.seconds
+
+
+async def measure(url: str, settings: LoadSettings) -> LoadReport:
+    """Ask with random tensors; warms up first, which is not counted.
+
+    Raises:
+        UnfitModelError: no tensors can be made up for the model.
+        UnreachableError: the server, or its metrics, cannot be asked.
+    """
+    async with AsyncClient(url, retries=0) as client:
+        inputs = _inputs(await client.model(settings.model), settings.batch_size)
+        await _load(client, settings, inputs, WARM_UP_S)
+        before_s = await asyncio.to_thread(_cpu_s, settings.metrics)
+        start_s = time.perf_counter()
+        latencies_s = await _load(client, settings, inputs, settings.seconds)
+        seconds = time.perf_counter() - start_s
+        after_s = await asyncio.to_thread(_cpu_s, settings.metrics)
+    count = len(latencies_s)
+    return LoadReport(
+        model=settings.model,
+        requests=count,
+        rows=count * settings.batch_size,
+        seconds=seconds,
+        latency_ms={each: float(np.percentile(latencies_s, each)) * 1e3 for each in PERCENTILES},
+        cpu_ms_a_request=None if after_s is None or before_s is None else (after_s - before_s) * 1e3 / count,
+    )
+
+
+async def _load(client: AsyncClient, settings: LoadSettings, inputs: Mapping[str, Array], for_s: float) -> list[float]:
+    """How long each request took; each is followed by another until the time is over."""
+    end_s = time.perf_counter() + for_s
+    latencies_s: list[float] = []
+
+    async def ask() -> None:
+        while (start_s := time.perf_counter()) < end_s:
+            await client.infer(settings.model, inputs)
+            latencies_s.append(time.perf_counter() - start_s)
+
+    await asyncio.gather(*(ask() for _ in range(settings.concurrency)))
+    return latencies_s
+
+
+def _inputs(info: ModelInfo, batch_size: int) -> dict[str, Array]:
+    if batch_size > max(1, info.max_batch_size):
+        raise SettingsError(
+            f"model '{info.name}' takes batches of up to {max(1, info.max_batch_size)}; got {batch_size}."
+        )
+    return {spec.name: _random(info, spec, batch_size) for spec in info.inputs}
+
+
+def _random(info: ModelInfo, spec: TensorSpec, batch_size: int) -> Array:
+    if spec.datatype in (datatypes.BYTES.name, datatypes.BF16.name):
+        raise UnfitModelError(f"model '{info.name}' takes {spec.datatype}, for which no numbers can be made up.")
+    shape = (batch_size, *spec.shape[1:]) if info.max_batch_size else spec.shape
+    if -1 in shape:
+        raise UnfitModelError(f"model '{info.name}': input '{spec.name}' has a free size, {list(spec.shape)}.")
+    random = np.random.default_rng(0)
+    dtype = datatypes.BY_NAME[spec.datatype].numpy
+    return random.random(shape).astype(dtype) if dtype.kind == "f" else random.integers(0, 2, shape).astype(dtype)
+
+
+def _cpu_s(metrics: str) -> float | None:
+    """The server's CPU time until now, as its metrics tell."""
+    if not metrics:
+        return None
+    try:
+        with urllib.request.urlopen(metrics, timeout=10) as answer:  # noqa: S310  http and https only, see LoadSettings
+            found = CPU.search(answer.read().decode())
+    except (OSError, ValueError) as error:
+        raise UnreachableError(f"no metrics come from {metrics}: {error}") from error
+    if not found:
+        raise UnreachableError(f"{metrics} tells nothing of the server's CPU time.")
+    return float(found[1])
