@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.catalog import CATALOG, create_model
-    from zoo.data import load_dataset
+    from zoo.data import find_data, load_dataset
     from zoo.errors import ZooError
     from zoo.heads import attach_head
     from zoo.load import LoadedNet, WeightsSource, load_net
@@ -24,6 +24,7 @@ _HOME = {
     "ZooError": "zoo.errors",
     "attach_head": "zoo.heads",
     "create_model": "zoo.catalog",
+    "find_data": "zoo.data",
     "load_dataset": "zoo.data",
     "load_net": "zoo.load",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "ZooError",
     "attach_head",
     "create_model",
+    "find_data",
     "load_dataset",
     "load_net",
 ]

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.settings import Device, SplitName, TrainSettings
+from zoo.settings import BadImages, Device, SplitName, TrainSettings
+
+DATA_HELP = "The data set: digits, signal or folder:PATH, with a folder of pictures for each class."
+BAD_IMAGES_HELP = "What to do about files that are no pictures: fail, or leave them out. Either way they are named."
+WORKERS_HELP = "Processes that decode the pictures of a folder."
 
 if TYPE_CHECKING:
     from zoo.evaluate import Evaluation
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
 def train(
     net: Annotated[str, typer.Argument(help="A net of the catalog, such as convnet4, or any of timm's.")],
-    data: Annotated[str, typer.Option(help="The data set: digits or signal.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="The new run's folder.")],
     epochs: Annotated[int, typer.Option(help="How often each training image is seen.")] = TrainSettings.epochs,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = TrainSettings.batch_size,
@@ -31,6 +35,18 @@ def train(
     max_shift: Annotated[
         int, typer.Option(help="Move training images by up to this many pixels.")
     ] = TrainSettings.max_shift_px,
+    flip: Annotated[
+        float | None, typer.Option(help="Share of training pictures to mirror. By default 0.5 for folders, else 0.")
+    ] = TrainSettings.flip,
+    min_crop: Annotated[
+        float | None,
+        typer.Option(help="Least share of its area that a random crop keeps. By default 0.35 for folders, else 1."),
+    ] = TrainSettings.min_crop,
+    input_size: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="For folders. By default the size that the net is made for.")
+    ] = None,
+    bad_images: Annotated[BadImages, typer.Option(help=BAD_IMAGES_HELP)] = TrainSettings.bad_images,
+    workers: Annotated[int, typer.Option(help=WORKERS_HELP)] = TrainSettings.workers,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = TrainSettings.seed,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = TrainSettings.device,
 ) -> None:
@@ -52,6 +68,11 @@ def train(
         label_smoothing=label_smoothing,
         drop_rate=drop_rate,
         max_shift_px=max_shift,
+        flip=flip,
+        min_crop=min_crop,
+        input_size=_size(input_size) if input_size else None,
+        bad_images=bad_images,
+        workers=workers,
         seed=seed,
         device=device,
     )
@@ -60,30 +81,33 @@ def train(
 
 def eval_(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints: RUN/best, RUN/last.")],
-    data: Annotated[str, typer.Option(help="The data set: digits or signal.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     split: Annotated[SplitName, typer.Option(help="Which of its splits.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[Path | None, typer.Option(help="Also write the images and predictions.csv to this folder.")] = None,
+    bad_images: Annotated[BadImages, typer.Option(help=BAD_IMAGES_HELP)] = TrainSettings.bad_images,
+    workers: Annotated[int, typer.Option(help=WORKERS_HELP)] = TrainSettings.workers,
 ) -> None:
     """Measure a trained net on a data set.
 
     Example: `zoonnx eval runs/digits --data digits --save digits-test`
     """
-    from zoo.data import load_dataset
+    from zoo.data import find_data
     from zoo.evaluate import evaluate
     from zoo.load import load_run
     from zoo.predictions import save_predictions
 
-    dataset, loaded = load_dataset(data), load_run(run)
+    loaded = load_run(run)
+    dataset = find_data(data, bad_images=bad_images, workers=workers).for_net(loaded.preprocessing)
     dataset.check_fits(loaded.labels, loaded.preprocessing)
     part = dataset.split(split)
-    evaluation = evaluate(loaded.net, part.images, part.targets, loaded.preprocessing)
+    evaluation = evaluate(loaded.net, part, loaded.preprocessing)
     if save is not None:
-        save_predictions(save, part.images, evaluation, loaded.labels)
+        save_predictions(save, part, evaluation, loaded.labels)
     if as_json:
-        _print_json({"run": str(run), "data": data, "split": split}, evaluation)
+        _print_json({"run": str(run), "data": data, "split": split}, evaluation, dataset.skipped)
     else:
-        _show_evaluation(f"{data}, {split} split", evaluation)
+        _show_evaluation(f"{data}, {split} split", evaluation, dataset.skipped)
 
 
 def describe(
@@ -190,10 +214,10 @@ def _show_result(result: "TrainResult", run: Path) -> None:
         "time": f"{result.seconds:.1f} s",
         "weights": str(run / "best" / "model.safetensors"),
     }
-    _show_rows(rows)
+    _show_rows(rows | _left_out(result.skipped))
 
 
-def _show_evaluation(title: str, evaluation: "Evaluation") -> None:
+def _show_evaluation(title: str, evaluation: "Evaluation", skipped: tuple[str, ...]) -> None:
     wrong = int((evaluation.predictions != evaluation.targets).sum())
     images = len(evaluation.targets)
     rows = {
@@ -201,7 +225,12 @@ def _show_evaluation(title: str, evaluation: "Evaluation") -> None:
         "accuracy": f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)",
         "loss": f"{evaluation.loss:.4f}",
     }
-    _show_rows(rows)
+    _show_rows(rows | _left_out(skipped))
+
+
+def _left_out(skipped: tuple[str, ...]) -> dict[str, str]:
+    """Bad images, by name."""
+    return {"left out": "\n".join(skipped)} if skipped else {}
 
 
 def _show_rows(rows: dict[str, str]) -> None:
@@ -214,6 +243,13 @@ def _show_rows(rows: dict[str, str]) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def _print_json(asked: dict[str, str], evaluation: "Evaluation") -> None:
+def _print_json(asked: dict[str, str], evaluation: "Evaluation", skipped: tuple[str, ...]) -> None:
     found = {"images": len(evaluation.targets), "accuracy": evaluation.accuracy, "loss": evaluation.loss}
-    typer.echo(json.dumps({**asked, **found}))
+    typer.echo(json.dumps({**asked, **found, "skipped": skipped}))
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    from zoo.subject import parse_size
+
+    size = parse_size(text)
+    return (size[0], size[1], size[2]) if len(size) == 3 else (size[0], 1, size[1])

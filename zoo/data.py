@@ -1,16 +1,23 @@
-"""Data sets that fit in memory, with splits that never change."""
+"""Data sets by name, with splits that never change: embedded ones, and `folder:PATH`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from pathlib import Path
+from typing import Protocol, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from zoo.augment import Augmentation
 from zoo.errors import DataError
+from zoo.folder import FolderContents, scan
 from zoo.preprocessing import Preprocessing
-from zoo.settings import SplitName
+from zoo.settings import BadImages, SplitName
+from zoo.splits import MemorySplit, Split
+
+FOLDER = "folder:"
+NO_AUGMENTATION = Augmentation()
+FOLDER_AUGMENTATION = Augmentation(flip=0.5, min_crop=0.35)
 
 # The splits' own constants: a run's seed never moves a picture from one split to another.
 DIGITS_TEST_IMAGES = 360
@@ -20,23 +27,29 @@ SIGNALS_PER_KIND = {"train": 150, "val": 25, "test": 60}
 SIGNAL_SEEDS = {"train": 1, "val": 2, "test": 3}
 
 
-@dataclass(frozen=True)
-class Split:
-    """`images` is uint8 (N, H, W, C), `targets` the int64 class index of each, (N,).
+class DataSource(Protocol):
+    """Data of known classes; `input_size` is the (C, H, W) it insists on, None where it takes the net's."""
 
-    A signal of length L is an image of height 1: (N, 1, L, C).
-    """
+    @property
+    def name(self) -> str: ...
 
-    images: Tensor
-    targets: Tensor
+    @property
+    def labels(self) -> tuple[str, ...]: ...
 
-    def __len__(self) -> int:
-        return len(self.targets)
+    @property
+    def input_size(self) -> tuple[int, int, int] | None: ...
+
+    def for_net(self, rule: Preprocessing) -> "Dataset":
+        """The data as a net of that preprocessing takes it; data that insist on a size keep their own."""
+        ...
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`labels` name the classes by index; `preprocessing` fits the training split."""
+    """`labels` name the classes by index; `preprocessing` is that of every split.
+
+    `augmentation` is what suits the training pictures where nobody asks for another; `skipped` names bad files.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -44,6 +57,15 @@ class Dataset:
     train: Split
     val: Split
     test: Split
+    augmentation: Augmentation = NO_AUGMENTATION
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return self.preprocessing.input_size
+
+    def for_net(self, rule: Preprocessing) -> "Dataset":
+        return self
 
     def split(self, name: SplitName) -> Split:
         """The split of that name.
@@ -69,15 +91,51 @@ class Dataset:
             raise DataError(f"the net expects images of (channels, height, width) {expected}; {self.name} has {own}")
 
 
+@dataclass(frozen=True)
+class ImageFolder:
+    """The pictures of a folder, before it is known for which net."""
+
+    name: str
+    contents: FolderContents
+    workers: int
+    input_size: None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.contents.labels
+
+    def for_net(self, rule: Preprocessing) -> Dataset:
+        train, val, test = (self.contents.split(name, rule, self.workers) for name in get_args(SplitName))
+        return Dataset(
+            self.name, self.labels, rule, train, val, test, FOLDER_AUGMENTATION, skipped=self.contents.skipped
+        )
+
+
 def load_dataset(name: str) -> Dataset:
-    """Load a data set by name.
+    """Load an embedded data set by name.
 
     Raises:
         DataError: there is none of that name.
     """
     if name not in DATASETS:
-        raise DataError(f"no data set is called '{name}'; there are: {', '.join(DATASETS)}")
+        raise DataError(f"no data set is called '{name}'; there are: {', '.join(DATASETS)} and {FOLDER}PATH")
     return DATASETS[name]()
+
+
+def find_data(name: str, *, bad_images: BadImages = "fail", workers: int = 0) -> DataSource:
+    """An embedded data set, or the pictures of `folder:PATH`, which `workers` further processes decode.
+
+    Raises:
+        DataError: there is none of that name, or the folder is not as it should be.
+    """
+    if not name.startswith(FOLDER):
+        return load_dataset(name)
+    return ImageFolder(public_name(name), scan(Path(name.removeprefix(FOLDER)), bad_images), workers)
+
+
+def public_name(name: str) -> str:
+    """The name of a data set without the way to it on this machine."""
+    return FOLDER + Path(name.removeprefix(FOLDER)).resolve().name if name.startswith(FOLDER) else name
 
 
 def _digits() -> Dataset:
@@ -97,8 +155,8 @@ def _digits() -> Dataset:
         parts: list[np.ndarray] = train_test_split(indices, test_size=size, **options)
         return parts
 
-    def split(indices: np.ndarray) -> Split:
-        return Split(torch.from_numpy(images[indices]), torch.from_numpy(targets[indices]))
+    def split(indices: np.ndarray) -> MemorySplit:
+        return MemorySplit(torch.from_numpy(images[indices]), torch.from_numpy(targets[indices]))
 
     rest, test = divided(np.arange(len(targets)), DIGITS_TEST_IMAGES)
     train, val = divided(rest, DIGITS_VAL_IMAGES)
@@ -116,9 +174,9 @@ def _signal() -> Dataset:
     """1,410 synthetic signals of length 128 and six kinds; see signals.py."""
     from zoo import signals
 
-    def split(name: SplitName) -> Split:
+    def split(name: SplitName) -> MemorySplit:
         values, kinds = signals.draw(SIGNALS_PER_KIND[name], SIGNAL_SEEDS[name])
-        return Split(torch.from_numpy(values[:, np.newaxis, :, np.newaxis]), torch.from_numpy(kinds))
+        return MemorySplit(torch.from_numpy(values[:, np.newaxis, :, np.newaxis]), torch.from_numpy(kinds))
 
     return Dataset(
         name="signal",

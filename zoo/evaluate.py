@@ -1,5 +1,6 @@
 """How good a net is on labelled pictures."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,10 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from zoo.errors import DataError
 from zoo.preprocessing import Preprocessing
+from zoo.splits import Split
+
+MAX_BATCH = 256
+MAX_BATCH_NUMBERS = 2**23  # 55 pictures of 3x224x224
 
 
 @dataclass(frozen=True)
@@ -26,40 +31,41 @@ class Evaluation:
 
 
 def evaluate(
-    net: nn.Module, images: Tensor, targets: Tensor, preprocessing: Preprocessing, *, batch_size: int = 256
+    net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch_size: int | None = None
 ) -> Evaluation:
-    """Run `net` in eval mode over uint8 (N, H, W, C) images; its mode is afterwards what it was.
+    """Run `net` in eval mode over a split; its mode is afterwards what it was.
+
+    `batch_size` is by default what has MAX_BATCH_NUMBERS input numbers, and at most MAX_BATCH.
 
     Raises:
-        DataError: no images, not one target for each, or a target that is not one of the net's classes.
+        DataError: no images, or a target that is not one of the net's classes.
     """
-    logits = _logits(net, images, preprocessing, batch_size)
-    _check_targets(targets, images=len(images), classes=logits.shape[1])
+    most = MAX_BATCH_NUMBERS // math.prod(preprocessing.input_size)
+    logits = _logits(net, split, preprocessing, batch_size or max(1, min(MAX_BATCH, most)))
+    targets = split.targets
+    _check_targets(targets, classes=logits.shape[1])
     predictions = logits.argmax(dim=1)
     accuracy = multiclass_accuracy(predictions, targets, num_classes=logits.shape[1], average="micro")
     loss = F.cross_entropy(logits, targets)
     return Evaluation(loss.item(), accuracy.item(), logits, predictions, targets)
 
 
-def _logits(net: nn.Module, images: Tensor, preprocessing: Preprocessing, batch_size: int) -> Tensor:
-    if len(images) == 0:
+def _logits(net: nn.Module, split: Split, preprocessing: Preprocessing, batch_size: int) -> Tensor:
+    if len(split) == 0:
         raise DataError("there are no images to evaluate")
     was_training = net.training
     device = next(net.parameters()).device
     net.eval()
     try:
         with torch.inference_mode():
-            batches = [
-                net(preprocessing.normalise(batch.to(device))).cpu() for batch in torch.split(images, batch_size)
-            ]
+            chosen = torch.split(torch.arange(len(split)), batch_size)
+            batches = [net(preprocessing.normalise(batch.to(device))).cpu() for batch in split.batches(chosen)]
     finally:
         net.train(was_training)
     return torch.cat(batches)  # (N, classes)
 
 
-def _check_targets(targets: Tensor, *, images: int, classes: int) -> None:
-    if targets.shape != (images,):
-        raise DataError(f"{images} images need as many targets; got targets of shape {tuple(targets.shape)}")
+def _check_targets(targets: Tensor, *, classes: int) -> None:
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
         raise DataError(f"the net has classes 0 to {classes - 1}; the targets reach from {low} to {high}")

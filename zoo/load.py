@@ -12,6 +12,7 @@ from torch import nn
 
 from zoo.catalog import SOURCES, create_model
 from zoo.checkpoint import LAYOUT, read_checkpoint, read_settings
+from zoo.data import public_name
 from zoo.errors import CheckpointError, SettingsError
 from zoo.files import standing_folder
 from zoo.interface import config_of
@@ -87,7 +88,9 @@ def load_run(folder: Path) -> LoadedNet:
     )
     checkpoint.load_into(net)
     preprocessing.attach_to(net)
-    source = WeightsSource("trained", seed=settings.seed, dataset=settings.data, metrics=checkpoint.metrics)
+    source = WeightsSource(
+        "trained", seed=settings.seed, dataset=public_name(settings.data), metrics=checkpoint.metrics
+    )
     return LoadedNet(net.eval(), run.resolve().name, checkpoint.architecture, checkpoint.labels, preprocessing, source)
 
 

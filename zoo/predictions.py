@@ -4,16 +4,18 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from zoo.errors import DataError
 from zoo.evaluate import Evaluation
 from zoo.files import new_folder
+from zoo.splits import Split
 
 
-def save_predictions(folder: Path, images: Tensor, evaluation: Evaluation, labels: Sequence[str]) -> None:
-    """Write `images/LABEL/INDEX.png` of the uint8 (N, H, W, C) images, and a row for each in predictions.csv.
+def save_predictions(folder: Path, split: Split, evaluation: Evaluation, labels: Sequence[str]) -> None:
+    """Write `images/LABEL/INDEX.png` of the split's images as the net saw them, and a row for each in predictions.csv.
 
     The columns: the file relative to `folder`, its label, the predicted one, and the float32 logit of each class with
     as many digits as it takes to read the same number back.
@@ -25,8 +27,8 @@ def save_predictions(folder: Path, images: Tensor, evaluation: Evaluation, label
         raise DataError(f"{folder} is there already; nothing was overwritten: remove it or choose another folder")
     files = [f"images/{labels[target]}/{index:05d}.png" for index, target in enumerate(evaluation.targets.tolist())]
     with new_folder(folder) as unfinished:
-        for file, image in zip(files, images, strict=True):
-            _save_png(unfinished / file, image)
+        for file, image in zip(files, split.batches(torch.split(torch.arange(len(split)), 1)), strict=True):
+            _save_png(unfinished / file, image[0])
         with (unfinished / "predictions.csv").open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(["file", "label", "predicted", *(f"logit_{label}" for label in labels)])

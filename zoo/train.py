@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
-from zoo.augment import shift
+from zoo.augment import Augmentation, TrainingView, shift
 from zoo.catalog import create_model
 from zoo.checkpoint import append_epoch, read_checkpoint, save_checkpoint, save_metrics, start_run
-from zoo.data import Dataset, load_dataset
+from zoo.data import Dataset, DataSource, find_data
 from zoo.errors import DeviceError, SettingsError, TrainingError, did_you_mean
 from zoo.evaluate import evaluate
+from zoo.preprocessing import Preprocessing
 from zoo.settings import Device, TrainSettings
+from zoo.splits import MemorySplit
 
 WARMUP_SHARE = 0.1  # of all steps: the learning rate rises, then falls along a cosine
 
@@ -54,17 +56,19 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The best epoch, and its weights' accuracy on the test split."""
+    """The best epoch, and its weights' accuracy on the test split; `skipped` names bad images that were left out."""
 
     best: EpochMetrics
     test_accuracy: float
     seconds: float
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Session:
     settings: TrainSettings
     data: Dataset
+    augmentation: Augmentation
     accelerator: Accelerator
     net: nn.Module
     optimizer: torch.optim.Optimizer
@@ -89,26 +93,40 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None) -
         start_run(run, settings)
         best = _fit(session, run, observe or (lambda event: None))
         test_accuracy = _test_best(session, run)
-    return TrainResult(best, test_accuracy, time.perf_counter() - started)
+    return TrainResult(best, test_accuracy, time.perf_counter() - started, session.data.skipped)
 
 
 def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
-    data = load_dataset(settings.data)
+    source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
     torch.manual_seed(settings.seed)
-    net = create_model(
-        settings.net,
-        num_classes=len(data.labels),
-        in_chans=data.preprocessing.channels,
-        img_size=data.preprocessing.input_size[1:],
-        drop_rate=settings.drop_rate,
-    )
+    net = _build(settings, source)
+    data = source.for_net(Preprocessing.from_net(net))
     data.preprocessing.attach_to(net)
     _check_takes(net, data, settings)
     optimizer = _optimizer(net, settings)
     scheduler = _scheduler(optimizer, settings.lr, _batches(settings, data) * settings.epochs)
     net, optimizer = accelerator.prepare(net, optimizer)
     loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-    return _Session(settings, data, accelerator, net, optimizer, scheduler, loss)
+    augmentation = _augmentation(settings, data)
+    return _Session(settings, data, augmentation, accelerator, net, optimizer, scheduler, loss)
+
+
+def _build(settings: TrainSettings, source: DataSource) -> nn.Module:
+    size = source.input_size or settings.input_size
+    if settings.input_size not in (None, size):
+        raise SettingsError(f"the pictures of {source.name} have the size {size}; input_size is {settings.input_size}")
+    return create_model(
+        settings.net,
+        num_classes=len(source.labels),
+        in_chans=size[0] if size else None,
+        img_size=size[1:] if size else None,
+        drop_rate=settings.drop_rate,
+    )
+
+
+def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:
+    asked = {"flip": settings.flip, "min_crop": settings.min_crop}
+    return replace(data.augmentation, **{name: value for name, value in asked.items() if value is not None})
 
 
 def _fit(session: _Session, run: Path, observe: Observer) -> EpochMetrics:
@@ -135,24 +153,26 @@ def _epoch(session: _Session, epoch: int) -> Iterator[Step]:
     _seed_step(session.settings.seed, epoch, batch=0)
     order = torch.randperm(len(session.data.train))
     session.net.train()
-    for batch in range(1, batches + 1):
+    chosen = torch.split(order, size)[:batches]
+    view = TrainingView(session.data.preprocessing, session.augmentation, session.settings.seed, epoch)
+    pictures = session.data.train.batches(chosen, None if session.augmentation.is_none else view)
+    for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=1):
         _seed_step(session.settings.seed, epoch, batch)
-        chosen = order[(batch - 1) * size : batch * size]
-        loss = _step(session, chosen)
+        loss = _step(session, images, session.data.train.targets[indices])
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
                 f"a learning rate under {session.settings.lr:g} may help"
             )
-        yield Step(epoch, batch, batches, len(chosen), loss, lr=session.optimizer.param_groups[0]["lr"])
+        yield Step(epoch, batch, batches, len(indices), loss, lr=session.optimizer.param_groups[0]["lr"])
         session.scheduler.step_update((epoch - 1) * batches + batch)
 
 
-def _step(session: _Session, chosen: Tensor) -> float:
-    train, device = session.data.train, session.accelerator.device
-    images = shift(train.images[chosen], session.settings.max_shift_px)
-    logits = session.net(session.data.preprocessing.normalise(images.to(device)))
-    loss = session.loss(logits, train.targets[chosen].to(device))
+def _step(session: _Session, images: Tensor, targets: Tensor) -> float:
+    device = session.accelerator.device
+    moved = shift(images, session.settings.max_shift_px)
+    logits = session.net(session.data.preprocessing.normalise(moved.to(device)))
+    loss = session.loss(logits, targets.to(device))
     session.optimizer.zero_grad()
     session.accelerator.backward(loss)
     session.optimizer.step()
@@ -161,7 +181,7 @@ def _step(session: _Session, chosen: Tensor) -> float:
 
 def _validate(session: _Session, epoch: int, train_loss: float) -> EpochMetrics:
     val = session.data.val
-    evaluation = evaluate(session.net, val.images, val.targets, session.data.preprocessing)
+    evaluation = evaluate(session.net, val, session.data.preprocessing)
     return EpochMetrics(epoch, train_loss, evaluation.loss, evaluation.accuracy)
 
 
@@ -174,7 +194,7 @@ def _test_best(session: _Session, run: Path) -> float:
     """The best weights' accuracy on the test split, which the run looks at only here; noted in best/metrics.json."""
     checkpoint, test = read_checkpoint(run / "best"), session.data.test
     checkpoint.load_into(session.accelerator.unwrap_model(session.net))
-    evaluation = evaluate(session.net, test.images, test.targets, checkpoint.preprocessing)
+    evaluation = evaluate(session.net, test, checkpoint.preprocessing)
     found = {"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
     save_metrics(checkpoint.folder, {**checkpoint.metrics, **found})
     return evaluation.accuracy
@@ -183,7 +203,8 @@ def _test_best(session: _Session, run: Path) -> float:
 def _check_takes(net: nn.Module, data: Dataset, settings: TrainSettings) -> None:
     """Let one image through before anything is written: many nets are made for larger images only."""
     try:
-        evaluate(net, data.val.images[:1], data.val.targets[:1], data.preprocessing)
+        picture = next(data.val.batches([torch.tensor([0])]))
+        evaluate(net, MemorySplit(picture, torch.tensor([0])), data.preprocessing)
     except (RuntimeError, AssertionError, ValueError, ArithmeticError) as error:
         size = "x".join(str(length) for length in data.preprocessing.input_size)
         raise SettingsError(

@@ -49,6 +49,10 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
         "--label-smoothing": 0.2,
         "--drop-rate": 0.3,
         "--max-shift": 2,
+        "--flip": 0.25,
+        "--min-crop": 0.75,
+        "--bad-images": "skip",
+        "--workers": 1,
         "--seed": 9,
         "--device": "cpu",
     }
@@ -58,7 +62,7 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
     renamed = {"max_shift": "max_shift_px"}
     names = {option: option.removeprefix("--").replace("-", "_") for option in options}
     asked = {renamed.get(name, name): options[option] for option, name in names.items()}
-    assert settings == {"net": "convnet4", "data": "digits", **asked}
+    assert settings == {"net": "convnet4", "data": "digits", "input_size": None, **asked}
 
 
 def test_eval_measures_what_training_noted(zoonnx, short_run):

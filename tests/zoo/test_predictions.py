@@ -10,6 +10,7 @@ from PIL import Image
 from zoo.errors import DataError
 from zoo.evaluate import Evaluation
 from zoo.predictions import save_predictions
+from zoo.splits import MemorySplit
 
 LABELS = ("cat", "dog")
 
@@ -30,7 +31,7 @@ def images(channels):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_come_back_pixel_by_pixel(tmp_path, evaluation, channels):
     """PNG keeps every value; the folder is the label."""
-    save_predictions(tmp_path / "out", images(channels), evaluation, LABELS)
+    save_predictions(tmp_path / "out", MemorySplit(images(channels), torch.zeros(3)), evaluation, LABELS)
     with Image.open(tmp_path / "out" / "images" / "dog" / "00002.png") as picture:
         pixels = np.asarray(picture).reshape(4, 5, channels)
     assert np.array_equal(pixels, images(channels)[2].numpy())
@@ -38,7 +39,7 @@ def test_pictures_come_back_pixel_by_pixel(tmp_path, evaluation, channels):
 
 def test_logits_come_back_bit_by_bit(tmp_path, evaluation):
     """Reading the text as float32 gives the same numbers, tiny and huge ones too."""
-    save_predictions(tmp_path / "out", images(1), evaluation, LABELS)
+    save_predictions(tmp_path / "out", MemorySplit(images(1), torch.zeros(3)), evaluation, LABELS)
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == ["images/dog/00000.png", "images/cat/00001.png", "images/dog/00002.png"]
     assert [(row["label"], row["predicted"]) for row in rows] == [("dog", "cat"), ("cat", "cat"), ("dog", "cat")]
@@ -49,5 +50,5 @@ def test_logits_come_back_bit_by_bit(tmp_path, evaluation):
 def test_an_existing_folder_is_refused(tmp_path, evaluation):
     """Nothing is mixed into what is there."""
     with pytest.raises(DataError, match="is there already; nothing was overwritten"):
-        save_predictions(tmp_path, images(1), evaluation, LABELS)
+        save_predictions(tmp_path, MemorySplit(images(1), torch.zeros(3)), evaluation, LABELS)
     assert list(tmp_path.iterdir()) == []

@@ -120,7 +120,7 @@ def test_best_stays_when_later_epochs_are_worse(short_settings, tmp_path, monkey
     result = train(replace(short_settings, epochs=3), tmp_path / "run")
     assert result.best == measured[1]
     best = load_net(tmp_path / "run")
-    again = evaluate(best.net, digits.test.images, digits.test.targets, best.preprocessing)
+    again = evaluate(best.net, digits.test, best.preprocessing)
     assert best.weights.metrics["epoch"] == 2
     assert best.weights.metrics["test_loss"] == pytest.approx(again.loss)
 
@@ -128,7 +128,7 @@ def test_best_stays_when_later_epochs_are_worse(short_settings, tmp_path, monkey
 def test_test_accuracy_is_that_of_the_best_weights(short_run, digits):
     """What best/metrics.json says of the test split can be measured again."""
     loaded = load_net(short_run)
-    again = evaluate(loaded.net, digits.test.images, digits.test.targets, loaded.preprocessing)
+    again = evaluate(loaded.net, digits.test, loaded.preprocessing)
     assert loaded.weights.metrics["test_accuracy"] == again.accuracy
     assert loaded.weights.metrics["test_loss"] == pytest.approx(again.loss)
 

@@ -1,0 +1,59 @@
+"""Picture files of any common kind as 8-bit grey or RGB."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from zoo.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+MODES = {1: "L", 3: "RGB"}
+READING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def read_picture(file: Path, channels: int) -> Image.Image:
+    """The picture upright, in mode L for 1 channel, RGB for 3. Transparency is dropped, 16 bits become 8 by scaling.
+
+    Raises:
+        DataError: Pillow cannot read the file, its numbers have no known range, or a net wants other channels.
+    """
+    if channels not in MODES:
+        raise DataError(f"picture files have 1 or 3 channels; the net wants {channels}")
+    try:
+        with Image.open(file) as opened:
+            return _plain(ImageOps.exif_transpose(opened)).convert(MODES[channels])
+    except READING_ERRORS as error:
+        raise DataError(f"{file}: {_reason(error)}") from error
+
+
+def fault_of(file: Path) -> str:
+    """Why a file cannot be used as a picture, or nothing. JPEG files are decoded whole, but small, which is quick."""
+    try:
+        with Image.open(file) as opened:
+            opened.draft("RGB", (1, 1))
+            opened.load()
+            _plain(opened)
+    except READING_ERRORS as error:
+        return _reason(error)
+    return ""
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """The same picture in a mode that `convert` takes to L or RGB without loss of range."""
+    if picture.mode in ("P", "PA"):
+        return picture.convert("RGBA")
+    if picture.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 that hold 16
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("its numbers are beyond 16 bits")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its numbers are floats, whose range nobody knows")
+    return picture
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no picture that Pillow knows"
+    return str(error).rstrip(". ") or type(error).__name__

@@ -1,0 +1,107 @@
+"""The pictures of one split: in memory, or as files that are decoded when they are asked for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from zoo.errors import DataError
+from zoo.pictures import read_picture
+
+View = Callable[[Image.Image, int], Image.Image]  # a picture and its index in the split, to a picture of the net's size
+
+
+class Split(Protocol):
+    """Labelled pictures; `targets` is the int64 class index of each, (N,)."""
+
+    @property
+    def targets(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
+        """For each tensor of indices, their pictures as uint8 (N, H, W, C), each through `view`.
+
+        Without a view they come as an evaluation sees them. Torch's, numpy's and Python's generators stay as they are.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MemorySplit:
+    """`images` is uint8 (N, H, W, C). A signal of length L is an image of height 1: (N, 1, L, C)."""
+
+    images: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if self.targets.shape != (len(self.images),):
+            have = tuple(self.targets.shape)
+            raise DataError(f"{len(self.images)} images need as many targets; got targets of shape {have}")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
+        for indices in chosen:
+            images = self.images[indices]
+            yield (
+                images
+                if view is None
+                else torch.stack(
+                    [
+                        _pixels(view(_picture(image), index))
+                        for image, index in zip(images, indices.tolist(), strict=True)
+                    ]
+                )
+            )
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """Picture files; `plain` is the evaluation's view, `workers` the processes that decode, 0 for none besides ours."""
+
+    files: tuple[Path, ...]
+    targets: Tensor
+    channels: int
+    plain: View
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
+        pictures = _Pictures(self.files, self.channels, view or self.plain)
+        sampler = [indices.tolist() for indices in chosen]
+        # A generator of its own, since a loader draws a seed for its workers from torch's when it has none.
+        loader = DataLoader(
+            pictures, batch_sampler=sampler, num_workers=min(self.workers, len(sampler)), generator=torch.Generator()
+        )
+        return iter(loader)
+
+
+@dataclass(frozen=True)
+class _Pictures(TorchDataset[Tensor]):
+    files: tuple[Path, ...]
+    channels: int
+    view: View
+
+    def __getitem__(self, index: int) -> Tensor:
+        return _pixels(self.view(read_picture(self.files[index], self.channels), index))
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    pixels = np.array(picture, dtype=np.uint8)
+    return torch.from_numpy(pixels.reshape(picture.height, picture.width, -1))  # (H, W, C)
+
+
+def _picture(image: Tensor) -> Image.Image:
+    pixels = image.numpy()  # (H, W, C)
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
