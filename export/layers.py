@@ -10,8 +10,8 @@ guess. The net itself has none: what it gives are the model's outputs.
 
 import ast
 import copy
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,18 @@ import onnx
 import torch
 from torch import nn
 
+from export.errors import UnfitNetError
 from export.image_io import IMAGE
-from export.parity import Agreement, compare, random_images
+from export.parity import Agreement, compare
+from export.pictures import telling
 from export.runtime import Runtime, with_every_value
 from export.trace import Output, trace
 from protos import manifest
 from zoo.preprocessing import Preprocessing
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
-BATCH = 3
 OTHER_BATCH = 2
+FLOOR = 2e-5  # to know a value again, not to judge it: small numbers left over from large ones differ by more
 
 Array = npt.NDArray[Any]
 
@@ -44,8 +46,11 @@ class Value:
 
 
 def map_layers(model: onnx.ModelProto, net: nn.Module, preprocessing: Preprocessing) -> manifest.LayerMap:
-    """Find every module's output among the values of `model`, which takes pictures (see image_io.py)."""
-    images = random_images(preprocessing, BATCH)
+    """Find every module's output among the values of `model`, which takes pictures (see image_io.py).
+
+    Raises: UnfitNetError when two layers would have one name.
+    """
+    images = telling(preprocessing)
     pictures = torch.from_numpy(images)
     outputs = trace(net, preprocessing.normalise(pictures))
     exact = trace(copy.deepcopy(net).double(), preprocessing.normalise(pictures, torch.float64))
@@ -53,7 +58,16 @@ def map_layers(model: onnx.ModelProto, net: nn.Module, preprocessing: Preprocess
     finder = _Finder(_values(model, {IMAGE: images}), outputs, exact)
     shapes = [_free_shape(a.value.shape, b.value.shape) for a, b in zip(outputs, other, strict=True)]
     layers = [finder.entry(index, shape) for index, shape in enumerate(shapes)]
+    _require_distinct(layers)
     return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
+
+
+def _require_distinct(layers: Sequence[manifest.Layer]) -> None:
+    name, count = Counter(layer.name for layer in layers).most_common(1)[0]
+    if count > 1:
+        raise UnfitNetError(
+            f"{count} layers would be called '{name}': rename the module that has '@' or ':' in its name."
+        )
 
 
 def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
@@ -68,6 +82,7 @@ class _Finder:
     def __init__(self, values: Sequence[Value], outputs: Sequence[Output], exact: Sequence[Output]) -> None:
         self._outputs, self._exact = outputs, exact
         self._values = values
+        self._calls = Counter(output.path for output in outputs if output.element == 0)
         self._inside: defaultdict[str, list[Value]] = defaultdict(list)
         for value in values:
             for path in dict.fromkeys(value.scopes):
@@ -101,19 +116,39 @@ class _Finder:
             status=manifest.NOT_EXPORTED, reason="it hands its input on, and the file holds that value nowhere"
         )
 
-    def _match(self, index: int, candidates: Iterable[Value]) -> manifest.Layer | None:
-        """Return an EXACT entry for the last of `candidates` that holds the index-th output."""
-        for value in reversed(list(candidates)):
+    def _match(self, index: int, candidates: Sequence[Value]) -> manifest.Layer | None:
+        """Return an EXACT entry for the last of `candidates` that holds the index-th output.
+
+        The candidates of a module that is called several times are shared by its calls, in order.
+        """
+        output = self._outputs[index]
+        later_calls = self._calls[output.path] - 1 - output.call
+        for value in reversed(candidates):
             agreement = self._agreement(index, value)
-            if agreement is not None and agreement.holds:
-                return manifest.Layer(status=manifest.EXACT, value=value.name, max_abs_error=agreement.max_abs_error)
+            if agreement is None or not agreement.holds:
+                continue
+            if later_calls and self._holds_later(index, value):
+                later_calls -= 1
+                continue
+            return manifest.Layer(status=manifest.EXACT, value=value.name, max_abs_error=agreement.max_abs_error)
         return None
+
+    def _holds_later(self, index: int, value: Value) -> bool:
+        """Whether `value` also holds what a later call of the same module gave."""
+        output = self._outputs[index]
+        return any(
+            self._outputs[later].path == output.path
+            and self._outputs[later].element == output.element
+            and (agreement := self._agreement(later, value)) is not None
+            and agreement.holds
+            for later in range(index + 1, len(self._outputs))
+        )
 
     def _agreement(self, index: int, value: Value) -> Agreement | None:
         expected = self._outputs[index].value
         if value.array.shape != expected.shape or value.array.dtype != expected.dtype:
             return None
-        return compare(value.array, expected, self._exact[index].value)
+        return compare(value.array, expected, self._exact[index].value, FLOOR)
 
     def _not_there(self, index: int) -> manifest.Layer:
         output = self._outputs[index]

@@ -2,7 +2,8 @@
 
 The measure is PyTorch itself: its float32 result lies some distance from its own float64 result, and a faithful
 conversion lies about as far. So the tolerance is a small multiple of that distance, with a floor for values where
-float32 happens to be exact, relative to the values' size.
+float32 happens to be exact and a ceiling where it is hopeless, both relative to the values' size. Where a result is
+infinite or NaN, both must be.
 
 Ensures: every output agrees with PyTorch at every batch size of BATCHES, or ParityError says which does not.
 """
@@ -21,10 +22,12 @@ from torch import nn
 from export.convert import LOGITS
 from export.errors import ParityError
 from export.image_io import IMAGE, PROBABILITIES
+from export.pictures import noise
 from export.runtime import Runtime
 from zoo.preprocessing import Preprocessing
 
 BATCHES = (1, 2, 3, 5)
+CEILING = 1e-2  # of the largest magnitude: a net whose own float32 is worse than that cannot be compared
 NOISE_MULTIPLE = 10.0  # measured: onnxruntime lies at 0.7 to 2.3 times PyTorch's own noise
 FLOOR = 4e-6  # of the largest magnitude: 32 units in float32's last place
 
@@ -54,11 +57,15 @@ class Check:
     agreement: Agreement
 
 
-def compare(got: Array, expected: Array, exact: Array) -> Agreement:
-    """Compare `got` with PyTorch's float32 `expected` and float64 `exact`, all of one shape."""
-    reference_error = distance(expected, exact)
-    scale = float(np.max(np.abs(expected), initial=0.0))
-    tolerance = max(NOISE_MULTIPLE * reference_error, FLOOR * scale)
+def compare(got: Array, expected: Array, exact: Array, floor: float = FLOOR) -> Agreement:
+    """Compare `got` with PyTorch's float32 `expected` and float64 `exact`, all of one shape.
+
+    `floor` is the least tolerance, as a share of the largest magnitude.
+    """
+    known = np.isfinite(expected) & np.isfinite(exact)
+    reference_error = distance(expected[known], exact[known])
+    scale = float(np.max(np.abs(expected[known]), initial=0.0))
+    tolerance = min(max(NOISE_MULTIPLE * reference_error, floor * scale), CEILING * scale)
     return Agreement(_rounded(distance(got, expected)), _rounded(reference_error), _rounded(tolerance))
 
 
@@ -80,18 +87,12 @@ def check_outputs(model: onnx.ModelProto, net: nn.Module, preprocessing: Preproc
     checks = [
         check
         for batch in BATCHES
-        for check in _check_batch(runtime, net, double, preprocessing, random_images(preprocessing, batch))
+        for check in _check_batch(runtime, net, double, preprocessing, noise(preprocessing, batch))
     ]
     for check in checks:
         if not check.agreement.holds:
             raise ParityError(_failure(check))
     return checks
-
-
-def random_images(preprocessing: Preprocessing, batch: int) -> npt.NDArray[np.uint8]:
-    """Return `batch` pictures of uniform noise, uint8 (N, H, W, C), the same in every run."""
-    channels, height, width = preprocessing.input_size
-    return np.random.default_rng(batch).integers(0, 256, (batch, height, width, channels), np.uint8)
 
 
 def torch_outputs(net: nn.Module, images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> dict[str, Array]:

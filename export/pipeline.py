@@ -16,8 +16,9 @@ from export.layers import map_layers
 from export.manifest_json import SCHEMA_VERSION, seal, to_json
 from export.metadata import stamp, strip
 from export.naming import name_values
-from export.parity import Check, check_outputs, random_images, torch_outputs
-from export.prepare import prepare, require_runs
+from export.parity import Check, check_outputs, torch_outputs
+from export.pictures import noise, telling
+from export.prepare import prepare, require_classifies
 from export.settings import ExportSettings
 from export.shapes import check_shapes
 from protos import manifest
@@ -160,13 +161,13 @@ def _tensor(info: onnx.ValueInfoProto) -> manifest.Tensor:
 
 
 def _classes(net: torch.nn.Module, preprocessing: Preprocessing) -> int:
-    images = torch.from_numpy(random_images(preprocessing, TEST_BATCH))
-    return int(require_runs(net, preprocessing.normalise(images)).shape[-1])
+    images = torch.from_numpy(telling(preprocessing))
+    return int(require_classifies(net, preprocessing.normalise(images)).shape[-1])
 
 
 def _test_data(net: torch.nn.Module, preprocessing: Preprocessing) -> dict[str, bytes]:
     """One batch and what PyTorch makes of it, in the layout of ONNX's own backend tests."""
-    images = random_images(preprocessing, TEST_BATCH)
+    images = noise(preprocessing, TEST_BATCH)
     expected = torch_outputs(net, images, preprocessing)
     arrays = {"input_0": (IMAGE, images)}
     arrays |= {f"output_{index}": (name, np.asarray(value)) for index, (name, value) in enumerate(expected.items())}

@@ -12,6 +12,8 @@ from torch import nn
 
 from export.errors import UnfitNetError
 
+COMPANY = 1e-3  # of the largest logit: more than another batch size explains
+
 
 def prepare(net: nn.Module) -> nn.Module:
     """Return a copy of `net` that converts cleanly. Raises: UnfitNetError."""
@@ -25,8 +27,24 @@ def prepare(net: nn.Module) -> nn.Module:
     return clone
 
 
-def require_runs(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return the logits of `net` for `x`. Raises: UnfitNetError when it fails, or gives something else."""
+def require_classifies(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the logits of `net` for the pictures `x`, float32 (N, C, H, W).
+
+    Raises: UnfitNetError when it fails, or gives no logits, or other ones the next time or in other company.
+    """
+    logits = _logits(net, x)
+    if not torch.equal(logits, _logits(net, x)):
+        raise UnfitNetError("the net gives other logits for the same pictures each time: is dropout on in its forward?")
+    alone = torch.cat([_logits(net, x[index : index + 1]) for index in range(len(x))])
+    if not torch.allclose(alone, logits, rtol=0.0, atol=COMPANY * float(logits.abs().max())):
+        raise UnfitNetError(
+            "the net's logits for a picture depend on the other pictures of its batch, which a server chooses: "
+            "does a norm use the batch's own statistics?"
+        )
+    return logits
+
+
+def _logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     try:
         with torch.no_grad():
             logits = net(x)
@@ -36,6 +54,9 @@ def require_runs(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         got = f"{logits.dtype} of {list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise UnfitNetError(f"the net must give logits, one float tensor of (N, classes); it gives {got}.")
+    if len(logits) != len(x) or not bool(torch.isfinite(logits).all()):
+        what = "are not all finite" if len(logits) == len(x) else f"are {len(logits)} rows"
+        raise UnfitNetError(f"the net's logits for {len(x)} pictures {what}: there must be a finite row for each.")
     return logits
 
 

@@ -27,7 +27,7 @@ class ExportSettings:
         """Refuse values out of range. Raises: SettingsError."""
         if not MODEL_NAME.fullmatch(self.name):
             raise SettingsError(
-                f"'{self.name}' cannot be a model's name: use letters, digits, '_', '.' and '-', not starting with '.'."
+                f"{self.name!r} cannot be a model's name: use letters, digits, '_', '.' and '-', not starting with '.'."
             )
         if self.opset not in OPSETS:
             raise SettingsError(f"opset {self.opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}.")

@@ -28,7 +28,7 @@ from torch import nn
 
 from export.errors import ShapeError
 from export.image_io import IMAGE
-from export.parity import random_images
+from export.pictures import noise
 from export.runtime import Runtime, with_every_value
 from export.trace import layer_name, shapes
 from protos import manifest
@@ -132,7 +132,7 @@ class _SilenceError(Exception):
 
 def _runtime(model: onnx.ModelProto, preprocessing: Preprocessing) -> Testimony:
     runtime = Runtime(with_every_value(model), optimise=False)
-    ran = {batch: runtime.run({IMAGE: random_images(preprocessing, batch)}) for batch in BATCHES}
+    ran = {batch: runtime.run({IMAGE: noise(preprocessing, batch)}) for batch in BATCHES}
     values = [name for node in model.graph.node for name in node.output if name]
     return {value: {batch: ran[batch][value].shape for batch in BATCHES} for value in values}
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from export import Exported
 from export.convert import convert
+from export.errors import UnfitNetError
 from export.image_io import attach
 from export.layers import map_layers
 from export.prepare import prepare
@@ -181,6 +182,54 @@ class TestOddNets:
         layer = mapped(Constant())["grid"]
         assert (status(layer)[0], layer.value) == ("NOT_EXPORTED", "")
         assert "does not depend on the input" in layer.reason
+
+    def test_dead_on_noise(self) -> None:
+        """Calls of a ReLU that gives zeros for noise are not taken for each other: flat pictures tell them apart."""
+
+        class Shared(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.act = nn.ReLU()
+                self.conv = nn.Conv2d(3, 4, 8, padding=4, bias=True)
+                self.fc = nn.Linear(4 * 81, 5)
+                self.conv.weight.data.fill_(0.02)
+                self.conv.bias.data.fill_(-2.0)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.act(0.5 - self.act(x) * 3) + self.act(x - 1)
+
+        layers = mapped(Shared())
+        assert [layers[name].value for name in ("act", "act@1", "act@2")] == ["relu", "relu_1", "relu_2"]
+
+    def test_a_clamp_that_noise_does_not_reach(self) -> None:
+        """A module before a clamp is not taken for the clamp."""
+
+        class Clamped(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop = nn.Dropout()
+                self.conv.weight.data.fill_(0.05)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.drop(x * 1.5).clamp(-2.5, 2.5)
+
+        layer = mapped(Clamped())["drop"]
+        assert (status(layer)[0], layer.value) == ("EXACT", "mul")
+
+    def test_two_layers_of_one_name(self) -> None:
+        """A module whose own name looks like another's second call is refused by name."""
+
+        class Clash(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a = nn.Sigmoid()
+                self.add_module("a@1", nn.Tanh())
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.a(self.a(self.get_submodule("a@1")(x)))
+
+        with pytest.raises(UnfitNetError, match="2 layers would be called 'a@1'"):
+            mapped(Clash())
 
     def test_wrong_values_are_not_believed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """When the runtime computes something else, no entry claims to be exact."""

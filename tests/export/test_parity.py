@@ -43,6 +43,19 @@ class TestMeasure:
         found = compare(big + np.array([256, 0], np.float32), big, big.astype(np.float64))
         assert (found.reference_error, found.tolerance, found.holds) == (0.0, 400.0, True)
 
+    def test_hopeless_noise_is_no_excuse(self) -> None:
+        """However far PyTorch's float32 lies from its float64, a hundredth of the largest value is the most allowed."""
+        expected, exact = np.array([100.0, 1.0]), np.array([150.0, 1.0])
+        found = compare(expected + 2, expected, exact)
+        assert (found.reference_error, found.tolerance, found.holds) == (50.0, 1.0, False)
+
+    def test_one_infinite_value_does_not_excuse_the_others(self) -> None:
+        """Where a result overflows, the rest is still compared."""
+        expected, exact = np.array([np.inf, 1.0, 2.0]), np.array([1e40, 1.0, 2.0])
+        assert compare(expected, expected, exact).holds
+        assert not compare(np.array([np.inf, 5.0, 2.0]), expected, exact).holds
+        assert not compare(np.array([1.0, 1.0, 2.0]), expected, exact).holds
+
     def test_nan_is_no_agreement(self) -> None:
         """A NaN on one side only is an infinite distance; on both it is the same value."""
         one, nan = np.array([1.0]), np.array([np.nan])

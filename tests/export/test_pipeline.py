@@ -186,7 +186,7 @@ class TestRefusals:
 
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 y = self.fc(x.flatten(1))
-                return -y if y.sum() > 0 else y
+                return y if y.mean() > -1e9 else -y
 
         self.refused(
             self.changed(convnet4, Branching().eval()), tmp_path, "Branching: its forward decides by the values"
@@ -199,7 +199,11 @@ class TestRefusals:
             (lambda x: x.flatten(1) @ torch.ones(3, 10), "fails on its own input of 1x8x8: RuntimeError"),
             (lambda x: x.flatten(1).long(), "one float tensor of .N, classes.; it gives torch.int64"),
             (lambda x: (x.flatten(1), x), "it gives tuple"),
-            (lambda x: x, r"it gives torch.float32 of \[2, 1, 8, 8\]"),
+            (lambda x: torch.nn.functional.dropout(x.flatten(1)), "other logits for the same pictures each time"),
+            (lambda x: x.flatten(1) - x.flatten(1).mean(0), "depend on the other pictures of its batch"),
+            (lambda x: x.flatten(1).mean(0, keepdim=True), "logits for 6 pictures are 1 rows"),
+            (lambda x: (x.flatten(1) + 1) * 3e38, "are not all finite"),
+            (lambda x: x, r"it gives torch.float32 of \[6, 1, 8, 8\]"),
         ],
     )
     def test_no_logits(
