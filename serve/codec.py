@@ -115,7 +115,7 @@ def _from_raw(tensor: WireTensor, datatype: Datatype, raw: bytes) -> Array:
             f"tensor '{tensor.name}': {datatype.name} of shape {list(tensor.shape)} takes {expected} bytes, "
             f"but {len(raw)} came."
         )
-    return np.frombuffer(raw, datatype.numpy).reshape(tensor.shape)
+    return _reshaped(np.frombuffer(raw, datatype.numpy), tensor)
 
 
 def _split(name: str, raw: bytes) -> Iterator[bytes]:
@@ -150,7 +150,7 @@ def _shaped(tensor: WireTensor, values: Iterable[Any], datatype: Datatype) -> Ar
             f"but {len(elements)} came."
         )
     try:
-        return np.array(elements, datatype.numpy).reshape(tensor.shape)
+        return _reshaped(np.array(elements, datatype.numpy), tensor)
     except OverflowError:
         raise InvalidRequestError(f"tensor '{tensor.name}': a value does not fit into {datatype.name}.") from None
 
@@ -192,3 +192,11 @@ def _count(parameters: Parameters, name: str) -> int:
     if value < 0:
         raise InvalidRequestError(f"parameter '{name}' must be 0 or more; got {value}.")
     return value
+
+
+def _reshaped(array: Array, tensor: WireTensor) -> Array:
+    try:
+        return array.reshape(tensor.shape)
+    except ValueError:
+        shape = f"{len(tensor.shape)} dimensions" if len(tensor.shape) > 8 else f"shape {list(tensor.shape)}"
+        raise InvalidRequestError(f"tensor '{tensor.name}': no array can have {shape}.") from None

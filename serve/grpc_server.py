@@ -42,6 +42,7 @@ from serve.shared_memory_service import SharedMemoryService
 from serve.streaming import in_order
 
 log = logging.getLogger(__name__)
+LONGEST_MESSAGE = 1000  # characters
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 INTROSPECTION = "zoonnx.v1.Introspection"
@@ -174,8 +175,14 @@ def _refusing(method: loader.Method) -> MethodHandler:
 
 def _failure(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, RequestError):
-        return STATUS[type(error)], str(error)
+        return STATUS[type(error)], _short(str(error))
     if isinstance(error, DecodeError):
         return grpc.StatusCode.INTERNAL, f"the bytes are not a {method.request.DESCRIPTOR.name}."
     log.error("%s failed", method.path, exc_info=error)
     return grpc.StatusCode.INTERNAL, "the server failed at this request; its log says why."
+
+
+def _short(words: str) -> str:
+    """Cut what quotes a request at length: a status travels in a header, and headers are small."""
+    half = LONGEST_MESSAGE // 2
+    return words if len(words) <= LONGEST_MESSAGE else f"{words[:half]} ... {words[-half:]}"

@@ -40,10 +40,17 @@ def load(path: Path, rule: Preprocessing) -> Pixels:
     """
     try:
         with Image.open(path) as file:
-            image: Image.Image = file.convert(MODES[rule.channels])
+            image: Image.Image = _eight_bit(file).convert(MODES[rule.channels])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} cannot be read as a picture: it is damaged, or none.") from error
     return prepare(image, rule)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def prepare(image: Image.Image, rule: Preprocessing) -> Pixels:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from protos import introspect, manifest
-from serve.errors import UnknownOutputError
+from serve.errors import BadModelError, UnknownOutputError
 
 if TYPE_CHECKING:
     import onnx
@@ -49,11 +49,20 @@ class LayerIndex:
 
 
 def read_layers(model: Path, metadata: Mapping[str, str]) -> LayerIndex:
-    """Read the layers of `model`, whose own metadata is `metadata`."""
+    """Read the layers of `model`, whose own metadata is `metadata`. Raises: BadModelError."""
     if LAYERS_KEY in metadata:
-        layer_map = json_format.Parse(metadata[LAYERS_KEY], manifest.LayerMap(), ignore_unknown_fields=True)
+        layer_map = _parsed(model, metadata[LAYERS_KEY])
         return LayerIndex({layer.name: layer for layer in layer_map.layers if layer.name}, introspect.MODULE_PATHS)
     return _from_nodes(model)
+
+
+def _parsed(model: Path, text: str) -> manifest.LayerMap:
+    try:
+        return json_format.Parse(text, manifest.LayerMap(), ignore_unknown_fields=True)
+    except (json_format.ParseError, RecursionError) as error:
+        raise BadModelError(
+            f"{model}: the layer map in its metadata cannot be read: export the model again."
+        ) from error
 
 
 def where_it_went(layer: manifest.Layer) -> str:
@@ -69,7 +78,8 @@ def _from_nodes(model: Path) -> LayerIndex:
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph
-    shapes = {info.name: _shape(info) for info in (*graph.value_info, *graph.output)}
+    batch = _batch_name(graph)
+    shapes = {info.name: _shape(info, batch) for info in (*graph.value_info, *graph.output)}
     by_path = dict(_last_values(graph.node))
     by_node = {node.name: node.output[0] for node in graph.node if node.name and node.output and node.output[0]}
     chosen, names = (by_path, introspect.MODULE_PATHS) if by_path else (by_node, introspect.NODE_NAMES)
@@ -102,11 +112,31 @@ def _scoped(node: "onnx.NodeProto") -> Iterable[tuple[str, str]]:
     """Yield the path of each module around `node`, with the node's first output."""
     for entry in node.metadata_props:
         if entry.key == NAME_SCOPES and node.output and node.output[0]:
-            for path in ast.literal_eval(entry.value)[:-1]:
-                if path:
-                    yield path, node.output[0]
+            yield from ((path, node.output[0]) for path in _paths(entry.value) if path)
 
 
-def _shape(info: "onnx.ValueInfoProto") -> list[int]:
-    """Return the shape as the file states it; -1 where the size is named, or the batch."""
-    return [dim.dim_value if dim.HasField("dim_value") else -1 for dim in info.type.tensor_type.shape.dim]
+def _paths(scopes: str) -> list[str]:
+    """Read the exporter's list of scopes, without the operation's own; what is no such list names no module."""
+    try:
+        found = ast.literal_eval(scopes)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return []
+    return [path for path in found[:-1] if isinstance(path, str)] if isinstance(found, list) else []
+
+
+def _batch_name(graph: "onnx.GraphProto") -> str:
+    """Return what the file calls the inputs' first dimension; empty where it has no name, or several."""
+    shapes = [info.type.tensor_type.shape.dim for info in graph.input]
+    names = {dims[0].dim_param if dims else "" for dims in shapes}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _shape(info: "onnx.ValueInfoProto", batch: str) -> list[int]:
+    """Return the shape as the file states it: -1 for the batch; none where another size is free as well.
+
+    A free size that is not the batch may stand first, and then rows are not pictures: better to claim nothing.
+    """
+    dims = info.type.tensor_type.shape.dim
+    if any(not dim.HasField("dim_value") and dim.dim_param != batch for dim in dims) or not batch:
+        return []
+    return [dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims]

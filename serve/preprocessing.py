@@ -18,8 +18,8 @@ CropMode = Literal["center", "squash", "border"]
 class Preprocessing:
     """Resize, then crop to (`height`, `width`); the names and meanings are those of timm's data config.
 
-    `channels` is 1 for grey, 3 for RGB. `crop_pct` is the crop's share of the resized picture, in (0, 2]; above 1 the crop has a border.
-    `mean` is of pixels scaled to 0..1, by channel: the colour of a border.
+    `channels` is 1 for grey, 3 for RGB. `crop_pct` is the crop's share of the resized picture, in (0, 2]; above 1 the
+    crop has a border. `mean` is of pixels scaled to 0..1, by channel: the colour of a border.
     """
 
     channels: int

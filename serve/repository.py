@@ -161,7 +161,14 @@ def _read_labels(folder: Path, config: inference.ModelConfig) -> Iterator[tuple[
         if output.label_filename and not path.is_file():
             raise BadModelError(f"{path} is missing: {CONFIG} names it as the labels of output '{output.name}'.")
         if output.label_filename:
-            yield output.name, path.read_text("utf-8").splitlines()
+            yield output.name, _read_lines(path)
+
+
+def _read_lines(path: Path) -> Sequence[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadModelError(f"{path} is not UTF-8, as labels must be.") from error
 
 
 def fingerprint(folder: Path) -> Fingerprint:

@@ -56,6 +56,12 @@ def test_equals_timm(crop_mode: Any, interpolation: Any, crop_pct: float) -> Non
 class TestFiles:
     """From files and folders."""
 
+    def test_sixteen_bits(self, tmp_path: Path) -> None:
+        """A 16-bit grey picture keeps its greys, as 8 bits."""
+        Image.fromarray(np.array([[0, 2000], [20000, 65535]], np.uint16)).save(tmp_path / "deep.png")
+        rule = Preprocessing(channels=1, height=2, width=2, interpolation="nearest")
+        assert images.load(tmp_path / "deep.png", rule)[..., 0].tolist() == [[0, 7], [78, 255]]
+
     @pytest.mark.parametrize(("mode", "channels"), [("L", 3), ("RGBA", 3), ("P", 3), ("RGB", 1), ("1", 1)])
     def test_any_mode(self, tmp_path: Path, mode: str, channels: int) -> None:
         """Grey, palette and transparent pictures become what the model takes."""

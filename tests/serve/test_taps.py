@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from export import ExportSettings, export_model
 from serve.client import Client
-from serve.errors import NoSuchLayerError
+from serve.errors import BadModelError, NoSuchLayerError
 from serve.layers import read_layers
 from serve.session import Session
 from serve.taps import Taps, with_outputs
@@ -208,6 +208,34 @@ class TestForeignFiles:
         np.testing.assert_array_equal(found["first"], np.abs(x))
         with pytest.raises(InferenceServerException, match="names of the file's nodes"):
             ask(triton, "nodes", x, "zzz")
+
+    def test_a_free_size_that_is_not_the_batch(self, tmp_path: Path) -> None:
+        """Only a first dimension that bears the inputs' own name for the batch shares batches."""
+        nodes = [helper.make_node("Neg", ["x"], ["a"], "a"), helper.make_node("Transpose", ["a"], ["t"], "t")]
+        nodes.append(helper.make_node("Transpose", ["t"], ["y"], "y"))
+        value = [TensorProto.FLOAT, ["n", "s"]]
+        path = write_model(tmp_path / "model.onnx", nodes, [("x", *value)], [("y", *value)])
+        model = onnx.load(path)
+        shapes = {"a": ["n", 4], "t": [4, "n"]}
+        infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in shapes.items()]
+        model.graph.value_info.extend(infos)
+        onnx.save(model, path)
+        layers = read_layers(path, {})
+        assert {name: layers.shares_batches(name) for name in "aty"} == {"a": True, "t": False, "y": False}
+
+    @pytest.mark.parametrize("scopes", ["['', 'a'", "[1, 2]", "{}", "nonsense", "(" * 500])
+    def test_broken_scopes_name_no_module(self, tmp_path: Path, scopes: str) -> None:
+        """Metadata that only looks like the exporter's is passed over."""
+        node = helper.make_node("Neg", ["x"], ["y"], "node")
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+        value = [TensorProto.FLOAT, ["n", 2]]
+        path = write_model(tmp_path / "model.onnx", [node], [("x", *value)], [("y", *value)])
+        assert list(read_layers(path, {}).layers) == ["node"]
+
+    def test_a_broken_map_is_named(self, tmp_path: Path) -> None:
+        """A layer map of ours that was damaged is an error that names the file."""
+        with pytest.raises(BadModelError, match=r"model\.onnx: .* layer map"):
+            read_layers(tmp_path / "model.onnx", {"zoonnx.layers": "{"})
 
     def test_a_pattern_that_matches_nothing(self, url: str) -> None:
         """A glob without a match is refused by name."""
