@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow protos clean
+.PHONY: help demo test lint slow bench protos clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
 
 slow: .venv/installed ## the slow-marked tests; writes a dated table to bench/results/
 	@$(BIN)/python -m tests.slow_report
+
+bench: .venv/installed ## served against in-process onnxruntime; writes bench/results/serve.md and .json
+	@$(BIN)/python -m bench.serve
 
 protos: .venv/installed ## rebuild the generated code in protos/
 	@$(BIN)/python -m protos.generate

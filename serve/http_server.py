@@ -26,7 +26,7 @@ class HttpServer:
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
         ]
-        config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, log_level="warning")
         self._server = _WithoutSignals(config)
         self._serving: asyncio.Task[None] | None = None
 
