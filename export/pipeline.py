@@ -88,9 +88,8 @@ def _write(
     files = {"model.onnx": content, **test_data}
     seal(promise, {**files, **{f"../{name}": each for name, each in shared.items()}})
     target = settings.to / settings.name
-    version = repository.next_version(target)
-    folder = repository.write_version(target, version, shared, {**files, "manifest.json": to_json(promise).encode()})
-    return Exported(folder, version, promise, len(model.graph.node), len(content))
+    folder = repository.write_version(target, shared, {**files, "manifest.json": to_json(promise).encode()})
+    return Exported(folder, int(folder.name), promise, len(model.graph.node), len(content))
 
 
 def _manifest(

@@ -4,6 +4,7 @@ Requires: every file of the version in memory, already checked.
 Ensures: a reader never sees half a version; a written version never changes; on failure the repository is as it was.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 from export.errors import RepositoryConflictError, RepositoryError
 
 STAGING_PREFIX = ".staging-"
+WHOLE = "model"
+RACES = 20
 
 
 def next_version(model: Path) -> int:
@@ -34,24 +37,34 @@ def require_same(model: Path, shared: Mapping[str, bytes]) -> None:
             )
 
 
-def write_version(model: Path, version: int, shared: Mapping[str, bytes], files: Mapping[str, bytes]) -> Path:
-    """Write `files` as the model's new version and return its folder. Paths are relative to that folder.
+def write_version(model: Path, shared: Mapping[str, bytes], files: Mapping[str, bytes]) -> Path:
+    """Write `files` as the model's next version and return its folder. Paths are relative to that folder.
 
     Raises: RepositoryError.
     """
-    require_same(model, shared)
     try:
         model.parent.mkdir(parents=True, exist_ok=True)
         with _staging(model.parent) as staging:
-            _write(staging / str(version), files)
-            if model.exists():
-                (staging / str(version)).rename(model / str(version))
-            else:
-                _write(staging, shared)
-                staging.rename(model)
+            _write(staging / WHOLE / "1", files)
+            _write(staging / WHOLE, shared)
+            return _put(staging / WHOLE, model, shared)
     except OSError as error:
         raise RepositoryError(f"cannot write {model}: {error.strerror or error}; nothing was changed there.") from error
-    return model / str(version)
+
+
+def _put(whole: Path, model: Path, shared: Mapping[str, bytes]) -> Path:
+    """Rename the staged model, or its one version, to where it belongs; another export may be doing the same."""
+    for _ in range(RACES):
+        require_same(model, shared)
+        source, target = (whole / "1", model / str(next_version(model))) if model.exists() else (whole, model)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return target if source.name == "1" else model / "1"
+    raise RepositoryError(f"other exports write into {model} without a pause: try again when they are done.")
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

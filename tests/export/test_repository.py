@@ -1,6 +1,7 @@
 """Versions appear whole or not at all."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_versions_count_up(tmp_path: Path) -> None:
 
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the disk fails while files are written, the repository is as it was."""
-    repository.write_version(tmp_path / "m", 1, SHARED, FILES)
+    repository.write_version(tmp_path / "m", SHARED, FILES)
     before = below(tmp_path)
 
     def full(_descriptor: int) -> None:
@@ -35,29 +36,41 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RepositoryError, match=r"cannot write .*: No space left on device; nothing was changed"):
-        repository.write_version(tmp_path / "m", 2, SHARED, FILES)
+        repository.write_version(tmp_path / "m", SHARED, FILES)
     with pytest.raises(RepositoryError):
-        repository.write_version(tmp_path / "new", 1, SHARED, FILES)
+        repository.write_version(tmp_path / "new", SHARED, FILES)
     assert below(tmp_path) == before
 
 
-def test_written_version_never_changes(tmp_path: Path) -> None:
-    """A version that stands there is not written over, even when two exports chose the same number."""
-    repository.write_version(tmp_path / "m", 1, SHARED, FILES)
-    with pytest.raises(RepositoryError):
-        repository.write_version(tmp_path / "m", 1, SHARED, {"model.onnx": b"other"})
+def test_written_version_never_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When another export takes the number in between, this one takes the next; neither writes over the other."""
+    repository.write_version(tmp_path / "m", SHARED, FILES)
+    honest = repository.next_version
+    seen = iter([1, 1])
+    monkeypatch.setattr(repository, "next_version", lambda model: next(seen, None) or honest(model))
+    folder = repository.write_version(tmp_path / "m", SHARED, {"model.onnx": b"other"})
+    assert folder == tmp_path / "m" / "2"
     assert (tmp_path / "m/1/model.onnx").read_bytes() == b"model"
+    assert (folder / "model.onnx").read_bytes() == b"other"
+
+
+def test_exports_at_once(tmp_path: Path) -> None:
+    """Exports into one new model at the same time all become versions of it."""
+    with ThreadPoolExecutor(8) as threads:
+        folders = list(threads.map(lambda _: repository.write_version(tmp_path / "m", SHARED, FILES), range(16)))
+    assert sorted(int(folder.name) for folder in folders) == list(range(1, 17))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 
 def test_target_is_a_file(tmp_path: Path) -> None:
     """A file where the repository should be is named."""
     (tmp_path / "models").write_text("not a folder")
     with pytest.raises(RepositoryError, match="models/m"):
-        repository.write_version(tmp_path / "models" / "m", 1, SHARED, FILES)
+        repository.write_version(tmp_path / "models" / "m", SHARED, FILES)
 
 
 def test_conflict_names_the_file(tmp_path: Path) -> None:
     """Shared files that differ are refused by name."""
-    repository.write_version(tmp_path / "m", 1, SHARED, FILES)
+    repository.write_version(tmp_path / "m", SHARED, FILES)
     with pytest.raises(RepositoryConflictError, match=r"config\.pbtxt differs"):
-        repository.write_version(tmp_path / "m", 2, {"config.pbtxt": b"other"}, FILES)
+        repository.write_version(tmp_path / "m", {"config.pbtxt": b"other"}, FILES)
