@@ -22,7 +22,7 @@ from serve.tensors import TensorSpec
 from tests.serve.conftest import Serve, write_busy
 from tests.serve.test_batcher import NONE, Model, rows
 
-BUSY = 1500  # products of matrices: half a second and more
+BUSY = 2400  # products of matrices: half a second and more
 
 
 class Scene:

@@ -16,7 +16,7 @@ from serve.errors import RefusedError, ServerFailedError
 from tests.serve.conftest import Serve, write_busy, write_identity
 
 Counts = dict[int, int]
-BUSY = 1200  # products of matrices: half a second and more
+BUSY = 2400  # products of matrices: half a second and more
 
 
 @pytest.fixture(scope="module")

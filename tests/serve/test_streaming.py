@@ -15,7 +15,7 @@ from protos import inference, loader
 from serve.streaming import DEPTH, in_order
 from tests.serve.conftest import Serve, write_busy
 
-BUSY = 600
+BUSY = 2400
 PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 Send = Callable[..., None]
 
