@@ -21,6 +21,7 @@ from zoo.errors import CheckpointError
 from zoo.files import new_folder, standing_folder, write_file
 from zoo.interface import classes_of, config_of
 from zoo.preprocessing import Preprocessing
+from zoo.pretrained import Origin
 from zoo.settings import TrainSettings
 
 RUN_SCHEMA_VERSION = 1
@@ -54,8 +55,8 @@ class Checkpoint:
         net.load_state_dict(weights)
 
 
-def start_run(run: Path, settings: TrainSettings) -> None:
-    """Make the folder of a new run.
+def start_run(run: Path, settings: TrainSettings, licence: str = "", url: str = "") -> None:
+    """Make the folder of a new run; `licence` and `url` are those of the weights it begins with, if it does.
 
     Raises:
         CheckpointError: something lies there already.
@@ -64,7 +65,9 @@ def start_run(run: Path, settings: TrainSettings) -> None:
         what = "already holds a run" if (run / "config.json").exists() else "is there already and is not empty"
         raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder")
     run.mkdir(parents=True, exist_ok=True)
-    write_file(run / "config.json", _json({"schema_version": RUN_SCHEMA_VERSION, "settings": settings.to_json()}))
+    begun_with = {"licence": licence, "url": url}
+    config = {"schema_version": RUN_SCHEMA_VERSION, "settings": settings.to_json(), "begun_with": begun_with}
+    write_file(run / "config.json", _json(config))
 
 
 def read_settings(run: Path) -> TrainSettings:
@@ -78,6 +81,11 @@ def read_settings(run: Path) -> TrainSettings:
         found = config.get("schema_version")
         raise CheckpointError(f"{run / 'config.json'} should have schema_version {RUN_SCHEMA_VERSION}; it has {found}")
     return TrainSettings.from_json(config["settings"])
+
+
+def read_origin(run: Path) -> Origin:
+    """Where the weights come from that the run began with."""
+    return Origin(**_read_json(run / "config.json").get("begun_with", {"licence": "", "url": ""}))
 
 
 def append_epoch(run: Path, values: Mapping[str, float]) -> None:

@@ -1,4 +1,7 @@
-"""The verbs `train` and `eval`. What needs torch is imported inside them, so that help comes at once."""
+"""The verbs that look: `eval`, `describe`, `compare`, `models`.
+
+What needs torch is imported inside them, so that help comes at once.
+"""
 
 import json
 from pathlib import Path
@@ -6,77 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.settings import BadImages, Device, SplitName, TrainSettings
-
-DATA_HELP = "The data set: digits, signal or folder:PATH, with a folder of pictures for each class."
-BAD_IMAGES_HELP = "What to do about files that are no pictures: fail, or leave them out. Either way they are named."
-WORKERS_HELP = "Processes that decode the pictures of a folder."
+from zoo.cli_train import BAD_IMAGES_HELP, DATA_HELP, WORKERS_HELP, left_out, show_rows
+from zoo.settings import BadImages, SplitName, TrainSettings
 
 if TYPE_CHECKING:
     from zoo.evaluate import Evaluation
-    from zoo.train import TrainResult
-
-
-def train(
-    net: Annotated[str, typer.Argument(help="A net of the catalog, such as convnet4, or any of timm's.")],
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
-    out: Annotated[Path, typer.Option(help="The new run's folder.")],
-    epochs: Annotated[int, typer.Option(help="How often each training image is seen.")] = TrainSettings.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = TrainSettings.batch_size,
-    optimizer: Annotated[str, typer.Option(help="By timm's name: adamw, sgd, lamb, ...")] = TrainSettings.optimizer,
-    lr: Annotated[float, typer.Option(help="The learning rate at its peak.")] = TrainSettings.lr,
-    weight_decay: Annotated[
-        float, typer.Option(help="Of weights, not of biases and norms.")
-    ] = TrainSettings.weight_decay,
-    label_smoothing: Annotated[
-        float, typer.Option(help="Share of the target spread over all classes.")
-    ] = TrainSettings.label_smoothing,
-    drop_rate: Annotated[float, typer.Option(help="Dropout before the classifier.")] = TrainSettings.drop_rate,
-    max_shift: Annotated[
-        int, typer.Option(help="Move training images by up to this many pixels.")
-    ] = TrainSettings.max_shift_px,
-    flip: Annotated[
-        float | None, typer.Option(help="Share of training pictures to mirror. By default 0.5 for folders, else 0.")
-    ] = TrainSettings.flip,
-    min_crop: Annotated[
-        float | None,
-        typer.Option(help="Least share of its area that a random crop keeps. By default 0.35 for folders, else 1."),
-    ] = TrainSettings.min_crop,
-    input_size: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="For folders. By default the size that the net is made for.")
-    ] = None,
-    bad_images: Annotated[BadImages, typer.Option(help=BAD_IMAGES_HELP)] = TrainSettings.bad_images,
-    workers: Annotated[int, typer.Option(help=WORKERS_HELP)] = TrainSettings.workers,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = TrainSettings.seed,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = TrainSettings.device,
-) -> None:
-    """Train a net from scratch.
-
-    The run's folder receives its settings, one line of metrics an epoch, the last checkpoint and the best one by
-    validation accuracy. The test split is looked at once, at the end.
-
-    Example: `zoonnx train convnet4 --data digits --out runs/digits`
-    """
-    settings = TrainSettings(
-        net=net,
-        data=data,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=lr,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        drop_rate=drop_rate,
-        max_shift_px=max_shift,
-        flip=flip,
-        min_crop=min_crop,
-        input_size=_size(input_size) if input_size else None,
-        bad_images=bad_images,
-        workers=workers,
-        seed=seed,
-        device=device,
-    )
-    _train(settings, out)
 
 
 def eval_(
@@ -197,26 +134,6 @@ def models(
         page.show(rows)
 
 
-def _train(settings: TrainSettings, run: Path) -> None:
-    from zoo.progress import ProgressBar
-    from zoo.train import train as train_net
-
-    with ProgressBar(settings.epochs) as progress:
-        result = train_net(settings, run, progress)
-    _show_result(result, run)
-
-
-def _show_result(result: "TrainResult", run: Path) -> None:
-    rows = {
-        "best epoch": str(result.best.epoch),
-        "validation accuracy": f"{result.best.val_accuracy:.2%}",
-        "test accuracy": f"{result.test_accuracy:.2%}",
-        "time": f"{result.seconds:.1f} s",
-        "weights": str(run / "best" / "model.safetensors"),
-    }
-    _show_rows(rows | _left_out(result.skipped))
-
-
 def _show_evaluation(title: str, evaluation: "Evaluation", skipped: tuple[str, ...]) -> None:
     wrong = int((evaluation.predictions != evaluation.targets).sum())
     images = len(evaluation.targets)
@@ -225,31 +142,9 @@ def _show_evaluation(title: str, evaluation: "Evaluation", skipped: tuple[str, .
         "accuracy": f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)",
         "loss": f"{evaluation.loss:.4f}",
     }
-    _show_rows(rows | _left_out(skipped))
-
-
-def _left_out(skipped: tuple[str, ...]) -> dict[str, str]:
-    """Bad images, by name."""
-    return {"left out": "\n".join(skipped)} if skipped else {}
-
-
-def _show_rows(rows: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console(soft_wrap=True).print(table)
+    show_rows(rows | left_out(skipped))
 
 
 def _print_json(asked: dict[str, str], evaluation: "Evaluation", skipped: tuple[str, ...]) -> None:
     found = {"images": len(evaluation.targets), "accuracy": evaluation.accuracy, "loss": evaluation.loss}
     typer.echo(json.dumps({**asked, **found, "skipped": skipped}))
-
-
-def _size(text: str) -> tuple[int, int, int]:
-    from zoo.subject import parse_size
-
-    size = parse_size(text)
-    return (size[0], size[1], size[2]) if len(size) == 3 else (size[0], 1, size[1])

@@ -7,7 +7,7 @@ or the class token, and through whatever layers it has after that. `conv1x1` and
 
 import copy
 from collections import OrderedDict
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from zoo.errors import SettingsError
 from zoo.interface import config_of
 from zoo.preprocessing import Preprocessing
-
-Head = Literal["linear", "mlp", "conv1x1", "attention"]
+from zoo.settings import Head
 
 
 class Conv1x1Head(nn.Module):

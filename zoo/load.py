@@ -11,19 +11,24 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from zoo.catalog import SOURCES, create_model
-from zoo.checkpoint import LAYOUT, read_checkpoint, read_settings
+from zoo.checkpoint import LAYOUT, Checkpoint, read_checkpoint, read_origin, read_settings
 from zoo.data import public_name
 from zoo.errors import CheckpointError, SettingsError
 from zoo.files import standing_folder
+from zoo.heads import attach_head
 from zoo.interface import config_of
 from zoo.preprocessing import Preprocessing
 from zoo.pretrained import origin_of
+from zoo.settings import Transfer
 from zoo.waking import wake
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from; `dataset`, `licence` and `url` are empty where there is nothing to say."""
+    """Where weights come from; `dataset`, `licence` and `url` are empty where there is nothing to say.
+
+    Licence and URL of trained weights are those of the pretrained weights that they began as.
+    """
 
     kind: Literal["random", "trained", "pretrained"]
     seed: int
@@ -80,18 +85,23 @@ def load_run(folder: Path) -> LoadedNet:
     run, checkpoint_folder = (folder.parent, folder) if is_checkpoint else (folder, folder / "best")
     settings, checkpoint = read_settings(run), read_checkpoint(checkpoint_folder)
     preprocessing = checkpoint.preprocessing
-    net = create_model(
-        checkpoint.architecture,
-        num_classes=len(checkpoint.labels),
-        in_chans=preprocessing.channels,
-        img_size=preprocessing.input_size[1:],
-    )
+    net = _rebuild(checkpoint, settings.transfer)
     checkpoint.load_into(net)
     preprocessing.attach_to(net)
+    origin = read_origin(run)
     source = WeightsSource(
-        "trained", seed=settings.seed, dataset=public_name(settings.data), metrics=checkpoint.metrics
+        "trained", settings.seed, public_name(settings.data), origin.licence, origin.url, checkpoint.metrics
     )
     return LoadedNet(net.eval(), run.resolve().name, checkpoint.architecture, checkpoint.labels, preprocessing, source)
+
+
+def _rebuild(checkpoint: Checkpoint, transfer: Transfer | None) -> nn.Module:
+    """The checkpoint's net without its weights: a headed backbone where the run tuned one."""
+    channels, classes = checkpoint.preprocessing.channels, len(checkpoint.labels)
+    size = checkpoint.preprocessing.input_size[1:]
+    if transfer is None:
+        return create_model(checkpoint.architecture, num_classes=classes, in_chans=channels, img_size=size)
+    return attach_head(create_model(checkpoint.architecture, in_chans=channels, img_size=size), transfer.head, classes)
 
 
 def _net_by_name(name: str, seed: int, pretrained: bool, file: Path | None) -> LoadedNet:

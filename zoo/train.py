@@ -10,21 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from zoo.augment import Augmentation, TrainingView, shift
-from zoo.catalog import create_model
+from zoo.build import build_net
 from zoo.checkpoint import append_epoch, read_checkpoint, save_checkpoint, save_metrics, start_run
-from zoo.data import Dataset, DataSource, find_data
-from zoo.errors import DeviceError, SettingsError, TrainingError, did_you_mean
+from zoo.data import Dataset, find_data
+from zoo.errors import DeviceError, TrainingError
 from zoo.evaluate import evaluate
-from zoo.preprocessing import Preprocessing
+from zoo.freeze import freeze_for_epoch, train_unfrozen
+from zoo.load import WeightsSource
+from zoo.optimise import make_optimizer, make_scheduler
 from zoo.settings import Device, TrainSettings
-from zoo.splits import MemorySplit
-
-WARMUP_SHARE = 0.1  # of all steps: the learning rate rises, then falls along a cosine
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class TrainResult:
 class _Session:
     settings: TrainSettings
     data: Dataset
+    origin: WeightsSource
     augmentation: Augmentation
     accelerator: Accelerator
     net: nn.Module
@@ -80,7 +79,7 @@ Observer = Callable[[Step | EpochMetrics], None]
 
 
 def train(settings: TrainSettings, run: Path, observe: Observer | None = None) -> TrainResult:
-    """Train a net from scratch into the new folder `run`; `observe` is told of each step and epoch.
+    """Train a net, or tune a backbone, into the new folder `run`; `observe` is told of each step and epoch.
 
     Raises:
         ZooError: see its subclasses; nothing is written if the settings, the data or the device are at fault.
@@ -90,7 +89,7 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None) -
     accelerator = _accelerator(settings.device)
     with _own_generators(accelerator.device):
         session = _prepare(settings, accelerator)
-        start_run(run, settings)
+        start_run(run, settings, session.origin.licence, session.origin.url)
         best = _fit(session, run, observe or (lambda event: None))
         test_accuracy = _test_best(session, run)
     return TrainResult(best, test_accuracy, time.perf_counter() - started, session.data.skipped)
@@ -99,29 +98,13 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None) -
 def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
     source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
     torch.manual_seed(settings.seed)
-    net = _build(settings, source)
-    data = source.for_net(Preprocessing.from_net(net))
-    data.preprocessing.attach_to(net)
-    _check_takes(net, data, settings)
-    optimizer = _optimizer(net, settings)
-    scheduler = _scheduler(optimizer, settings.lr, _batches(settings, data) * settings.epochs)
+    net, data, origin = build_net(settings, source)
+    optimizer = make_optimizer(net, settings)
+    scheduler = make_scheduler(optimizer, settings.lr, _batches(settings, data) * settings.epochs)
     net, optimizer = accelerator.prepare(net, optimizer)
     loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     augmentation = _augmentation(settings, data)
-    return _Session(settings, data, augmentation, accelerator, net, optimizer, scheduler, loss)
-
-
-def _build(settings: TrainSettings, source: DataSource) -> nn.Module:
-    size = source.input_size or settings.input_size
-    if settings.input_size not in (None, size):
-        raise SettingsError(f"the pictures of {source.name} have the size {size}; input_size is {settings.input_size}")
-    return create_model(
-        settings.net,
-        num_classes=len(source.labels),
-        in_chans=size[0] if size else None,
-        img_size=size[1:] if size else None,
-        drop_rate=settings.drop_rate,
-    )
+    return _Session(settings, data, origin, augmentation, accelerator, net, optimizer, scheduler, loss)
 
 
 def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:
@@ -152,7 +135,7 @@ def _epoch(session: _Session, epoch: int) -> Iterator[Step]:
     size, batches = session.settings.batch_size, _batches(session.settings, session.data)
     _seed_step(session.settings.seed, epoch, batch=0)
     order = torch.randperm(len(session.data.train))
-    session.net.train()
+    _set_modes(session, epoch)
     chosen = torch.split(order, size)[:batches]
     view = TrainingView(session.data.preprocessing, session.augmentation, session.settings.seed, epoch)
     pictures = session.data.train.batches(chosen, None if session.augmentation.is_none else view)
@@ -164,8 +147,15 @@ def _epoch(session: _Session, epoch: int) -> Iterator[Step]:
                 f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
                 f"a learning rate under {session.settings.lr:g} may help"
             )
-        yield Step(epoch, batch, batches, len(indices), loss, lr=session.optimizer.param_groups[0]["lr"])
+        yield Step(epoch, batch, batches, len(indices), loss, lr=_top_rate(session.optimizer))
         session.scheduler.step_update((epoch - 1) * batches + batch)
+
+
+def _set_modes(session: _Session, epoch: int) -> None:
+    net, transfer = session.accelerator.unwrap_model(session.net), session.settings.transfer
+    if transfer is not None:
+        freeze_for_epoch(net, transfer.schedule, epoch, session.settings.epochs)
+    train_unfrozen(session.net)
 
 
 def _step(session: _Session, images: Tensor, targets: Tensor) -> float:
@@ -200,28 +190,9 @@ def _test_best(session: _Session, run: Path) -> float:
     return evaluation.accuracy
 
 
-def _check_takes(net: nn.Module, data: Dataset, settings: TrainSettings) -> None:
-    """Let one image through before anything is written: many nets are made for larger images only."""
-    try:
-        picture = next(data.val.batches([torch.tensor([0])]))
-        evaluate(net, MemorySplit(picture, torch.tensor([0])), data.preprocessing)
-    except (RuntimeError, AssertionError, ValueError, ArithmeticError) as error:
-        size = "x".join(str(length) for length in data.preprocessing.input_size)
-        raise SettingsError(
-            f"the net '{settings.net}' does not take the {size} images of {data.name}: {error}"
-        ) from error
-
-
-def _optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    name, known = settings.optimizer, [str(known) for known in list_optimizers()]
-    if name not in known:
-        raise SettingsError(f"timm has no optimizer '{name}'{did_you_mean(name, known)}")
-    return create_optimizer_v2(net, name, lr=settings.lr, weight_decay=settings.weight_decay)
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> CosineLRScheduler:
-    warmup = math.ceil(WARMUP_SHARE * steps)
-    return CosineLRScheduler(optimizer, t_initial=steps, warmup_t=warmup, warmup_lr_init=lr / warmup, t_in_epochs=False)
+def _top_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The head's learning rate, if layers have their own."""
+    return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def _batches(settings: TrainSettings, data: Dataset) -> int:

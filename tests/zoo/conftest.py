@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zoonnx as dispatcher
 from zoo.data import Dataset, load_dataset
@@ -37,6 +39,30 @@ def short_run(short_settings, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "short"
     train(short_settings, run)
     return run
+
+
+def write_noise(folder: Path, count: int, colour: tuple[int, int, int], size=(40, 30), seed: int = 0) -> None:
+    """Write noisy pictures of about one colour."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        pixels = np.clip(rng.normal(colour, 40, (size[1], size[0], 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:03d}.png")
+
+
+@pytest.fixture(scope="session")
+def paint() -> Callable[..., None]:
+    """Write pictures: `paint(folder, count, colour, size, seed)`."""
+    return write_noise
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory) -> Path:
+    """Two classes of twenty pictures, red and blue; to be read only."""
+    root = tmp_path_factory.mktemp("pictures") / "colours"
+    write_noise(root / "red", 20, (200, 60, 60))
+    write_noise(root / "blue", 20, (60, 60, 200), seed=1)
+    return root
 
 
 @dataclass(frozen=True)

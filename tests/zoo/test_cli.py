@@ -62,7 +62,14 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
     renamed = {"max_shift": "max_shift_px"}
     names = {option: option.removeprefix("--").replace("-", "_") for option in options}
     asked = {renamed.get(name, name): options[option] for option, name in names.items()}
-    assert settings == {"net": "convnet4", "data": "digits", "input_size": None, **asked}
+    assert settings == {
+        "net": "convnet4",
+        "data": "digits",
+        "input_size": None,
+        "layer_decay": 1.0,
+        "transfer": None,
+        **asked,
+    }
 
 
 def test_eval_measures_what_training_noted(zoonnx, short_run):

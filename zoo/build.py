@@ -1,0 +1,88 @@
+"""The net that a run trains, for the data that it trains on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from zoo.catalog import create_model
+from zoo.data import Dataset, DataSource
+from zoo.errors import SettingsError
+from zoo.evaluate import evaluate
+from zoo.files import standing_folder
+from zoo.heads import HeadedNet, attach_head
+from zoo.load import WeightsSource, load_run
+from zoo.preprocessing import Preprocessing
+from zoo.pretrained import origin_of
+from zoo.settings import TrainSettings, Transfer
+from zoo.splits import MemorySplit
+
+Size = tuple[int, int, int]
+MISFITS = (RuntimeError, AssertionError, ValueError, ArithmeticError)
+
+
+def build_net(settings: TrainSettings, source: DataSource) -> tuple[nn.Module, Dataset, WeightsSource]:
+    """The net with fresh weights, or a pretrained backbone under a fresh head; its data; where its weights begin.
+
+    Raises:
+        SettingsError: the net does not take the data's pictures.
+        CheckpointError: the pretrained weights cannot be had.
+    """
+    size = source.input_size or settings.input_size
+    if settings.input_size not in (None, size):
+        raise SettingsError(f"the pictures of {source.name} have the size {size}; input_size is {settings.input_size}")
+    net, origin = _net(settings, size, classes=len(source.labels))
+    data = source.for_net(Preprocessing.from_net(net))
+    data.preprocessing.attach_to(net)
+    _check_takes(net, data, settings)
+    return net, data, origin
+
+
+def _net(settings: TrainSettings, size: Size | None, classes: int) -> tuple[nn.Module, WeightsSource]:
+    if settings.transfer is not None:
+        backbone, origin = _backbone(settings.net, settings.transfer, size)
+        return attach_head(backbone, settings.transfer.head, classes, settings.drop_rate), origin
+    net = create_model(
+        settings.net,
+        num_classes=classes,
+        in_chans=size[0] if size else None,
+        img_size=size[1:] if size else None,
+        drop_rate=settings.drop_rate,
+    )
+    return net, WeightsSource("random", settings.seed)
+
+
+def _backbone(name: str, transfer: Transfer, size: Size | None) -> tuple[nn.Module, WeightsSource]:
+    folder = standing_folder(Path(name))
+    if folder.is_dir():
+        if transfer.pretrained_file:
+            raise SettingsError(f"{name} is a run, which has its own weights; pretrained_file is for a net by name")
+        return _backbone_of_run(folder, size)
+    file = Path(transfer.pretrained_file) if transfer.pretrained_file else None
+    channels, img_size = (size[0], size[1:]) if size else (None, None)
+    net = create_model(name, in_chans=channels, img_size=img_size, pretrained=file is None, pretrained_file=file)
+    origin = origin_of(net, file)
+    return net, WeightsSource("pretrained", seed=0, licence=origin.licence, url=origin.url)
+
+
+def _backbone_of_run(folder: Path, size: Size | None) -> tuple[nn.Module, WeightsSource]:
+    loaded = load_run(folder)
+    own = loaded.preprocessing
+    if size and size[0] != own.channels:
+        raise SettingsError(f"the net of {folder} takes {own.channels} channels; the pictures have {size[0]}")
+    net = loaded.net.backbone if isinstance(loaded.net, HeadedNet) else loaded.net
+    replace(own, input_size=size or own.input_size).attach_to(net)
+    return net, loaded.weights
+
+
+def _check_takes(net: nn.Module, data: Dataset, settings: TrainSettings) -> None:
+    """Let one image through before anything is written: many nets are made for larger images only."""
+    try:
+        picture = next(data.val.batches([torch.tensor([0])]))
+        evaluate(net, MemorySplit(picture, torch.tensor([0])), data.preprocessing)
+    except MISFITS as error:
+        size = "x".join(str(length) for length in data.preprocessing.input_size)
+        raise SettingsError(
+            f"the net '{settings.net}' does not take the {size} images of {data.name}: {error}"
+        ) from error
