@@ -54,7 +54,7 @@ class Window:
     @property
     def lost(self) -> int:
         """How many rows of the input itself are among the unused: r - P, at least 0."""
-        return max(0, self.unused - self.padding - self.margin)
+        return min(self.rows, max(0, self.unused - self.padding - self.margin))
 
 
 def transposed_size(rows: int, taps: int, stride: int, padding: int, dilation: int, output_padding: int) -> int:

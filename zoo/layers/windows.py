@@ -41,9 +41,9 @@ def count_windows(length: int, kernel_size: int, stride: int = 1, padding: int =
         raise SettingsError(f"{window} does not fit on a length of {length}; it needs {max(1, length - room)} or more")
     unseen = room % stride - padding
     if unseen > 0:
+        fitting = " or ".join(str(size) for size in (length - unseen, length - unseen + stride) if size > 0)
         raise SettingsError(
-            f"{window} leaves the last {unseen} of {length} unseen; lengths of {length - unseen} "
-            f"or {length - unseen + stride} fit"
+            f"{window} leaves the last {min(unseen, length)} of {length} unseen; lengths of {fitting} fit"
         )
     return room // stride + 1
 
