@@ -101,8 +101,12 @@ def tune(
     out: Out,
     head: Annotated[Head, typer.Option(help="What classifies the backbone's features.")] = Transfer.head,
     schedule: Annotated[
-        Schedule, typer.Option(help="What learns: the head; the head, then all; or stage by stage from the last one.")
-    ] = Transfer.schedule,
+        Schedule | None,
+        typer.Option(help="What learns: the head; the head, then all (default); stage by stage from the last one."),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train the head alone, on features that are computed once and stored.")
+    ] = False,
     pretrained_file: Annotated[
         Path | None, typer.Option(help="Weights of the backbone. By default its own, from its hub or its run.")
     ] = None,
@@ -125,6 +129,7 @@ def tune(
 ) -> None:
     """Put a new head on a pretrained backbone, and train them on your data.
 
+    `--probe` stores the features beside the run, in `.features`, for as long as data and backbone are the same.
     What is frozen stays as it is, BatchNorm's statistics included. The run's folder is as that of `train`; `eval` and
     `export` take it.
 
@@ -150,7 +155,10 @@ def tune(
         seed=seed,
         device=device,
         transfer=Transfer(
-            head=head, schedule=schedule, pretrained_file=str(pretrained_file) if pretrained_file else None
+            head=head,
+            schedule=schedule or ("probe" if probe else Transfer.schedule),
+            cached=probe,
+            pretrained_file=str(pretrained_file) if pretrained_file else None,
         ),
     )
     _train(settings, out)

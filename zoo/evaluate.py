@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from zoo.errors import DataError
-from zoo.preprocessing import Preprocessing
+from zoo.preprocessing import InputRule
 from zoo.splits import Split
 
 MAX_BATCH = 256
@@ -30,18 +30,13 @@ class Evaluation:
     targets: Tensor
 
 
-def evaluate(
-    net: nn.Module, split: Split, preprocessing: Preprocessing, *, batch_size: int | None = None
-) -> Evaluation:
+def evaluate(net: nn.Module, split: Split, preprocessing: InputRule, *, batch_size: int | None = None) -> Evaluation:
     """Run `net` in eval mode over a split; its mode is afterwards what it was.
-
-    `batch_size` is by default what has MAX_BATCH_NUMBERS input numbers, and at most MAX_BATCH.
 
     Raises:
         DataError: no images, or a target that is not one of the net's classes.
     """
-    most = MAX_BATCH_NUMBERS // math.prod(preprocessing.input_size)
-    logits = _logits(net, split, preprocessing, batch_size or max(1, min(MAX_BATCH, most)))
+    logits = _logits(net, split, preprocessing, batch_size or batch_size_for(preprocessing.input_size))
     targets = split.targets
     _check_targets(targets, classes=logits.shape[1])
     predictions = logits.argmax(dim=1)
@@ -50,7 +45,12 @@ def evaluate(
     return Evaluation(loss.item(), accuracy.item(), logits, predictions, targets)
 
 
-def _logits(net: nn.Module, split: Split, preprocessing: Preprocessing, batch_size: int) -> Tensor:
+def batch_size_for(input_size: tuple[int, ...]) -> int:
+    """How many pictures of a size go through a net at once: MAX_BATCH, fewer of large ones."""
+    return max(1, min(MAX_BATCH, MAX_BATCH_NUMBERS // math.prod(input_size)))
+
+
+def _logits(net: nn.Module, split: Split, preprocessing: InputRule, batch_size: int) -> Tensor:
     if len(split) == 0:
         raise DataError("there are no images to evaluate")
     was_training = net.training

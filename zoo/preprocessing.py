@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import torch
 from timm.data import resolve_model_data_config
@@ -15,6 +15,15 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 
 MAX_CROP_PCT = 2.0  # timm has values up to 1.15
+
+
+class InputRule(Protocol):
+    """How what a data set holds becomes what a net takes."""
+
+    @property
+    def input_size(self) -> tuple[int, ...]: ...
+
+    def normalise(self, images: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,17 +17,21 @@ Schedule = Literal["probe", "head-then-all", "gradual"]
 class Transfer:
     """How a backbone's knowledge is used: the new head, what learns when (see freeze.py), where its weights are.
 
+    `cached` computes the backbone's features once (see probe.py), which goes with the schedule `probe` alone.
     `pretrained_file` is None for the backbone's own weights: from its hub, or from the run that it is.
     """
 
     head: Head = "linear"
     schedule: Schedule = "head-then-all"
+    cached: bool = False
     pretrained_file: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("head", get_args(Head)), ("schedule", get_args(Schedule))):
             value = getattr(self, name)
             _check(name, value in choices, f"one of {', '.join(choices)}", value)
+        if self.cached:
+            _check("schedule", self.schedule == "probe", "probe where features are cached", self.schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,17 @@ class TrainSettings:
         for name in ("label_smoothing", "drop_rate"):
             _check(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1", getattr(self, name))
         _check("layer_decay", 0 < self.layer_decay <= 1, "greater than 0 and at most 1", self.layer_decay)
+        self._check_pictures()
+        _check("lr", 0 < self.lr < float("inf"), "greater than 0", self.lr)
+        _check("seed", 0 <= self.seed < 2**32, "at least 0 and less than 2**32", self.seed)
+        _check("bad_images", self.bad_images in get_args(BadImages), "fail or skip", self.bad_images)
+        _check("device", self.device in get_args(Device), f"one of {', '.join(get_args(Device))}", self.device)
+
+    def _check_pictures(self) -> None:
+        if self.transfer is not None and self.transfer.cached:
+            for name in ("flip", "min_crop", "max_shift_px"):
+                value = getattr(self, name)
+                _check(name, not value, "left out where features are cached: no picture changes", value)
         if self.flip is not None:
             _check("flip", 0 <= self.flip <= 1, "at least 0 and at most 1", self.flip)
         if self.min_crop is not None:
@@ -80,10 +95,6 @@ class TrainSettings:
         if self.input_size is not None:
             sound = len(self.input_size) == 3 and min(self.input_size) >= 1
             _check("input_size", sound, "channels, height and width, each 1 or more", self.input_size)
-        _check("lr", 0 < self.lr < float("inf"), "greater than 0", self.lr)
-        _check("seed", 0 <= self.seed < 2**32, "at least 0 and less than 2**32", self.seed)
-        _check("bad_images", self.bad_images in get_args(BadImages), "fail or skip", self.bad_images)
-        _check("device", self.device in get_args(Device), f"one of {', '.join(get_args(Device))}", self.device)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

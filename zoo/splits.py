@@ -1,5 +1,6 @@
 """The pictures of one split: in memory, or as files that are decoded when they are asked for."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ class Split(Protocol):
         """
         ...
 
+    def key(self) -> str:
+        """A hash that changes with the pictures, their order or their targets; of files, by path, size and time."""
+        ...
+
 
 @dataclass(frozen=True)
 class MemorySplit:
@@ -63,6 +68,9 @@ class MemorySplit:
                 )
             )
 
+    def key(self) -> str:
+        return _hash(self.images.numpy().tobytes(), self.targets.numpy().tobytes())
+
 
 @dataclass(frozen=True)
 class FileSplit:
@@ -86,6 +94,11 @@ class FileSplit:
         )
         return iter(loader)
 
+    def key(self) -> str:
+        states = [(file, file.stat()) for file in self.files]
+        files = [f"{file.resolve()} {state.st_size} {state.st_mtime_ns}" for file, state in states]
+        return _hash("\n".join(files).encode(), self.targets.numpy().tobytes())
+
 
 @dataclass(frozen=True)
 class _Pictures(TorchDataset[Tensor]):
@@ -95,6 +108,13 @@ class _Pictures(TorchDataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return _pixels(self.view(read_picture(self.files[index], self.channels), index))
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
 
 
 def _pixels(picture: Image.Image) -> Tensor:

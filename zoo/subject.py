@@ -13,8 +13,10 @@ from zoo.catalog import CATALOG, create_model
 from zoo.errors import CheckpointError, GeometryError
 from zoo.files import standing_folder
 from zoo.geometry.measure import Geometry, Layer, measure
+from zoo.heads import attach_head
 from zoo.interface import config_of
 from zoo.load import load_net
+from zoo.settings import Head
 
 Shape = tuple[int, ...]
 NEAR = 16
@@ -152,10 +154,30 @@ def _exported(file: Path) -> Subject:
         promise = json_format.Parse(file.read_text(encoding="utf-8"), manifest.Manifest())
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} is not a manifest of zoonnx: {error}") from error
-    rule, classes = promise.preprocessing, promise.outputs[0].shape[-1]
-    net = on_meta(lambda: create_model(promise.source.net, num_classes=classes, in_chans=rule.channels))
+    rule = promise.preprocessing
+    net = on_meta(lambda: _net_of(promise))
     layers = {layer.name: layer for layer in promise.layer_map.layers}
     return Subject(promise.name, promise.source.net, net, (rule.channels, rule.height, rule.width), layers)
+
+
+def _net_of(promise: manifest.Manifest) -> nn.Module:
+    """The net that was exported, a headed backbone where its layers say so."""
+    classes, channels = promise.outputs[0].shape[-1], promise.preprocessing.channels
+    head = _head_of({layer.path: layer.kind for layer in promise.layer_map.layers})
+    if head is None:
+        return create_model(promise.source.net, num_classes=classes, in_chans=channels)
+    return attach_head(create_model(promise.source.net, in_chans=channels), head, classes)
+
+
+def _head_of(kinds: Mapping[str, str]) -> Head | None:
+    """Which of heads.py's a net has, by the class of each of its modules."""
+    if kinds.get("head.fc") is None or not any(path.startswith("backbone.") for path in kinds):
+        return None
+    if "head.score.weight" in kinds:
+        return "attention"
+    if kinds["head.fc"] == "Conv2d":
+        return "conv1x1"
+    return "mlp" if "head.hidden" in kinds else "linear"
 
 
 def _candidates(asked: Shape, own: Shape) -> list[Shape]:

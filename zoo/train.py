@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from zoo.augment import Augmentation, TrainingView, shift
 from zoo.build import build_net
 from zoo.checkpoint import append_epoch, read_checkpoint, save_checkpoint, save_metrics, start_run
-from zoo.data import Dataset, find_data
+from zoo.data import NO_AUGMENTATION, Dataset, find_data
 from zoo.errors import DeviceError, TrainingError
 from zoo.evaluate import evaluate
 from zoo.freeze import freeze_for_epoch, train_unfrozen
 from zoo.load import WeightsSource
 from zoo.optimise import make_optimizer, make_scheduler
+from zoo.preprocessing import InputRule
+from zoo.probe import features_of
 from zoo.settings import Device, TrainSettings
 
 
@@ -64,12 +67,16 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Session:
+    """What one run works with; `net` is what is trained by `rule`: the `whole`, or its head on stored features."""
+
     settings: TrainSettings
     data: Dataset
     origin: WeightsSource
     augmentation: Augmentation
     accelerator: Accelerator
+    whole: Any
     net: nn.Module
+    rule: InputRule
     optimizer: torch.optim.Optimizer
     scheduler: CosineLRScheduler
     loss: nn.Module
@@ -89,6 +96,8 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None) -
     accelerator = _accelerator(settings.device)
     with _own_generators(accelerator.device):
         session = _prepare(settings, accelerator)
+        if settings.transfer is not None and settings.transfer.cached:
+            session = _on_features(session, run.parent / ".features")
         start_run(run, settings, session.origin.licence, session.origin.url)
         best = _fit(session, run, observe or (lambda event: None))
         test_accuracy = _test_best(session, run)
@@ -104,7 +113,16 @@ def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
     net, optimizer = accelerator.prepare(net, optimizer)
     loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     augmentation = _augmentation(settings, data)
-    return _Session(settings, data, origin, augmentation, accelerator, net, optimizer, scheduler, loss)
+    whole = accelerator.unwrap_model(net)
+    return _Session(
+        settings, data, origin, augmentation, accelerator, whole, net, data.preprocessing, optimizer, scheduler, loss
+    )
+
+
+def _on_features(session: _Session, cache: Path) -> _Session:
+    """The same session for the head alone, on features in place of pictures."""
+    data, rule = features_of(session.whole, session.data, cache)
+    return replace(session, data=data, rule=rule, net=session.whole.head, augmentation=NO_AUGMENTATION)
 
 
 def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:
@@ -152,16 +170,16 @@ def _epoch(session: _Session, epoch: int) -> Iterator[Step]:
 
 
 def _set_modes(session: _Session, epoch: int) -> None:
-    net, transfer = session.accelerator.unwrap_model(session.net), session.settings.transfer
+    transfer = session.settings.transfer
     if transfer is not None:
-        freeze_for_epoch(net, transfer.schedule, epoch, session.settings.epochs)
-    train_unfrozen(session.net)
+        freeze_for_epoch(session.whole, transfer.schedule, epoch, session.settings.epochs)
+    train_unfrozen(session.whole)
 
 
 def _step(session: _Session, images: Tensor, targets: Tensor) -> float:
     device = session.accelerator.device
     moved = shift(images, session.settings.max_shift_px)
-    logits = session.net(session.data.preprocessing.normalise(moved.to(device)))
+    logits = session.net(session.rule.normalise(moved.to(device)))
     loss = session.loss(logits, targets.to(device))
     session.optimizer.zero_grad()
     session.accelerator.backward(loss)
@@ -171,20 +189,19 @@ def _step(session: _Session, images: Tensor, targets: Tensor) -> float:
 
 def _validate(session: _Session, epoch: int, train_loss: float) -> EpochMetrics:
     val = session.data.val
-    evaluation = evaluate(session.net, val, session.data.preprocessing)
+    evaluation = evaluate(session.net, val, session.rule)
     return EpochMetrics(epoch, train_loss, evaluation.loss, evaluation.accuracy)
 
 
 def _save(session: _Session, folder: Path, metrics: EpochMetrics) -> None:
-    net = session.accelerator.unwrap_model(session.net)
-    save_checkpoint(folder, net, session.data.labels, asdict(metrics))
+    save_checkpoint(folder, session.whole, session.data.labels, asdict(metrics))
 
 
 def _test_best(session: _Session, run: Path) -> float:
     """The best weights' accuracy on the test split, which the run looks at only here; noted in best/metrics.json."""
     checkpoint, test = read_checkpoint(run / "best"), session.data.test
-    checkpoint.load_into(session.accelerator.unwrap_model(session.net))
-    evaluation = evaluate(session.net, test, checkpoint.preprocessing)
+    checkpoint.load_into(session.whole)
+    evaluation = evaluate(session.net, test, session.rule)
     found = {"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
     save_metrics(checkpoint.folder, {**checkpoint.metrics, **found})
     return evaluation.accuracy

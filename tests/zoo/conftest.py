@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 import zoonnx as dispatcher
+from zoo.catalog import create_model
 from zoo.data import Dataset, load_dataset
-from zoo.settings import TrainSettings
+from zoo.settings import TrainSettings, Transfer
 from zoo.train import train
 
 
@@ -63,6 +65,33 @@ def painted(tmp_path_factory) -> Path:
     write_noise(root / "red", 20, (200, 60, 60))
     write_noise(root / "blue", 20, (60, 60, 200), seed=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory) -> Path:
+    """Weights of test_resnet made here, whose BatchNorms have seen something."""
+    torch.manual_seed(7)
+    net = create_model("test_resnet").train()
+    net(torch.randn(8, 3, 32, 32))
+    file = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
+    safetensors.torch.save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def tune_settings(painted, weights_file) -> TrainSettings:
+    """Two short epochs of test_resnet under a linear head."""
+    return TrainSettings(
+        net="test_resnet",
+        data=f"folder:{painted}",
+        epochs=2,
+        batch_size=8,
+        input_size=(3, 32, 32),
+        layer_decay=0.75,
+        workers=0,
+        device="cpu",
+        transfer=Transfer(pretrained_file=str(weights_file)),
+    )
 
 
 @dataclass(frozen=True)

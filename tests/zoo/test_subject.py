@@ -1,8 +1,12 @@
 """Where `describe` and `compare` find a net, and what they say when an input does not fit it."""
 
 import pytest
+from google.protobuf import json_format
 
+from protos import manifest
+from zoo.catalog import create_model
 from zoo.errors import CheckpointError, GeometryError, UnknownNetError
+from zoo.heads import attach_head
 from zoo.subject import parse_size, subject_of
 
 MISFITS = [
@@ -62,3 +66,21 @@ def test_an_input_size_is_whole_numbers(text):
     else:
         with pytest.raises(GeometryError, match="an input size is C,H,W"):
             parse_size(text)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention"])
+def test_an_exported_headed_net_is_found_again(tmp_path, head):
+    """Its layers say which head it has."""
+    net = attach_head(create_model("convnet4"), head, num_classes=3)
+    paths = {path: type(module).__name__ for path, module in net.named_modules() if path}
+    promise = manifest.Manifest(
+        source=manifest.Source(net="convnet4"),
+        outputs=[manifest.Tensor(shape=[-1, 3])],
+        preprocessing=manifest.Preprocessing(channels=1, height=8, width=8),
+        layer_map=manifest.LayerMap(layers=[manifest.Layer(path=path, kind=kind) for path, kind in paths.items()]),
+    )
+    (tmp_path / "manifest.json").write_text(json_format.MessageToJson(promise))
+    found = subject_of(str(tmp_path)).net
+    assert {name: value.shape for name, value in found.state_dict().items()} == {
+        name: value.shape for name, value in net.state_dict().items()
+    }

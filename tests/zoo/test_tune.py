@@ -16,35 +16,13 @@ from zoo.freeze import freeze_for_epoch, train_unfrozen
 from zoo.heads import HeadedNet, attach_head
 from zoo.load import load_net
 from zoo.optimise import make_optimizer
-from zoo.settings import TrainSettings, Transfer
 from zoo.train import Step, train
 
 
 @pytest.fixture(scope="session")
-def weights_file(tmp_path_factory) -> Path:
-    """Weights of test_resnet made here, whose BatchNorms have seen something."""
-    torch.manual_seed(7)
-    net = create_model("test_resnet").train()
-    net(torch.randn(8, 3, 32, 32))
-    file = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
-    safetensors.torch.save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
-    return file
-
-
-@pytest.fixture(scope="session")
-def settings(painted, weights_file) -> TrainSettings:
+def settings(tune_settings):
     """Two short epochs of test_resnet under a linear head."""
-    return TrainSettings(
-        net="test_resnet",
-        data=f"folder:{painted}",
-        epochs=2,
-        batch_size=8,
-        input_size=(3, 32, 32),
-        layer_decay=0.75,
-        workers=0,
-        device="cpu",
-        transfer=Transfer(pretrained_file=str(weights_file)),
-    )
+    return tune_settings
 
 
 def changed(settings, **transfer):
@@ -193,6 +171,11 @@ def test_tune_from_the_command_line(command, settings, weights_file, tmp_path):
     run, flat = tmp_path / "run", [part for option in options.items() for part in option]
     assert command("tune", "test_resnet", "--data", settings.data, "--out", run, *flat).status == 0
     asked = json.loads((run / "config.json").read_text())["settings"]
-    assert asked["transfer"] == {"head": "mlp", "schedule": "gradual", "pretrained_file": str(weights_file)}
+    assert asked["transfer"] == {
+        "head": "mlp",
+        "schedule": "gradual",
+        "cached": False,
+        "pretrained_file": str(weights_file),
+    }
     assert [asked[name] for name in ("lr", "weight_decay", "layer_decay")] == [0.003, 0.1, 0.5]
     assert json.loads(command("eval", run, "--data", settings.data, "--json").out)["images"] == 4

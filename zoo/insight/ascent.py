@@ -1,0 +1,59 @@
+"""Gradient ascent on the picture: argmax f(I) - R(I), where the penalty R keeps the picture from turning to noise."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import SettingsError
+from zoo.insight.responses import response, unit
+
+
+@dataclass(frozen=True)
+class AscentSettings:
+    """How a picture is improved. The penalties are `l2` times the mean square, `variation` times the mean absolute
+    difference of neighbours; `jitter_px` moves the picture at random before each step; `noise` is how far from grey it
+    starts (from zeros a net without biases has no gradient at all).
+    """
+
+    steps: int = 200
+    lr: float = 0.05
+    l2: float = 10.0
+    variation: float = 2.0
+    jitter_px: int = 1
+    noise: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.lr <= 0 or min(self.l2, self.variation, self.jitter_px, self.noise) < 0:
+            raise SettingsError(f"steps and lr must be greater than 0, the rest at least 0; got {self}")
+
+
+def ascend(
+    net: nn.Module, layer: str, channel: int, input_size: tuple[int, int, int], settings: AscentSettings | None = None
+) -> Tensor:
+    """Return a picture, float (C, H, W) as the net takes it, to which the channel's middle unit responds strongly.
+
+    See https://arxiv.org/abs/1312.6034, eq. 1. The caller's random generator is left alone.
+
+    Raises:
+        SettingsError: there is no such layer or channel.
+    """
+    options = settings or AscentSettings()
+    generator = torch.Generator().manual_seed(options.seed)
+    picture = (options.noise * torch.randn(1, *input_size, generator=generator)).requires_grad_(True)
+    optimizer = torch.optim.Adam([picture], lr=options.lr)
+    for _ in range(options.steps):
+        moves = torch.randint(-options.jitter_px, options.jitter_px + 1, (2,), generator=generator).tolist()
+        moved = torch.roll(picture, moves, dims=(-2, -1))
+        objective = unit(response(net, layer, moved), channel).sum() - penalty(picture, options)
+        (picture.grad,) = torch.autograd.grad(-objective, picture)
+        optimizer.step()
+    return picture.detach()[0]
+
+
+def penalty(picture: Tensor, settings: AscentSettings) -> Tensor:
+    """R(I): large for large numbers and for neighbours that differ."""
+    rows, columns = picture.diff(dim=-2).abs(), picture.diff(dim=-1).abs()
+    variation = (rows.sum() + columns.sum()) / picture.numel()
+    return settings.l2 * picture.square().mean() + settings.variation * variation

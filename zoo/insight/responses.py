@@ -1,0 +1,40 @@
+"""What one layer of a net gives."""
+
+from torch import Tensor, nn
+
+from zoo.errors import SettingsError, did_you_mean
+
+
+def response(net: nn.Module, layer: str, x: Tensor) -> Tensor:
+    """Run `net` in its present mode on float `x`, (N, C, H, W), and return what the module at path `layer` gives.
+
+    The first call counts. Gradients flow if torch records them.
+
+    Raises:
+        SettingsError: the net has no such layer, or never calls it, or it gives no single tensor.
+    """
+    modules = dict(net.named_modules())
+    if layer not in modules:
+        raise SettingsError(f"the net has no layer '{layer}'{did_you_mean(layer, modules)}")
+    seen: list[object] = []
+    handle = modules[layer].register_forward_hook(lambda _module, _args, output: seen.append(output))
+    try:
+        net(x)
+    finally:
+        handle.remove()
+    if not seen or not isinstance(seen[0], Tensor):
+        raise SettingsError(f"the layer '{layer}' gives no single tensor: choose one that is called and gives one")
+    return seen[0].clone()
+
+
+def unit(given: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
+    """Return one unit of a response (N, channels, *places) for each picture: (N,). Without `place`, the middle one.
+
+    Raises:
+        SettingsError: the response has no such unit.
+    """
+    sizes = tuple(given.shape[1:])
+    index = (channel, *(place or tuple(size // 2 for size in sizes[1:])))
+    if len(index) != len(sizes) or any(not 0 <= at < size for at, size in zip(index, sizes, strict=True)):
+        raise SettingsError(f"there is no unit {index} in a response of {sizes}")
+    return given[(slice(None), *index)]
