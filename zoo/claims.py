@@ -134,4 +134,99 @@ print(torch.allclose(own.weight.grad.sum(0).flatten(), shared.weight.grad.flatte
         "They use its residual connections. Attention looks at the whole image at once, a residual net grows into it.",
         ("compare resnet20 resnet18 vit_tiny_patch16_224",),
     ),
+    Row(
+        "Translation",
+        "Convolutional nets are translation invariant.",
+        "A convolution is equivariant: its response moves with the picture. Strides and pools break that for shifts "
+        "that are no multiple of their step (after a 2x2 max pool a shift by 1 pixel changes most of the response, a "
+        'shift by 2 nothing); a blur before the stride (`BlurPool2d`, `pool="blur"`) softens it.',
+        code="""import torch
+from zoo import load_net
+from zoo.insight.shifts import shift_error
+
+net = load_net("convnet4", seed=1).net
+pictures = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+for layer in ("act2", "pool"):
+    print(layer, [f"{shift_error(net, layer, pictures, shift):.0%}" for shift in (1, 2, 3, 4)])""",
+    ),
+    Row(
+        "Dropout",
+        "Dropout leaves out units; spatial dropout leaves out whole channels.",
+        "Right.",
+        code="""import torch
+
+torch.manual_seed(0)
+ones = torch.ones(1, 64, 4, 4)
+for drop in (torch.nn.Dropout(0.5), torch.nn.Dropout2d(0.5)):
+    left_out = drop(ones) == 0
+    by_channel = left_out.flatten(2).float().mean(2)
+    print(type(drop).__name__, "leaves out whole channels:", bool(((by_channel == 0) | (by_channel == 1)).all()))""",
+    ),
+    Row(
+        "Training",
+        "Nets are trained by gradient descent, or Adam.",
+        "Right; timm has those and many more, and `zoonnx train --optimizer` takes any of them by name.",
+        code="""from timm.optim import list_optimizers
+
+print({"sgd", "adam", "adamw"} <= set(list_optimizers()))""",
+    ),
+    Row(
+        "Transfer learning",
+        "A net trained on many pictures serves for other classes with a new end.",
+        "Right: any backbone of timm takes a new head (`zoonnx tune`).",
+        code="""import torch
+from zoo import create_model
+from zoo.heads import attach_head
+
+for head in ("linear", "mlp", "conv1x1", "attention"):
+    net = attach_head(create_model("test_resnet"), head, num_classes=5).eval()
+    print(head, tuple(net(torch.zeros(1, 3, 160, 160)).shape))""",
+    ),
+    Row(
+        "Looking at filters",
+        "Only the first layer's filters can be looked at.",
+        "Right for the weights themselves; what deeper units look for shows in the places of real pictures to which "
+        "they respond most.",
+        code="""from zoo import load_dataset, load_net
+from zoo.insight.filters import filter_picture
+from zoo.insight.patches import strongest_patches
+
+loaded, digits = load_net("convnet4", seed=1), load_dataset("digits")
+print("32 filters on a picture of", filter_picture(loaded.net).size)
+pictures = loaded.preprocessing.normalise(digits.test.images)
+for patch in strongest_patches(loaded.net, "act2", channel=0, x=pictures, count=3):
+    print(f"picture {patch.index}, rows {patch.rows.start} to {patch.rows.stop - 1}, ", end="")
+    print(f"columns {patch.columns.start} to {patch.columns.stop - 1}")""",
+    ),
+    Row(
+        "What a neuron responds to",
+        "Back propagation finds the part of the image that a neuron responds to.",
+        "Right: the gradient of the unit. It is nowhere outside the receptive field that `describe` computes.",
+        code="""import torch
+from zoo import load_net
+from zoo.insight.saliency import saliency
+
+net = load_net("convnet4", seed=1).net
+picture = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(2))
+gradient = saliency(net, "act4", picture, channel=3, place=(7, 8))[0, 0]
+rows, columns = (gradient.abs().sum(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
+print(f"rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]}: 14 by 14 pixels")""",
+    ),
+    Row(
+        "A picture that a neuron likes",
+        "Gradient ascent on the image: argmax f(I) + R(I), from zeros or an image.",
+        "R must be a penalty, so it is f(I) - R(I), and from zeros a ReLU net without biases has no gradient at all: "
+        "the ascent here starts from a little noise, with both penalties on.",
+        code="""import torch
+from zoo.insight.ascent import AscentSettings, ascend
+from zoo.insight.saliency import saliency
+
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1, bias=False), torch.nn.ReLU()).eval()
+print("gradient at zeros:", float(saliency(net, "1", torch.zeros(1, 1, 8, 8), channel=0).abs().sum()))
+for settings in (AscentSettings(l2=0, variation=0), AscentSettings()):
+    picture = ascend(net, "1", 0, (1, 8, 8), settings)
+    small = bool(picture.abs().max() < 3)
+    print(f"penalties {settings.l2:g} and {settings.variation:g}: every pixel is under 3:", small)""",
+    ),
 )

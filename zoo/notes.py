@@ -26,16 +26,9 @@ with a command, or a few lines of Python, that computes the answer, and what the
 """
 
 
-LATER = """## Not yet on this page
-
-Translation and shifts, transfer learning, pictures of filters, what a unit responds to, and gradient ascent on the
-image need trained weights or gradients, and follow with the verbs that compute them.
-"""
-
-
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *map(_section, ROWS), LATER])
+    return "\n".join([HEAD, *map(_section, ROWS)])
 
 
 def answer(command: str) -> str:

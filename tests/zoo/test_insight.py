@@ -1,6 +1,7 @@
 """What a net looks at: shifts, saliency, ascent, patches and filters."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +77,8 @@ class TestSaliency:
         x = torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         gradient = saliency(double, "bn2", x, channel=5)
         step = 1e-6
-        before, after = (unit(response(double, "bn2", each), 5) for each in (x, x + step * gradient))
+        with torch.no_grad():
+            before, after = (unit(response(double, "bn2", each), 5) for each in (x, x + step * gradient))
         assert float((after - before) / step) == pytest.approx(float(gradient.square().sum()), rel=1e-3)
 
     @pytest.mark.parametrize(("channel", "place"), [(32, ()), (0, (8, 0)), (0, (0,)), (-1, ())])
@@ -94,16 +96,14 @@ class TestSaliency:
 class TestAscent:
     """A picture that a unit would like best."""
 
-    def test_raises_the_unit(self, net: nn.Module) -> None:
-        """The class's logit ends far above that of the start and of every real digit."""
-        loaded = load_dataset("digits")
-        start = ascend(net, "head.fc", 3, (1, 8, 8), AscentSettings(steps=1, lr=1e-9))
-        end = ascend(net, "head.fc", 3, (1, 8, 8))
+    def test_raises_the_unit(self, short_run: Path) -> None:
+        """In a net that knows digits, the picture made for the 3 raises its logit above nearly all real pictures."""
+        trained, digits = load_net(short_run).net, load_dataset("digits")
+        made = ascend(trained, "head.fc", 3, (1, 8, 8))
         with torch.no_grad():
-            logits = net(torch.stack([start, end]))[:, 3]
-            digits = net(loaded.preprocessing.normalise(loaded.test.images))[:, 3]
-        assert logits[1] > logits[0]
-        assert logits[1] > digits.mean() + 2 * digits.std()
+            found = trained(made[None])[0, 3]
+            real = trained(digits.preprocessing.normalise(digits.test.images))[:, 3]
+        assert float(found) > float(real.quantile(0.9))
 
     def test_penalties_calm_the_picture(self, net: nn.Module) -> None:
         """Without the penalties the picture is larger and rougher."""
@@ -116,7 +116,9 @@ class TestAscent:
         plain = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.ReLU()).eval()
         assert float(saliency(plain, "1", torch.zeros(1, 1, 8, 8), 0).abs().sum()) == 0
         assert float(ascend(plain, "1", 0, (1, 8, 8), AscentSettings(noise=0)).abs().sum()) == 0
-        assert float(response(plain, "1", ascend(plain, "1", 0, (1, 8, 8))[None])[0, 0, 4, 4]) > 0
+        with torch.no_grad():
+            noisy = ascend(plain, "1", 0, (1, 8, 8), AscentSettings(l2=0, variation=0))
+            assert float(unit(response(plain, "1", noisy[None]), 0)) > 0
 
     def test_repeats_and_leaves_the_generator_alone(self, net: nn.Module) -> None:
         """The same seed gives the same picture; the caller's generator is not touched."""

@@ -11,15 +11,17 @@ from zoo.insight.responses import response, unit
 
 @dataclass(frozen=True)
 class AscentSettings:
-    """How a picture is improved. The penalties are `l2` times the mean square, `variation` times the mean absolute
-    difference of neighbours; `jitter_px` moves the picture at random before each step; `noise` is how far from grey it
-    starts (from zeros a net without biases has no gradient at all).
+    """How a picture is improved.
+
+    The penalties are `l2` times the mean square and `variation` times the mean absolute difference of neighbours.
+    `jitter_px` moves the picture at random before each step. `noise` is how far from zero it starts: at zeros a ReLU
+    net without biases has no gradient at all.
     """
 
     steps: int = 200
     lr: float = 0.05
-    l2: float = 10.0
-    variation: float = 2.0
+    l2: float = 3.0
+    variation: float = 1.0
     jitter_px: int = 1
     noise: float = 0.1
     seed: int = 0
@@ -45,9 +47,10 @@ def ascend(
     optimizer = torch.optim.Adam([picture], lr=options.lr)
     for _ in range(options.steps):
         moves = torch.randint(-options.jitter_px, options.jitter_px + 1, (2,), generator=generator).tolist()
-        moved = torch.roll(picture, moves, dims=(-2, -1))
-        objective = unit(response(net, layer, moved), channel).sum() - penalty(picture, options)
-        (picture.grad,) = torch.autograd.grad(-objective, picture)
+        with torch.enable_grad():
+            moved = torch.roll(picture, moves, dims=(-2, -1))
+            objective = unit(response(net, layer, moved), channel).sum() - penalty(picture, options)
+            (picture.grad,) = torch.autograd.grad(-objective, picture)
         optimizer.step()
     return picture.detach()[0]
 

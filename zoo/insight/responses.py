@@ -37,4 +37,7 @@ def unit(given: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
     index = (channel, *(place or tuple(size // 2 for size in sizes[1:])))
     if len(index) != len(sizes) or any(not 0 <= at < size for at, size in zip(index, sizes, strict=True)):
         raise SettingsError(f"there is no unit {index} in a response of {sizes}")
-    return given[(slice(None), *index)]
+    chosen = given
+    for at in index:
+        chosen = chosen[:, at]
+    return chosen
