@@ -2,6 +2,7 @@
 
     RUN/config.json        the settings
     RUN/metrics.jsonl      one line an epoch
+    RUN/state/             where an unfinished run stands, see resume.py
     RUN/last/  RUN/best/   checkpoints: model.safetensors, config.json, metrics.json
 
 A checkpoint's config.json is in timm's own format, so `timm.create_model('local-dir:RUN/best', pretrained=True)` works.
@@ -51,7 +52,7 @@ class Checkpoint:
             weights = safetensors.torch.load_file(file)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"the weights {file} cannot be read: {error}") from error
-        _check_tensors(file, weights, net.state_dict())
+        check_tensors(file, weights, net.state_dict())
         net.load_state_dict(weights)
 
 
@@ -76,7 +77,7 @@ def read_settings(run: Path) -> TrainSettings:
     Raises:
         CheckpointError: the folder is not a run, or of a schema that this version does not know.
     """
-    config = _read_json(run / "config.json")
+    config = read_json(run / "config.json")
     if config.get("schema_version") != RUN_SCHEMA_VERSION:
         found = config.get("schema_version")
         raise CheckpointError(f"{run / 'config.json'} should have schema_version {RUN_SCHEMA_VERSION}; it has {found}")
@@ -85,13 +86,12 @@ def read_settings(run: Path) -> TrainSettings:
 
 def read_origin(run: Path) -> Origin:
     """Where the weights come from that the run began with."""
-    return Origin(**_read_json(run / "config.json").get("begun_with", {"licence": "", "url": ""}))
+    return Origin(**read_json(run / "config.json").get("begun_with", {"licence": "", "url": ""}))
 
 
-def append_epoch(run: Path, values: Mapping[str, float]) -> None:
-    """Add one line to the run's metrics.jsonl."""
-    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(dict(values)) + "\n")
+def write_epochs(run: Path, epochs: Sequence[Mapping[str, float]]) -> None:
+    """Replace the run's metrics.jsonl."""
+    write_file(run / "metrics.jsonl", "".join(json.dumps(dict(values)) + "\n" for values in epochs).encode())
 
 
 def save_checkpoint(folder: Path, net: nn.Module, labels: Sequence[str], metrics: Mapping[str, float]) -> None:
@@ -116,14 +116,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: it is missing or incomplete.
     """
     folder = standing_folder(folder)
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     try:
         cfg = config["pretrained_cfg"]
         shape = {name: cfg[name] for name in Preprocessing.__dataclass_fields__}
         architecture, labels = str(config["architecture"]), tuple(config["label_names"])
     except KeyError as error:
         raise CheckpointError(f"{folder / 'config.json'} lacks {error}; {LAYOUT}") from error
-    metrics = _read_json(folder / "metrics.json")
+    metrics = read_json(folder / "metrics.json")
     return Checkpoint(folder, architecture, labels, Preprocessing.from_json(shape), metrics)
 
 
@@ -140,7 +140,12 @@ def _timm_config(net: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _check_tensors(file: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def check_tensors(file: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Require tensors of exactly the expected names and shapes.
+
+    Raises:
+        CheckpointError: the first one that does not match is named.
+    """
     for name in expected:
         if name not in weights:
             raise CheckpointError(f"{file} lacks the tensor '{name}' that the net has; it is of another net")
@@ -156,7 +161,12 @@ def _json(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(dict(values), indent=2) + "\n").encode()
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object that a run's file holds.
+
+    Raises:
+        CheckpointError: it is missing, or holds none.
+    """
     try:
         values = json.loads(file.read_bytes())
     except FileNotFoundError as error:

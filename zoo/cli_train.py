@@ -40,6 +40,8 @@ InputSize = Annotated[
 ]
 BadImagesOption = Annotated[BadImages, typer.Option(help=BAD_IMAGES_HELP)]
 Workers = Annotated[int, typer.Option(help=WORKERS_HELP)]
+CheckpointEvery = Annotated[int, typer.Option(help="Save the state this often besides after each epoch; 0: no.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in this folder.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same weights.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 
@@ -62,13 +64,16 @@ def train(
     input_size: InputSize = None,
     bad_images: BadImagesOption = TrainSettings.bad_images,
     workers: Workers = TrainSettings.workers,
+    checkpoint_every_steps: CheckpointEvery = TrainSettings.checkpoint_every_steps,
+    resume: Resume = False,
     seed: Seed = TrainSettings.seed,
     device: DeviceOption = TrainSettings.device,
 ) -> None:
     """Train a net from scratch.
 
     The run's folder receives its settings, one line of metrics an epoch, the last checkpoint and the best one by
-    validation accuracy. The test split is looked at once, at the end.
+    validation accuracy. The test split is looked at once, at the end. A run that was stopped, by Ctrl-C or by worse,
+    goes on with the same command and `--resume`, to the same weights bit by bit.
 
     Example: `zoonnx train convnet4 --data digits --out runs/digits`
     """
@@ -89,10 +94,11 @@ def train(
         input_size=_size(input_size),
         bad_images=bad_images,
         workers=workers,
+        checkpoint_every_steps=checkpoint_every_steps,
         seed=seed,
         device=device,
     )
-    _train(settings, out)
+    _train(settings, out, resume)
 
 
 def tune(
@@ -124,6 +130,8 @@ def tune(
     input_size: InputSize = None,
     bad_images: BadImagesOption = TrainSettings.bad_images,
     workers: Workers = TrainSettings.workers,
+    checkpoint_every_steps: CheckpointEvery = TrainSettings.checkpoint_every_steps,
+    resume: Resume = False,
     seed: Seed = TrainSettings.seed,
     device: DeviceOption = TrainSettings.device,
 ) -> None:
@@ -152,6 +160,7 @@ def tune(
         input_size=_size(input_size),
         bad_images=bad_images,
         workers=workers,
+        checkpoint_every_steps=checkpoint_every_steps,
         seed=seed,
         device=device,
         transfer=Transfer(
@@ -161,7 +170,7 @@ def tune(
             pretrained_file=str(pretrained_file) if pretrained_file else None,
         ),
     )
-    _train(settings, out)
+    _train(settings, out, resume)
 
 
 def show_rows(rows: dict[str, str]) -> None:
@@ -180,12 +189,12 @@ def left_out(skipped: tuple[str, ...]) -> dict[str, str]:
     return {"left out": "\n".join(skipped)} if skipped else {}
 
 
-def _train(settings: TrainSettings, run: Path) -> None:
+def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
     from zoo.progress import ProgressBar
     from zoo.train import train as train_net
 
     with ProgressBar(settings.epochs) as progress:
-        result = train_net(settings, run, progress)
+        result = train_net(settings, run, progress, resume=resume)
     _show_result(result, run)
 
 

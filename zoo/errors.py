@@ -7,9 +7,10 @@
     ├── GeometryError      a net refuses an input size, or a stride does not fit it (also a ValueError)
     ├── DeviceError        the device is not there
     ├── CheckpointError    a run's folder or weights: missing, incomplete, of another net
-    └── TrainingError      training began and failed
+    ├── TrainingError      training began and failed
+    └── InterruptedRunError   Ctrl-C; the run can be resumed
 
-`exit_status` is what the command line ends with: 2 for the user's mistake, 1 for work that failed.
+`exit_status` is what the command line ends with: 2 for the user's mistake, 1 for work that failed, 130 for Ctrl-C.
 """
 
 import difflib
@@ -58,6 +59,12 @@ class TrainingError(ZooError):
     """Training began and failed."""
 
     exit_status: ClassVar[int] = 1
+
+
+class InterruptedRunError(ZooError):
+    """Someone stopped the run; its state is saved."""
+
+    exit_status: ClassVar[int] = 130
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -41,7 +41,8 @@ class TrainSettings:
     `net` is a name of `zoo.create_model`, `data` of `zoo.find_data`, `optimizer` of timm's `create_optimizer_v2`.
     `flip` is the share of training pictures that are mirrored, `min_crop` the least share of its area that a random
     crop keeps; None is what suits the data. `input_size` is (C, H, W), None the data's or else the net's own.
-    `workers` processes decode the pictures of a folder, without any effect on the weights.
+    `workers` processes decode the pictures of a folder, without any effect on the weights. The run's state is saved
+    after each epoch and, if not 0, every `checkpoint_every_steps`.
     `transfer` is None for a net from scratch; with it `net` is the backbone, by name or by the folder of its run.
     Each layer learns at `layer_decay` times the rate of the one after it.
     `lr` is the peak of its schedule, `max_shift_px` how far training moves each picture at random in each direction,
@@ -64,6 +65,7 @@ class TrainSettings:
     input_size: tuple[int, int, int] | None = None
     bad_images: BadImages = "fail"
     workers: int = 2
+    checkpoint_every_steps: int = 0
     seed: int = 0
     device: Device = "auto"
     layer_decay: float = 1.0
@@ -72,7 +74,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             _check(name, getattr(self, name) >= 1, "1 or more", getattr(self, name))
-        for name in ("weight_decay", "max_shift_px", "workers"):
+        for name in ("weight_decay", "max_shift_px", "workers", "checkpoint_every_steps"):
             _check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
         for name in ("label_smoothing", "drop_rate"):
             _check(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1", getattr(self, name))

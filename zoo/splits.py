@@ -1,6 +1,7 @@
 """The pictures of one split: in memory, or as files that are decoded when they are asked for."""
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,11 @@ class FileSplit:
         sampler = [indices.tolist() for indices in chosen]
         # A generator of its own, since a loader draws a seed for its workers from torch's when it has none.
         loader = DataLoader(
-            pictures, batch_sampler=sampler, num_workers=min(self.workers, len(sampler)), generator=torch.Generator()
+            pictures,
+            batch_sampler=sampler,
+            num_workers=min(self.workers, len(sampler)),
+            generator=torch.Generator(),
+            worker_init_fn=_ignore_interrupts,
         )
         return iter(loader)
 
@@ -108,6 +113,11 @@ class _Pictures(TorchDataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return _pixels(self.view(read_picture(self.files[index], self.channels), index))
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; ours still needs the batches under way to stop well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _hash(*parts: bytes) -> str:

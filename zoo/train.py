@@ -4,8 +4,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,16 @@ from torch import Tensor, nn
 
 from zoo.augment import Augmentation, TrainingView, shift
 from zoo.build import build_net
-from zoo.checkpoint import append_epoch, read_checkpoint, save_checkpoint, save_metrics, start_run
+from zoo.checkpoint import read_checkpoint, save_checkpoint, save_metrics, start_run, write_epochs
 from zoo.data import NO_AUGMENTATION, Dataset, find_data
-from zoo.errors import DeviceError, TrainingError
+from zoo.errors import DeviceError, InterruptedRunError, TrainingError
 from zoo.evaluate import evaluate
 from zoo.freeze import freeze_for_epoch, train_unfrozen
 from zoo.load import WeightsSource
 from zoo.optimise import make_optimizer, make_scheduler
 from zoo.preprocessing import InputRule
 from zoo.probe import features_of
+from zoo.resume import Position, check_resumable, drop_state, interruptions, load_state, save_state
 from zoo.settings import Device, TrainSettings
 
 
@@ -71,6 +73,7 @@ class _Session:
 
     settings: TrainSettings
     data: Dataset
+    data_key: str
     origin: WeightsSource
     augmentation: Augmentation
     accelerator: Accelerator
@@ -85,22 +88,30 @@ class _Session:
 Observer = Callable[[Step | EpochMetrics], None]
 
 
-def train(settings: TrainSettings, run: Path, observe: Observer | None = None) -> TrainResult:
+def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *, resume: bool = False) -> TrainResult:
     """Train a net, or tune a backbone, into the new folder `run`; `observe` is told of each step and epoch.
+
+    With `resume`, go on with a run that stopped, to the weights that it would have had without stopping, bit for bit.
 
     Raises:
         ZooError: see its subclasses; nothing is written if the settings, the data or the device are at fault.
         TrainingError: the loss is no longer a number.
+        InterruptedRunError: Ctrl-C.
     """
     started = time.perf_counter()
     accelerator = _accelerator(settings.device)
-    with _own_generators(accelerator.device):
+    if resume:
+        check_resumable(run, settings)
+    with _own_generators(accelerator.device), interruptions() as interrupted:
         session = _prepare(settings, accelerator)
         if settings.transfer is not None and settings.transfer.cached:
             session = _on_features(session, run.parent / ".features")
-        start_run(run, settings, session.origin.licence, session.origin.url)
-        best = _fit(session, run, observe or (lambda event: None))
+        if not resume:
+            start_run(run, settings, session.origin.licence, session.origin.url)
+        position = load_state(run, session.whole, session.optimizer, session.data_key) if resume else Position()
+        best = _fit(session, run, position, observe or (lambda event: None), interrupted)
         test_accuracy = _test_best(session, run)
+        drop_state(run)
     return TrainResult(best, test_accuracy, time.perf_counter() - started, session.data.skipped)
 
 
@@ -115,7 +126,18 @@ def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
     augmentation = _augmentation(settings, data)
     whole = accelerator.unwrap_model(net)
     return _Session(
-        settings, data, origin, augmentation, accelerator, whole, net, data.preprocessing, optimizer, scheduler, loss
+        settings=settings,
+        data=data,
+        data_key=data.train.key(),
+        origin=origin,
+        augmentation=augmentation,
+        accelerator=accelerator,
+        whole=whole,
+        net=net,
+        rule=data.preprocessing,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        loss=loss,
     )
 
 
@@ -130,34 +152,57 @@ def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:
     return replace(data.augmentation, **{name: value for name, value in asked.items() if value is not None})
 
 
-def _fit(session: _Session, run: Path, observe: Observer) -> EpochMetrics:
-    history: list[EpochMetrics] = []
-    for epoch in range(1, session.settings.epochs + 1):
+def _fit(session: _Session, run: Path, position: Position, observe: Observer, interrupted: Event) -> EpochMetrics:
+    """Train from `position` to the end."""
+    while position.epoch <= session.settings.epochs:
         started = time.perf_counter()
-        losses = []
-        for step in _epoch(session, epoch):
-            losses.append(step.loss)
+        for step in _epoch(session, position.epoch, done=position.batch):
+            position.losses.append(step.loss)
+            position.batch = step.batch
             observe(step)
-        metrics = _validate(session, epoch, train_loss=sum(losses) / len(losses))
+            _save_between(session, run, position, step, interrupted)
+        metrics = _validate(session, position.epoch, train_loss=sum(position.losses) / len(position.losses))
         _save(session, run / "last", metrics)
-        if all(metrics.rank > earlier.rank for earlier in history):
+        if all(metrics.rank > earlier.rank for earlier in _epochs(position)):
             _save(session, run / "best", metrics)
-        append_epoch(run, {**asdict(metrics), "seconds": round(time.perf_counter() - started, 3)})
-        history.append(metrics)
+        line = {**asdict(metrics), "seconds": round(time.perf_counter() - started, 3)}
+        position = Position(position.epoch + 1, history=[*position.history, line])
+        write_epochs(run, position.history)
+        save_state(run, session.whole, session.optimizer, position, session.data_key)
         observe(metrics)
-    return max(history, key=lambda metrics: metrics.rank)
+    return max(_epochs(position), key=lambda metrics: metrics.rank)
 
 
-def _epoch(session: _Session, epoch: int) -> Iterator[Step]:
-    """Train on each image once, in a new order. The images of a last, smaller batch are left out this time."""
+def _epochs(position: Position) -> list[EpochMetrics]:
+    names = [each.name for each in fields(EpochMetrics)]
+    return [EpochMetrics(**{name: line[name] for name in names}) for line in position.history]  # type: ignore[arg-type]
+
+
+def _save_between(session: _Session, run: Path, position: Position, step: Step, interrupted: Event) -> None:
+    """Save the state after a step where that is due, or where someone wants to stop."""
+    every, done = session.settings.checkpoint_every_steps, (step.epoch - 1) * step.batches + step.batch
+    if interrupted.is_set() or (every and done % every == 0):
+        save_state(run, session.whole, session.optimizer, position, session.data_key)
+    if interrupted.is_set():
+        where = f"in epoch {step.epoch} after batch {step.batch} of {step.batches}"
+        raise InterruptedRunError(f"stopped {where}; {run} is saved, and the same command with --resume goes on")
+
+
+def _epoch(session: _Session, epoch: int, done: int) -> Iterator[Step]:
+    """Train on each image once, in a new order, but for the first `done` batches.
+
+    The images of a last, smaller batch are left out this time.
+    """
     size, batches = session.settings.batch_size, _batches(session.settings, session.data)
     _seed_step(session.settings.seed, epoch, batch=0)
     order = torch.randperm(len(session.data.train))
     _set_modes(session, epoch)
-    chosen = torch.split(order, size)[:batches]
+    chosen = torch.split(order, size)[done:batches]
+    if epoch > 1 or done:
+        session.scheduler.step_update((epoch - 1) * batches + done)
     view = TrainingView(session.data.preprocessing, session.augmentation, session.settings.seed, epoch)
     pictures = session.data.train.batches(chosen, None if session.augmentation.is_none else view)
-    for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=1):
+    for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=done + 1):
         _seed_step(session.settings.seed, epoch, batch)
         loss = _step(session, images, session.data.train.targets[indices])
         if not math.isfinite(loss):

@@ -53,6 +53,7 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
         "--min-crop": 0.75,
         "--bad-images": "skip",
         "--workers": 1,
+        "--checkpoint-every-steps": 7,
         "--seed": 9,
         "--device": "cpu",
     }
