@@ -26,10 +26,12 @@ class Augmentation:
     """How training pictures differ from those of an evaluation.
 
     A share `flip` is mirrored; each is cropped to a random part, at least `min_crop` of its area (1: as in evaluation).
+    `rand_augment` is the magnitude of RandAugment's changes, 0 for none; its two operations a picture are timm's.
     """
 
     flip: float = 0.0
     min_crop: float = 1.0
+    rand_augment: int = 0
 
     @property
     def is_none(self) -> bool:
@@ -61,17 +63,19 @@ class TrainingView:
     epoch: int
 
     def __call__(self, picture: Image.Image, index: int) -> Image.Image:
-        with _seeded(self.seed, self.epoch, index):
+        with seeded(self.seed, self.epoch, index):
             changed: Image.Image = self._change(picture)
         return changed
 
     @cached_property
     def _change(self) -> Callable[[Any], Any]:
+        magnitude = self.augmentation.rand_augment
         first, second, _ = transforms_imagenet_train(
             self.rule.input_size[1:],
             scale=(self.augmentation.min_crop, 1.0),
             hflip=self.augmentation.flip,
             color_jitter=0.0,
+            auto_augment=f"rand-m{magnitude}-n2-mstd0.5-inc1" if magnitude else None,
             interpolation=self.rule.interpolation,
             mean=self.rule.mean,
             separate=True,
@@ -111,7 +115,7 @@ def shift(images: Tensor, max_shift_px: int) -> Tensor:
 
 
 @contextmanager
-def _seeded(*key: int) -> Iterator[None]:
+def seeded(*key: int) -> Iterator[None]:
     """Let `key` alone decide what is drawn inside; the generators of this process go on afterwards as if unused."""
     ours, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
     word = int(np.random.SeedSequence(key).generate_state(1)[0])

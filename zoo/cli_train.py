@@ -35,6 +35,9 @@ MinCrop = Annotated[
     float | None,
     typer.Option(help="Least share of its area that a random crop keeps. By default 0.35 for folders, else 1."),
 ]
+RandAugment = Annotated[int, typer.Option(help="Magnitude of RandAugment, to 10; 0: none.")]
+MixupOption = Annotated[float, typer.Option(help="Alpha of mixup: pairs of pictures are blended; 0: not.")]
+Cutmix = Annotated[float, typer.Option(help="Alpha of CutMix: pictures get a piece of another; 0: not.")]
 InputSize = Annotated[
     str | None, typer.Option(metavar="C,H,W", help="For folders. By default the size that the net is made for.")
 ]
@@ -61,6 +64,9 @@ def train(
     max_shift: MaxShift = TrainSettings.max_shift_px,
     flip: Flip = TrainSettings.flip,
     min_crop: MinCrop = TrainSettings.min_crop,
+    rand_augment: RandAugment = TrainSettings.rand_augment,
+    mixup: MixupOption = TrainSettings.mixup,
+    cutmix: Cutmix = TrainSettings.cutmix,
     input_size: InputSize = None,
     bad_images: BadImagesOption = TrainSettings.bad_images,
     workers: Workers = TrainSettings.workers,
@@ -91,6 +97,9 @@ def train(
         max_shift_px=max_shift,
         flip=flip,
         min_crop=min_crop,
+        rand_augment=rand_augment,
+        mixup=mixup,
+        cutmix=cutmix,
         input_size=_size(input_size),
         bad_images=bad_images,
         workers=workers,
@@ -127,6 +136,9 @@ def tune(
     max_shift: MaxShift = TrainSettings.max_shift_px,
     flip: Flip = TrainSettings.flip,
     min_crop: MinCrop = TrainSettings.min_crop,
+    rand_augment: RandAugment = TrainSettings.rand_augment,
+    mixup: MixupOption = TrainSettings.mixup,
+    cutmix: Cutmix = TrainSettings.cutmix,
     input_size: InputSize = None,
     bad_images: BadImagesOption = TrainSettings.bad_images,
     workers: Workers = TrainSettings.workers,
@@ -157,6 +169,9 @@ def tune(
         max_shift_px=max_shift,
         flip=flip,
         min_crop=min_crop,
+        rand_augment=rand_augment,
+        mixup=mixup,
+        cutmix=cutmix,
         input_size=_size(input_size),
         bad_images=bad_images,
         workers=workers,

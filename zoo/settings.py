@@ -40,7 +40,9 @@ class TrainSettings:
 
     `net` is a name of `zoo.create_model`, `data` of `zoo.find_data`, `optimizer` of timm's `create_optimizer_v2`.
     `flip` is the share of training pictures that are mirrored, `min_crop` the least share of its area that a random
-    crop keeps; None is what suits the data. `input_size` is (C, H, W), None the data's or else the net's own.
+    crop keeps; None is what suits the data. `rand_augment` is RandAugment's magnitude, `mixup` and `cutmix` the alphas
+    by which pairs of pictures are mixed, all by timm, 0 for none. `input_size` is (C, H, W), None the data's or else
+    the net's own.
     `workers` processes decode the pictures of a folder, without any effect on the weights. The run's state is saved
     after each epoch and, if not 0, every `checkpoint_every_steps`.
     `transfer` is None for a net from scratch; with it `net` is the backbone, by name or by the folder of its run.
@@ -62,6 +64,9 @@ class TrainSettings:
     max_shift_px: int = 0
     flip: float | None = None
     min_crop: float | None = None
+    rand_augment: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     input_size: tuple[int, int, int] | None = None
     bad_images: BadImages = "fail"
     workers: int = 2
@@ -74,7 +79,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             _check(name, getattr(self, name) >= 1, "1 or more", getattr(self, name))
-        for name in ("weight_decay", "max_shift_px", "workers", "checkpoint_every_steps"):
+        for name in ("weight_decay", "max_shift_px", "workers", "checkpoint_every_steps", "mixup", "cutmix"):
             _check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
         for name in ("label_smoothing", "drop_rate"):
             _check(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1", getattr(self, name))
@@ -85,11 +90,19 @@ class TrainSettings:
         _check("bad_images", self.bad_images in get_args(BadImages), "fail or skip", self.bad_images)
         _check("device", self.device in get_args(Device), f"one of {', '.join(get_args(Device))}", self.device)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
+
     def _check_pictures(self) -> None:
         if self.transfer is not None and self.transfer.cached:
-            for name in ("flip", "min_crop", "max_shift_px"):
+            for name in ("flip", "min_crop", "max_shift_px", "rand_augment", "mixup", "cutmix"):
                 value = getattr(self, name)
                 _check(name, not value, "left out where features are cached: no picture changes", value)
+        _check("rand_augment", 0 <= self.rand_augment <= 10, "from 0 to 10", self.rand_augment)
+        if self.mixes:
+            _check("batch_size", self.batch_size % 2 == 0, "even where pictures are mixed in pairs", self.batch_size)
         if self.flip is not None:
             _check("flip", 0 <= self.flip <= 1, "at least 0 and at most 1", self.flip)
         if self.min_crop is not None:

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from timm.data import Mixup
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
-from zoo.augment import Augmentation, TrainingView, shift
+from zoo.augment import Augmentation, TrainingView, seeded, shift
 from zoo.build import build_net
 from zoo.checkpoint import read_checkpoint, save_checkpoint, save_metrics, start_run, write_epochs
 from zoo.data import NO_AUGMENTATION, Dataset, find_data
-from zoo.errors import DeviceError, InterruptedRunError, TrainingError
+from zoo.errors import DeviceError, InterruptedRunError, SettingsError, TrainingError
 from zoo.evaluate import evaluate
 from zoo.freeze import freeze_for_epoch, train_unfrozen
 from zoo.load import WeightsSource
@@ -28,6 +29,8 @@ from zoo.preprocessing import InputRule
 from zoo.probe import features_of
 from zoo.resume import Position, check_resumable, drop_state, interruptions, load_state, save_state
 from zoo.settings import Device, TrainSettings
+
+MIXING = 1  # sets the draws that mix a batch apart from those of the picture of the same number
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class _Session:
     data_key: str
     origin: WeightsSource
     augmentation: Augmentation
+    mixer: Mixup | None
     accelerator: Accelerator
     whole: Any
     net: nn.Module
@@ -131,6 +135,7 @@ def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
         data_key=data.train.key(),
         origin=origin,
         augmentation=augmentation,
+        mixer=_mixer(settings, data),
         accelerator=accelerator,
         whole=whole,
         net=net,
@@ -148,8 +153,20 @@ def _on_features(session: _Session, cache: Path) -> _Session:
 
 
 def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:
-    asked = {"flip": settings.flip, "min_crop": settings.min_crop}
-    return replace(data.augmentation, **{name: value for name, value in asked.items() if value is not None})
+    suits = data.augmentation
+    return Augmentation(
+        flip=suits.flip if settings.flip is None else settings.flip,
+        min_crop=suits.min_crop if settings.min_crop is None else settings.min_crop,
+        rand_augment=settings.rand_augment,
+    )
+
+
+def _mixer(settings: TrainSettings, data: Dataset) -> Mixup | None:
+    if not settings.mixes:
+        return None
+    if len(data.train) < settings.batch_size and len(data.train) % 2:
+        raise SettingsError(f"{data.name} trains on {len(data.train)} pictures at once, which cannot be mixed in pairs")
+    return Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(data.labels))
 
 
 def _fit(session: _Session, run: Path, position: Position, observe: Observer, interrupted: Event) -> EpochMetrics:
@@ -204,7 +221,8 @@ def _epoch(session: _Session, epoch: int, done: int) -> Iterator[Step]:
     pictures = session.data.train.batches(chosen, None if session.augmentation.is_none else view)
     for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=done + 1):
         _seed_step(session.settings.seed, epoch, batch)
-        loss = _step(session, images, session.data.train.targets[indices])
+        x, targets = _inputs(session, images, session.data.train.targets[indices], epoch, batch)
+        loss = _step(session, x, targets)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
@@ -221,11 +239,20 @@ def _set_modes(session: _Session, epoch: int) -> None:
     train_unfrozen(session.whole)
 
 
-def _step(session: _Session, images: Tensor, targets: Tensor) -> float:
+def _inputs(session: _Session, images: Tensor, targets: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+    """What the net gets, and the targets, class indices (N,), or shares (N, classes) where pictures are mixed."""
     device = session.accelerator.device
     moved = shift(images, session.settings.max_shift_px)
-    logits = session.net(session.rule.normalise(moved.to(device)))
-    loss = session.loss(logits, targets.to(device))
+    x, wanted = session.rule.normalise(moved.to(device)), targets.to(device)
+    if session.mixer is None:
+        return x, wanted
+    with seeded(session.settings.seed, epoch, batch, MIXING):
+        mixed: tuple[Tensor, Tensor] = session.mixer(x, wanted)
+    return mixed
+
+
+def _step(session: _Session, x: Tensor, targets: Tensor) -> float:
+    loss = session.loss(session.net(x), targets)
     session.optimizer.zero_grad()
     session.accelerator.backward(loss)
     session.optimizer.step()

@@ -247,7 +247,11 @@ def test_workers_do_not_change_the_weights(settings, folder_run, tmp_path):
     assert weights(tmp_path / "run") == weights(folder_run)
 
 
-@pytest.mark.parametrize("change", [{"flip": 0.0}, {"min_crop": 1.0}, {"input_size": (1, 16, 16)}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"flip": 0.0}, {"min_crop": 1.0}, {"rand_augment": 9}, {"cutmix": 1.0}, {"input_size": (1, 16, 16)}],
+    ids=str,
+)
 def test_settings_for_pictures_have_an_effect(settings, folder_run, tmp_path, change):
     """On the weights."""
     train(replace(settings, **change), tmp_path / "run")

@@ -100,7 +100,9 @@ def test_the_run_is_a_whole_net(settings, tmp_path):
     assert not any(torch.isnan(value).any() for value in loaded.net.state_dict().values())
 
 
-@pytest.mark.parametrize("change", [{"flip": 0.5}, {"min_crop": 0.5}, {"max_shift_px": 1}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"flip": 0.5}, {"min_crop": 0.5}, {"max_shift_px": 1}, {"mixup": 0.1}, {"rand_augment": 1}], ids=str
+)
 def test_augmentation_is_refused(settings, change):
     """It would have no effect."""
     with pytest.raises(SettingsError, match=f"{next(iter(change))} must be left out where features are cached"):

@@ -61,6 +61,9 @@ def folder_settings(painted) -> TrainSettings:
         epochs=3,
         batch_size=8,
         drop_rate=0.3,
+        rand_augment=5,
+        mixup=0.2,
+        cutmix=0.5,
         input_size=(3, 16, 16),
         checkpoint_every_steps=2,
         workers=0,
@@ -203,7 +206,24 @@ def test_resume_from_the_command_line(command, folder_settings, whole, tmp_path)
     run = tmp_path / "run"
     with pytest.raises(StopError):
         train(folder_settings, run, stop_after(6))
-    options = ["--epochs", 3, "--batch-size", 8, "--drop-rate", 0.3, "--input-size", "3,16,16", "--device", "cpu"]
+    options = [
+        "--epochs",
+        3,
+        "--batch-size",
+        8,
+        "--drop-rate",
+        0.3,
+        "--rand-augment",
+        5,
+        "--mixup",
+        0.2,
+        "--cutmix",
+        0.5,
+        "--input-size",
+        "3,16,16",
+        "--device",
+        "cpu",
+    ]
     asked = ["train", "resnet8", "--data", folder_settings.data, "--out", run, "--workers", 0, *options]
     assert "already holds a run" in command(*asked).err
     assert command(*asked, "--resume").status == 0
