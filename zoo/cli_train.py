@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.cli_settings import Config
 from zoo.settings import BadImages, Device, Head, Schedule, TrainSettings, Transfer
 
 DATA_HELP = "The data set: digits, signal or folder:PATH, with a folder of pictures for each class."
@@ -74,6 +75,7 @@ def train(
     resume: Resume = False,
     seed: Seed = TrainSettings.seed,
     device: DeviceOption = TrainSettings.device,
+    config: Config = None,
 ) -> None:
     """Train a net from scratch.
 
@@ -146,6 +148,7 @@ def tune(
     resume: Resume = False,
     seed: Seed = TrainSettings.seed,
     device: DeviceOption = TrainSettings.device,
+    config: Config = None,
 ) -> None:
     """Put a new head on a pretrained backbone, and train them on your data.
 

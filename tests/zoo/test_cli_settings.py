@@ -1,0 +1,89 @@
+"""Options from a file, the environment and flags."""
+
+import json
+
+import pytest
+
+QUICK = {"epochs": 1, "batch_size": 100, "lr": 0.03, "device": "cpu"}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A file of options, the net's data and folder among them."""
+
+    def write(**options):
+        values = {"data": "digits", "out": str(tmp_path / "run"), **QUICK, **options}
+        (tmp_path / "f.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+        return tmp_path / "f.toml"
+
+    return write
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """What the run was asked for."""
+    return lambda: json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(command, config, settings, monkeypatch):
+    """Each where the ones before it say nothing; the rest are defaults."""
+    monkeypatch.setenv("ZOONNX_LR", "0.02")
+    monkeypatch.setenv("ZOONNX_SEED", "7")
+    said = command("train", "convnet4", "--config", config(seed=5, drop_rate=0.1), "--seed", "9")
+    assert said.status == 0, said.err
+    found = settings()
+    assert (found["seed"], found["lr"], found["batch_size"], found["drop_rate"]) == (9, 0.02, 100, 0.1)
+    assert found["weight_decay"] == 0.01
+
+
+def test_the_environment_is_enough(command, tmp_path, settings, monkeypatch):
+    """Without any file."""
+    for name, value in {**QUICK, "data": "digits", "out": tmp_path / "run", "max_shift": 1}.items():
+        monkeypatch.setenv(f"ZOONNX_{name.upper()}", str(value))
+    assert command("train", "convnet4").status == 0
+    assert (settings()["max_shift_px"], settings()["epochs"]) == (1, 1)
+
+
+def test_a_file_turns_a_switch_on(command, config, tune_settings, weights_file, settings):
+    """`probe = true` is `--probe`."""
+    file = config(
+        data=tune_settings.data, pretrained_file=str(weights_file), input_size="3,32,32", probe=True, workers=0
+    )
+    assert command("tune", "test_resnet", "--config", file).status == 0
+    assert settings()["transfer"]["cached"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epoch": 3}, "there is no option 'epoch' for this verb; did you mean 'epochs'"),
+        ({"head": "mlp"}, "there is no option 'head' for this verb"),
+        ({"resume": True}, "there is no option 'resume' for this verb"),
+        ({"epochs": 2.5}, "integer"),
+        ({"epochs": [1]}, "the option 'epochs' must be one value; got [1]"),
+        ({"device": "tpu"}, "tpu"),
+    ],
+)
+def test_a_wrong_file_is_refused(command, config, tmp_path, options, message):
+    """By the name of what is wrong; nothing is written."""
+    said = command("train", "convnet4", "--config", config(**options))
+    assert (said.status, message in said.err, (tmp_path / "run").exists()) == (2, True, False)
+
+
+def test_an_unknown_variable_is_refused(command, config, monkeypatch):
+    """A typo in the environment is not ignored."""
+    monkeypatch.setenv("ZOONNX_EPOCHES", "3")
+    said = command("train", "convnet4", "--config", config())
+    assert said.err == (
+        "zoonnx train: in the environment, behind ZOONNX_: there is no option 'EPOCHES' for this verb; "
+        "did you mean 'EPOCHS'?\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["epochs = ", None])
+def test_a_file_that_is_no_toml(command, tmp_path, text):
+    """Or is not there."""
+    if text is not None:
+        (tmp_path / "f.toml").write_text(text)
+    said = command("train", "convnet4", "--config", tmp_path / "f.toml")
+    assert (said.status, "f.toml cannot be read as TOML" in said.err) == (2, True)
