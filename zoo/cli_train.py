@@ -28,6 +28,7 @@ WeightDecay = Annotated[float, typer.Option(help="Of weights, not of biases and 
 LabelSmoothing = Annotated[float, typer.Option(help="Share of the target spread over all classes.")]
 DropRate = Annotated[float, typer.Option(help="Dropout before the classifier.")]
 LayerDecay = Annotated[float, typer.Option(help="Each layer's learning rate as a share of that of the one after it.")]
+EmaDecay = Annotated[float, typer.Option(help="Keep the moving average of the weights, such as 0.999; 0: not.")]
 MaxShift = Annotated[int, typer.Option(help="Move training images by up to this many pixels.")]
 Flip = Annotated[
     float | None, typer.Option(help="Share of training pictures to mirror. By default 0.5 for folders, else 0.")
@@ -60,6 +61,7 @@ def train(
     lr: Rate = TrainSettings.lr,
     weight_decay: WeightDecay = TrainSettings.weight_decay,
     layer_decay: LayerDecay = TrainSettings.layer_decay,
+    ema_decay: EmaDecay = TrainSettings.ema_decay,
     label_smoothing: LabelSmoothing = TrainSettings.label_smoothing,
     drop_rate: DropRate = TrainSettings.drop_rate,
     max_shift: MaxShift = TrainSettings.max_shift_px,
@@ -94,6 +96,7 @@ def train(
         lr=lr,
         weight_decay=weight_decay,
         layer_decay=layer_decay,
+        ema_decay=ema_decay,
         label_smoothing=label_smoothing,
         drop_rate=drop_rate,
         max_shift_px=max_shift,
@@ -133,6 +136,7 @@ def tune(
     lr: Rate = 2e-3,
     weight_decay: WeightDecay = 0.05,
     layer_decay: LayerDecay = 0.75,
+    ema_decay: EmaDecay = TrainSettings.ema_decay,
     label_smoothing: LabelSmoothing = TrainSettings.label_smoothing,
     drop_rate: DropRate = TrainSettings.drop_rate,
     max_shift: MaxShift = TrainSettings.max_shift_px,
@@ -167,6 +171,7 @@ def tune(
         lr=lr,
         weight_decay=weight_decay,
         layer_decay=layer_decay,
+        ema_decay=ema_decay,
         label_smoothing=label_smoothing,
         drop_rate=drop_rate,
         max_shift_px=max_shift,

@@ -46,7 +46,8 @@ class TrainSettings:
     `workers` processes decode the pictures of a folder, without any effect on the weights. The run's state is saved
     after each epoch and, if not 0, every `checkpoint_every_steps`.
     `transfer` is None for a net from scratch; with it `net` is the backbone, by name or by the folder of its run.
-    Each layer learns at `layer_decay` times the rate of the one after it.
+    Each layer learns at `layer_decay` times the rate of the one after it. With an `ema_decay` the run's weights are the
+    exponential moving average of those that learn.
     `lr` is the peak of its schedule, `max_shift_px` how far training moves each picture at random in each direction,
     `device` "auto" the best that this machine has. The defaults were tuned on digits by cross-validation
     without its test split, where a shift of 1 cost 0.3 points of accuracy in ten epochs.
@@ -74,6 +75,7 @@ class TrainSettings:
     seed: int = 0
     device: Device = "auto"
     layer_decay: float = 1.0
+    ema_decay: float = 0.0
     transfer: Transfer | None = None
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class TrainSettings:
             _check(name, getattr(self, name) >= 1, "1 or more", getattr(self, name))
         for name in ("weight_decay", "max_shift_px", "workers", "checkpoint_every_steps", "mixup", "cutmix"):
             _check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
-        for name in ("label_smoothing", "drop_rate"):
+        for name in ("label_smoothing", "drop_rate", "ema_decay"):
             _check(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1", getattr(self, name))
         _check("layer_decay", 0 < self.layer_decay <= 1, "greater than 0 and at most 1", self.layer_decay)
         self._check_pictures()

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from timm.data import Mixup
 from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from zoo.augment import Augmentation, TrainingView, seeded, shift
@@ -82,11 +83,29 @@ class _Session:
     mixer: Mixup | None
     accelerator: Accelerator
     whole: Any
+    average: ModelEmaV3 | None
     net: nn.Module
     rule: InputRule
+    on_features: bool
     optimizer: torch.optim.Optimizer
     scheduler: CosineLRScheduler
     loss: nn.Module
+
+    @property
+    def result(self) -> Any:
+        """The net that is measured and kept: the average where there is one."""
+        return self.whole if self.average is None else self.average.module
+
+    @property
+    def measured(self) -> nn.Module:
+        """What of the result takes the data: all of it, or its head where the data are features."""
+        head: nn.Module = self.result.head if self.on_features else self.result
+        return head
+
+    @property
+    def state(self) -> nn.Module:
+        """All tensors that a run needs to go on."""
+        return self.whole if self.average is None else nn.ModuleList([self.whole, self.average.module])
 
 
 Observer = Callable[[Step | EpochMetrics], None]
@@ -112,7 +131,7 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *
             session = _on_features(session, run.parent / ".features")
         if not resume:
             start_run(run, settings, session.origin.licence, session.origin.url)
-        position = load_state(run, session.whole, session.optimizer, session.data_key) if resume else Position()
+        position = load_state(run, session.state, session.optimizer, session.data_key) if resume else Position()
         best = _fit(session, run, position, observe or (lambda event: None), interrupted)
         test_accuracy = _test_best(session, run)
         drop_state(run)
@@ -138,8 +157,10 @@ def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
         mixer=_mixer(settings, data),
         accelerator=accelerator,
         whole=whole,
+        average=ModelEmaV3(whole, decay=settings.ema_decay) if settings.ema_decay else None,
         net=net,
         rule=data.preprocessing,
+        on_features=False,
         optimizer=optimizer,
         scheduler=scheduler,
         loss=loss,
@@ -149,7 +170,9 @@ def _prepare(settings: TrainSettings, accelerator: Accelerator) -> _Session:
 def _on_features(session: _Session, cache: Path) -> _Session:
     """The same session for the head alone, on features in place of pictures."""
     data, rule = features_of(session.whole, session.data, cache)
-    return replace(session, data=data, rule=rule, net=session.whole.head, augmentation=NO_AUGMENTATION)
+    return replace(
+        session, data=data, rule=rule, on_features=True, net=session.whole.head, augmentation=NO_AUGMENTATION
+    )
 
 
 def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:
@@ -185,7 +208,7 @@ def _fit(session: _Session, run: Path, position: Position, observe: Observer, in
         line = {**asdict(metrics), "seconds": round(time.perf_counter() - started, 3)}
         position = Position(position.epoch + 1, history=[*position.history, line])
         write_epochs(run, position.history)
-        save_state(run, session.whole, session.optimizer, position, session.data_key)
+        save_state(run, session.state, session.optimizer, position, session.data_key)
         observe(metrics)
     return max(_epochs(position), key=lambda metrics: metrics.rank)
 
@@ -199,7 +222,7 @@ def _save_between(session: _Session, run: Path, position: Position, step: Step, 
     """Save the state after a step where that is due, or where someone wants to stop."""
     every, done = session.settings.checkpoint_every_steps, (step.epoch - 1) * step.batches + step.batch
     if interrupted.is_set() or (every and done % every == 0):
-        save_state(run, session.whole, session.optimizer, position, session.data_key)
+        save_state(run, session.state, session.optimizer, position, session.data_key)
     if interrupted.is_set():
         where = f"in epoch {step.epoch} after batch {step.batch} of {step.batches}"
         raise InterruptedRunError(f"stopped {where}; {run} is saved, and the same command with --resume goes on")
@@ -256,24 +279,26 @@ def _step(session: _Session, x: Tensor, targets: Tensor) -> float:
     session.optimizer.zero_grad()
     session.accelerator.backward(loss)
     session.optimizer.step()
+    if session.average is not None:
+        session.average.update(session.whole)
     return float(loss.item())
 
 
 def _validate(session: _Session, epoch: int, train_loss: float) -> EpochMetrics:
     val = session.data.val
-    evaluation = evaluate(session.net, val, session.rule)
+    evaluation = evaluate(session.measured, val, session.rule)
     return EpochMetrics(epoch, train_loss, evaluation.loss, evaluation.accuracy)
 
 
 def _save(session: _Session, folder: Path, metrics: EpochMetrics) -> None:
-    save_checkpoint(folder, session.whole, session.data.labels, asdict(metrics))
+    save_checkpoint(folder, session.result, session.data.labels, asdict(metrics))
 
 
 def _test_best(session: _Session, run: Path) -> float:
     """The best weights' accuracy on the test split, which the run looks at only here; noted in best/metrics.json."""
     checkpoint, test = read_checkpoint(run / "best"), session.data.test
-    checkpoint.load_into(session.whole)
-    evaluation = evaluate(session.net, test, session.rule)
+    checkpoint.load_into(session.result)
+    evaluation = evaluate(session.measured, test, session.rule)
     found = {"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
     save_metrics(checkpoint.folder, {**checkpoint.metrics, **found})
     return evaluation.accuracy

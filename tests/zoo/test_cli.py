@@ -51,6 +51,7 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
         "--max-shift": 2,
         "--flip": 0.25,
         "--min-crop": 0.75,
+        "--ema-decay": 0.9,
         "--rand-augment": 3,
         "--mixup": 0.2,
         "--cutmix": 0.4,

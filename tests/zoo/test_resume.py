@@ -62,6 +62,7 @@ def folder_settings(painted) -> TrainSettings:
         batch_size=8,
         drop_rate=0.3,
         rand_augment=5,
+        ema_decay=0.8,
         mixup=0.2,
         cutmix=0.5,
         input_size=(3, 16, 16),
@@ -128,7 +129,7 @@ def test_optimisers_keep_their_memory(folder_settings, tmp_path, optimizer):
 def test_a_tuned_run_goes_on(tune_settings, tmp_path, cached):
     """Frozen and unfrozen again where it was; a probe on stored features."""
     transfer = replace(tune_settings.transfer, schedule="probe" if cached else "gradual", cached=cached)
-    settings = replace(tune_settings, epochs=3, checkpoint_every_steps=3, transfer=transfer)
+    settings = replace(tune_settings, epochs=3, ema_decay=0.5, checkpoint_every_steps=3, transfer=transfer)
     train(settings, tmp_path / "whole")
     with pytest.raises(StopError):
         train(settings, tmp_path / "run", stop_after(8))
@@ -213,6 +214,8 @@ def test_resume_from_the_command_line(command, folder_settings, whole, tmp_path)
         8,
         "--drop-rate",
         0.3,
+        "--ema-decay",
+        0.8,
         "--rand-augment",
         5,
         "--mixup",

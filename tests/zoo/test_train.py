@@ -85,6 +85,7 @@ def test_leaves_the_callers_generator_alone(short_settings, tmp_path):
         {"mixup": 0.5},
         {"cutmix": 0.5},
         {"layer_decay": 0.5},
+        {"ema_decay": 0.9},
         {"epochs": 2},
     ],
     ids=lambda change: next(iter(change)),
@@ -214,3 +215,29 @@ def test_a_net_that_does_not_fit_the_data_names_the_layer(tmp_path):
     with pytest.raises(SettingsError, match="the layer 'c3' does not take a size of 2x2"):
         train(TrainSettings(net="lenet5", data="digits", device="cpu"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_average_is_that_of_the_weights_after_each_step(short_settings, tmp_path, monkeypatch):
+    """decay times the average so far, and the rest of it the new weights; the steps themselves are as without it."""
+    from zoo import train as training
+
+    seen, original = [], training._step
+
+    def step(session, x, targets):
+        if not seen:
+            seen.append(session.whole.conv1.weight.detach().clone())
+        loss = original(session, x, targets)
+        seen.append(session.whole.conv1.weight.detach().clone())
+        return loss
+
+    monkeypatch.setattr(training, "_step", step)
+    settings = replace(short_settings, epochs=1)
+    train(settings, tmp_path / "plain")
+    last = seen[-1]
+    seen.clear()
+    train(replace(settings, ema_decay=0.9), tmp_path / "averaged")
+    assert torch.equal(seen[-1], last)
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.9 * average + 0.1 * weight
+    torch.testing.assert_close(load_net(tmp_path / "averaged" / "last").net.conv1.weight, average)
