@@ -104,8 +104,9 @@ class _Session:
 
     @property
     def state(self) -> nn.Module:
-        """All tensors that a run needs to go on."""
-        return self.whole if self.average is None else nn.ModuleList([self.whole, self.average.module])
+        """All tensors that change: what learns, and its average."""
+        learns: nn.Module = self.whole.head if self.on_features else self.whole
+        return learns if self.average is None else nn.ModuleList([learns, self.measured])
 
 
 Observer = Callable[[Step | EpochMetrics], None]
