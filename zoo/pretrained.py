@@ -64,13 +64,18 @@ def origin_of(net: nn.Module, file: Path | None) -> Origin:
 
 
 def _from_source(build: Callable[..., nn.Module], name: str, arguments: dict[str, Any]) -> nn.Module:
+    if not _has_weights(name):
+        raise CheckpointError(
+            f"nobody publishes pretrained weights of '{name}': train it and go on from that run's folder, "
+            "or give a file of weights (--pretrained-file)"
+        )
     try:
         with impatient():
             return build(pretrained=True, **arguments)
     except SettingsError:
         raise
     except LOADING_ERRORS as error:
-        hint = "" if name.startswith("local-dir:") or not _has_weights(name) else f"; {OFFLINE_HINT}"
+        hint = "" if name.startswith("local-dir:") else f"; {OFFLINE_HINT}"
         raise CheckpointError(f"the pretrained weights of '{name}' cannot be loaded: {_gist(error)}{hint}") from error
 
 
@@ -110,7 +115,7 @@ def _classes_in(weights: dict[str, Tensor], name: str) -> dict[str, int]:
 
 
 def _has_weights(name: str) -> bool:
-    cfg = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(name)
+    cfg = None if name.startswith(("hf-hub:", "local-dir:")) else timm.get_pretrained_cfg(name)
     return cfg is None or bool(cfg.has_weights)
 
 

@@ -159,7 +159,7 @@ class TestHub:
 
     def test_that_do_not_exist_are_an_error(self):
         """Nobody gets random weights who asked for trained ones."""
-        with pytest.raises(CheckpointError, match="the pretrained weights of 'convnet4' cannot be loaded") as caught:
+        with pytest.raises(CheckpointError, match="nobody publishes pretrained weights of 'convnet4'") as caught:
             create_model("convnet4", pretrained=True)
         assert "network" not in str(caught.value)
 
