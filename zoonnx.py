@@ -18,6 +18,7 @@ VERBS = {
     "tune": ("zoo.cli_train:tune", "train", "put a new head on a pretrained backbone, and train them"),
     "eval": ("zoo.cli:eval_", "train", "measure a trained net on a data set"),
     "export": ("export.cli:export", "export", "write a net as an ONNX model into a Triton model repository"),
+    "check": ("export.cli_check:check", "serve", "verify a written model again, from its files alone"),
     "serve": ("serve.cli:serve", "serve", "serve a model repository over gRPC"),
     "infer": ("serve.cli:infer", "client", "ask a server about images"),
     "dump": ("serve.cli:dump", "client", "save what layers of a served model gave, as tensors and as a picture"),

@@ -8,12 +8,12 @@ from google.protobuf import text_format
 from export.convert import LOGITS
 from export.errors import UnfitNetError
 from export.image_io import IMAGE, PROBABILITIES
-from export.metadata import LABELS_KEY, PREPROCESSING_KEY, compact_json
+from export.keys import CONFIG as CONFIG
+from export.keys import LABELS as LABELS
+from export.keys import LABELS_KEY, PREPROCESSING_KEY
+from export.metadata import compact_json
 from export.settings import ExportSettings
 from protos import inference, manifest
-
-CONFIG = "config.pbtxt"
-LABELS = "labels.txt"
 
 
 def config_text(

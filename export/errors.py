@@ -8,12 +8,17 @@ ExportError
 ├── ParityError             the ONNX model and PyTorch disagree
 ├── RepositoryError         the target cannot take this model
 │   └── RepositoryConflictError   what stands there promises something else
+├── CheckError              a written model is not what its manifest promises
+│   └── DamagedError        a file of it cannot even be read
+├── NoModelError            there is no model at that place
+├── NewerSchemaError        a model that only a later zoonnx understands
 ├── DemoError               a step of the demo failed
 └── OccupiedFolderError     a folder that somebody else made is in the way
 
 `exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
 """
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -55,6 +60,28 @@ class RepositoryError(ExportError):
 
 class RepositoryConflictError(RepositoryError):
     """The repository holds a model of this name that promises another interface."""
+
+
+class CheckError(ExportError):
+    """A written model is not what its manifest promises."""
+
+    exit_status = 1
+
+
+class DamagedError(CheckError):
+    """A file of a written model cannot be read; `file` and `words` say which, and why."""
+
+    def __init__(self, file: Path, words: str) -> None:
+        super().__init__(f"{file}: {words}")
+        self.file, self.words = file, words
+
+
+class NoModelError(ExportError):
+    """There is no model at that place."""
+
+
+class NewerSchemaError(ExportError):
+    """A later zoonnx wrote this model, in a form that this one does not know."""
 
 
 class DemoError(ExportError):

@@ -11,12 +11,9 @@ from typing import Any
 import onnx
 from google.protobuf import json_format
 
+from export.keys import LABELS_KEY, LAYERS_KEY, PREPROCESSING_KEY
 from export.layers import NAME_SCOPES
 from protos import manifest
-
-LAYERS_KEY = "zoonnx.layers"
-LABELS_KEY = "zoonnx.labels"
-PREPROCESSING_KEY = "zoonnx.preprocessing"
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -1,6 +1,8 @@
 """The only place of this package that knows onnxruntime: it runs a model the way a server or a device would."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -8,6 +10,8 @@ import onnx
 import onnxruntime
 
 from export.errors import ConversionError
+
+OUTSIDE_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 Array = npt.NDArray[Any]
 
@@ -18,19 +22,21 @@ class Runtime:
     With `optimise=False` the graph runs as written, which keeps every intermediate value fetchable.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, optimise: bool = True) -> None:
-        """Load `model`. Raises: ConversionError."""
+    def __init__(self, model: onnx.ModelProto, *, optimise: bool = True, weights: Path | None = None) -> None:
+        """Load `model`; `weights` is the folder of those that stand beside its file. Raises: ConversionError."""
         levels = onnxruntime.GraphOptimizationLevel
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+        if weights is not None:
+            options.add_session_config_entry(OUTSIDE_WEIGHTS, os.fspath(weights))
         try:
             self._session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ConversionError(f"onnxruntime refuses the converted model: {error}") from error
+            raise ConversionError(f"onnxruntime refuses the model: {error}") from error
         self.output_names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

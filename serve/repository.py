@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf import json_format, text_format
 
 from protos import inference, manifest
+from protos.version import SCHEMA_VERSION
 from serve.errors import BadModelError, RepositoryError
 
 log = logging.getLogger(__name__)
@@ -150,9 +151,15 @@ def _read_manifest(path: Path) -> manifest.Manifest | None:
     if not path.exists():
         return None
     try:
-        return json_format.Parse(path.read_text("utf-8"), manifest.Manifest(), ignore_unknown_fields=True)
+        promise = json_format.Parse(path.read_text("utf-8"), manifest.Manifest(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise BadModelError(f"{path} cannot be read as a manifest: {error}") from error
+    if promise.schema_version > SCHEMA_VERSION:
+        raise BadModelError(
+            f"{path} has schema_version {promise.schema_version}; this zoonnx knows up to {SCHEMA_VERSION}: "
+            "install a newer zoonnx to serve it."
+        )
+    return promise
 
 
 def _read_labels(folder: Path, config: inference.ModelConfig) -> Iterator[tuple[str, Sequence[str]]]:

@@ -80,6 +80,7 @@ class TestImportRules:
             ("serve/errors.py", "import torch"),
             ("serve/errors.py", "from zoo import errors"),
             ("serve/errors.py", "import onnxruntime"),
+            ("export/check/run.py", "from export import pipeline"),
         ],
     )
     def test_each_contract_can_fail(self, tmp_path: Path, file: str, line: str) -> None:

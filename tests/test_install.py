@@ -96,10 +96,12 @@ def link(found: Distribution, site: Path) -> None:
 
 
 def serves_without_torch(python: Path, models: Path, tmp_path: Path) -> None:
-    """Start a server there, ask it about a picture, and see that no PyTorch is at hand."""
+    """Check a model there, start a server, ask it about a picture, and see that no PyTorch is at hand."""
     for name in UNWANTED:
         done = ask(python, "-c", f"import {name}")
         assert (done.returncode, f"No module named '{name}'" in done.stderr) == (1, True)
+    done = ask(python, "-m", "zoonnx", "check", models / "tiny")
+    assert (done.returncode, done.stderr) == (0, "")
     Image.new("L", (8, 8), 200).save(tmp_path / "grey.png")
     for url in server(python, models):
         done = ask(python, "-m", "zoonnx", "infer", tmp_path / "grey.png", "--model", "tiny", "--url", url, "--json")

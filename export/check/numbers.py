@@ -1,0 +1,203 @@
+"""What runs: every value's shape at two batch sizes, and the outputs of the test data."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from export.check.findings import Fault, Finding, found
+from export.check.subject import Subject
+from export.errors import ConversionError
+from export.keys import MANIFEST, TEST_DATA
+from export.runtime import Runtime, with_every_value
+from protos import manifest
+
+BATCHES = (1, 3)
+USUAL_RTOL, USUAL_ATOL = 1e-3, 1e-5  # what ONNX's own backend tests allow
+Array = npt.NDArray[Any]
+Shapes = Mapping[str, Mapping[int, tuple[int, ...]]]  # of each value, at each batch
+
+
+def check_shapes(subject: Subject) -> Finding:
+    """Run the model at two batch sizes and infer its shapes anew; compare every value with what is promised."""
+    file, name = str(subject.model_path), "shapes"
+    sizes = _sizes(subject)
+    if sizes is None:
+        return Finding(name, "not done", "an input has a free size besides the batch, and nothing says which is usual")
+    try:
+        seen = _seen(subject, sizes)
+    except ConversionError as error:
+        return found(name, "what onnxruntime computes", [Fault(file, str(error))])
+    inferred, silence = _inferred(subject.model)
+    promised = _promised(subject)
+    faults = [Fault(file, words) for words in (*_broken(promised, seen), *_contradicted(inferred, seen))]
+    agree = "ONNX's inference agrees where it knows" if not silence else f"ONNX's inference is silent: {silence}"
+    ran = " and ".join(map(str, _batches(subject)))
+    return found(name, f"{len(seen)} values and {len(promised)} promises at batch {ran}; {agree}", faults)
+
+
+def _batches(subject: Subject) -> tuple[int, ...]:
+    """The batch sizes to run at: what the inputs fix, or BATCHES."""
+    fixed = {dims[0] for dims in _inputs(subject).values() if dims and isinstance(dims[0], int)}
+    return tuple(sorted(fixed)) or BATCHES
+
+
+def _inputs(subject: Subject) -> dict[str, tuple[int | None, ...]]:
+    weights = {weight.name for weight in subject.model.graph.initializer}
+    return {
+        info.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim
+        )
+        for info in subject.model.graph.input
+        if info.name not in weights
+    }
+
+
+def _sizes(subject: Subject) -> dict[str, tuple[int, ...]] | None:
+    """The sizes of each input behind the batch; None where they are free and nothing says which are usual."""
+    found_sizes = {}
+    for name, dims in _inputs(subject).items():
+        tail = dims[1:]
+        if None in tail and subject.promise:
+            rule = subject.promise.preprocessing
+            usual = [rule.height, rule.width, rule.channels]
+            usual = usual if _datatype(subject, name) == onnx.TensorProto.UINT8 else [usual[2], *usual[:2]]
+            tail = tuple(given if given is not None else size for given, size in zip(tail, usual, strict=True))
+        if None in tail:
+            return None
+        found_sizes[name] = tuple(size for size in tail if size is not None)
+    return found_sizes
+
+
+def _datatype(subject: Subject, name: str) -> int:
+    return next(info.type.tensor_type.elem_type for info in subject.model.graph.input if info.name == name)
+
+
+def _seen(subject: Subject, sizes: Mapping[str, tuple[int, ...]]) -> Shapes:
+    runtime = Runtime(with_every_value(subject.model), optimise=False, weights=subject.folder)
+    values = [name for node in subject.model.graph.node for name in node.output if name]
+    seen: dict[str, dict[int, tuple[int, ...]]] = {value: {} for value in values}
+    for batch in _batches(subject):
+        feeds = {name: _noise(_datatype(subject, name), (batch, *tail)) for name, tail in sizes.items()}
+        computed = _run(runtime, feeds, values)
+        for value in values:
+            seen[value][batch] = np.shape(computed[value])
+    return seen
+
+
+def _run(runtime: Runtime, feeds: Mapping[str, Array], values: Sequence[str] | None = None) -> dict[str, Array]:
+    try:
+        return runtime.run(feeds, values)
+    except Exception as error:
+        shapes = ", ".join(f"'{name}' of {list(array.shape)}" for name, array in feeds.items())
+        raise ConversionError(f"onnxruntime cannot run it on {shapes}: {error}") from error
+
+
+def _noise(elem_type: int, shape: tuple[int, ...]) -> Array:
+    """Pixels for bytes, normal numbers for floats; zeros, which are always valid, for everything else."""
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    random = np.random.default_rng(0)
+    if dtype == np.uint8:
+        return random.integers(0, 256, shape, np.uint8)
+    return random.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)
+
+
+def _promised(subject: Subject) -> list[tuple[str, str, Sequence[int]]]:
+    """Who is promised which shape, -1 where the batch decides, and the value that has it."""
+    outputs: list[tuple[str, str, Sequence[int]]] = [
+        (f"output '{info.name}'", info.name, [dim.dim_value if dim.HasField("dim_value") else -1 for dim in shape.dim])
+        for info in subject.model.graph.output
+        if (shape := info.type.tensor_type.shape) and info.type.tensor_type.HasField("shape")
+    ]
+    layers: Sequence[manifest.Layer] = subject.promise.layer_map.layers if subject.promise else ()
+    return outputs + [(f"layer '{layer.name}'", layer.value, list(layer.shape)) for layer in layers if layer.value]
+
+
+def _broken(promised: Sequence[tuple[str, str, Sequence[int]]], seen: Shapes) -> Iterator[str]:
+    for who, value, shape in promised:
+        if value in seen and not _fits(shape, seen[value]):
+            shown = ", ".join(f"{list(has)} at batch {batch}" for batch, has in seen[value].items())
+            yield f"{who} should have the shape {list(shape)}; onnxruntime gives {shown}"
+
+
+def _fits(shape: Sequence[int], seen: Mapping[int, tuple[int, ...]]) -> bool:
+    """Whether sizes are as promised; one that is free stays, or grows with the batch."""
+    if any(len(has) != len(shape) for has in seen.values()):
+        return False
+    for axis, size in enumerate(shape):
+        sizes = {has[axis] for has in seen.values()}
+        grows = len({has[axis] / batch for batch, has in seen.items()}) == 1
+        if sizes != {size} and (size >= 0 or not (grows or len(sizes) == 1)):
+            return False
+    return True
+
+
+def _inferred(model: onnx.ModelProto) -> tuple[dict[str, list[int | None]], str]:
+    """What ONNX's strict inference says of each value, None where it knows no size; why it says nothing."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    try:
+        whole = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        return {}, " ".join(str(error).split())[:100]
+    return {
+        info.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim]
+        for info in whole.graph.value_info
+        if info.type.tensor_type.HasField("shape")
+    }, ""
+
+
+def _contradicted(inferred: Mapping[str, list[int | None]], seen: Shapes) -> Iterator[str]:
+    for value, shape in inferred.items():
+        for batch, has in seen.get(value, {}).items():
+            known = [size for size in zip(shape, has, strict=False) if size[0] is not None]
+            if len(shape) != len(has) or any(said != size for said, size in known):
+                yield f"value '{value}' is {list(has)} at batch {batch}; ONNX's inference says {shape}"
+
+
+def check_test_data(subject: Subject) -> Finding:
+    """Run the model on its test data, optimised as a server runs it, and compare the outputs."""
+    name, folder = "test data", subject.folder / TEST_DATA
+    tensors = {path: onnx.load_tensor(path) for path in sorted(folder.glob("*.pb"))}
+    feeds = {each.name: numpy_helper.to_array(each) for path, each in tensors.items() if path.stem.startswith("input")}
+    if not feeds:
+        return Finding(name, "not done", f"there is no {TEST_DATA}")
+    try:
+        got = _run(Runtime(subject.model, weights=subject.folder), feeds)
+    except ConversionError as error:
+        return found(name, "what onnxruntime computes", [Fault(str(subject.model_path), str(error))])
+    expected = {path: each for path, each in tensors.items() if path.stem.startswith("output")}
+    faults = [fault for path, each in expected.items() for fault in _output_faults(subject, path, each, got)]
+    allowed = "PyTorch, within the tolerance of the export" if subject.promise else f"{USUAL_RTOL:g} relative"
+    return found(name, f"{len(expected)} outputs equal {allowed}", faults)
+
+
+def _output_faults(subject: Subject, path: Path, tensor: onnx.TensorProto, got: Mapping[str, Array]) -> Iterator[Fault]:
+    expected = numpy_helper.to_array(tensor)
+    has = got.get(tensor.name)
+    if has is None or has.shape != expected.shape:
+        yield Fault(str(path), f"it holds '{tensor.name}' of {list(expected.shape)}, which the model does not give")
+        return
+    tolerance = _tolerance(subject.promise, tensor.name, len(expected))
+    if tolerance is None:
+        yield Fault(str(subject.folder / MANIFEST), f"no parity check of '{tensor.name}' at batch {len(expected)}")
+        return
+    error = np.abs(has.astype(np.float64) - expected.astype(np.float64))
+    if not np.all(error <= tolerance(expected)):
+        worst, allowed = float(np.max(error)), float(np.max(tolerance(expected)))
+        yield Fault(str(path), f"the model's '{tensor.name}' departs from it by {worst:.3g}; allowed is {allowed:.3g}")
+
+
+def _tolerance(promise: manifest.Manifest | None, output: str, batch: int) -> Any:
+    """How far an output may lie from what is expected, as a function of that; None where nothing says it."""
+    if promise is None:
+        return lambda expected: USUAL_ATOL + USUAL_RTOL * np.abs(expected)
+    for check in promise.parity.checks:
+        if check.output == output and check.batch == batch:
+            return lambda _expected, tolerance=check.tolerance: tolerance
+    return None

@@ -1,0 +1,11 @@
+"""The names that a written model is read by: its files, its tensors, its metadata."""
+
+CONFIG = "config.pbtxt"
+LABELS = "labels.txt"
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+TEST_DATA = "test_data_set_0"
+
+LAYERS_KEY = "zoonnx.layers"
+LABELS_KEY = "zoonnx.labels"
+PREPROCESSING_KEY = "zoonnx.preprocessing"

@@ -1,0 +1,33 @@
+"""A small model as an older zoonnx wrote it, and ways to change it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.manifest_json import canonical_sha256, written
+from tests.conftest import ROOT
+
+SCHEMA_1 = ROOT / "tests" / "data" / "schema1" / "models" / "bottleneck4"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the model's folder."""
+    return Path(shutil.copytree(SCHEMA_1, tmp_path / "bottleneck4"))
+
+
+def reseal(version: Path, change: Callable[[dict[str, Any]], None] = lambda fields: None) -> None:
+    """Change a manifest as someone would who knows how to seal it: all hashes fit again."""
+    path = version / "manifest.json"
+    fields = json.loads(path.read_text("utf-8"))
+    for file in fields["files"]:
+        content = (version / file["path"]).read_bytes()
+        file["sha256"], file["bytes"] = sha256(content).hexdigest(), str(len(content))
+    change(fields)
+    fields["sha256"] = canonical_sha256(fields)
+    path.write_text(written(fields), "utf-8")
