@@ -7,9 +7,6 @@ with the client that loads it. The ratio is therefore a lower bound of what the 
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -19,21 +16,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc
 
+from bench.common import ROOT, machine_line, ratios, shown, summary, table, write, zoonnx
 from serve.load import LoadReport, LoadSettings, measure
 from serve.session import Session
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results"
 MODELS = {"mobilenetv3_small": "mobilenetv3_small_100", "resnet18": "resnet18"}
 CONCURRENCY = 8
-NOISY = 0.1  # a spread of more than this share of the median is flagged
 
 
 def main() -> None:
@@ -45,15 +39,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         for name, net in MODELS.items():
-            run("export", net, "--to", models, "--name", name)
+            zoonnx("export", net, "--to", models, "--name", name)
         with server(models) as (url, metrics):
             results = [compare(models, name, url, metrics, options.rounds, options.seconds) for name in MODELS]
-    write(results)
-
-
-def run(*arguments: object) -> None:
-    command = [sys.executable, "-m", "zoonnx", *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    write("serve", results, page(results))
 
 
 @contextmanager
@@ -85,7 +74,7 @@ def compare(models: Path, name: str, url: str, metrics: str, rounds: int, second
         "model": name,
         "served": summary(served),
         "alone": summary(rates),
-        "ratio": summary([one / other for one, other in zip(served, rates, strict=True)]),
+        "ratio": ratios(served, rates),
         "batches": dict(sorted(sizes.items())),
         "p50_ms": statistics.median(report.latency_ms[50] for report in reports),
         "p99_ms": statistics.median(report.latency_ms[99] for report in reports),
@@ -114,54 +103,20 @@ def by_itself(session: Session, size: int, seconds: float) -> tuple[float, float
     return rows / spent, (time.process_time() - cpu_start) * 1e3 / rows
 
 
-def summary(values: list[float]) -> dict[str, Any]:
-    median, spread = statistics.median(values), max(values) - min(values)
-    return {"median": median, "least": min(values), "most": max(values), "noisy": spread > NOISY * median}
-
-
-def write(results: list[dict[str, Any]]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    machine = {"date": str(date.today()), "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
-    (RESULTS / "serve.json").write_text(json.dumps({**machine, "results": results}, indent=1) + "\n")
-    (RESULTS / "serve.md").write_text(table(machine, results))
-    sys.stdout.write(table(machine, results))
-
-
-def table(machine: dict[str, Any], results: list[dict[str, Any]]) -> str:
+def page(results: list[dict[str, Any]]) -> str:
     """The results for people."""
-    head = [
-        "model",
-        "served, rows/s",
-        "onnxruntime alone",
-        "ratio",
-        "batches",
-        "p50 ms",
-        "p99 ms",
-        "CPU ms/row",
-        "alone",
-    ]
-    lines = [
-        f"Measured on {machine['date']}, {machine['cores']} cores of {machine['machine']}, "
-        f"concurrency {CONCURRENCY}; medians (least to most), * where noisy.",
-        "",
-    ]
-    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for each in results:
-        cells = [each["model"], shown(each["served"], 0), shown(each["alone"], 0), shown(each["ratio"], 2)]
-        cells += [", ".join(f"{count} of {size}" for size, count in each["batches"].items())]
-        cells += [
-            f"{each['p50_ms']:.1f}",
-            f"{each['p99_ms']:.1f}",
-            f"{each['cpu_ms_a_request']:.2f}",
-            f"{each['cpu_ms_a_row_alone']:.2f}",
-        ]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+    head = ["model", "served, rows/s", "onnxruntime alone", "ratio", "batches"]
+    head += ["p50 ms", "p99 ms", "CPU ms/row", "alone, CPU ms/row"]
+    said = f"concurrency {CONCURRENCY}; medians (least to most), * where noisy"
+    return machine_line(said) + table(head, [cells(each) for each in results])
 
 
-def shown(value: dict[str, float], digits: int) -> str:
-    numbers = [f"{value[each]:.{digits}f}" for each in ("median", "least", "most")]
-    return f"{numbers[0]} ({numbers[1]} to {numbers[2]}){'*' if value['noisy'] else ''}"
+def cells(each: dict[str, Any]) -> list[str]:
+    batches = ", ".join(f"{count} of {size}" for size, count in each["batches"].items())
+    rates = [shown(each["served"], 0), shown(each["alone"], 0), shown(each["ratio"], 2)]
+    times = [f"{each['p50_ms']:.1f}", f"{each['p99_ms']:.1f}"]
+    cpu = [f"{each['cpu_ms_a_request']:.2f}", f"{each['cpu_ms_a_row_alone']:.2f}"]
+    return [each["model"], *rates, batches, *times, *cpu]
 
 
 if __name__ == "__main__":

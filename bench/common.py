@@ -1,0 +1,68 @@
+"""What the benchmarks share: medians with their spread, the machine, and results for programs and for people."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+NOISY = 0.1  # a spread of more than this share of the median is flagged
+
+
+def zoonnx(*arguments: object) -> None:
+    """Run the command from the repository's root; its output is dropped.
+
+    Raises:
+        subprocess.CalledProcessError: The command failed.
+    """
+    command = [sys.executable, "-m", "zoonnx", *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """The median, the least and the most of `values`, and whether they lie too far apart to be trusted."""
+    median, spread = statistics.median(values), max(values) - min(values)
+    return {"median": median, "least": min(values), "most": max(values), "noisy": spread > NOISY * abs(median)}
+
+
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
+    """The summary of the ratios of what was measured turn by turn."""
+    return summary([one / other for one, other in zip(numerators, denominators, strict=True)])
+
+
+def shown(value: dict[str, Any], digits: int) -> str:
+    """A summary as 'median (least to most)', with a star where it is noisy."""
+    median, least, most = (f"{value[each]:.{digits}f}" for each in ("median", "least", "most"))
+    return f"{median} ({least} to {most}){'*' if value['noisy'] else ''}"
+
+
+def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; ends with a line break."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def machine() -> dict[str, Any]:
+    """Where and when this runs."""
+    return {"date": str(date.today()), "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
+
+
+def machine_line(more: str = "medians (least to most), * where noisy") -> str:
+    """The machine as the sentence that a page of results begins with; ends with an empty line."""
+    here = machine()
+    return f"Measured on {here['date']}, {here['cores']} cores of {here['machine']}; {more}.\n\n"
+
+
+def write(name: str, results: Any, page: str) -> None:
+    """Write bench/results/NAME.json, with the machine, and NAME.md; show the page."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(page)
+    sys.stdout.write(page)
