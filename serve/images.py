@@ -1,24 +1,27 @@
-"""Picture files to pixels, exactly as timm's evaluation transform prepares them with Pillow."""
+"""Picture files to pixels, exactly as timm's evaluation transform prepares them with Pillow.
 
-import math
+Files are read as zoo reads them for training: upright, transparency dropped, 16 bits scaled to 8.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from serve.errors import ImageError
 from serve.preprocessing import Preprocessing
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
 MODES = {1: "L", 3: "RGB"}
+READING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # (width, height), as Pillow has it
 
@@ -36,26 +39,52 @@ def load(path: Path, rule: Preprocessing) -> Pixels:
     """Return a picture as the model wants it: uint8 (H, W, C).
 
     Raises:
-        ImageError: the file is no picture that Pillow can read.
+        ImageError: Pillow cannot read the file, its numbers have no known range, or the rule leaves nothing of it.
     """
     try:
         with Image.open(path) as file:
-            image: Image.Image = _eight_bit(file).convert(MODES[rule.channels])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} cannot be read as a picture: it is damaged, or none.") from error
-    return prepare(image, rule)
+            image = _plain(ImageOps.exif_transpose(file)).convert(MODES[rule.channels])
+    except READING_ERRORS as error:
+        raise ImageError(f"{path} cannot be read as a picture: {_reason(error)}.") from error
+    try:
+        return prepare(image, rule)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+def _plain(image: Image.Image) -> Image.Image:
+    """The same picture in a mode that `convert` takes to L or RGB without loss of range."""
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA")
+    if image.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 that hold 16
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("its numbers are beyond 16 bits")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its numbers are floats, whose range nobody knows")
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is damaged, or none that Pillow knows"
+    return str(error).rstrip(". ") or type(error).__name__
 
 
 def prepare(image: Image.Image, rule: Preprocessing) -> Pixels:
-    """Resize and crop; returns uint8 (H, W, C). `image` already has the rule's channels."""
-    resized = image.resize(_resized(image.size, rule), FILTERS[rule.interpolation])
+    """Resize and crop; returns uint8 (H, W, C). `image` already has the rule's channels.
+
+    Raises:
+        ImageError: after the resize the picture would have no row or no column.
+    """
+    size = _resized(image.size, rule)
+    if min(size) < 1:
+        raise ImageError(
+            f"a picture of {image.size[0]} x {image.size[1]} pixels would be resized to {size[0]} x {size[1]}: "
+            "it is too long and too thin for the model."
+        )
+    resized = image.resize(size, FILTERS[rule.interpolation])
     fill = tuple(round(255 * value) for value in rule.mean) if rule.crop_mode == "border" else ()
     pixels: npt.NDArray[Any] = np.asarray(_crop(resized, (rule.width, rule.height), fill), np.uint8)
     return pixels.reshape(rule.height, rule.width, rule.channels)
@@ -75,7 +104,7 @@ def _find(place: Path) -> list[Path]:
 def _resized(size: Size, rule: Preprocessing) -> Size:
     """The size before the crop: `center` covers it, `border` fits into it, `squash` gives up the proportions."""
     width, height = size
-    target = (math.floor(rule.width / rule.crop_pct), math.floor(rule.height / rule.crop_pct))
+    target = rule.resized_to[::-1]
     if rule.crop_mode == "squash":
         return target
     ratios = (width / target[0], height / target[1])

@@ -1,5 +1,6 @@
 """From a picture to a model's input, by the rule that travels with the model."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
@@ -42,6 +43,16 @@ class Preprocessing:
             )
         if not 0 < self.crop_pct <= 2:
             raise UnfitModelError(f"the model's preprocessing says crop_pct {self.crop_pct}; it is in (0, 2].")
+        if min(self.resized_to) < 1:
+            raise UnfitModelError(
+                f"the model's preprocessing resizes pictures to {self.resized_to[0]} x {self.resized_to[1]} pixels "
+                f"({self.height} x {self.width} divided by crop_pct {self.crop_pct}): nothing would be left."
+            )
+
+    @property
+    def resized_to(self) -> tuple[int, int]:
+        """The (height, width) that a picture covers, fits into or is squashed to before the crop."""
+        return math.floor(self.height / self.crop_pct), math.floor(self.width / self.crop_pct)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, inference.ModelParameter]) -> Self | None:

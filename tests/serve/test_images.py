@@ -60,7 +60,7 @@ class TestFiles:
         """A 16-bit grey picture keeps its greys, as 8 bits."""
         Image.fromarray(np.array([[0, 2000], [20000, 65535]], np.uint16)).save(tmp_path / "deep.png")
         rule = Preprocessing(channels=1, height=2, width=2, interpolation="nearest")
-        assert images.load(tmp_path / "deep.png", rule)[..., 0].tolist() == [[0, 7], [78, 255]]
+        assert images.load(tmp_path / "deep.png", rule)[..., 0].tolist() == [[0, 8], [78, 255]]
 
     @pytest.mark.parametrize(("mode", "channels"), [("L", 3), ("RGBA", 3), ("P", 3), ("RGB", 1), ("1", 1)])
     def test_any_mode(self, tmp_path: Path, mode: str, channels: int) -> None:
@@ -82,7 +82,7 @@ class TestFiles:
         picture((64, 64)).save(tmp_path / "a.png")
         data = (tmp_path / "a.png").read_bytes()
         (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
-        with pytest.raises(ImageError, match="damaged"):
+        with pytest.raises(ImageError, match=r"a\.png cannot be read as a picture: .*(truncated|broken)"):
             images.load(tmp_path / "a.png", Preprocessing(channels=3, height=4, width=4))
 
     def test_find(self, tmp_path: Path) -> None:
