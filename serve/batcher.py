@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
@@ -55,7 +56,7 @@ class Batcher(Generic[PlanT]):
         """
         level = self._settings.level(priority)
         policy = self._settings.policy_at(level)
-        waiting = Waiting(inputs, rows, level, asyncio.get_running_loop().create_future())
+        waiting = Waiting(inputs, rows, level, asyncio.get_running_loop().create_future(), alone=alone)
         self._check_room(waiting, policy)
         shapes = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
         line = self._lines.setdefault((plan, waiting if alone else shapes), Line())
@@ -154,13 +155,14 @@ class Batcher(Generic[PlanT]):
     async def _run_and_share(self, plan: PlanT, batch: Sequence[Waiting]) -> None:
         taken_ns = time.monotonic_ns()
         rows = sum(each.rows for each in batch)
-        outputs, infer_ns, output_ns = await self._compute([each.inputs for each in batch], plan)
-        if len(batch) > 1 and not _splits(outputs, rows):
+        full = rows if batch[0].alone else self._settings.bucket(rows)
+        outputs, infer_ns, output_ns = await self._compute([each.inputs for each in batch], plan, full - rows)
+        if (len(batch) > 1 or full > rows) and not _splits(outputs, full):
             for each in batch:
-                await self._answer(plan, [each])
+                await self._answer(plan, [replace(each, alone=True)])
             return
         starts = accumulate((each.rows for each in batch[:-1]), initial=0)
-        answers = [(each, _part(outputs, start, each.rows, rows)) for each, start in zip(batch, starts, strict=True)]
+        answers = [(each, _part(outputs, start, each.rows, full)) for each, start in zip(batch, starts, strict=True)]
         timing = Timing(taken_ns, infer_ns, output_ns, time.monotonic_ns())
         self._statistics.succeeded(rows, [each.since_ns for each in batch], timing)
         for each, part in answers:
@@ -171,12 +173,12 @@ class Batcher(Generic[PlanT]):
             self._statistics.failed(each.since_ns, Reason.BACKEND)
             _settle(each, error)
 
-    async def _compute(self, parts: Sequence[Arrays], plan: PlanT) -> tuple[Arrays, int, int]:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed, parts, plan)
+    async def _compute(self, parts: Sequence[Arrays], plan: PlanT, padding: int) -> tuple[Arrays, int, int]:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed, parts, plan, padding)
 
-    def _timed(self, parts: Sequence[Arrays], plan: PlanT) -> tuple[Arrays, int, int]:
+    def _timed(self, parts: Sequence[Arrays], plan: PlanT, padding: int) -> tuple[Arrays, int, int]:
         """Run one batch, in the model's own thread; with the outputs come the times when it began and ended."""
-        inputs = _joined(parts)
+        inputs = _joined(parts, padding)
         infer_ns = time.monotonic_ns()
         outputs = self._run(inputs, plan)
         return outputs, infer_ns, time.monotonic_ns()
@@ -192,11 +194,12 @@ def _splits(outputs: Arrays, rows: int) -> bool:
     return all(array.ndim > 0 and len(array) == rows for array in outputs.values())
 
 
-def _joined(parts: Sequence[Arrays]) -> Arrays:
-    """Stack along the batch; a lone request's arrays are used as they are."""
-    if len(parts) == 1:
+def _joined(parts: Sequence[Arrays], padding: int) -> Arrays:
+    """Stack along the batch, with `padding` more rows like the last; a lone request's arrays are used as they are."""
+    if len(parts) == 1 and not padding:
         return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    more = [{name: array[-1:] for name, array in parts[-1].items()}] * padding
+    return {name: np.concatenate([part[name] for part in (*parts, *more)]) for name in parts[0]}
 
 
 def _settle(waiting: Waiting, answer: dict[str, Array] | Exception) -> None:

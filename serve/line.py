@@ -39,7 +39,8 @@ class BatchSettings:
     """`max_rows` is the largest batch (1 or more); `max_delay_us` is how long a request may wait for others.
 
     A batch of one of the `preferred` sizes does not wait. Priorities are 1, the highest, to `levels`; a request without
-    one has `default_level`. `instances` is how many batches run at once.
+    one has `default_level`. `instances` is how many batches run at once. A batch of a size between two `buckets` is
+    filled up to the larger; without buckets every size goes as it is.
     """
 
     max_rows: int
@@ -50,6 +51,11 @@ class BatchSettings:
     policy: QueuePolicy = QueuePolicy()
     policies: Mapping[int, QueuePolicy] = field(default_factory=dict)
     instances: int = 1
+    buckets: tuple[int, ...] = ()
+
+    def bucket(self, rows: int) -> int:
+        """How many rows a batch of `rows` is run with."""
+        return min((size for size in self.buckets if size >= rows), default=rows)
 
     def level(self, priority: int) -> int:
         """The level of a request that asks for `priority`."""
@@ -62,7 +68,7 @@ class BatchSettings:
 
 @dataclass(eq=False)
 class Waiting:
-    """A request in line. Its arrays have the batch first."""
+    """A request in line. Its arrays have the batch first, unless it must be run `alone` and as it is."""
 
     inputs: Mapping[str, Array]
     rows: int
@@ -70,6 +76,7 @@ class Waiting:
     answer: "asyncio.Future[dict[str, Array]]"
     since_ns: int = field(default_factory=time.monotonic_ns)
     late: bool = False
+    alone: bool = False
 
     @property
     def place(self) -> tuple[bool, int, int]:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, gener
 from prometheus_client.registry import Collector
 
 from serve.core import Core
+from serve.memory import MEMINFO, meminfo_bytes
 from serve.model import Model
 from serve.statistics import Duration, Reason, Statistics
 
@@ -101,8 +102,7 @@ def _cpu_ticks() -> tuple[int, int] | None:
 
 def _memory_bytes() -> tuple[int, int] | None:
     """The machine's memory and how much of it is in use, where the system tells."""
-    path = Path("/proc/meminfo")
-    if not path.exists():
+    if not MEMINFO.exists():
         return None
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in path.read_text().splitlines()}
-    return kib["MemTotal"] * 1024, (kib["MemTotal"] - kib["MemAvailable"]) * 1024
+    found = meminfo_bytes()
+    return found["MemTotal"], found["MemTotal"] - found["MemAvailable"]

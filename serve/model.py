@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Self
 
 from protos import inference
@@ -12,11 +13,13 @@ from serve.batcher import Batcher
 from serve.config import ServerSettings
 from serve.errors import UnavailableError
 from serve.layers import read_layers
+from serve.memory import check_fits
 from serve.repository import ModelFiles, Version
 from serve.session import Session
 from serve.statistics import Statistics
 from serve.taps import Taps
 from serve.tensors import Array, Request, Response, Tensor
+from serve.warm import buckets, warm_up
 
 log = logging.getLogger(__name__)
 NO_CONFIG = inference.ModelConfig()
@@ -37,6 +40,7 @@ class Model:
         self._labels = files.labels
         self._given = [each.name for each in session.outputs]
         self._taps = Taps(version.path, session, tap_sessions)
+        self._buckets = buckets(session.device, self.signature.max_batch_size, model_config.preferred(self.config))
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"{self.name}/{self.version}")
         self._batcher: Batcher[Session] | None = None
         self._begun, self._idle = 0, asyncio.Event()
@@ -55,14 +59,17 @@ class Model:
             BadModelError: it cannot be served.
             ProviderError: the provider is cuda, and CUDA cannot run it.
         """
+        check_fits(version.path)
         session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
         model = cls(files, version, session, settings.tap_sessions)
+        warm_up(session, model.signature, model._buckets, f"{model.name}, version {model.version},")
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model
 
     def start(self) -> None:
         """Take requests from now on, on the running event loop."""
-        self._batcher = Batcher(self._run, model_config.batch_settings(self.config), self._threads, self.statistics)
+        settings = replace(model_config.batch_settings(self.config), buckets=self._buckets)
+        self._batcher = Batcher(self._run, settings, self._threads, self.statistics)
 
     async def infer(self, request: Request) -> Response:
         """Answer a request for this version; it stays as long as it takes, also when its successor is there already.

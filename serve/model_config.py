@@ -83,7 +83,7 @@ def batch_settings(config: inference.ModelConfig) -> BatchSettings:
     return BatchSettings(
         max_rows=max(1, config.max_batch_size),
         max_delay_us=int(batching.max_queue_delay_microseconds),
-        preferred=tuple(batching.preferred_batch_size),
+        preferred=tuple(preferred(config)),
         levels=int(batching.priority_levels),
         default_level=int(batching.default_priority_level),
         policy=_policy(batching.default_queue_policy),
@@ -95,6 +95,11 @@ def batch_settings(config: inference.ModelConfig) -> BatchSettings:
 def instances(config: inference.ModelConfig) -> int:
     """How many batches of the model run at once; a group that does not say has one."""
     return sum(group.count or 1 for group in config.instance_group) or 1
+
+
+def preferred(config: inference.ModelConfig) -> Sequence[int]:
+    """The sizes of batch that the configuration prefers."""
+    return tuple(config.dynamic_batching.preferred_batch_size)
 
 
 def _policy(written: inference.ModelQueuePolicy) -> QueuePolicy:

@@ -1,11 +1,11 @@
 """A model in onnxruntime, on a device that was really checked. Nothing else imports onnxruntime."""
 
 import contextlib
-import ctypes
 import functools
 import io
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import onnxruntime
 
-from serve import datatypes
+from serve import cuda, datatypes
 from serve.config import Provider
 from serve.errors import BadModelError, InferenceError, InvalidRequestError, ProviderError
 from serve.tensors import Array, TensorSpec
@@ -21,9 +21,14 @@ from serve.tensors import Array, TensorSpec
 log = logging.getLogger(__name__)
 Device = Literal["cuda", "cpu"]
 PROVIDERS: Mapping[Device, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+OPTIONS: Mapping[Device, Mapping[str, str]] = {
+    "cuda": {"cudnn_conv_algo_search": "HEURISTIC"},  # EXHAUSTIVE, the default, takes seconds for each new shape
+    "cpu": {},
+}
 FATAL = 4
 ALL = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 EXTENDED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+NO_MEMORY = re.compile("failed to allocate|bad.?alloc|out of memory|alloc_failed", re.IGNORECASE)
 OUTSIDE_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 
@@ -87,6 +92,17 @@ class Session:
             raise InferenceError("the model failed on this input; the server's log says why.") from error
         return {name: _bytes(value) for name, value in zip(outputs, values, strict=True)}
 
+    def rehearse(self, inputs: Mapping[str, Array]) -> bool:
+        """Run once for nothing; returns whether the model could. Raises: BadModelError, where memory runs out."""
+        try:
+            self._runtime.run(None, dict(inputs))
+        except Exception as error:
+            if NO_MEMORY.search(str(error)):
+                shapes = {name: list(array.shape) for name, array in inputs.items()}
+                raise BadModelError(f"{self._path} does not fit: memory runs out at inputs of {shapes}.") from error
+            return False
+        return True
+
     def _spec(self, node: Any) -> TensorSpec:
         datatype = datatypes.BY_ONNX.get(node.type)
         if datatype in (None, datatypes.BF16):
@@ -121,17 +137,25 @@ def _load(source: Path | bytes, path: Path, device: Device, instances: int, leve
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         # enable_fallback=0: else onnxruntime's Python part tries the CPU by itself, and says so on stdout
-        runtime = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[device]], enable_fallback=0)
+        providers = [(PROVIDERS[device], dict(OPTIONS[device]))]
+        runtime = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:
         reason = str(error).split(" : ", 3)[-1]  # behind onnxruntime's own prefix, number and name
-        if device == "cuda" and "fallback to CPU EP" in reason:
-            raise ProviderError(f"CUDA cannot run all of {path}: some of its nodes would run on the CPU.") from error
         if device == "cuda":
-            raise ProviderError(f"CUDA cannot run {path}: {reason}") from error
+            raise ProviderError(_why_not_on_cuda(path, reason)) from error
         raise BadModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {reason}") from error
     if PROVIDERS[device] not in runtime.get_providers():
-        raise ProviderError(f"onnxruntime took {runtime.get_providers()} for {path} instead of {PROVIDERS[device]}.")
+        raise ProviderError(_why_not_on_cuda(path, f"onnxruntime took {runtime.get_providers()} instead."))
     return runtime
+
+
+def _why_not_on_cuda(path: Path, reason: str) -> str:
+    lacking = cuda.unloadable(Path(onnxruntime.__file__).parent / "capi")
+    if lacking:
+        return f"CUDA cannot be used: {lacking}"
+    if "fallback to CPU EP" in reason:
+        return f"CUDA cannot run all of {path}: some of its nodes would run on the CPU."
+    return f"CUDA cannot run {path}: {reason}"
 
 
 @functools.cache
@@ -139,10 +163,9 @@ def _missing_for_cuda() -> str | None:
     """What this machine lacks for CUDA, as a sentence; None if nothing obvious."""
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         return "the installed onnxruntime was built without it; run: pip install 'zoonnx[cuda]'"
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver on this machine (libcuda.so.1)."
+    lacking = cuda.missing()
+    if lacking:
+        return lacking
     with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
         onnxruntime.preload_dlls()
     log.debug("onnxruntime.preload_dlls: %s", said.getvalue())

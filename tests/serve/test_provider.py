@@ -1,14 +1,16 @@
 """The device that was asked for is the device that is used, or it is said."""
 
+import ctypes
 import logging
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
-from serve import session
+from serve import cuda, session
 from serve.errors import ProviderError
 from serve.session import Session
+from tests.conftest import Zoonnx
 from tests.serve.conftest import write_identity
 
 
@@ -43,7 +45,7 @@ def test_silent_fallback_is_noticed(
     """Where nothing obvious is missing but CUDA does not run, the session is refused, not moved to the CPU."""
     monkeypatch.setattr(session, "_missing_for_cuda", lambda: None)
     monkeypatch.setitem(session.PROVIDERS, "cuda", "TensorrtExecutionProvider")  # type: ignore[misc, unused-ignore]
-    with pytest.raises(ProviderError, match="CUDA cannot run"):
+    with pytest.raises(ProviderError, match="CUDA cannot"):
         Session.open(model, "cuda")
     assert capfd.readouterr().out == ""
 
@@ -55,6 +57,51 @@ def test_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch, model: Path) -> N
     with pytest.raises(ProviderError, match=r"pip install 'zoonnx\[cuda\]'"):
         Session.open(model, "cuda")
     session._missing_for_cuda.cache_clear()
+
+
+class FakeDriver:
+    """A driver library whose `cuInit` answers `status`."""
+
+    def __init__(self, status: int) -> None:
+        self.cuInit = lambda _: status
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (None, "there is no NVIDIA driver on this machine (libcuda.so.1)."),
+        (100, "the NVIDIA driver sees no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES."),
+        (803, "the NVIDIA driver does not start: cuInit answers 803; look at nvidia-smi."),
+        (0, None),
+    ],
+)
+def test_what_the_driver_lacks(monkeypatch: pytest.MonkeyPatch, status: int | None, words: str | None) -> None:
+    """No driver, no GPU and a driver that does not start are told apart."""
+
+    def load(name: str) -> FakeDriver:
+        if status is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return FakeDriver(status)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert cuda.missing() == words
+
+
+def test_a_missing_library_is_named(tmp_path: Path) -> None:
+    """What onnxruntime's CUDA part cannot load is named, with what to install."""
+    assert (cuda.unloadable(tmp_path) or "").startswith("the installed onnxruntime lacks libonnxruntime_providers_cuda")
+    for name in (cuda.SHARED, cuda.CUDA):
+        (tmp_path / name).write_bytes(b"no library")
+    lacking = cuda.unloadable(tmp_path) or ""
+    assert cuda.SHARED in lacking
+    assert lacking.endswith("run: pip install 'zoonnx[cuda]'")
+
+
+def test_a_server_refuses_to_start_without_cuda(zoonnx: Zoonnx, model: Path) -> None:
+    """`--provider cuda` on a machine without a GPU ends at once, with one sentence that says what is missing."""
+    done = zoonnx("serve", model, "--provider", "cuda", "--grpc-port", 0, CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("zoonnx serve: CUDA cannot be used: ")
 
 
 def test_cpu_logs_nothing(model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
