@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow bench protos clean
+.PHONY: help demo test lint slow bench gpu protos clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,15 @@ slow: .venv/installed ## the slow-marked tests; writes a dated table to bench/re
 
 bench: .venv/installed ## served against in-process onnxruntime; writes bench/results/serve.md and .json
 	@$(BIN)/python -m bench.serve
+
+# An interpreter that was named must do as it is: the machine with the GPU may have no network.
+gpu: ## on a machine with CUDA: its tests, and served against raw onnxruntime; writes bench/results/gpu-*.md and .json
+ifeq ($(origin PYTHON),file)
+	@$(PYTHON) -m bench.gpu --check 2>/dev/null || $(MAKE) .venv/installed
+	@if $(PYTHON) -m bench.gpu --check 2>/dev/null; then $(PYTHON) -m bench.gpu; else $(BIN)/python -m bench.gpu; fi
+else
+	@$(PYTHON) -m bench.gpu
+endif
 
 protos: .venv/installed ## rebuild the generated code in protos/
 	@$(BIN)/python -m protos.generate

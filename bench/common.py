@@ -60,9 +60,9 @@ def machine_line(more: str = "medians (least to most), * where noisy") -> str:
     return f"Measured on {here['date']}, {here['cores']} cores of {here['machine']}; {more}.\n\n"
 
 
-def write(name: str, results: Any, page: str) -> None:
-    """Write bench/results/NAME.json, with the machine, and NAME.md; show the page."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(page)
+def write(name: str, results: Any, page: str, folder: Path = RESULTS) -> None:
+    """Write NAME.json, with the machine, and NAME.md into bench/results or another `folder`; show the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(page)
     sys.stdout.write(page)

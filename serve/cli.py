@@ -123,6 +123,7 @@ def bench(
     batch_size: Annotated[int, typer.Option(help="rows a request")] = 1,
     seconds: Annotated[float, typer.Option(help="how long to measure")] = 5.0,
     metrics: Annotated[str, typer.Option(metavar="URL", help="the server's /metrics: tells its CPU time too")] = "",
+    rate: Annotated[float, typer.Option(help="requests a second; 0 asks as fast as answers come")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="as JSON on stdout")] = False,
 ) -> None:
     """Measure how fast a server answers.
@@ -138,7 +139,7 @@ def bench(
 
     from serve.load import LoadSettings, measure
 
-    report = asyncio.run(measure(url, LoadSettings(model, concurrency, batch_size, seconds, metrics)))
+    report = asyncio.run(measure(url, LoadSettings(model, concurrency, batch_size, seconds, metrics, rate)))
     if as_json:
         typer.echo(json.dumps({**asdict(report), "rows_per_s": report.rows_per_s}))
         return

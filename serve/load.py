@@ -4,8 +4,9 @@ import asyncio
 import re
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, repeat
 
 import numpy as np
 
@@ -24,6 +25,7 @@ CPU = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 class LoadSettings:
     """`concurrency` requests of `batch_size` rows are always under way, for `seconds`.
 
+    With `requests_per_s` they begin at that rate instead, evenly, and no more than `concurrency` are under way.
     `metrics` is the address of the server's metrics, from which its CPU time is read; empty where that is not wanted.
     """
 
@@ -32,12 +34,15 @@ class LoadSettings:
     batch_size: int = 1
     seconds: float = 5.0
     metrics: str = ""
+    requests_per_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.batch_size < 1:
             raise SettingsError("concurrency and batch size must be 1 or more.")
         if not self.seconds > 0:
             raise SettingsError(f"the time to measure must be more than 0 seconds; got {self.seconds}.")
+        if self.requests_per_s < 0:
+            raise SettingsError(f"the rate must be 0 (as fast as answers come) or more; got {self.requests_per_s}.")
         if self.metrics and not self.metrics.startswith(("http://", "https://")):
             raise SettingsError(
                 f"metrics are at an address such as http://127.0.0.1:8000/metrics; got '{self.metrics}'."
@@ -75,29 +80,40 @@ async def measure(url: str, settings: LoadSettings) -> LoadReport:
         latencies_s = await _load(client, settings, inputs, settings.seconds)
         seconds = time.perf_counter() - start_s
         after_s = await asyncio.to_thread(_cpu_s, settings.metrics)
-    count = len(latencies_s)
+    number = len(latencies_s)
     return LoadReport(
         model=settings.model,
-        requests=count,
-        rows=count * settings.batch_size,
+        requests=number,
+        rows=number * settings.batch_size,
         seconds=seconds,
         latency_ms={each: float(np.percentile(latencies_s, each)) * 1e3 for each in PERCENTILES},
-        cpu_ms_a_request=None if after_s is None or before_s is None else (after_s - before_s) * 1e3 / count,
+        cpu_ms_a_request=None if after_s is None or before_s is None else (after_s - before_s) * 1e3 / number,
     )
 
 
 async def _load(client: AsyncClient, settings: LoadSettings, inputs: Mapping[str, Array], for_s: float) -> list[float]:
     """How long each request took; each is followed by another until the time is over."""
-    end_s = time.perf_counter() + for_s
+    begin_s = time.perf_counter()
     latencies_s: list[float] = []
 
-    async def ask() -> None:
-        while (start_s := time.perf_counter()) < end_s:
+    async def ask(turns: Iterator[float]) -> None:
+        for turn_s in turns:
+            await asyncio.sleep(max(0.0, begin_s + turn_s - time.perf_counter()))
+            start_s = time.perf_counter()
+            if start_s >= begin_s + for_s:
+                return
             await client.infer(settings.model, inputs)
             latencies_s.append(time.perf_counter() - start_s)
 
-    await asyncio.gather(*(ask() for _ in range(settings.concurrency)))
+    await asyncio.gather(*(ask(_turns(settings, each)) for each in range(settings.concurrency)))
     return latencies_s
+
+
+def _turns(settings: LoadSettings, worker: int) -> Iterator[float]:
+    """When one of the workers asks, in seconds after the start: in its turn, or without a rate at once."""
+    if not settings.requests_per_s:
+        return repeat(0.0)
+    return (number / settings.requests_per_s for number in count(worker, settings.concurrency))
 
 
 def _inputs(info: ModelInfo, batch_size: int) -> dict[str, Array]:

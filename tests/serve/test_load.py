@@ -41,6 +41,14 @@ def test_json(zoonnx: Zoonnx, urls: tuple[str, str]) -> None:
     assert counted.inference_count == 2 * counted.inference_stats.success.count
 
 
+def test_a_rate_is_kept(zoonnx: Zoonnx, urls: tuple[str, str]) -> None:
+    """With --rate requests begin evenly, as many a second as were asked for."""
+    options = ("--url", urls[0], "--seconds", 1, "--concurrency", 4, "--rate", 40, "--json")
+    report = json.loads(zoonnx("bench", "--model", "bare", *options).stdout)
+    assert 36 <= report["requests"] <= 41
+    assert report["seconds"] == pytest.approx(1, rel=0.2)
+
+
 def test_words(zoonnx: Zoonnx, urls: tuple[str, str]) -> None:
     """Without --json three lines say it."""
     done = zoonnx("bench", "--model", "bare", "--url", urls[0], "--seconds", 0.2)
@@ -57,6 +65,7 @@ def test_words(zoonnx: Zoonnx, urls: tuple[str, str]) -> None:
         (("--model", "bare", "--batch-size", 5), 2, "takes batches of up to 4; got 5"),
         (("--model", "bare", "--metrics", "http://127.0.0.1:1/metrics"), 1, "no metrics come from"),
         (("--model", "bare", "--seconds", 0), 2, "more than 0 seconds"),
+        (("--model", "bare", "--rate", -1), 2, "the rate must be 0"),
     ],
 )
 def test_mistakes(zoonnx: Zoonnx, urls: tuple[str, str], options: tuple[object, ...], status: int, words: str) -> None:

@@ -1,0 +1,91 @@
+"""`make gpu`, tried out where there is no GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import gpu
+from serve import session
+from serve.session import Session
+from tests.conftest import ROOT
+from tests.serve.conftest import write_pictures
+
+NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_an_interpreter_that_lacks_packages_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each package that is not there is named."""
+    monkeypatch.setattr(gpu, "NEEDED", {"numpy": "numpy", "no_such.module": "one", "no_such": "another"})
+    assert " lacks one, another: " in gpu.missing("cpu")
+
+
+def test_everything_that_is_needed_is_there_for_developers() -> None:
+    """The list names modules that the development set-up has."""
+    assert gpu.missing("cpu") == ""
+
+
+def test_a_machine_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own words say what is missing."""
+    monkeypatch.setattr(session, "_missing_for_cuda", lambda: "there is no driver here.")
+    assert gpu.missing("cuda") == "CUDA cannot be used: there is no driver here."
+
+
+def test_make_takes_the_interpreter_that_is_named() -> None:
+    """`make gpu PYTHON=...` sets nothing up, and ends with what that interpreter or machine lacks."""
+    command = ["make", "gpu", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=ROOT, env=NO_GPU, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bench.gpu: CUDA cannot be used: ")
+    assert done.stdout == ""
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    """The fp16 model has the same inputs and outputs, labels and rule, and nearly the same answers."""
+    write_pictures(tmp_path / "one")
+    config = tmp_path / "one" / "config.pbtxt"
+    config.write_text(f'name: "one"\n{config.read_text()}')
+    (tmp_path / "one" / "labels.txt").write_text("a\nb\nc\nd\n")
+    gpu.half_precision(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two" / "config.pbtxt").read_text() == config.read_text().replace('"one"', '"two"')
+    assert (tmp_path / "two" / "labels.txt").read_text() == "a\nb\nc\nd\n"
+    x = {"image": np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)}
+    found = [Session.open(tmp_path / name / "1" / "model.onnx", "cpu").run(x, ["logits"]) for name in ("one", "two")]
+    assert found[1]["logits"].dtype == np.float32
+    np.testing.assert_allclose(found[1]["logits"], found[0]["logits"], rtol=1e-3)
+
+
+def test_a_failed_test_is_written_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report has what failed by name, and the exit status is 1."""
+    monkeypatch.setattr(gpu, "run_tests", lambda _: {"a": {"outcome": "passed"}, "b": {"outcome": "failure"}})
+    monkeypatch.setattr(gpu, "make_models", lambda *_: [])
+    monkeypatch.setattr(gpu, "measure", lambda *_: [])
+    assert gpu.carry_out(gpu.DRY, tmp_path, with_tests=True) == 1
+    (report,) = tmp_path.glob("gpu-*.md")
+    assert "Tests: 1 of 2 passed.\n- b: failure\n" in report.read_text()
+
+
+def test_tests_that_do_not_run_are_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pytest itself fails, nothing has passed."""
+    monkeypatch.setattr(sys, "executable", "false")
+    assert gpu.run_tests(gpu.DRY) == {"all": {"outcome": "pytest did not run", "seconds": 0.0}}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_dry_run(tmp_path: Path) -> None:
+    """All steps run on the CPU, with a tiny net; the report holds every test and every figure."""
+    command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=NO_GPU, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = tmp_path.glob("gpu-*.json")
+    report = json.loads(file.read_text())
+    assert {test["outcome"] for test in report["results"]["tests"].values()} == {"passed"}
+    assert len(report["results"]["tests"]) >= 15
+    assert [each["model"] for each in report["results"]["models"]] == ["tiny-fp32", "tiny-fp16"]
+    for each in report["results"]["models"]:
+        assert min(each[kind]["least"] for kind in ("alone_1", "alone_largest", "singles", "wholes")) > 0
