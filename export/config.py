@@ -42,7 +42,7 @@ def labels_text(labels: Sequence[str], classes: int) -> str:
         raise UnfitNetError(
             f"there are {len(labels)} labels for a net with {classes} classes: give one for each class."
         )
-    broken = [label for label in labels if "\n" in label or "\r" in label]
+    broken = [label for label in labels if label.splitlines() not in ([], [label])]  # Unicode has eight more of them
     if broken:
         raise UnfitNetError(f"the label {broken[0]!r} holds a line break, but labels.txt has one label a line.")
     return "".join(f"{label}\n" for label in labels)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,15 @@ class TestVersions:
             export_model(convnet4, settings)
         assert files_below(model) == before
 
+    @pytest.mark.parametrize("labels", [(), tuple("abcdefghij"), tuple(map(str, reversed(range(10))))])
+    def test_other_labels(self, exported: Exported, convnet4: LoadedNet, labels: tuple[str, ...]) -> None:
+        """So is one with other labels, the same labels in another order, or none."""
+        model = exported.folder.parent
+        before = {name: (model / name).read_bytes() for name in files_below(model)}
+        with pytest.raises(RepositoryConflictError, match="choose another --name"):
+            export_model(replace(convnet4, labels=labels), ExportSettings(to=model.parent, name="tiny"))
+        assert {name: (model / name).read_bytes() for name in files_below(model)} == before
+
 
 class TestRefusals:
     """A net that cannot be exported leaves nothing behind."""
@@ -216,6 +226,12 @@ class TestRefusals:
                 return forward(x)
 
         self.refused(self.changed(convnet4, Odd().eval()), tmp_path, words)
+
+    @pytest.mark.parametrize("mark", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+    def test_labels_with_line_breaks(self, convnet4: LoadedNet, tmp_path: Path, mark: str) -> None:
+        """labels.txt has one label a line, so no label may hold what any reader takes for the end of one."""
+        for label in (f"a{mark}b", f"a{mark}"):
+            self.refused(replace(convnet4, labels=(*"abcdefghi", label)), tmp_path, "holds a line break")
 
     def test_wrong_labels(self, convnet4: LoadedNet, tmp_path: Path) -> None:
         """As many labels as classes."""
