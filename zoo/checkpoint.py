@@ -94,6 +94,19 @@ def write_epochs(run: Path, epochs: Sequence[Mapping[str, float]]) -> None:
     write_file(run / "metrics.jsonl", "".join(json.dumps(dict(values)) + "\n" for values in epochs).encode())
 
 
+def read_epochs(run: Path) -> list[dict[str, float]]:
+    """What each epoch measured.
+
+    Raises:
+        CheckpointError: the run's metrics.jsonl is missing or cannot be read.
+    """
+    file = run / "metrics.jsonl"
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}; {LAYOUT}") from error
+
+
 def save_checkpoint(folder: Path, net: nn.Module, labels: Sequence[str], metrics: Mapping[str, float]) -> None:
     """Write a checkpoint; one that stood there is replaced only by a whole new one."""
     # A copy of each tensor, since safetensors refuses those that share memory.

@@ -13,6 +13,7 @@ from zoo.cli_train import BAD_IMAGES_HELP, DATA_HELP, WORKERS_HELP, left_out, sh
 from zoo.settings import BadImages, SplitName, TrainSettings
 
 if TYPE_CHECKING:
+    from zoo.calibration import Calibration
     from zoo.evaluate import Evaluation
 
 
@@ -22,6 +23,9 @@ def eval_(
     split: Annotated[SplitName, typer.Option(help="Which of its splits.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[Path | None, typer.Option(help="Also write the images and predictions.csv to this folder.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="F.html", help="Also write a page: mistakes, confusion, calibration.")
+    ] = None,
     bad_images: Annotated[BadImages, typer.Option(help=BAD_IMAGES_HELP)] = TrainSettings.bad_images,
     workers: Annotated[int, typer.Option(help=WORKERS_HELP)] = TrainSettings.workers,
 ) -> None:
@@ -29,11 +33,15 @@ def eval_(
 
     Example: `zoonnx eval runs/digits --data digits --save digits-test`
     """
+    from zoo.calibration import measure
     from zoo.data import find_data
     from zoo.evaluate import evaluate
     from zoo.load import load_run
     from zoo.predictions import save_predictions
+    from zoo.report import examine, refuse_taken, write_report
 
+    if report is not None:
+        refuse_taken(report)
     loaded = load_run(run)
     dataset = find_data(data, bad_images=bad_images, workers=workers).for_net(loaded.preprocessing)
     dataset.check_fits(loaded.labels, loaded.preprocessing)
@@ -41,10 +49,13 @@ def eval_(
     evaluation = evaluate(loaded.net, part, loaded.preprocessing)
     if save is not None:
         save_predictions(save, part, evaluation, loaded.labels)
+    if report is not None:
+        write_report(report, examine(run, loaded.net, dataset, split, evaluation))
+    calibration = measure(evaluation.logits, evaluation.targets, loaded.weights.metrics.get("temperature"))
     if as_json:
-        _print_json({"run": str(run), "data": data, "split": split}, evaluation, dataset.skipped)
+        _print_json({"run": str(run), "data": data, "split": split}, evaluation, calibration, dataset.skipped)
     else:
-        _show_evaluation(f"{data}, {split} split", evaluation, dataset.skipped)
+        _show_evaluation(f"{data}, {split} split", evaluation, calibration, dataset.skipped)
 
 
 def describe(
@@ -134,17 +145,22 @@ def models(
         page.show(rows)
 
 
-def _show_evaluation(title: str, evaluation: "Evaluation", skipped: tuple[str, ...]) -> None:
+def _show_evaluation(
+    title: str, evaluation: "Evaluation", calibration: "Calibration", skipped: tuple[str, ...]
+) -> None:
     wrong = int((evaluation.predictions != evaluation.targets).sum())
     images = len(evaluation.targets)
     rows = {
         "data": title,
         "accuracy": f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)",
         "loss": f"{evaluation.loss:.4f}",
+        "calibration error": calibration.in_words,
     }
     show_rows(rows | left_out(skipped))
 
 
-def _print_json(asked: dict[str, str], evaluation: "Evaluation", skipped: tuple[str, ...]) -> None:
+def _print_json(
+    asked: dict[str, str], evaluation: "Evaluation", calibration: "Calibration", skipped: tuple[str, ...]
+) -> None:
     found = {"images": len(evaluation.targets), "accuracy": evaluation.accuracy, "loss": evaluation.loss}
-    typer.echo(json.dumps({**asked, **found, "skipped": skipped}))
+    typer.echo(json.dumps({**asked, **found, **calibration.to_json(), "skipped": skipped}))

@@ -49,6 +49,7 @@ class Dataset:
     """`labels` name the classes by index; `preprocessing` is that of every split.
 
     `augmentation` is what suits the training pictures where nobody asks for another; `skipped` names bad files.
+    `caveat` is a sentence about what a measurement on these data does not tell.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Dataset:
     test: Split
     augmentation: Augmentation = NO_AUGMENTATION
     skipped: tuple[str, ...] = ()
+    caveat: str = ""
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -167,6 +169,7 @@ def _digits() -> Dataset:
         train=split(train),
         val=split(val),
         test=split(test),
+        caveat="The 13 writers are shared between the splits, so accuracy here says nothing about a writer never seen.",
     )
 
 
@@ -185,6 +188,7 @@ def _signal() -> Dataset:
         train=split("train"),
         val=split("val"),
         test=split("test"),
+        caveat="The signals are synthetic, drawn by code: accuracy here says nothing about measured signals.",
     )
 
 

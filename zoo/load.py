@@ -81,8 +81,7 @@ def load_run(folder: Path) -> LoadedNet:
     Raises:
         CheckpointError: it is missing, incomplete, or its weights are not those of its net.
     """
-    is_checkpoint = (folder / "model.safetensors").exists()
-    run, checkpoint_folder = (folder.parent, folder) if is_checkpoint else (folder, folder / "best")
+    run, checkpoint_folder = places_of(folder)
     settings, checkpoint = read_settings(run), read_checkpoint(checkpoint_folder)
     preprocessing = checkpoint.preprocessing
     net = _rebuild(checkpoint, settings.transfer)
@@ -93,6 +92,12 @@ def load_run(folder: Path) -> LoadedNet:
         "trained", settings.seed, public_name(settings.data), origin.licence, origin.url, checkpoint.metrics
     )
     return LoadedNet(net.eval(), run.resolve().name, checkpoint.architecture, checkpoint.labels, preprocessing, source)
+
+
+def places_of(folder: Path) -> tuple[Path, Path]:
+    """The run's folder and the checkpoint's: the best one's, or the one checkpoint that `folder` is."""
+    is_checkpoint = (folder / "model.safetensors").exists()
+    return (folder.parent, folder) if is_checkpoint else (folder, folder / "best")
 
 
 def _rebuild(checkpoint: Checkpoint, transfer: Transfer | None) -> nn.Module:

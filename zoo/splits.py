@@ -48,7 +48,7 @@ class MemorySplit:
     targets: Tensor
 
     def __post_init__(self) -> None:
-        if self.targets.shape != (len(self.images),):
+        if self.targets.shape[:1] != (len(self.images),):
             have = tuple(self.targets.shape)
             raise DataError(f"{len(self.images)} images need as many targets; got targets of shape {have}")
 

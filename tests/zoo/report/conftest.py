@@ -1,0 +1,100 @@
+"""Runs to write pages about."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.checkpoint import read_checkpoint, read_settings
+from zoo.data import Dataset
+from zoo.evaluate import Evaluation, evaluate
+from zoo.load import load_net
+from zoo.preprocessing import Preprocessing
+from zoo.report import Examined, examine
+from zoo.splits import MemorySplit
+
+
+@pytest.fixture(scope="session")
+def subject(short_run, digits) -> Examined:
+    """The test split of a short run on digits."""
+    loaded = load_net(short_run)
+    return examine(short_run, loaded.net, digits, "test", evaluate(loaded.net, digits.test, digits.preprocessing))
+
+
+@pytest.fixture
+def made_up(short_run) -> Callable[..., Examined]:
+    """A subject of any logits and targets: `made_up(logits, targets, labels, images=None, temperature=None)`."""
+
+    def make(
+        logits: Tensor,
+        targets: Tensor,
+        labels: tuple[str, ...],
+        images: Tensor | None = None,
+        temperature: float | None = None,
+    ) -> Examined:
+        pictures = images if images is not None else torch.zeros(len(targets), 4, 4, 1, dtype=torch.uint8)
+        split = MemorySplit(pictures, targets)
+        size = (pictures.shape[3], pictures.shape[1], pictures.shape[2])
+        rule = Preprocessing(input_size=size, mean=(0.5,) * size[0], std=(0.5,) * size[0])
+        data = Dataset("made up", labels, rule, split, split, split)
+        checkpoint = read_checkpoint(short_run / "best")
+        known = {} if temperature is None else {"temperature": temperature}
+        metrics = {name: value for name, value in checkpoint.metrics.items() if name != "temperature"} | known
+        evaluation = Evaluation(0.5, 0.5, logits, logits.argmax(1), targets)
+        return Examined(
+            run=Path(short_run),
+            settings=read_settings(short_run),
+            checkpoint=replace(checkpoint, metrics=metrics),
+            data=data,
+            split="test",
+            evaluation=evaluation,
+            parameters=1,
+            device="CPU",
+        )
+
+    return make
+
+
+class Reader(HTMLParser):
+    """The tables' cells, row by row, and every tag and address of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self._in_cell = False
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self._in_cell = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._in_cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def read() -> Callable[[str], Reader]:
+    """Read a page."""
+
+    def reader(page: str) -> Reader:
+        found = Reader()
+        found.feed(page)
+        return found
+
+    return reader

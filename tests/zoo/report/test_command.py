@@ -1,0 +1,78 @@
+"""The command that repeats a run."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from zoo.report.command import command, public
+from zoo.settings import TrainSettings, Transfer
+
+SETTINGS = [
+    TrainSettings(net="convnet4", data="digits"),
+    TrainSettings(
+        net="resnet8",
+        data="folder:my pictures; rm -rf",
+        epochs=3,
+        optimizer="sgd",
+        lr=1e-4,
+        flip=0.0,
+        min_crop=0.5,
+        max_shift_px=2,
+        mixup=0.2,
+        input_size=(3, 20, 30),
+        bad_images="skip",
+        workers=0,
+        seed=9,
+        device="cpu",
+        ema_decay=0.99,
+    ),
+    TrainSettings(net="resnet18", data="digits", lr=2e-3, weight_decay=0.05, layer_decay=0.75, transfer=Transfer()),
+    TrainSettings(
+        net="runs/one",
+        data="digits",
+        transfer=Transfer(head="mlp", schedule="probe", cached=True, pretrained_file="w.safetensors"),
+    ),
+    TrainSettings(net="runs/one", data="digits", transfer=Transfer(schedule="gradual")),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.net)
+def test_the_command_asks_for_the_same_settings(settings, command_settings):
+    """All of them, whatever the verb's defaults are."""
+    assert command_settings(command(settings, "new run")) == (settings, Path("new run"))
+
+
+def test_defaults_are_left_out():
+    """A short command for a plain run."""
+    assert command(SETTINGS[0], "again") == "zoonnx train convnet4 --data digits --out again"
+    assert command(SETTINGS[2], "again") == "zoonnx tune resnet18 --data digits --out again"
+
+
+def test_a_card_names_no_place_of_this_machine(tmp_path):
+    """Only the last part of a path."""
+    run = tmp_path / "some" / "run"
+    run.mkdir(parents=True)
+    transfer = Transfer(pretrained_file=str(tmp_path / "w.safetensors"))
+    shown = public(TrainSettings(net=str(run), data=f"folder:{tmp_path}/flowers", transfer=transfer))
+    assert (shown.net, shown.data) == ("run", "folder:flowers")
+    assert shown.transfer == Transfer(pretrained_file="w.safetensors")
+    assert str(tmp_path) not in command(shown, "again")
+
+
+@pytest.fixture
+def command_settings(monkeypatch):
+    """What a command line would train with, and where."""
+    import zoonnx
+    from zoo import cli_train
+
+    asked = []
+    monkeypatch.setattr(cli_train, "_train", lambda settings, out, resume: asked.append((settings, out)))
+
+    def run(line):
+        with pytest.raises(SystemExit) as ended:
+            zoonnx.main(shlex.split(line)[1:])
+        assert ended.value.code == 0
+        return asked[-1]
+
+    return run

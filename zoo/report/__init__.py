@@ -1,0 +1,10 @@
+"""A run as a page that anyone can open, and as a model card.
+
+Both follow from the run's files, its data and one evaluation; apart from the times they are the same for the same run.
+"""
+
+from zoo.report.card import write_card
+from zoo.report.examined import Examined, examine
+from zoo.report.page import refuse_taken, write_report
+
+__all__ = ["Examined", "examine", "refuse_taken", "write_card", "write_report"]

@@ -1,0 +1,85 @@
+"""A model card, RUN/README.md: front matter as the Hugging Face hub reads it, then what a user must know."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from zoo.calibration import measure
+from zoo.checkpoint import read_origin
+from zoo.data import public_name
+from zoo.files import write_file
+from zoo.pretrained import Origin
+from zoo.report.command import command, public
+from zoo.report.examined import Examined
+from zoo.report.render import render
+from zoo.report.scores import ClassScore, class_scores, mean_average_precision, right_answers
+
+UNKNOWN_LICENCE = "unknown"
+FEW_IMAGES = 20
+MOST_NAMED = 5
+
+
+def write_card(file: Path, subject: Examined) -> None:
+    """Write the card of `subject`, whole or not at all, over one that is there.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_file(file, card_text(subject).encode())
+
+
+def card_text(subject: Examined) -> str:
+    """Front matter and text."""
+    evaluation, scores = subject.evaluation, class_scores(subject)
+    origin, settings = read_origin(subject.run), public(subject.settings)
+    return render(
+        "card.md",
+        front_matter=front_matter(subject, origin),
+        subject=subject,
+        data=public_name(subject.data.name),
+        run=subject.run.resolve().name,
+        settings=settings,
+        command=command(settings, f"{subject.run.resolve().name}-again"),
+        right=right_answers(subject),
+        mean_average_precision=mean_average_precision(scores),
+        calibration=measure(evaluation.logits, evaluation.targets, subject.temperature),
+        few=[score.label for score in scores if score.images < FEW_IMAGES],
+        weakest=_weakest(scores),
+        origin=origin,
+    )
+
+
+def front_matter(subject: Examined, origin: Origin) -> str:
+    """YAML, by the hub's own library."""
+    data, several = public_name(subject.data.name), subject.several
+    name = data.rpartition(":")[2]
+    task = "image-classification" if subject.data.input_size[1] > 1 else "other"
+    result = EvalResult(
+        task_type=task,
+        dataset_type=name,
+        dataset_name=name,
+        dataset_split=subject.split,
+        metric_type="mean_average_precision" if several else "accuracy",
+        metric_value=_headline(subject),
+    )
+    values: dict[str, Any] = {
+        "license": origin.licence or UNKNOWN_LICENCE,
+        "library_name": "timm" if subject.settings.transfer is None else "zoonnx",
+        "tags": [task, "zoonnx", subject.checkpoint.architecture],
+        "datasets": [name],
+        "metrics": [result.metric_type],
+    }
+    card = ModelCardData(**values, model_name=f"{subject.checkpoint.architecture}-{name}", eval_results=[result])
+    return card.to_yaml()
+
+
+def _headline(subject: Examined) -> float:
+    found = mean_average_precision(class_scores(subject)) if subject.several else right_answers(subject).value
+    return round(found or 0.0, 6)
+
+
+def _weakest(scores: list[ClassScore]) -> list[ClassScore]:
+    """Classes of which some images are missed, the lowest recall first."""
+    missed = [score for score in scores if score.recall is not None and score.recall < 1]
+    return sorted(missed, key=lambda score: score.recall or 0.0)[:MOST_NAMED]

@@ -1,0 +1,67 @@
+"""The images that a net is most wrong about."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.report.examined import Examined
+from zoo.report.pictures import Picture, pictures_of
+from zoo.report.scores import THRESHOLD
+from zoo.splits import FileSplit
+
+MOST_MISTAKES = 24
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image, what it is, what the net said, and how likely it found each; `name` says which image it is."""
+
+    name: str
+    picture: Picture
+    truth: tuple[tuple[str, float], ...]
+    said: tuple[tuple[str, float], ...]
+
+
+def worst_mistakes(subject: Examined) -> list[Mistake]:
+    """Wrong answers by the loss of their image, the highest first; at most MOST_MISTAKES."""
+    there, said = _truth_and_answers(subject)
+    wrong = (there != said).any(dim=1)
+    order = torch.argsort(_losses(subject), descending=True, stable=True)
+    chosen = order[wrong[order]][:MOST_MISTAKES]
+    shown = pictures_of(subject.pictures, chosen)
+    return [
+        Mistake(_name(subject, index), picture, _named(subject, index, there), _named(subject, index, said))
+        for index, picture in zip(chosen.tolist(), shown, strict=True)
+    ]
+
+
+def _truth_and_answers(subject: Examined) -> tuple[Tensor, Tensor]:
+    """Both as bool (N, classes)."""
+    evaluation = subject.evaluation
+    if subject.several:
+        return evaluation.targets > 0, subject.probabilities > THRESHOLD
+    classes = evaluation.logits.shape[1]
+    answers = evaluation.logits.argmax(dim=1)
+    return F.one_hot(evaluation.targets, classes).bool(), F.one_hot(answers, classes).bool()
+
+
+def _losses(subject: Examined) -> Tensor:
+    logits, targets = subject.evaluation.logits.double(), subject.evaluation.targets
+    if subject.several:
+        return F.binary_cross_entropy_with_logits(logits, targets.double(), reduction="none").mean(dim=1)
+    return F.cross_entropy(logits, targets, reduction="none")
+
+
+def _named(subject: Examined, index: int, chosen: Tensor) -> tuple[tuple[str, float], ...]:
+    likely = subject.probabilities[index].tolist()
+    return tuple((subject.data.labels[place], likely[place]) for place in chosen[index].nonzero().flatten().tolist())
+
+
+def _name(subject: Examined, index: int) -> str:
+    pictures = subject.pictures
+    if isinstance(pictures, FileSplit):
+        file = pictures.files[index]
+        return f"{file.parent.name}/{file.name}"
+    return f"{subject.split} {index}"
