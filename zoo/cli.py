@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli_train import BAD_IMAGES_HELP, DATA_HELP, WORKERS_HELP, left_out, show_rows
-from zoo.settings import BadImages, SplitName, TrainSettings
+from zoo.cli_options import BadImagesOption, DataOption, Workers
+from zoo.cli_train import left_out, show_rows
+from zoo.settings import SplitName, TrainSettings
 
 if TYPE_CHECKING:
     from zoo.calibration import Calibration
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
 def eval_(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints: RUN/best, RUN/last.")],
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    data: DataOption,
     split: Annotated[SplitName, typer.Option(help="Which of its splits.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[Path | None, typer.Option(help="Also write the images and predictions.csv to this folder.")] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="F.html", help="Also write a page: mistakes, confusion, calibration.")
     ] = None,
-    bad_images: Annotated[BadImages, typer.Option(help=BAD_IMAGES_HELP)] = TrainSettings.bad_images,
-    workers: Annotated[int, typer.Option(help=WORKERS_HELP)] = TrainSettings.workers,
+    bad_images: BadImagesOption = TrainSettings.bad_images,
+    workers: Workers = TrainSettings.workers,
 ) -> None:
     """Measure a trained net on a data set.
 

@@ -6,7 +6,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from zoo.train import EpochMetrics, Step
+from zoo.steps import Step
+from zoo.train import EpochMetrics
 
 
 class ProgressBar:

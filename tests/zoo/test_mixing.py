@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo import train as training
+from zoo import steps as training
 from zoo.errors import SettingsError
 from zoo.train import train
 

@@ -219,7 +219,7 @@ def test_a_net_that_does_not_fit_the_data_names_the_layer(tmp_path):
 
 def test_the_average_is_that_of_the_weights_after_each_step(short_settings, tmp_path, monkeypatch):
     """decay times the average so far, and the rest of it the new weights; the steps themselves are as without it."""
-    from zoo import train as training
+    from zoo import steps as training
 
     seen, original = [], training._step
 
