@@ -4,7 +4,7 @@ What has no manifest promises less: then the file and config.pbtxt are compared 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -123,15 +123,10 @@ def check_labels(subject: Subject) -> Finding:
     """Compare labels.txt with the labels in the manifest, in the file and in config.pbtxt, and with the outputs."""
     path = subject.shared / LABELS
     lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
-    said = {str(subject.model_path): _json(subject.metadata.get(LABELS_KEY, ""))}
-    if subject.promise:
-        said[str(subject.folder / MANIFEST)] = list(subject.promise.labels)
-    if subject.config and LABELS_KEY in subject.config.parameters:
-        said[str(subject.shared / CONFIG)] = _json(subject.config.parameters[LABELS_KEY].string_value)
     faults = [
         Fault(file, f"its labels are not those of {LABELS}")
-        for file, labels in said.items()
-        if labels is not None and labels != lines
+        for file, labels in _said(subject, LABELS_KEY, lambda promise: list(promise.labels))
+        if (labels or []) != lines
     ]
     for output in subject.config.output if subject.config else ():
         if output.label_filename == LABELS and len(lines) != output.dims[-1]:
@@ -142,19 +137,24 @@ def check_labels(subject: Subject) -> Finding:
 
 def check_preprocessing(subject: Subject) -> Finding:
     """Compare the rule from a picture to the input in the manifest, in the file and in config.pbtxt."""
-    said = {subject.model_path: _json(subject.metadata.get(PREPROCESSING_KEY, ""))}
-    if subject.config and PREPROCESSING_KEY in subject.config.parameters:
-        said[subject.shared / CONFIG] = _json(subject.config.parameters[PREPROCESSING_KEY].string_value)
-    if subject.promise:
-        said[subject.folder / MANIFEST] = _fields(subject.promise.preprocessing)
-    rules = {str(path): rule for path, rule in said.items() if rule}
-    first = next(iter(rules.values()), None)
+    rules = list(_said(subject, PREPROCESSING_KEY, lambda promise: _fields(promise.preprocessing)))
+    first = rules[0] if rules else ("", None)
     faults = [
-        Fault(file, f"its rule for pictures is not that of {next(iter(rules))}")
-        for file, rule in rules.items()
-        if rule != first
+        Fault(file, f"its rule for pictures is not that of {first[0]}")
+        for file, rule in rules
+        if (rule or {}) != (first[1] or {})
     ]
-    return found("preprocessing", f"the same rule in {len(rules)} places" if rules else "no rule", faults)
+    return found("preprocessing", f"the same rule in {len(rules)} places" if first[1] else "no rule", faults)
+
+
+def _said(subject: Subject, key: str, of: Callable[[manifest.Manifest], Any]) -> Iterator[tuple[str, Any]]:
+    """What each place says, by its file, the manifest first; what others made need not say anything."""
+    if subject.promise:
+        yield str(subject.folder / MANIFEST), of(subject.promise)
+    if subject.promise or key in subject.metadata:
+        yield str(subject.model_path), _json(subject.metadata.get(key, ""))
+    if subject.config and (subject.promise or key in subject.config.parameters):
+        yield str(subject.shared / CONFIG), _json(subject.config.parameters[key].string_value)
 
 
 def check_layers(subject: Subject) -> Finding:

@@ -71,7 +71,7 @@ MANIFEST_LIES: dict[str, tuple[Callable[[Fields], Any], str, str]] = {
     "preprocessing": (
         lambda fields: fields["preprocessing"].update(crop_pct=0.9),
         "preprocessing",
-        "1/manifest.json: its rule for pictures is not that of 1/model.onnx",
+        "1/model.onnx: its rule for pictures is not that of 1/manifest.json",
     ),
     "status": (
         lambda fields: layer(fields, "stem.act").update(kind="GELU"),
@@ -102,7 +102,7 @@ def test_a_manifest_that_promises_something_else(model: Path, lie: str) -> None:
     """A manifest whose hashes fit, but which says what is not so."""
     change, check, words = MANIFEST_LIES[lie]
     reseal(model / "1", change)
-    assert words.replace("of 1/model.onnx", f"of {model / '1/model.onnx'}") in faults(model)[check]
+    assert words.replace("of 1/manifest.json", f"of {model / '1/manifest.json'}") in faults(model)[check]
 
 
 def test_a_layer_whose_value_is_not_there(model: Path) -> None:
@@ -128,6 +128,12 @@ def test_metadata_of_another_model(model: Path, key: str) -> None:
         ),
     )
     assert list(faults(model)) == [key.removeprefix("zoonnx.")]
+
+
+def test_metadata_that_is_missing(model: Path) -> None:
+    """So is what it no longer says."""
+    change_model(model, lambda proto: proto.metadata_props.__delitem__(slice(None)))
+    assert list(faults(model)) == ["labels", "preprocessing", "layers"]
 
 
 def test_labels_of_another_model(model: Path) -> None:
