@@ -1,6 +1,8 @@
 """The same small client for asyncio: many requests at a time."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,8 +10,21 @@ import grpc
 import grpc.aio
 import numpy.typing as npt
 
-from protos import inference
-from serve.client import METHODS, ModelInfo, channel_options, failure, infer_answer, infer_message, model_info
+from protos import inference, introspect
+from serve.client import (
+    METHODS,
+    LayerInfo,
+    ModelInfo,
+    channel_options,
+    failure,
+    infer_answer,
+    infer_message,
+    is_glob,
+    matching_layers,
+    model_info,
+    there,
+)
+from serve.picture_input import picture_input
 from serve.tensors import Array
 
 
@@ -54,6 +69,29 @@ class AsyncClient:
         """Run a model; returns the wanted outputs, or all, by name. Raises: RefusedError."""
         answer = await self._call("ModelInfer", infer_message(model, inputs, outputs, version))
         return infer_answer(answer, self.url)
+
+    async def infer_pictures(
+        self, model: str, files: Sequence[Path | str], outputs: Sequence[str] | None = None, version: str = ""
+    ) -> dict[str, Array]:
+        """Run a model on picture files, prepared by the model's own rule. Raises: UnfitModelError, ImageError."""
+        info = await self.model(model)
+        inputs = await asyncio.to_thread(picture_input, info, list(map(Path, files)))
+        return await self.infer(model, inputs, outputs, version)
+
+    async def layers(self, model: str, pattern: str = "*", version: str = "") -> tuple[LayerInfo, ...]:
+        """List the layers of a model whose names match the glob `pattern`. Raises: NoSuchModelError, RefusedError."""
+        request = introspect.LayersRequest(model_name=model, model_version=version)
+        return matching_layers(await self._call("Layers", request), pattern)
+
+    async def activations(
+        self, model: str, inputs: Mapping[str, npt.ArrayLike], layers: Sequence[str], version: str = ""
+    ) -> dict[str, Array]:
+        """Run a model; returns what each layer gave that is named, or matches a glob. Raises: NoSuchLayerError."""
+        names: list[str] = []
+        for each in layers:
+            names += there(model, each, await self.layers(model, each, version)) if is_glob(each) else [each]
+        found = await self.infer(model, inputs, names, version)
+        return {name: found[name] for name in names}
 
     async def _call(self, name: str, request: Any) -> Any:
         method = METHODS[name]

@@ -10,7 +10,8 @@ import numpy as np
 from serve import images
 from serve.client import Client, ModelInfo
 from serve.errors import SettingsError, UnfitModelError
-from serve.preprocessing import PARAMETER, Preprocessing
+from serve.picture_input import picture_rule
+from serve.preprocessing import Preprocessing
 from serve.tensors import Array
 
 OUTPUTS = ("logits", "probabilities")
@@ -71,17 +72,9 @@ def rule_of(info: ModelInfo) -> Preprocessing:
     """Return how pictures for the model are prepared.
 
     Raises:
-        UnfitModelError: it does not say, or it takes no pictures.
+        UnfitModelError: it does not say, it takes no pictures, or it gives no logits and probabilities.
     """
-    rule = info.preprocessing
-    if rule is None:
-        raise UnfitModelError(
-            f"model '{info.name}' does not say how to prepare pictures: its config.pbtxt lacks the parameter "
-            f"{PARAMETER}, which 'zoonnx export' writes."
-        )
-    shape = (-1, rule.height, rule.width, rule.channels)
-    if [(each.datatype, each.shape) for each in info.inputs] != [("UINT8", shape)]:
-        raise UnfitModelError(f"model '{info.name}' does not take pictures as one UINT8 input of shape {list(shape)}.")
+    rule = picture_rule(info)
     missing = [name for name in OUTPUTS if name not in {each.name for each in info.outputs}]
     if missing:
         raise UnfitModelError(f"model '{info.name}' has no output '{missing[0]}', from which classes are read.")

@@ -68,6 +68,7 @@ def infer(
     url: Annotated[str, typer.Option(metavar="HOST:PORT", help="where the server listens")] = "127.0.0.1:8001",
     batch_size: Annotated[int | None, typer.Option(help="pictures a request; by default the model's largest")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything, as JSON on stdout")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="a line a picture, as CSV on stdout")] = False,
 ) -> None:
     """Ask a server about images.
 
@@ -77,12 +78,17 @@ def infer(
     """
     from serve import images
     from serve.ask import ask
+    from serve.errors import SettingsError
 
+    if as_json and as_csv:
+        raise SettingsError("give --json or --csv, not both.")
     files = images.find(places)
     with _asking(url, model, len(files)) as (client, advance):
         report = ask(client, model, files, batch_size, advance)
     if as_json:
         typer.echo(_json(report))
+    elif as_csv:
+        typer.echo(_csv(report), nl=False)
     else:
         _show(report)
 
@@ -175,6 +181,17 @@ def _json(report: "Report") -> str:
     results = [{key: value for key, value in asdict(each).items() if key != "runner_up"} for each in report.answers]
     summary = {"images": len(results), "seconds": report.seconds, "images_per_s": report.images_per_s}
     return json.dumps({"model": report.model, "version": report.version, **summary, "results": results})
+
+
+def _csv(report: "Report") -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "label", "index", "probability"])
+    writer.writerows([each.file, each.label, each.index, each.probability] for each in report.answers)
+    return text.getvalue()
 
 
 def _show(report: "Report") -> None:

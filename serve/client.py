@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from serve.errors import (
     UnreachableError,
 )
 from serve.layers import where_it_went
+from serve.picture_input import picture_input
 from serve.preprocessing import Preprocessing
 from serve.tensors import Array, Request, Tensor, TensorSpec
 
@@ -158,13 +160,25 @@ class Client:
     ) -> dict[str, Array]:
         """Run a model; returns the wanted outputs, or all, by name.
 
-        Text and bytes travel as BYTES and come back as arrays of `bytes`; a BF16 output comes as float32.
+        Text and bytes travel as BYTES and come back as arrays of `bytes`; a BF16 output comes as float32, and a BF16
+        input is an array of the package ml_dtypes.
 
         Raises:
             RefusedError: the inputs are not what the model takes.
         """
         answer = self._call("ModelInfer", infer_message(model, inputs, outputs, version))
         return infer_answer(answer, self.url)
+
+    def infer_pictures(
+        self, model: str, files: Sequence[Path | str], outputs: Sequence[str] | None = None, version: str = ""
+    ) -> dict[str, Array]:
+        """Run a model on picture files, prepared by the model's own rule, in one request; returns outputs by name.
+
+        Raises:
+            UnfitModelError: the model does not say how to prepare pictures.
+            ImageError: a file is not a picture.
+        """
+        return self.infer(model, picture_input(self.model(model), list(map(Path, files))), outputs, version)
 
     def layers(self, model: str, pattern: str = "*", version: str = "") -> tuple[LayerInfo, ...]:
         """List the layers of a model whose names match the glob `pattern`, in the order of the net's calls.
@@ -175,8 +189,7 @@ class Client:
         """
         answer: introspect.LayersResponse
         answer = self._call("Layers", introspect.LayersRequest(model_name=model, model_version=version))
-        found = tuple(map(_layer, answer.layers))
-        return tuple(layer for layer in found if fnmatchcase(layer.name, pattern))
+        return matching_layers(answer, pattern)
 
     def activations(
         self, model: str, inputs: Mapping[str, npt.ArrayLike], layers: Sequence[str], version: str = ""
@@ -192,14 +205,7 @@ class Client:
         return {name: found[name] for name in names}
 
     def _expanded(self, model: str, layer: str, version: str) -> Sequence[str]:
-        """The layers that a glob names and that are there; a plain name is itself, for the server to judge."""
-        if not any(sign in layer for sign in "*?["):
-            return [layer]
-        matching = self.layers(model, layer, version)
-        if not matching:
-            raise NoSuchLayerError(f"no layer of model '{model}' matches '{layer}'.")
-        require_fetchable(matching)
-        return [each.name for each in matching if each.fetchable]
+        return [layer] if not is_glob(layer) else there(model, layer, self.layers(model, layer, version))
 
     def _call(self, name: str, request: Any) -> Any:
         """Make one call; the only place where gRPC's errors become ours."""
@@ -274,6 +280,24 @@ def failure(error: Any, url: str, timeout_s: float) -> ClientError:
     return kind(words.get(kind, f"{url} answered {code.name}: {error.details()}"))
 
 
+def matching_layers(answer: introspect.LayersResponse, pattern: str) -> tuple[LayerInfo, ...]:
+    """Read an answer's layers whose names match a glob, in their order."""
+    return tuple(layer for layer in map(_layer, answer.layers) if fnmatchcase(layer.name, pattern))
+
+
+def is_glob(layer: str) -> bool:
+    """Whether a name may stand for several layers; any other name is for the server to judge."""
+    return any(sign in layer for sign in "*?[")
+
+
+def there(model: str, pattern: str, matching: Sequence[LayerInfo]) -> list[str]:
+    """Return the names of the layers that match a glob and are in the file. Raises: NoSuchLayerError."""
+    if not matching:
+        raise NoSuchLayerError(f"no layer of model '{model}' matches '{pattern}'.")
+    require_fetchable(matching)
+    return [each.name for each in matching if each.fetchable]
+
+
 def _layer(described: manifest.Layer) -> LayerInfo:
     whereabouts = "" if described.value else where_it_went(described)
     return LayerInfo(described.name, described.kind, tuple(described.shape), whereabouts, described.value)
@@ -287,6 +311,8 @@ def _tensor(name: str, array: Array) -> Tensor:
     if array.dtype.kind in "OSU":
         flat = [each.encode() if isinstance(each, str) else bytes(each) for each in array.ravel().tolist()]
         return Tensor(name, datatypes.BYTES.name, np.array(flat, object).reshape(array.shape))
+    if array.dtype.name == "bfloat16":  # that of the package ml_dtypes
+        return Tensor(name, datatypes.BF16.name, np.ascontiguousarray(array).view(datatypes.BF16.numpy))
     datatype = datatypes.BY_NUMPY.get(array.dtype.newbyteorder("<"))
     if datatype is None:
         raise RefusedError(f"input '{name}': numpy's {array.dtype} has no place in the protocol.")
@@ -295,5 +321,5 @@ def _tensor(name: str, array: Array) -> Tensor:
 
 def _plain(tensor: Tensor) -> Array:
     if tensor.datatype == datatypes.BF16.name:  # the upper half of a float32
-        return (tensor.array.astype(np.uint32) << 16).view(np.float32)
+        return (tensor.array["bits"].astype(np.uint32) << 16).view(np.float32)
     return tensor.array

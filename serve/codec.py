@@ -101,7 +101,7 @@ def _datatype(tensor: WireTensor) -> Datatype:
     if tensor.datatype not in datatypes.BY_NAME:
         known = ", ".join(datatypes.BY_NAME)
         raise InvalidRequestError(f"tensor '{tensor.name}': unknown datatype '{tensor.datatype}'; there are {known}.")
-    if any(size < 0 for size in tensor.shape):
+    if tensor.shape and min(tensor.shape) < 0:
         raise InvalidRequestError(f"tensor '{tensor.name}': shape {list(tensor.shape)} has a negative size.")
     return datatypes.BY_NAME[tensor.datatype]
 

@@ -1,6 +1,7 @@
 """What the wire, config.pbtxt, numpy and onnxruntime each call a datatype.
 
-numpy has no bfloat16: BF16 arrays hold the 16 bits of each number as uint16. BYTES arrays hold `bytes` objects.
+numpy has no bfloat16: BF16 arrays have one field, `bits`, the 16 bits of each number, which are the upper half of a
+float32. BYTES arrays hold `bytes` objects.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Datatype:
     contents: str | None
 
 
-BF16 = Datatype("BF16", inference.TYPE_BF16, np.dtype("<u2"), "tensor(bfloat16)", None)
+BF16 = Datatype("BF16", inference.TYPE_BF16, np.dtype([("bits", "<u2")]), "tensor(bfloat16)", None)
 BYTES = Datatype("BYTES", inference.TYPE_STRING, np.dtype(object), "tensor(string)", "bytes_contents")
 _ALL = (
     Datatype("BOOL", inference.TYPE_BOOL, np.dtype(bool), "tensor(bool)", "bool_contents"),
@@ -43,4 +44,4 @@ _ALL = (
 BY_NAME = {each.name: each for each in _ALL}
 BY_CONFIG = {int(each.config): each for each in _ALL}
 BY_ONNX = {each.onnx: each for each in _ALL}
-BY_NUMPY = {each.numpy: each for each in _ALL if each is not BF16}
+BY_NUMPY = {each.numpy: each for each in _ALL}

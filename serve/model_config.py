@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from protos import inference
 from serve import datatypes
@@ -37,6 +38,11 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
+
+    @cached_property
+    def output_names(self) -> frozenset[str]:
+        """What can be asked for beside layers."""
+        return frozenset(each.name for each in self.outputs)
 
 
 def complete(

@@ -32,12 +32,14 @@ def outputs(request: Request, signature: Signature, layers: LayerIndex) -> dict[
     Raises:
         UnknownOutputError: the model has no such output, and no such layer in its file.
     """
-    known = {each.name for each in signature.outputs}
+    known = signature.output_names
     wanted = sorted(set(request.outputs) or known)
     return {name: name if name in known else layers.value(name) for name in wanted}
 
 
 def _check_names(given: Sequence[str], known: Sequence[str]) -> None:
+    if given == known:  # nearly always; what follows is for the words
+        return
     repeated = [name for name, count in Counter(given).items() if count > 1]
     if repeated:
         raise InvalidRequestError(f"input '{repeated[0]}' is given more than once.")

@@ -63,9 +63,9 @@ def write_labelled(folder: Path) -> None:
 def write_pictures(folder: Path) -> None:
     """Classifies 2 x 2 grey pictures by their four pixels, with the labels and the rule that an export writes."""
     nodes = [
-        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["float"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        helper.make_node("Cast", ["image"], ["float"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["logits"], "flatten"),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax"),
     ]
     outputs: list[Value] = [(name, TensorProto.FLOAT, ["n", 4]) for name in ("logits", "probabilities")]
     write_model(folder / "1" / "model.onnx", nodes, [("image", TensorProto.UINT8, ["n", 2, 2, 1])], outputs)

@@ -1,5 +1,6 @@
 """`zoonnx serve` and `zoonnx infer` as a user meets them."""
 
+import csv
 import json
 import os
 import signal
@@ -49,6 +50,19 @@ class TestInfer:
         assert first["probability"] == max(first["probabilities"])
         assert set(first) == {"file", "label", "index", "probability", "logits", "probabilities"}
 
+    def test_csv(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+        """--csv gives a line a picture, in the order of the files; names with commas are quoted."""
+        (pictures / "4.png").rename(pictures / "4,b.png")
+        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--csv")
+        assert (done.returncode, done.stderr) == (0, "")
+        head, *rows = csv.reader(done.stdout.splitlines())
+        assert head == ["file", "label", "index", "probability"]
+        assert [row[0] for row in rows] == [
+            str(pictures / name) for name in ("0.png", "1.png", "2.png", "3.png", "4,b.png")
+        ]
+        assert [row[1:3] for row in rows] == [[*each] for each in zip([*LABELS, LABELS[3]], "01233", strict=True)]
+        assert all(float(row[3]) > 0.9 for row in rows)
+
     @pytest.mark.parametrize("size", [1, 2])
     def test_batch_size(self, zoonnx: Zoonnx, url: str, pictures: Path, size: int) -> None:
         """The batch size changes nothing in the answers."""
@@ -70,6 +84,7 @@ class TestInfer:
             ("arithmetic", (), "lacks the parameter zoonnx.preprocessing"),
             ("pictures", ("--batch-size", 4), "takes batches of 1 to 3; got --batch-size 4"),
             ("pictures", ("--batch-size", 0), "got --batch-size 0"),
+            ("pictures", ("--json", "--csv"), "give --json or --csv, not both"),
         ],
     )
     def test_mistakes(

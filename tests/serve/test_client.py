@@ -11,6 +11,7 @@ import pytest
 
 from serve import client as client_module
 from serve.client import Client
+from serve.datatypes import BF16
 from serve.errors import (
     ClientError,
     NoSuchModelError,
@@ -106,7 +107,7 @@ def test_silent_server() -> None:
 
 def test_bfloat16_becomes_float32() -> None:
     """A BF16 output comes as the float32 of the same value."""
-    bits = np.array([0x3F80, 0xC000, 0x7F80], np.uint16)
+    bits = np.array([0x3F80, 0xC000, 0x7F80], np.uint16).view(BF16.numpy)
     tensor = client_module.Tensor("x", "BF16", bits)
     assert client_module._plain(tensor).tolist() == [1.0, -2.0, float("inf")]
 

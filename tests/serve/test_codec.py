@@ -22,6 +22,8 @@ def example(datatype: Datatype) -> Array:
     if datatype.numpy.kind == "f":
         info: Any = np.finfo(datatype.numpy)
         return np.array([[info.min, -0.5], [0, info.max]], datatype.numpy)
+    if datatype is datatypes.BF16:
+        return np.array([[0xFF7F, 0x3F80], [0, 0x7F80]], np.uint16).view(datatype.numpy)
     if datatype.numpy.kind == "b":
         return np.array([[True, False], [False, True]])
     info = np.iinfo(datatype.numpy)

@@ -4,16 +4,25 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 
 from protos import inference
 from serve.aio_client import AsyncClient
 from serve.client import Client
-from serve.errors import NoSuchModelError, RefusedError, SettingsError, TimedOutError, UnreachableError
+from serve.errors import (
+    NoSuchLayerError,
+    NoSuchModelError,
+    RefusedError,
+    SettingsError,
+    TimedOutError,
+    UnreachableError,
+)
 
 SERVICE = "inference.GRPCInferenceService"
 UNAVAILABLE, INVALID = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INVALID_ARGUMENT
@@ -133,3 +142,29 @@ class TestAsyncClient:
 
         with Client(url, timeout_s=20) as client:
             assert asyncio.run(run()) == client.model("pictures")
+
+    def test_pictures_and_layers(self, url: str, tmp_path: Path) -> None:
+        """Pictures by path and layers by glob give what the other client gives."""
+        pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
+        files = [tmp_path / f"{number}.png" for number in range(2)]
+        for file, each in zip(files, pixels, strict=True):
+            Image.fromarray(each).save(file)
+        x = {"image": pixels[..., None]}
+
+        async def run() -> Any:
+            async with AsyncClient(url, timeout_s=20) as client:
+                with pytest.raises(NoSuchLayerError, match="no layer of model 'pictures' matches 'z\\*'"):
+                    await client.activations("pictures", x, ["z*"])
+                found = await client.infer_pictures("pictures", files, ["logits"])
+                return found, await client.layers("pictures"), await client.activations("pictures", x, ["*"])
+
+        found, layers, activations = asyncio.run(run())
+        with Client(url, timeout_s=20) as client:
+            assert (
+                client.infer_pictures("pictures", [str(file) for file in files])["logits"].tolist()
+                == found["logits"].tolist()
+            )
+            assert client.layers("pictures") == layers
+            assert client.activations("pictures", x, ["*"]).keys() == activations.keys()
+        assert found["logits"].tolist() == pixels.reshape(2, 4).tolist()
+        assert len(layers) == len(activations) == 3
