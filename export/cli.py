@@ -82,6 +82,7 @@ def _weights(source: "manifest.Source") -> str:
     words = {
         manifest.WEIGHTS_RANDOM: f"random, drawn by seed {source.seed}: untrained",
         manifest.WEIGHTS_TRAINED: f"trained on {source.dataset}",
+        manifest.WEIGHTS_GIVEN: "as the program gave them",
         manifest.WEIGHTS_PRETRAINED: f"pretrained: {origin}, licence {licence}",
     }
     return words[source.weights]

@@ -1,14 +1,14 @@
 """PyTorch to ONNX, by torch.onnx's dynamo exporter.
 
-Requires: a prepared net (see prepare.py) and the size of one input.
-Ensures: a checked model with the asked opset, one input `x` and one output `logits`, both with a free batch.
+Requires: a prepared net (see prepare.py), the size of one input, and as many names as the net gives tensors.
+Ensures: a checked model with the asked opset, one input `x` and the named outputs, all with a free batch first.
 """
 
 import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 import onnx
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from export.errors import ConversionError
+from export.naming import name_outputs
 
 INPUT = "x"
 LOGITS = "logits"
@@ -23,10 +24,14 @@ BATCH = "batch"
 EXAMPLE_BATCH = 2  # not 1: the exporter would take a batch of 1 for a constant
 
 
-def convert(net: nn.Module, input_size: tuple[int, ...], opset: int) -> onnx.ModelProto:
+def convert(
+    net: nn.Module, input_size: tuple[int, ...], opset: int, outputs: Sequence[str] = (LOGITS,)
+) -> onnx.ModelProto:
     """Convert `net`, which takes float32 (N, *input_size). Raises: ConversionError."""
     model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset)
     _require_opset(model, opset)
+    _require_count(model, outputs)
+    name_outputs(model, outputs)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -44,7 +49,6 @@ def _export(net: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProt
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
-                output_names=[LOGITS],
                 dynamic_shapes=({0: batch},),
                 external_data=False,
                 verbose=False,
@@ -62,6 +66,13 @@ def _require_opset(model: onnx.ModelProto, opset: int) -> None:
     if written.get("") != opset:
         raise ConversionError(
             f"opset {opset} was asked for, but this torch wrote opset {written.get('')}: choose another --opset."
+        )
+
+
+def _require_count(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    if len(model.graph.output) != len(outputs):
+        raise ConversionError(
+            f"the net gives {len(outputs)} tensors, but torch.onnx wrote a model that gives {len(model.graph.output)}."
         )
 
 

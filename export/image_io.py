@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.convert import BATCH, INPUT, LOGITS
+from export.convert import INPUT, LOGITS
+from export.head import Head
 from zoo.preprocessing import Preprocessing
 
 IMAGE = "image"
@@ -16,21 +17,17 @@ PROBABILITIES = "probabilities"
 NORMALISED = "normalised"
 
 
-def attach(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """Return a copy of `model` that takes pictures and also gives probabilities."""
+def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> onnx.ModelProto:
+    """Return a copy of `model` that takes pictures and also gives the probabilities that `head` makes of its logits."""
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     graph = whole.graph
     _rename_input(graph)
-    nodes = [
-        *_normalise_nodes(),
-        *graph.node,
-        helper.make_node("Softmax", [LOGITS], [PROBABILITIES], PROBABILITIES, axis=-1),
-    ]
+    nodes = [*_normalise_nodes(), *graph.node, *head.nodes(LOGITS, PROBABILITIES)]
     del graph.node[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(_constants(preprocessing))
-    _replace_input(graph, preprocessing)
+    graph.initializer.extend([*_constants(preprocessing), *head.constants()])
+    _replace_input(graph)
     _add_probabilities(graph)
     onnx.checker.check_model(whole, full_check=True)
     return whole
@@ -63,10 +60,16 @@ def _rename_input(graph: onnx.GraphProto) -> None:
                 node.input[index] = NORMALISED
 
 
-def _replace_input(graph: onnx.GraphProto, preprocessing: Preprocessing) -> None:
-    channels, height, width = preprocessing.input_size
+def _replace_input(graph: onnx.GraphProto) -> None:
+    """The net's input, (N, C, H, W), gives way to pictures, (N, H, W, C), with the same free sizes."""
+    batch, channels, height, width = (_dim(each) for each in graph.input[0].type.tensor_type.shape.dim)
     del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, height, width, channels]))
+    shape = [batch, height, width, channels]
+    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> str | int:
+    return dim.dim_param or dim.dim_value
 
 
 def _add_probabilities(graph: onnx.GraphProto) -> None:

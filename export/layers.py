@@ -21,13 +21,11 @@ import torch
 from torch import nn
 
 from export.errors import UnfitNetError
-from export.image_io import IMAGE
+from export.interface import Interface
 from export.parity import Agreement, compare
-from export.pictures import telling
 from export.runtime import Runtime, with_every_value
 from export.trace import Output, trace
 from protos import manifest
-from zoo.preprocessing import Preprocessing
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 OTHER_BATCH = 2
@@ -45,17 +43,16 @@ class Value:
     array: Array
 
 
-def map_layers(model: onnx.ModelProto, net: nn.Module, preprocessing: Preprocessing) -> manifest.LayerMap:
-    """Find every module's output among the values of `model`, which takes pictures (see image_io.py).
+def map_layers(model: onnx.ModelProto, net: nn.Module, interface: Interface) -> manifest.LayerMap:
+    """Find every module's output among the values of `model`, which takes and gives what `interface` says.
 
     Raises: UnfitNetError when two layers would have one name.
     """
-    images = telling(preprocessing)
-    pictures = torch.from_numpy(images)
-    outputs = trace(net, preprocessing.normalise(pictures))
-    exact = trace(copy.deepcopy(net).double(), preprocessing.normalise(pictures, torch.float64))
-    other = trace(net, preprocessing.normalise(pictures[:OTHER_BATCH]))
-    finder = _Finder(_values(model, {IMAGE: images}), outputs, exact)
+    inputs = interface.telling()
+    outputs = trace(net, interface.for_net(inputs))
+    exact = trace(copy.deepcopy(net).double(), interface.for_net(inputs, torch.float64))
+    other = trace(net, interface.for_net(inputs[:OTHER_BATCH]))
+    finder = _Finder(_values(model, {interface.input_name: inputs}), outputs, exact)
     shapes = [_free_shape(a.value.shape, b.value.shape) for a, b in zip(outputs, other, strict=True)]
     layers = [finder.entry(index, shape) for index, shape in enumerate(shapes)]
     _require_distinct(layers)

@@ -5,7 +5,7 @@ Ensures: a value that is a layer's output bears the layer's name, in the file as
 and weights keep theirs; nothing is computed differently.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
@@ -19,6 +19,30 @@ def name_values(model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
     _rename(model.graph, {**makes_way, **wanted})
     for layer in layer_map.layers:
         layer.value = wanted.get(layer.value, layer.value)
+
+
+def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Rename the outputs of `model`, in order; another value that bears such a name gives it up."""
+    graph = model.graph
+    _separate_outputs(graph)
+    wanted = {info.name: name for info, name in zip(graph.output, names, strict=True)}
+    taken = set(names) & {*_values(graph), *(weight.name for weight in graph.initializer)} - set(wanted)
+    _rename(graph, {**{name: f"{name}/unnamed" for name in taken}, **wanted})
+    for info, name in zip(graph.output, names, strict=True):
+        info.name = name
+
+
+def _separate_outputs(graph: onnx.GraphProto) -> None:
+    """Give each output a value of its own, where it is an input, a weight, or another output as well."""
+    for node in [node for node in graph.node if node.input[:1] == node.output[:1]]:
+        graph.node.remove(node)  # torch.onnx writes an Identity from x to x where a net gives its input back
+    taken = {info.name for info in graph.input} | {weight.name for weight in graph.initializer}
+    for index, info in enumerate(graph.output):
+        if info.name in taken:
+            name = f"{info.name}/output{index}"
+            graph.node.append(onnx.helper.make_node("Identity", [info.name], [name], name))
+            info.name = name
+        taken.add(info.name)
 
 
 def _wanted(graph: onnx.GraphProto, layer_map: manifest.LayerMap) -> dict[str, str]:
@@ -46,3 +70,5 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
                 _rename(inner, names)
     for info in graph.value_info:
         info.name = names.get(info.name, info.name)
+    for weight in graph.initializer:
+        weight.name = names.get(weight.name, weight.name)

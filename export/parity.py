@@ -19,12 +19,9 @@ import onnx
 import torch
 from torch import nn
 
-from export.convert import LOGITS
 from export.errors import ParityError
-from export.image_io import IMAGE, PROBABILITIES
-from export.pictures import noise
+from export.interface import Interface, arrays
 from export.runtime import Runtime
-from zoo.preprocessing import Preprocessing
 
 BATCHES = (1, 2, 3, 5)
 CEILING = 1e-2  # of the largest magnitude: a net whose own float32 is worse than that cannot be compared
@@ -80,14 +77,12 @@ def distance(a: Array, b: Array) -> float:
     return float(np.max(difference, initial=0.0, where=~same))
 
 
-def check_outputs(model: onnx.ModelProto, net: nn.Module, preprocessing: Preprocessing) -> list[Check]:
-    """Run `model` beside `net` on random pictures. Raises: ParityError."""
+def check_outputs(model: onnx.ModelProto, net: nn.Module, interface: Interface) -> list[Check]:
+    """Run `model` beside `net` on random inputs. Raises: ParityError."""
     runtime = Runtime(model)
     double = copy.deepcopy(net).double()
     checks = [
-        check
-        for batch in BATCHES
-        for check in _check_batch(runtime, net, double, preprocessing, noise(preprocessing, batch))
+        check for batch in BATCHES for check in _check_batch(runtime, net, double, interface, interface.noise(batch))
     ]
     for check in checks:
         if not check.agreement.holds:
@@ -95,21 +90,20 @@ def check_outputs(model: onnx.ModelProto, net: nn.Module, preprocessing: Preproc
     return checks
 
 
-def torch_outputs(net: nn.Module, images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> dict[str, Array]:
+def torch_outputs(net: nn.Module, inputs: Array, interface: Interface) -> dict[str, Array]:
     """Return what PyTorch gives for the model's outputs, in the precision of `net`."""
     dtype = next((p.dtype for p in net.parameters()), torch.float32)
     with torch.no_grad():
-        logits = net(preprocessing.normalise(torch.from_numpy(images), dtype=dtype))
-        return {LOGITS: logits.numpy(), PROBABILITIES: logits.softmax(-1).numpy()}
+        return arrays(interface.outputs(net(interface.for_net(inputs, dtype))))
 
 
 def _check_batch(
-    runtime: Runtime, net: nn.Module, double: nn.Module, preprocessing: Preprocessing, images: npt.NDArray[np.uint8]
+    runtime: Runtime, net: nn.Module, double: nn.Module, interface: Interface, inputs: Array
 ) -> Iterator[Check]:
-    got = runtime.run({IMAGE: images})
-    expected, exact = (torch_outputs(each, images, preprocessing) for each in (net, double))
+    got = runtime.run({interface.input_name: inputs})
+    expected, exact = (torch_outputs(each, inputs, interface) for each in (net, double))
     for output in sorted(expected):
-        yield Check(len(images), output, compare(got[output], expected[output], exact[output]))
+        yield Check(len(inputs), output, compare(got[output], expected[output], exact[output]))
 
 
 def _failure(check: Check) -> str:

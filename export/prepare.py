@@ -5,12 +5,16 @@ Ensures: a copy on the CPU, BatchNorm layers plain, re-parameterisable blocks fu
 """
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from timm.utils.model import reparameterize_model, unfreeze
 from torch import nn
 
 from export.errors import UnfitNetError
+from export.net_outputs import named_outputs
+from export.trace import inside
 
 COMPANY = 1e-3  # of the largest logit: more than another batch size explains
 
@@ -32,32 +36,73 @@ def require_classifies(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
     Raises: UnfitNetError when it fails, or gives no logits, or other ones the next time or in other company.
     """
-    logits = _logits(net, x)
-    if not torch.equal(logits, _logits(net, x)):
-        raise UnfitNetError("the net gives other logits for the same pictures each time: is dropout on in its forward?")
-    alone = torch.cat([_logits(net, x[index : index + 1]) for index in range(len(x))])
-    if not torch.allclose(alone, logits, rtol=0.0, atol=COMPANY * float(logits.abs().max())):
-        raise UnfitNetError(
-            "the net's logits for a picture depend on the other pictures of its batch, which a server chooses: "
-            "does a norm use the batch's own statistics?"
-        )
-    return logits
-
-
-def _logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    try:
-        with torch.no_grad():
-            logits = net(x)
-    except Exception as error:
-        shape = "x".join(map(str, x.shape[1:]))
-        raise UnfitNetError(f"the net fails on its own input of {shape}: {type(error).__name__}: {error}") from error
+    logits = _run(net, x)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         got = f"{logits.dtype} of {list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UnfitNetError(f"the net must give logits, one float tensor of (N, classes); it gives {got}.")
-    if len(logits) != len(x) or not bool(torch.isfinite(logits).all()):
-        what = "are not all finite" if len(logits) == len(x) else f"are {len(logits)} rows"
-        raise UnfitNetError(f"the net's logits for {len(x)} pictures {what}: there must be a finite row for each.")
+        raise UnfitNetError(
+            f"the net must give logits, one float tensor of (N, classes); it gives {got}. "
+            "Export it with raw outputs (--raw) if that is meant."
+        )
+    _require_steady(net, x, {"logits": logits})
     return logits
+
+
+def require_outputs(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return all that `net` gives for the inputs `x`, float32 (N, C, H, W), by name (see net_outputs.py).
+
+    Raises: UnfitNetError when it fails, or an output has no row for each input, or another one the next time or in
+    other company.
+    """
+    given = named_outputs(_run(net, x))
+    _require_steady(net, x, given)
+    return given
+
+
+def _require_steady(net: nn.Module, x: torch.Tensor, given: Mapping[str, torch.Tensor]) -> None:
+    for name, value in given.items():
+        _require_rows(name, value, len(x))
+    again = named_outputs(_run(net, x))
+    singles = [named_outputs(_run(net, x[index : index + 1])) for index in range(len(x))]
+    for index, (name, value) in enumerate(given.items()):
+        if not torch.equal(value, list(again.values())[index]):
+            raise UnfitNetError(
+                f"the net gives other {name} for the same pictures each time: is dropout on in its forward?"
+            )
+        alone = torch.cat([list(single.values())[index] for single in singles])
+        if alone.shape != value.shape or not _same(alone, value):
+            raise UnfitNetError(
+                f"the net's {name} for a picture depend on the other pictures of its batch, which a server chooses: "
+                "does a norm use the batch's own statistics?"
+            )
+
+
+def _require_rows(name: str, value: torch.Tensor, count: int) -> None:
+    rows = value.shape[0] if value.ndim else 0
+    if rows != count or not bool(torch.isfinite(value).all()):
+        what = "are not all finite" if rows == count else f"are {rows} rows"
+        raise UnfitNetError(f"the net's {name} for {count} pictures {what}: there must be a finite row for each.")
+
+
+def _same(alone: torch.Tensor, value: torch.Tensor) -> bool:
+    if not value.is_floating_point():
+        return torch.equal(alone, value)
+    return torch.allclose(alone, value, rtol=0.0, atol=COMPANY * float(value.abs().max()))
+
+
+def _run(net: nn.Module, x: torch.Tensor) -> Any:
+    """Return what `net` gives. Raises: UnfitNetError, naming the layer in which it fails."""
+    with inside(net) as where:
+        try:
+            with torch.no_grad():
+                return net(x)
+        except UnfitNetError:
+            raise
+        except Exception as error:
+            shape = "x".join(map(str, x.shape[1:]))
+            layer = f" in its layer '{where()}'" if where() else ""
+            raise UnfitNetError(
+                f"the net fails on its own input of {shape}{layer}: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _require_eval(net: nn.Module) -> None:

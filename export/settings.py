@@ -14,7 +14,8 @@ OPSETS = range(18, 24)
 class ExportSettings:
     """Where an export goes and what it promises.
 
-    `opset` is between 18 (what the exporter writes natively) and 23; `max_batch_size` is at least 1.
+    `opset` is between 18 (what the exporter writes natively) and 23; `max_batch_size` is at least 1. `raw` leaves out
+    the pictures and the probabilities: float32 (N, C, H, W) in, the net's own outputs out, whatever they are.
     """
 
     to: Path
@@ -22,6 +23,7 @@ class ExportSettings:
     opset: int = 20
     max_batch_size: int = 32
     max_queue_delay_us: int = 0
+    raw: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range. Raises: SettingsError."""

@@ -27,14 +27,12 @@ import torch
 from torch import nn
 
 from export.errors import ShapeError
-from export.image_io import IMAGE
-from export.pictures import noise
+from export.interface import Interface
 from export.runtime import Runtime, with_every_value
 from export.trace import layer_name, shapes
 from protos import manifest
 from zoo.errors import GeometryError
 from zoo.geometry.measure import measure
-from zoo.preprocessing import Preprocessing
 
 BATCHES = (1, 3)
 PYTORCH, GEOMETRY, ONNX, SYMBOLIC, RUNTIME = "pytorch", "geometry", "onnx", "symbolic", "runtime"
@@ -54,13 +52,13 @@ class Witness:
 
 
 def check_shapes(
-    model: onnx.ModelProto, net: nn.Module, layer_map: manifest.LayerMap, preprocessing: Preprocessing
+    model: onnx.ModelProto, net: nn.Module, layer_map: manifest.LayerMap, interface: Interface
 ) -> manifest.Shapes:
     """Hear all witnesses, and write the verdict on each layer into `layer_map`. Raises: ShapeError."""
     witnesses = [
-        Witness(RUNTIME, _runtime(model, preprocessing)),
-        Witness(PYTORCH, _by_value(layer_map, _pytorch(net, preprocessing.input_size))),
-        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, preprocessing.input_size))),
+        Witness(RUNTIME, _runtime(model, interface)),
+        Witness(PYTORCH, _by_value(layer_map, _pytorch(net, interface.input_size))),
+        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, interface.input_size))),
         _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)))),
         _heard(SYMBOLIC, lambda: _inferred(_symbolic_inference(_stripped(model)))),
     ]
@@ -130,9 +128,9 @@ class _SilenceError(Exception):
     """A witness broke down."""
 
 
-def _runtime(model: onnx.ModelProto, preprocessing: Preprocessing) -> Testimony:
+def _runtime(model: onnx.ModelProto, interface: Interface) -> Testimony:
     runtime = Runtime(with_every_value(model), optimise=False)
-    ran = {batch: runtime.run({IMAGE: noise(preprocessing, batch)}) for batch in BATCHES}
+    ran = {batch: runtime.run({interface.input_name: interface.noise(batch)}) for batch in BATCHES}
     values = [name for node in model.graph.node for name in node.output if name]
     return {value: {batch: ran[batch][value].shape for batch in BATCHES} for value in values}
 

@@ -4,6 +4,7 @@ Ensures: values are copies, taken before an in-place operation can overwrite the
 lies, its shape and its version, so that a module which only hands its input on can be told from one that computes.
 """
 
+import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -61,6 +62,26 @@ def trace(net: nn.Module, x: torch.Tensor) -> list[Output]:
         for handle in handles:
             handle.remove()
     return recorder.outputs
+
+
+@contextlib.contextmanager
+def inside(net: nn.Module) -> Iterator[Callable[[], str]]:
+    """Give a function that says in which module `net` just is: after an exception, where that was raised."""
+    stack: list[str] = []
+
+    def enter(path: str) -> Callable[..., None]:
+        return lambda *_: stack.append(path)
+
+    def leave(*_: Any) -> None:
+        stack.pop()
+
+    handles = [module.register_forward_pre_hook(enter(path)) for path, module in net.named_modules()]
+    handles += [module.register_forward_hook(leave) for module in net.modules()]
+    try:
+        yield lambda: stack[-1] if stack else ""
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def shapes(net: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:

@@ -17,6 +17,7 @@ class Weights(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WEIGHTS_RANDOM: _ClassVar[Weights]
     WEIGHTS_TRAINED: _ClassVar[Weights]
     WEIGHTS_PRETRAINED: _ClassVar[Weights]
+    WEIGHTS_GIVEN: _ClassVar[Weights]
 
 class LayerStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,6 +30,7 @@ WEIGHTS_UNSPECIFIED: Weights
 WEIGHTS_RANDOM: Weights
 WEIGHTS_TRAINED: Weights
 WEIGHTS_PRETRAINED: Weights
+WEIGHTS_GIVEN: Weights
 LAYER_STATUS_UNSPECIFIED: LayerStatus
 EXACT: LayerStatus
 ALIAS: LayerStatus
@@ -36,7 +38,7 @@ FOLDED: LayerStatus
 NOT_EXPORTED: LayerStatus
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "name", "zoonnx_version", "source", "preprocessing", "labels", "inputs", "outputs", "format", "layer_map", "parity", "files", "shapes", "sha256")
+    __slots__ = ("schema_version", "name", "zoonnx_version", "source", "preprocessing", "labels", "inputs", "outputs", "format", "layer_map", "parity", "files", "shapes", "head", "sha256")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ZOONNX_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +52,7 @@ class Manifest(_message.Message):
     PARITY_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     SHAPES_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
@@ -64,8 +67,9 @@ class Manifest(_message.Message):
     parity: Parity
     files: _containers.RepeatedCompositeFieldContainer[File]
     shapes: Shapes
+    head: Head
     sha256: str
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., zoonnx_version: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping[str, _Any]]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping[str, _Any]]] = ..., labels: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., format: _Optional[_Union[Format, _Mapping[str, _Any]]] = ..., layer_map: _Optional[_Union[LayerMap, _Mapping[str, _Any]]] = ..., parity: _Optional[_Union[Parity, _Mapping[str, _Any]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, _Any]]]] = ..., shapes: _Optional[_Union[Shapes, _Mapping[str, _Any]]] = ..., sha256: _Optional[str] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., zoonnx_version: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping[str, _Any]]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping[str, _Any]]] = ..., labels: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., format: _Optional[_Union[Format, _Mapping[str, _Any]]] = ..., layer_map: _Optional[_Union[LayerMap, _Mapping[str, _Any]]] = ..., parity: _Optional[_Union[Parity, _Mapping[str, _Any]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, _Any]]]] = ..., shapes: _Optional[_Union[Shapes, _Mapping[str, _Any]]] = ..., head: _Optional[_Union[Head, _Mapping[str, _Any]]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("net", "weights", "licence", "url", "dataset", "seed", "metrics")
@@ -113,6 +117,14 @@ class Preprocessing(_message.Message):
     std: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., interpolation: _Optional[str] = ..., crop_pct: _Optional[float] = ..., crop_mode: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class Head(_message.Message):
+    __slots__ = ("activation", "temperature")
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    activation: str
+    temperature: float
+    def __init__(self, activation: _Optional[str] = ..., temperature: _Optional[float] = ...) -> None: ...
+
 class Tensor(_message.Message):
     __slots__ = ("name", "datatype", "shape")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -140,7 +152,7 @@ class LayerMap(_message.Message):
     def __init__(self, layers: _Optional[_Iterable[_Union[Layer, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Layer(_message.Message):
-    __slots__ = ("path", "call", "element", "name", "kind", "status", "value", "of", "reason", "shape", "max_abs_error", "shape_witnesses")
+    __slots__ = ("path", "call", "element", "name", "kind", "status", "value", "of", "reason", "shape", "max_abs_error", "reference_error", "tolerance", "fields", "shape_witnesses")
     PATH_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     ELEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +164,9 @@ class Layer(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
     SHAPE_WITNESSES_FIELD_NUMBER: _ClassVar[int]
     path: str
     call: int
@@ -164,8 +179,23 @@ class Layer(_message.Message):
     reason: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     max_abs_error: float
+    reference_error: float
+    tolerance: float
+    fields: _containers.RepeatedCompositeFieldContainer[Field]
     shape_witnesses: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, path: _Optional[str] = ..., call: _Optional[int] = ..., element: _Optional[int] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[LayerStatus, str]] = ..., value: _Optional[str] = ..., of: _Optional[str] = ..., reason: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., max_abs_error: _Optional[float] = ..., shape_witnesses: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., call: _Optional[int] = ..., element: _Optional[int] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[LayerStatus, str]] = ..., value: _Optional[str] = ..., of: _Optional[str] = ..., reason: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., max_abs_error: _Optional[float] = ..., reference_error: _Optional[float] = ..., tolerance: _Optional[float] = ..., fields: _Optional[_Iterable[_Union[Field, _Mapping[str, _Any]]]] = ..., shape_witnesses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Field(_message.Message):
+    __slots__ = ("size", "jump", "start", "exact")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    JUMP_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    size: float
+    jump: float
+    start: float
+    exact: bool
+    def __init__(self, size: _Optional[float] = ..., jump: _Optional[float] = ..., start: _Optional[float] = ..., exact: _Optional[bool] = ...) -> None: ...
 
 class Shapes(_message.Message):
     __slots__ = ("module_outputs", "module_outputs_verified", "other_values", "other_values_verified", "unverified", "witnesses")

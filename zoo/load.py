@@ -27,10 +27,11 @@ from zoo.waking import wake
 class WeightsSource:
     """Where weights come from; `dataset`, `licence` and `url` are empty where there is nothing to say.
 
+    Of `given` ones, inside a net that somebody else made, nothing is known.
     Licence and URL of trained weights are those of the pretrained weights that they began as.
     """
 
-    kind: Literal["random", "trained", "pretrained"]
+    kind: Literal["random", "trained", "pretrained", "given"]
     seed: int
     dataset: str = ""
     licence: str = ""

@@ -13,11 +13,9 @@ from google.protobuf.message import Message
 
 from export.check.findings import Fault, Finding, found
 from export.check.subject import Subject
-from export.keys import CONFIG, LABELS, LABELS_KEY, LAYERS_KEY, MANIFEST, PREPROCESSING_KEY
+from export.keys import CONFIG, LABELS, LABELS_KEY, LAYERS_KEY, MANIFEST, MEASURED, PREPROCESSING_KEY
 from protos import inference, manifest
 
-# What the manifest says of a layer, but not the file: what was measured on the way.
-MEASURED = frozenset({"max_abs_error", "shape_witnesses"})
 DATATYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "BOOL",
     onnx.TensorProto.UINT8: "UINT8",

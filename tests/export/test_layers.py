@@ -13,20 +13,20 @@ from torch import nn
 from export import Exported
 from export.convert import convert
 from export.errors import UnfitNetError
-from export.image_io import attach
+from export.interface import Pictures
 from export.layers import map_layers
 from export.prepare import prepare
 from protos import manifest
 from zoo import LoadedNet
 from zoo.preprocessing import Preprocessing
 
-SMALL = Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+SMALL = Pictures(Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
 
 
 def mapped(net: nn.Module) -> dict[str, manifest.Layer]:
     """Return the layer map of `net`, by name, at 3x8x8."""
     prepared = prepare(net.eval())
-    model = attach(convert(prepared, SMALL.input_size, 20), SMALL)
+    model = SMALL.attach(convert(prepared, SMALL.input_size, 20))
     return {layer.name: layer for layer in map_layers(model, prepared, SMALL).layers}
 
 

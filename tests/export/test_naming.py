@@ -9,7 +9,7 @@ from torch import nn
 
 from export import Exported
 from export.convert import convert
-from export.image_io import attach
+from export.interface import Pictures
 from export.layers import map_layers
 from export.naming import name_values
 from export.prepare import prepare
@@ -54,8 +54,8 @@ def test_names_that_are_taken_make_way() -> None:
     rule = load_net("convnet4").preprocessing
     net = prepare(Crossed().eval())
     rule = type(rule)(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
-    model = attach(convert(net, rule.input_size, 20), rule)
-    layer_map = map_layers(model, net, rule)
+    model = Pictures(rule).attach(convert(net, rule.input_size, 20))
+    layer_map = map_layers(model, net, Pictures(rule))
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = Runtime(model).run({"image": image})
     name_values(model, layer_map)

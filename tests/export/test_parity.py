@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from export.convert import convert
 from export.errors import ParityError
-from export.image_io import attach
+from export.interface import Pictures
 from export.parity import check_outputs, compare, distance
 from export.prepare import prepare
 from zoo import LoadedNet
@@ -19,19 +19,19 @@ class TestGate:
     def test_one_weight_nudged(self, convnet4: LoadedNet) -> None:
         """A single weight moved by a hundredth is noticed, by output, batch and size."""
         net = prepare(convnet4.net)
-        model = attach(convert(net, convnet4.preprocessing.input_size, 20), convnet4.preprocessing)
-        assert len(check_outputs(model, net, convnet4.preprocessing)) == 8
+        model = Pictures(convnet4.preprocessing).attach(convert(net, convnet4.preprocessing.input_size, 20))
+        assert len(check_outputs(model, net, Pictures(convnet4.preprocessing))) == 8
         nudge(model, "head.fc.weight", 1e-2)
         with pytest.raises(ParityError, match=r"'logits' departs from PyTorch at batch \d: .* nothing was written"):
-            check_outputs(model, net, convnet4.preprocessing)
+            check_outputs(model, net, Pictures(convnet4.preprocessing))
 
     def test_other_normalisation(self, convnet4: LoadedNet) -> None:
         """A model that normalises with another mean is refused."""
         net = prepare(convnet4.net)
-        model = attach(convert(net, convnet4.preprocessing.input_size, 20), convnet4.preprocessing)
+        model = Pictures(convnet4.preprocessing).attach(convert(net, convnet4.preprocessing.input_size, 20))
         nudge(model, "image_mean", 1.0)
         with pytest.raises(ParityError):
-            check_outputs(model, net, convnet4.preprocessing)
+            check_outputs(model, net, Pictures(convnet4.preprocessing))
 
 
 class TestMeasure:

@@ -11,21 +11,20 @@ from torch import nn
 from export import Exported, ExportSettings, export_model, shapes
 from export.convert import convert
 from export.errors import ShapeError
-from export.image_io import attach
+from export.interface import Pictures
 from export.layers import map_layers
 from export.prepare import prepare
 from protos import manifest
 from zoo import LoadedNet
-from zoo.preprocessing import Preprocessing
 
-Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, Preprocessing]
+Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, Pictures]
 
 
 @pytest.fixture(scope="module")
 def prepared(convnet4: LoadedNet) -> Prepared:
     """A converted net with its layer map, as the check gets it."""
-    net, rule = prepare(convnet4.net), convnet4.preprocessing
-    model = attach(convert(net, rule.input_size, 20), rule)
+    net, rule = prepare(convnet4.net), Pictures(convnet4.preprocessing)
+    model = rule.attach(convert(net, rule.input_size, 20))
     return model, net, map_layers(model, net, rule), rule
 
 

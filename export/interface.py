@@ -1,0 +1,146 @@
+"""What a model file takes and gives, beside what the net in it takes and gives.
+
+Every check asks here for its inputs, and for what the file must give when the net gave something.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export import image_io, pictures
+from export.convert import INPUT, LOGITS
+from export.head import Head
+from export.net_outputs import named_outputs
+from export.prepare import require_classifies, require_outputs
+from export.settings import ExportSettings
+from zoo.preprocessing import Preprocessing
+
+Array = npt.NDArray[Any]
+Size = tuple[int, int, int]  # channels, height, width
+
+
+class Interface(Protocol):
+    """One input, named outputs, each with the batch first."""
+
+    input_name: ClassVar[str]
+
+    @property
+    def input_size(self) -> Size:
+        """(C, H, W) of what the net takes."""
+
+    @property
+    def net_outputs(self) -> tuple[str, ...]:
+        """What the converted graph's outputs are called, in the order in which the net gives them."""
+
+    def at(self, height: int, width: int) -> Self:
+        """The same for inputs of another size."""
+
+    def noise(self, batch: int) -> Array:
+        """`batch` random inputs of the file, the same in every run."""
+
+    def telling(self) -> Array:
+        """Inputs on which values that are equal for noise differ."""
+
+    def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What the net takes where the file takes `inputs`: (N, C, H, W)."""
+
+    def outputs(self, given: Any) -> dict[str, Tensor]:
+        """What the file must give, by name, where the net gave `given`."""
+
+    def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A copy of the converted `model` with this interface."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Bytes of pictures in, uint8 (N, H, W, C); logits and probabilities out."""
+
+    preprocessing: Preprocessing
+    head: Head = field(default_factory=Head)
+    input_name: ClassVar[str] = image_io.IMAGE
+
+    @property
+    def input_size(self) -> Size:
+        return self.preprocessing.input_size
+
+    @property
+    def net_outputs(self) -> tuple[str, ...]:
+        return (LOGITS,)
+
+    def at(self, height: int, width: int) -> Self:
+        size = (self.preprocessing.channels, height, width)
+        return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
+
+    def noise(self, batch: int) -> Array:
+        return pictures.noise(self.preprocessing, batch)
+
+    def telling(self) -> Array:
+        return pictures.telling(self.preprocessing)
+
+    def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.preprocessing.normalise(torch.from_numpy(inputs), dtype)
+
+    def outputs(self, given: Any) -> dict[str, Tensor]:
+        return {LOGITS: given, image_io.PROBABILITIES: self.head.apply(given)}
+
+    def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        return image_io.attach(model, self.preprocessing, self.head)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What the net itself takes, float32 (N, C, H, W), and gives: any number of tensors, named by `net_outputs`."""
+
+    input_size: Size
+    net_outputs: tuple[str, ...]
+    input_name: ClassVar[str] = INPUT
+
+    def at(self, height: int, width: int) -> Self:
+        return replace(self, input_size=(self.input_size[0], height, width))
+
+    def noise(self, batch: int) -> Array:
+        return np.random.default_rng(batch).standard_normal((batch, *self.input_size), np.float32)
+
+    def telling(self) -> Array:
+        """Noise, zeros, ones, half of each, a ramp."""
+        _, height, width = self.input_size
+        inputs = np.concatenate([self.noise(2), np.zeros((4, *self.input_size), np.float32)])
+        inputs[3] = 1
+        inputs[4, ..., : (width + 1) // 2] = 1
+        inputs[5] = np.linspace(-2, 2, height * width, dtype=np.float32).reshape(height, width)
+        return inputs
+
+    def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.from_numpy(inputs).to(dtype)
+
+    def outputs(self, given: Any) -> dict[str, Tensor]:
+        return dict(zip(self.net_outputs, named_outputs(given).values(), strict=True))
+
+    def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        return model
+
+
+def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportSettings) -> Interface:
+    """Return the interface that `settings` asks for. Raises: UnfitNetError."""
+    if not settings.raw:
+        return Pictures(preprocessing)
+    unnamed = Raw(preprocessing.input_size, ())
+    return Raw(unnamed.input_size, tuple(require_outputs(net, unnamed.for_net(unnamed.telling()))))
+
+
+def first_outputs(net: nn.Module, interface: Interface) -> dict[str, Tensor]:
+    """Return what the file must give for the interface's telling inputs. Raises: UnfitNetError."""
+    inputs = interface.for_net(interface.telling())
+    if isinstance(interface, Pictures):
+        return interface.outputs(require_classifies(net, inputs))
+    return require_outputs(net, inputs)
+
+
+def arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    return {name: np.asarray(tensor) for name, tensor in tensors.items()}

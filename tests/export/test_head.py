@@ -1,0 +1,64 @@
+"""Probabilities are the same in PyTorch and in the file, whatever is made of the logits."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.convert import convert
+from export.errors import SettingsError
+from export.head import Activation, Head
+from export.interface import Pictures
+from export.metadata import restamp
+from export.parity import check_outputs
+from export.prepare import prepare
+from export.runtime import Runtime
+from protos import manifest
+from zoo import LoadedNet
+
+
+@pytest.fixture(scope="module")
+def converted(convnet4: LoadedNet) -> tuple[torch.nn.Module, onnx.ModelProto]:
+    """The net and its model, nothing attached yet."""
+    net = prepare(convnet4.net)
+    return net, convert(net, convnet4.preprocessing.input_size, 20)
+
+
+@pytest.mark.parametrize(("activation", "temperature"), [("softmax", 1.0), ("softmax", 2.5), ("sigmoid", 0.5)])
+def test_every_head(
+    converted: tuple[torch.nn.Module, onnx.ModelProto],
+    convnet4: LoadedNet,
+    activation: Activation,
+    temperature: float,
+) -> None:
+    """The file's probabilities are activation(logits / temperature), and the gate sees to it."""
+    net, model = converted
+    interface = Pictures(convnet4.preprocessing, Head(activation, temperature))
+    whole = interface.attach(model)
+    check_outputs(whole, net, interface)
+    found = Runtime(whole).run({"image": interface.noise(4)})
+    cooled = torch.from_numpy(found["logits"]) / temperature
+    expected = cooled.softmax(-1) if activation == "softmax" else cooled.sigmoid()
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [{"activation": "relu"}, {"temperature": 0.0}, {"temperature": float("nan")}])
+def test_refused(head: dict[str, float]) -> None:
+    """An unknown activation and an impossible temperature are refused."""
+    with pytest.raises(SettingsError):
+        Head(**head)  # type: ignore[arg-type]
+
+
+def test_restamp() -> None:
+    """A variant's own map follows renamed values, drops those that are gone, and keeps what the original says."""
+    layers = [manifest.Layer(name=name, path=name, value=name, status=manifest.EXACT) for name in "abc"]
+    original, variant = onnx.ModelProto(), onnx.ModelProto()
+    onnx.helper.set_model_props(original, {"zoonnx.labels": "[]", "zoonnx.layers": "{}"})
+    for name in ("a", "b_new"):
+        variant.graph.node.append(onnx.helper.make_node("Relu", ["x"], [name]))
+    ours = restamp(variant, original, manifest.LayerMap(layers=layers), {"b": "b_new"})
+    assert [(each.name, each.value) for each in ours.layers] == [("a", "a"), ("b", "b_new"), ("c", "")]
+    assert ours.layers[2].status == manifest.NOT_EXPORTED
+    said = {entry.key: entry.value for entry in variant.metadata_props}
+    assert said["zoonnx.labels"] == "[]"
+    assert '"value":"b_new"' in said["zoonnx.layers"]
