@@ -11,6 +11,7 @@ from zoo.data import Dataset, DataSource
 from zoo.errors import SettingsError
 from zoo.evaluate import evaluate
 from zoo.files import standing_folder
+from zoo.folds import fold_of
 from zoo.heads import HeadedNet, attach_head
 from zoo.load import WeightsSource, load_run
 from zoo.preprocessing import Preprocessing
@@ -34,6 +35,8 @@ def build_net(settings: TrainSettings, source: DataSource) -> tuple[nn.Module, D
         raise SettingsError(f"the pictures of {source.name} have the size {size}; input_size is {settings.input_size}")
     net, origin = _net(settings, size, classes=len(source.labels))
     data = source.for_net(Preprocessing.from_net(net))
+    if settings.folds:
+        data = fold_of(data, settings.fold, settings.folds)
     data.preprocessing.attach_to(net)
     _check_takes(net, data, settings)
     return net, data, origin

@@ -62,13 +62,23 @@ def start_run(run: Path, settings: TrainSettings, licence: str = "", url: str = 
     Raises:
         CheckpointError: something lies there already.
     """
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        what = "already holds a run" if (run / "config.json").exists() else "is there already and is not empty"
-        raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder")
+    refuse_taken(run)
     run.mkdir(parents=True, exist_ok=True)
     begun_with = {"licence": licence, "url": url}
     config = {"schema_version": RUN_SCHEMA_VERSION, "settings": settings.to_json(), "begun_with": begun_with}
     write_file(run / "config.json", _json(config))
+
+
+def refuse_taken(run: Path) -> None:
+    """Require a folder that is empty, or not there.
+
+    Raises:
+        CheckpointError: something lies there already.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        holds_run = (run / "config.json").exists() or (run / "folds.json").exists()
+        what = "already holds a run" if holds_run else "is there already and is not empty"
+        raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder")
 
 
 def read_settings(run: Path) -> TrainSettings:

@@ -32,11 +32,14 @@ def eval_(
 ) -> None:
     """Measure a trained net on a data set.
 
+    For one of the runs of `--folds`, on the data of that run, train and val are those of its fold.
+
     Example: `zoonnx eval runs/digits --data digits --save digits-test`
     """
     from zoo.calibration import measure
-    from zoo.data import find_data
+    from zoo.data import find_data, public_name
     from zoo.evaluate import evaluate
+    from zoo.folds import fold_of
     from zoo.load import load_run
     from zoo.predictions import save_predictions
     from zoo.report import examine, refuse_taken, write_report
@@ -46,6 +49,9 @@ def eval_(
     loaded = load_run(run)
     dataset = find_data(data, bad_images=bad_images, workers=workers).for_net(loaded.preprocessing)
     dataset.check_fits(loaded.labels, loaded.preprocessing)
+    title = f"{data}, {split} split"
+    if loaded.fold is not None and public_name(data) == loaded.weights.dataset:
+        dataset, title = fold_of(dataset, *loaded.fold), f"{title} of fold {loaded.fold[0]} of {loaded.fold[1]}"
     part = dataset.split(split)
     evaluation = evaluate(loaded.net, part, loaded.preprocessing)
     if save is not None:
@@ -56,7 +62,7 @@ def eval_(
     if as_json:
         _print_json({"run": str(run), "data": data, "split": split}, evaluation, calibration, dataset.skipped)
     else:
-        _show_evaluation(f"{data}, {split} split", evaluation, calibration, dataset.skipped)
+        _show_evaluation(title, evaluation, calibration, dataset.skipped)
 
 
 def describe(

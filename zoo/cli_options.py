@@ -28,6 +28,13 @@ DataOption = Annotated[
     str, typer.Option(help="The data set: digits, signal or folder:PATH, with a folder of pictures for each class.")
 ]
 Out = Annotated[Path, typer.Option(help="The new run's folder.")]
+Folds = Annotated[
+    int,
+    typer.Option(help="Train that many runs, RUN/fold-1 and so on; each holds out another part of train and val."),
+]
+FindLr = Annotated[
+    bool, typer.Option("--find-lr", help="Make no run: suggest a learning rate, and draw the test of it to RUN.lr.png.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in this folder.")]
 
 

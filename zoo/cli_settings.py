@@ -11,7 +11,7 @@ import typer
 from zoo.errors import SettingsError, did_you_mean
 
 PREFIX = "ZOONNX"
-HERE_ONLY = ("config", "resume")  # what is said with each command anew
+HERE_ONLY = ("config", "resume", "find_lr")  # what is said with each command anew
 
 
 def read_config(ctx: typer.Context, file: Path | None) -> Path | None:

@@ -3,16 +3,19 @@
 What needs torch is imported inside them, so that help comes at once.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
-from zoo.cli_options import DataOption, Out, Resume, RunOptions, settings_from, takes_run_options
+from zoo.cli_options import DataOption, FindLr, Folds, Out, Resume, RunOptions, settings_from, takes_run_options
 from zoo.cli_settings import Config
+from zoo.errors import SettingsError
 from zoo.settings import Head, Schedule, TrainSettings, Transfer
 
 if TYPE_CHECKING:
+    from zoo.cross_validate import FoldsResult
     from zoo.train import TrainResult
 
 TUNE_DEFAULTS = {"lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.75}
@@ -24,6 +27,8 @@ def train(
     data: DataOption,
     out: Out,
     resume: Resume = False,
+    folds: Folds = 0,
+    find_lr: FindLr = False,
     config: Config = None,
     **options: Unpack[RunOptions],
 ) -> None:
@@ -33,9 +38,14 @@ def train(
     validation accuracy. The test split is looked at once, at the end. A run that was stopped, by Ctrl-C or by worse,
     goes on with the same command and `--resume`, to the same weights bit by bit.
 
+    `--folds K` trains K runs, each of which holds out another part of train and val, alike in classes; RUN/folds.json
+    says how they did, RUN/label-noise.csv and .png which labels they doubt of pictures that they have not learned from.
+    `--find-lr` trains for some steps at a rate that rises, keeps nothing of them, and suggests the rate at which the
+    loss falls most steeply; at the rate where it diverges, learning breaks down.
+
     Example: `zoonnx train convnet4 --data digits --out runs/digits`
     """
-    _train(settings_from(net, data, options), out, resume)
+    _go(settings_from(net, data, options), Asked(out, resume, folds, find_lr))
 
 
 @takes_run_options(TUNE_DEFAULTS)
@@ -44,6 +54,8 @@ def tune(
     data: DataOption,
     out: Out,
     resume: Resume = False,
+    folds: Folds = 0,
+    find_lr: FindLr = False,
     config: Config = None,
     head: Annotated[Head, typer.Option(help="What classifies the backbone's features.")] = Transfer.head,
     schedule: Annotated[
@@ -62,7 +74,7 @@ def tune(
 
     `--probe` stores the features beside the run, in `.features`, for as long as data and backbone are the same.
     What is frozen stays as it is, BatchNorm's statistics included. The run's folder is as that of `train`; `eval` and
-    `export` take it.
+    `export` take it. `--folds` and `--find-lr` are as in `train`; the rate is tested with all that ever learns.
 
     Example: zoonnx tune resnet18 --data folder:flowers --out runs/flowers
     """
@@ -72,7 +84,7 @@ def tune(
         cached=probe,
         pretrained_file=str(pretrained_file) if pretrained_file else None,
     )
-    _train(settings_from(backbone, data, options, transfer), out, resume)
+    _go(settings_from(backbone, data, options, transfer), Asked(out, resume, folds, find_lr))
 
 
 def show_rows(rows: dict[str, str]) -> None:
@@ -91,6 +103,29 @@ def left_out(skipped: tuple[str, ...]) -> dict[str, str]:
     return {"left out": "\n".join(skipped)} if skipped else {}
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What to do with the settings: a run at `out`; or as many as there are folds, if any; or find a rate instead."""
+
+    out: Path
+    resume: bool
+    folds: int
+    find_lr: bool
+
+    def __post_init__(self) -> None:
+        if self.find_lr and (self.resume or self.folds):
+            raise SettingsError("--find-lr makes no run: it goes with neither --resume nor --folds")
+
+
+def _go(settings: TrainSettings, asked: Asked) -> None:
+    if asked.find_lr:
+        _find_lr(settings, asked.out)
+    elif asked.folds:
+        _train_folds(settings, asked)
+    else:
+        _train(settings, asked.out, asked.resume)
+
+
 def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
     from zoo.progress import ProgressBar
     from zoo.train import train as train_net
@@ -98,6 +133,27 @@ def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
     with ProgressBar(settings.epochs) as progress:
         result = train_net(settings, run, progress, resume=resume)
     _show_result(result, run)
+
+
+def _train_folds(settings: TrainSettings, asked: Asked) -> None:
+    from zoo.cross_validate import train_folds
+    from zoo.progress import ProgressBar
+
+    def watch(fold: int) -> ProgressBar:
+        return ProgressBar(settings.epochs, f"fold {fold} of {asked.folds}, ")
+
+    _show_folds(train_folds(settings, asked.folds, asked.out, watch, resume=asked.resume), asked.out)
+
+
+def _find_lr(settings: TrainSettings, run: Path) -> None:
+    from zoo.files import write_file
+    from zoo.lr_finder import find_lr
+
+    curve, picture = find_lr(settings), run.with_name(f"{run.name}.lr.png")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    write_file(picture, curve.png())
+    diverges = f"{curve.diverges:.2g}" if curve.diverges else f"not up to {curve.rates[-1]:.2g}"
+    show_rows({"suggested rate": f"--lr {curve.suggested:.2g}", "diverges at": diverges, "curve": str(picture)})
 
 
 def _show_result(result: "TrainResult", run: Path) -> None:
@@ -108,4 +164,20 @@ def _show_result(result: "TrainResult", run: Path) -> None:
         "time": f"{result.seconds:.1f} s",
         "weights": str(run / "best" / "model.safetensors"),
     }
+    show_rows(rows | left_out(result.skipped))
+
+
+def _show_folds(result: "FoldsResult", out: Path) -> None:
+    rows = {
+        f"fold {each.fold}": f"held out {each.val_accuracy:.2%} (last epoch {each.last_val_accuracy:.2%}), "
+        f"test {each.test_accuracy:.2%}"
+        for each in result.results
+    }
+    found = {name: f"{each['mean']:.2%} ± {each['deviation']:.2%}" for name, each in result.summary().items()}
+    rows["held out"] = f"{found['val_accuracy']}, of each fold's best epoch, which it chose itself"
+    rows["last epoch"] = found["last_val_accuracy"]
+    rows["test"] = found["test_accuracy"]
+    if result.suspicious is not None:
+        where = f"see {out / 'label-noise.png'} and .csv"
+        rows["labels"] = f"{result.suspicious} of {result.labels} are suspicious; {where}"
     show_rows(rows | left_out(result.skipped))

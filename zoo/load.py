@@ -41,7 +41,10 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class LoadedNet:
-    """A net in eval mode, float32, on the CPU; `name` is the run's folder or the net's name."""
+    """A net in eval mode, float32, on the CPU; `name` is the run's folder or the net's name.
+
+    `fold` is the number of the fold that its run held out, and how many there are; None where there are none.
+    """
 
     net: nn.Module
     name: str
@@ -49,6 +52,7 @@ class LoadedNet:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     weights: WeightsSource
+    fold: tuple[int, int] | None = None
 
 
 def load_net(
@@ -92,7 +96,9 @@ def load_run(folder: Path) -> LoadedNet:
     source = WeightsSource(
         "trained", settings.seed, public_name(settings.data), origin.licence, origin.url, checkpoint.metrics
     )
-    return LoadedNet(net.eval(), run.resolve().name, checkpoint.architecture, checkpoint.labels, preprocessing, source)
+    fold = (settings.fold, settings.folds) if settings.folds else None
+    name, architecture, labels = run.resolve().name, checkpoint.architecture, checkpoint.labels
+    return LoadedNet(net.eval(), name, architecture, labels, preprocessing, source, fold)
 
 
 def places_of(folder: Path) -> tuple[Path, Path]:

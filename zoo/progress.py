@@ -13,10 +13,10 @@ from zoo.train import EpochMetrics
 class ProgressBar:
     """Shows a run's epoch, loss, validation accuracy, speed and time left on stderr from its first step on."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, prefix: str = "") -> None:
         self._epochs = epochs
         self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn(f"{prefix}epoch {{task.fields[epoch]}}"),
             BarColumn(bar_width=20),
             TextColumn("loss {task.fields[loss]}  val {task.fields[accuracy]}  {task.fields[speed]} images/s"),
             TimeRemainingColumn(),

@@ -87,6 +87,18 @@ def check_resumable(run: Path, settings: TrainSettings) -> None:
         CheckpointError: there is no run, or it has ended.
         SettingsError: it was begun with other settings; they are named.
     """
+    check_same_settings(run, settings)
+    if has_ended(run):
+        raise CheckpointError(f"{run} has ended; there is nothing to resume")
+
+
+def check_same_settings(run: Path, settings: TrainSettings) -> None:
+    """Require a run that these settings began.
+
+    Raises:
+        CheckpointError: there is no run.
+        SettingsError: it was begun with other settings; they are named.
+    """
     was = read_settings(run)
     names = [each.name for each in fields(TrainSettings) if each.name not in FREE]
     differ = [
@@ -96,9 +108,12 @@ def check_resumable(run: Path, settings: TrainSettings) -> None:
     ]
     if differ:
         raise SettingsError(f"{run} was begun with other settings: {'; '.join(differ)}")
+
+
+def has_ended(run: Path) -> bool:
+    """Whether a run has come to its end, where it is measured on the test split."""
     best = standing_folder(run / "best")
-    if best.is_dir() and "test_accuracy" in read_json(best / "metrics.json"):
-        raise CheckpointError(f"{run} has ended; there is nothing to resume")
+    return best.is_dir() and "test_accuracy" in read_json(best / "metrics.json")
 
 
 @contextmanager

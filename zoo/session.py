@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from timm.data import Mixup
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -39,7 +39,7 @@ class Session:
     rule: InputRule
     on_features: bool
     optimizer: torch.optim.Optimizer
-    scheduler: CosineLRScheduler
+    scheduler: Scheduler
     loss: nn.Module
 
     @property

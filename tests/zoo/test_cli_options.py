@@ -9,7 +9,7 @@ from zoo.cli_options import RENAMED, RunOptions, settings_from
 from zoo.cli_train import TUNE_DEFAULTS, train, tune
 from zoo.settings import TrainSettings
 
-APART = {"net", "data", "transfer"}  # what a verb says in its own way
+APART = {"net", "data", "transfer", "folds", "fold"}  # what a verb says in its own way
 
 
 def test_every_setting_has_an_option():

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.data import public_name
 from zoo.settings import TrainSettings, Transfer
 
-NOT_OPTIONS = ("net", "data", "transfer")
+NOT_OPTIONS = ("net", "data", "transfer", "fold")  # all folds are trained by one command
 OPTION_NAMES = {"max_shift_px": "max_shift"}
 
 
