@@ -49,8 +49,8 @@ def main() -> None:
 
 
 def start_s(models: Path) -> float:
-    """From the begin of a server's process to its `ready`."""
-    with serving(models, "--provider", "cpu") as server:
+    """From the begin of a server's process to its `ready`, of gRPC alone, as `zoonnx serve models/` starts it."""
+    with serving(models, "--provider", "cpu", http=False) as server:
         return server.ready_s
 
 

@@ -40,15 +40,16 @@ class Load:
 
 
 @contextmanager
-def serving(*arguments: object, log: int | None = subprocess.DEVNULL) -> Iterator[Server]:
-    """A server of these models and options, on free ports; its log goes to `log`."""
-    command = [sys.executable, "-m", "zoonnx", "serve", *map(str, arguments), "--grpc-port", "0", "--http-port", "0"]
+def serving(*arguments: object, log: int | None = subprocess.DEVNULL, http: bool = True) -> Iterator[Server]:
+    """A server of these models and options, on free ports; its log goes to `log`. Without `http` it has no metrics."""
+    command = [sys.executable, "-m", "zoonnx", "serve", *map(str, arguments), "--grpc-port", "0"]
+    command += ["--http-port", "0"] if http else []
     start_s = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         ready = _line(process)
         ready_s = time.perf_counter() - start_s
         try:
-            yield Server(ready.split()[-1], _line(process).split()[-1], ready_s)
+            yield Server(ready.split()[-1], _line(process).split()[-1] if http else "", ready_s)
         finally:
             process.send_signal(signal.SIGTERM)
 

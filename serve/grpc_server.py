@@ -43,6 +43,7 @@ from serve.streaming import in_order
 
 log = logging.getLogger(__name__)
 LONGEST_MESSAGE = 1000  # characters
+MOST_PENDING = 10**6  # gRPC itself drops requests beyond a thousand as CANCELLED, which no client tries again
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 INTROSPECTION = "zoonnx.v1.Introspection"
@@ -74,6 +75,8 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),  # else a second server silently shares the port
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.server.max_pending_requests", MOST_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
         ]
         self._server = grpc.aio.server(options=options)
         regions = Regions()
