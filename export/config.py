@@ -9,7 +9,7 @@ from export.contract import Contract
 from export.errors import UnfitNetError
 from export.keys import CONFIG as CONFIG
 from export.keys import LABELS as LABELS
-from export.keys import LABELS_KEY, PREPROCESSING_KEY
+from export.keys import LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from export.metadata import compact_json
 from export.settings import ExportSettings
 from protos import inference, manifest
@@ -48,6 +48,8 @@ def config_text(settings: ExportSettings, contract: Contract) -> str:
         config.parameters[PREPROCESSING_KEY].string_value = compact_json(contract.preprocessing)
     if contract.labels:
         config.parameters[LABELS_KEY].string_value = json.dumps(list(contract.labels), ensure_ascii=False)
+    if contract.multi_label:
+        config.parameters[TASK_KEY].string_value = MULTI_LABEL
     return text_format.MessageToString(config, as_utf8=True)
 
 

@@ -27,19 +27,25 @@ DATATYPES = {
 
 @dataclass(frozen=True)
 class Contract:
-    """A shape has -1 where it is free. `preprocessing` is None for a model that takes no pictures."""
+    """A shape has -1 where it is free. `preprocessing` is None for a model that takes no pictures.
+
+    Of a `multi_label` model each label of a picture has a probability of its own.
+    """
 
     inputs: Sequence[manifest.Tensor]
     outputs: Sequence[manifest.Tensor]
     labels: Sequence[str]
     preprocessing: manifest.Preprocessing | None
+    multi_label: bool = False
 
 
 def contract_of(interface: Interface, given: Mapping[str, Tensor], labels: Sequence[str]) -> Contract:
     """Return the contract of a file that gives `given` for the interface's telling inputs. Raises: UnfitNetError."""
     taken = {interface.input_name: torch.from_numpy(interface.telling())}
-    rule = message_of(interface.preprocessing) if isinstance(interface, Pictures) else None
-    return Contract(_tensors(taken), _tensors(given), labels, rule)
+    if not isinstance(interface, Pictures):
+        return Contract(_tensors(taken), _tensors(given), labels, None)
+    rule, multi_label = message_of(interface.preprocessing), interface.head.activation == "sigmoid"
+    return Contract(_tensors(taken), _tensors(given), labels, rule, multi_label)
 
 
 def message_of(rule: Preprocessing) -> manifest.Preprocessing:

@@ -126,10 +126,10 @@ class Raw:
         return model
 
 
-def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportSettings) -> Interface:
+def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportSettings, head: Head) -> Interface:
     """Return the interface that `settings` asks for. Raises: UnfitNetError."""
     if not settings.raw:
-        return Pictures(preprocessing)
+        return Pictures(preprocessing, head)
     unnamed = Raw(preprocessing.input_size, ())
     return Raw(unnamed.input_size, tuple(require_outputs(net, unnamed.for_net(unnamed.telling()))))
 

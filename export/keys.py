@@ -9,6 +9,8 @@ TEST_DATA = "test_data_set_0"
 LAYERS_KEY = "zoonnx.layers"
 LABELS_KEY = "zoonnx.labels"
 PREPROCESSING_KEY = "zoonnx.preprocessing"
+TASK_KEY = "zoonnx.task"  # there for a model whose pictures may have several labels: MULTI_LABEL
+MULTI_LABEL = "multi-label"
 
 # What the manifest says of a layer, but not the file: what was measured on the way.
 MEASURED = ("max_abs_error", "reference_error", "tolerance", "shape_witnesses")

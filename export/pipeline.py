@@ -11,7 +11,9 @@ from onnx import numpy_helper
 from export import config, repository
 from export.contract import contract_of
 from export.convert import convert
+from export.head import Head
 from export.interface import Interface, first_outputs, interface_of
+from export.keys import MULTI_LABEL
 from export.layers import map_layers
 from export.manifest_json import seal, to_json
 from export.metadata import stamp, strip
@@ -46,7 +48,7 @@ def export_model(given: LoadedNet, settings: ExportSettings, progress: Progress 
     """
     progress("preparing the net")
     net = prepare(given.net)
-    interface = interface_of(net, given.preprocessing, settings)
+    interface = interface_of(net, given.preprocessing, settings, _head(given))
     contract = contract_of(interface, first_outputs(net, interface), given.labels)
     shared = config.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
@@ -65,6 +67,11 @@ def export_model(given: LoadedNet, settings: ExportSettings, progress: Progress 
     found = Found(layer_map, shapes, checks)
     promise = manifest_of(given, settings, contract, interface, model, found)
     return _write(settings, shared, model, promise, _test_data(net, interface))
+
+
+def _head(given: LoadedNet) -> Head:
+    """What makes probabilities of its logits: labels that exclude each other share them, others do not."""
+    return Head("sigmoid" if given.task == MULTI_LABEL else "softmax")
 
 
 def _write(

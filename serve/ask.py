@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,15 @@ from serve.preprocessing import Preprocessing
 from serve.tensors import Array
 
 OUTPUTS = ("logits", "probabilities")
+THRESHOLD = 0.5  # a label with a higher probability is there
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said of one picture; `label` is the class's number where the model has no labels."""
+    """What the model said of one picture; `label` is the class's number where the model has no labels.
+
+    Where a picture may have several, `labels` are those of a probability over 0.5, best first; else it is None.
+    """
 
     file: str
     label: str
@@ -28,6 +32,7 @@ class Answer:
     runner_up: str
     logits: tuple[float, ...]
     probabilities: tuple[float, ...]
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def ask(
         some = files[first : first + size]
         pixels = np.stack([images.load(file, rule) for file in some])
         outputs = client.infer(model, {info.inputs[0].name: pixels}, OUTPUTS, info.version)
-        answers.extend(_answers(some, info.labels, outputs[OUTPUTS[0]], outputs[OUTPUTS[1]]))
+        answers.extend(_answers(some, info, outputs[OUTPUTS[0]], outputs[OUTPUTS[1]]))
         advance(len(some))
     return Report(model, info.version, time.perf_counter() - start_s, tuple(answers))
 
@@ -88,11 +93,14 @@ def _batch_size(info: ModelInfo, wanted: int | None) -> int:
     return wanted or largest
 
 
-def _answers(files: Sequence[Path], labels: Sequence[str], logits: Array, probabilities: Array) -> Iterator[Answer]:
+def _answers(files: Sequence[Path], info: ModelInfo, logits: Array, probabilities: Array) -> Iterator[Answer]:
+    labels = info.labels
     for file, scores, shares in zip(files, logits.tolist(), probabilities.tolist(), strict=True):
         best, *others = sorted(range(len(shares)), key=lambda index: (-shares[index], index))
         runner_up = f"{_label(labels, others[0])} {shares[others[0]]:.1%}" if others else ""
-        yield Answer(str(file), _label(labels, best), best, shares[best], runner_up, tuple(scores), tuple(shares))
+        answer = Answer(str(file), _label(labels, best), best, shares[best], runner_up, tuple(scores), tuple(shares))
+        seen = tuple(_label(labels, index) for index in (best, *others) if shares[index] > THRESHOLD)
+        yield replace(answer, labels=seen) if info.multi_label else answer
 
 
 def _label(labels: Sequence[str], index: int) -> str:

@@ -178,7 +178,10 @@ def _json(report: "Report") -> str:
     import json
     from dataclasses import asdict
 
-    results = [{key: value for key, value in asdict(each).items() if key != "runner_up"} for each in report.answers]
+    results = [
+        {key: value for key, value in asdict(each).items() if key != "runner_up" and value is not None}
+        for each in report.answers
+    ]
     summary = {"images": len(results), "seconds": report.seconds, "images_per_s": report.images_per_s}
     return json.dumps({"model": report.model, "version": report.version, **summary, "results": results})
 
@@ -199,8 +202,12 @@ def _show(report: "Report") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("file", "class", "probability", "runner-up", box=None)
+    many = any(each.labels is not None for each in report.answers)
+    table = Table(
+        "file", *(["labels"] if many else []), "best" if many else "class", "probability", "runner-up", box=None
+    )
     for each in report.answers:
-        table.add_row(Text(each.file), Text(each.label), f"{each.probability:.1%}", Text(each.runner_up))
+        labels = [] if each.labels is None else [Text(", ".join(each.labels) or "none")]
+        table.add_row(Text(each.file), *labels, Text(each.label), f"{each.probability:.1%}", Text(each.runner_up))
     Console().print(table)
     Console(stderr=True).print(f"{_count(len(report.answers), 'picture')}, {report.images_per_s:.0f} a second")

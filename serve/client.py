@@ -31,6 +31,7 @@ from serve.preprocessing import Preprocessing
 from serve.tensors import Array, Request, Tensor, TensorSpec
 
 LABELS = "zoonnx.labels"
+TASK, MULTI_LABEL = "zoonnx.task", "multi-label"
 SERVICES = ("inference.GRPCInferenceService", "zoonnx.v1.Introspection")
 METHODS = {method.name: method for service in SERVICES for method in loader.service(service)}
 CHANNEL_OPTIONS = (
@@ -54,7 +55,10 @@ ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a server says of a model. `version` is the newest; labels and preprocessing are an export's."""
+    """What a server says of a model. `version` is the newest; labels and preprocessing are an export's.
+
+    Where a picture may have several labels, `multi_label`, the probabilities are those of each, and no sum is 1.
+    """
 
     name: str
     version: str
@@ -63,6 +67,7 @@ class ModelInfo:
     max_batch_size: int
     labels: tuple[str, ...]
     preprocessing: Preprocessing | None
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -249,6 +254,7 @@ def model_info(metadata: inference.ModelMetadataResponse, config: inference.Mode
         max_batch_size=config.max_batch_size,
         labels=tuple(json.loads(parameters[LABELS].string_value)) if LABELS in parameters else (),
         preprocessing=Preprocessing.from_parameters(parameters),
+        multi_label=TASK in parameters and parameters[TASK].string_value == MULTI_LABEL,
     )
 
 

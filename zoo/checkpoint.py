@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from zoo.interface import classes_of, config_of
 from zoo.preprocessing import Preprocessing
 from zoo.pretrained import Origin
 from zoo.settings import TrainSettings
+from zoo.targets import Task
 
 RUN_SCHEMA_VERSION = 1
 LAYOUT = (
@@ -40,6 +41,7 @@ class Checkpoint:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     metrics: Mapping[str, float]
+    task: Task = "single-label"
 
     def load_into(self, net: nn.Module) -> None:
         """Give `net` these weights.
@@ -117,13 +119,19 @@ def read_epochs(run: Path) -> list[dict[str, float]]:
         raise CheckpointError(f"{file} cannot be read: {error}; {LAYOUT}") from error
 
 
-def save_checkpoint(folder: Path, net: nn.Module, labels: Sequence[str], metrics: Mapping[str, float]) -> None:
+def save_checkpoint(
+    folder: Path,
+    net: nn.Module,
+    labels: Sequence[str],
+    metrics: Mapping[str, float],
+    task: Task = "single-label",
+) -> None:
     """Write a checkpoint; one that stood there is replaced only by a whole new one."""
     # A copy of each tensor, since safetensors refuses those that share memory.
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in net.state_dict().items()}
     with new_folder(folder) as unfinished:
         safetensors.torch.save_file(weights, unfinished / "model.safetensors")
-        (unfinished / "config.json").write_bytes(_json(_timm_config(net, labels)))
+        (unfinished / "config.json").write_bytes(_json({**_timm_config(net, labels), "task": task}))
         (unfinished / "metrics.json").write_bytes(_json(metrics))
 
 
@@ -147,7 +155,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     except KeyError as error:
         raise CheckpointError(f"{folder / 'config.json'} lacks {error}; {LAYOUT}") from error
     metrics = read_json(folder / "metrics.json")
-    return Checkpoint(folder, architecture, labels, Preprocessing.from_json(shape), metrics)
+    task = config.get("task", "single-label")
+    if task not in get_args(Task):
+        raise CheckpointError(f"{folder / 'config.json'} has the task '{task}'; it is {' or '.join(get_args(Task))}")
+    return Checkpoint(folder, architecture, labels, Preprocessing.from_json(shape), metrics, task)
 
 
 def _timm_config(net: nn.Module, labels: Sequence[str]) -> dict[str, Any]:

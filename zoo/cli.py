@@ -48,7 +48,7 @@ def eval_(
         refuse_taken(report)
     loaded = load_run(run)
     dataset = find_data(data, bad_images=bad_images, workers=workers).for_net(loaded.preprocessing)
-    dataset.check_fits(loaded.labels, loaded.preprocessing)
+    dataset.check_fits(loaded.labels, loaded.preprocessing, loaded.task)
     title = f"{data}, {split} split"
     if loaded.fold is not None and public_name(data) == loaded.weights.dataset:
         dataset, title = fold_of(dataset, *loaded.fold), f"{title} of fold {loaded.fold[0]} of {loaded.fold[1]}"
@@ -155,19 +155,21 @@ def models(
 def _show_evaluation(
     title: str, evaluation: "Evaluation", calibration: "Calibration", skipped: tuple[str, ...]
 ) -> None:
-    wrong = int((evaluation.predictions != evaluation.targets).sum())
     images = len(evaluation.targets)
-    rows = {
-        "data": title,
-        "accuracy": f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)",
-        "loss": f"{evaluation.loss:.4f}",
-        "calibration error": calibration.in_words,
-    }
+    wrong = int((evaluation.predictions != evaluation.targets).reshape(images, -1).any(dim=1).sum())
+    rows = {"data": title}
+    if evaluation.mean_average_precision is not None:
+        rows["mean average precision"] = f"{evaluation.mean_average_precision:.2%}"
+        rows["macro-F1"] = f"{evaluation.macro_f1:.2%}"
+    right = "accuracy" if evaluation.task == "single-label" else "every label right"
+    rows[right] = f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)"
+    rows["loss"] = f"{evaluation.loss:.4f}"
+    rows["calibration error"] = calibration.in_words
     show_rows(rows | left_out(skipped))
 
 
 def _print_json(
     asked: dict[str, str], evaluation: "Evaluation", calibration: "Calibration", skipped: tuple[str, ...]
 ) -> None:
-    found = {"images": len(evaluation.targets), "accuracy": evaluation.accuracy, "loss": evaluation.loss}
+    found = {"images": len(evaluation.targets), **evaluation.scores}
     typer.echo(json.dumps({**asked, **found, **calibration.to_json(), "skipped": skipped}))

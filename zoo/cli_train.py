@@ -159,8 +159,8 @@ def _find_lr(settings: TrainSettings, run: Path) -> None:
 def _show_result(result: "TrainResult", run: Path) -> None:
     rows = {
         "best epoch": str(result.best.epoch),
-        "validation accuracy": f"{result.best.val_accuracy:.2%}",
-        "test accuracy": f"{result.test_accuracy:.2%}",
+        **_measured("validation", result.best.val_accuracy, result.best.val_mean_average_precision),
+        **_measured("test", result.test_accuracy, result.test_mean_average_precision),
         "time": f"{result.seconds:.1f} s",
         "weights": str(run / "best" / "model.safetensors"),
     }
@@ -181,3 +181,9 @@ def _show_folds(result: "FoldsResult", out: Path) -> None:
         where = f"see {out / 'label-noise.png'} and .csv"
         rows["labels"] = f"{result.suspicious} of {result.labels} are suspicious; {where}"
     show_rows(rows | left_out(result.skipped))
+
+
+def _measured(split: str, accuracy: float, precision: float | None) -> dict[str, str]:
+    if precision is None:
+        return {f"{split} accuracy": f"{accuracy:.2%}"}
+    return {f"{split} mean average precision": f"{precision:.2%}", f"{split} all labels right": f"{accuracy:.2%}"}

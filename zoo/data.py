@@ -14,9 +14,11 @@ from zoo.folder import FolderContents, scan
 from zoo.preprocessing import Preprocessing
 from zoo.settings import BadImages, SplitName
 from zoo.splits import MemorySplit, Split
+from zoo.targets import Task, task_of
 
 FOLDER = "folder:"
 NO_AUGMENTATION = Augmentation()
+MEANING: dict[Task, str] = {"single-label": "a picture has one class", "multi-label": "a picture may have many labels"}
 FOLDER_AUGMENTATION = Augmentation(flip=0.5, min_crop=0.35)
 
 # The splits' own constants: a run's seed never moves a picture from one split to another.
@@ -66,6 +68,10 @@ class Dataset:
     def input_size(self) -> tuple[int, int, int]:
         return self.preprocessing.input_size
 
+    @property
+    def task(self) -> Task:
+        return task_of(self.train.targets)
+
     def for_net(self, rule: Preprocessing) -> "Dataset":
         return self
 
@@ -80,12 +86,14 @@ class Dataset:
             raise DataError(f"the splits are {', '.join(get_args(SplitName))}; got '{name}'")
         return splits[name]
 
-    def check_fits(self, labels: tuple[str, ...], preprocessing: Preprocessing) -> None:
+    def check_fits(self, labels: tuple[str, ...], preprocessing: Preprocessing, task: Task = "single-label") -> None:
         """Require that a net of these labels and this preprocessing can be measured on this data.
 
         Raises:
-            DataError: the classes or the image sizes differ.
+            DataError: the task, the classes or the image sizes differ.
         """
+        if task != self.task:
+            raise DataError(f"the net is a {task} one, {self.name} is {self.task}: {MEANING[self.task]}")
         if labels != self.labels:
             raise DataError(f"the net tells apart {_listed(labels)}; {self.name} holds {_listed(self.labels)}")
         expected, own = preprocessing.input_size, self.preprocessing.input_size

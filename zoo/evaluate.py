@@ -4,13 +4,18 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    multiclass_accuracy,
+    multilabel_exact_match,
+    multilabel_f1_score,
+)
 
 from zoo.errors import DataError
 from zoo.preprocessing import InputRule
 from zoo.splits import Split
+from zoo.targets import Task, make_loss, task_of
 
 MAX_BATCH = 256
 MAX_BATCH_NUMBERS = 2**23  # 55 pictures of 3x224x224
@@ -20,7 +25,9 @@ MAX_BATCH_NUMBERS = 2**23  # 55 pictures of 3x224x224
 class Evaluation:
     """Mean cross-entropy and share of right answers, with what they were computed from, on the CPU.
 
-    `logits` is float32 (N, classes); `predictions` and `targets` are int64 (N,).
+    `logits` is float32 (N, classes); `predictions` and `targets` are int64 (N,). Where a picture may have several
+    labels they are (N, labels), and an answer is right if every label is. The mean average precision is that over the
+    labels that the split has, macro-F1 that over the labels that it has or the net sees, at a probability of 0.5.
     """
 
     loss: float
@@ -28,21 +35,54 @@ class Evaluation:
     logits: Tensor
     predictions: Tensor
     targets: Tensor
+    mean_average_precision: float | None = None
+    macro_f1: float | None = None
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.targets)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """All measures by name."""
+        found = {"loss": self.loss, "accuracy": self.accuracy}
+        if self.mean_average_precision is not None and self.macro_f1 is not None:
+            found |= {"mean_average_precision": self.mean_average_precision, "macro_f1": self.macro_f1}
+        return found
 
 
 def evaluate(net: nn.Module, split: Split, preprocessing: InputRule, *, batch_size: int | None = None) -> Evaluation:
     """Run `net` in eval mode over a split; its mode is afterwards what it was.
 
     Raises:
-        DataError: no images, or a target that is not one of the net's classes.
+        DataError: no images, or a target that is not one of the net's classes, or labels of which no image has any.
     """
     logits = _logits(net, split, preprocessing, batch_size or batch_size_for(preprocessing.input_size))
     targets = split.targets
+    loss = make_loss(task_of(targets), label_smoothing=0.0)
+    if task_of(targets) == "multi-label":
+        return _of_labels(logits, targets, loss)
     _check_targets(targets, classes=logits.shape[1])
     predictions = logits.argmax(dim=1)
     accuracy = multiclass_accuracy(predictions, targets, num_classes=logits.shape[1], average="micro")
-    loss = F.cross_entropy(logits, targets)
-    return Evaluation(loss.item(), accuracy.item(), logits, predictions, targets)
+    return Evaluation(loss(logits, targets).item(), accuracy.item(), logits, predictions, targets)
+
+
+def _of_labels(logits: Tensor, targets: Tensor, loss: nn.Module) -> Evaluation:
+    labels = logits.shape[1]
+    if targets.shape[1] != labels:
+        raise DataError(f"the net has {labels} labels; the targets are of {targets.shape[1]}")
+    if not bool(targets.any()):
+        raise DataError("no image has any label, so that nothing can be ranked")
+    found = logits.double().sigmoid()  # float32 would call all beyond 17 equal
+    there = targets.any(dim=0).nonzero().flatten().tolist()
+    precisions = [binary_average_precision(found[:, label], targets[:, label]) for label in there]
+    macro_f1 = multilabel_f1_score(found, targets, num_labels=labels, average="macro")
+    exact = multilabel_exact_match(found, targets, num_labels=labels)
+    predictions = (found > 0.5).long()
+    measured = loss(logits, targets).item()
+    precision = torch.stack(precisions).mean()
+    return Evaluation(measured, exact.item(), logits, predictions, targets, precision.item(), macro_f1.item())
 
 
 def batch_size_for(input_size: tuple[int, ...]) -> int:

@@ -20,6 +20,7 @@ from zoo.interface import config_of
 from zoo.preprocessing import Preprocessing
 from zoo.pretrained import origin_of
 from zoo.settings import Transfer
+from zoo.targets import Task
 from zoo.waking import wake
 
 
@@ -44,6 +45,7 @@ class LoadedNet:
     """A net in eval mode, float32, on the CPU; `name` is the run's folder or the net's name.
 
     `fold` is the number of the fold that its run held out, and how many there are; None where there are none.
+    Its logits are for a softmax, or with the task "multi-label" each for a sigmoid.
     """
 
     net: nn.Module
@@ -53,6 +55,7 @@ class LoadedNet:
     preprocessing: Preprocessing
     weights: WeightsSource
     fold: tuple[int, int] | None = None
+    task: Task = "single-label"
 
 
 def load_net(
@@ -98,7 +101,7 @@ def load_run(folder: Path) -> LoadedNet:
     )
     fold = (settings.fold, settings.folds) if settings.folds else None
     name, architecture, labels = run.resolve().name, checkpoint.architecture, checkpoint.labels
-    return LoadedNet(net.eval(), name, architecture, labels, preprocessing, source, fold)
+    return LoadedNet(net.eval(), name, architecture, labels, preprocessing, source, fold, checkpoint.task)
 
 
 def places_of(folder: Path) -> tuple[Path, Path]:

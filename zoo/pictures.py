@@ -54,6 +54,8 @@ def _plain(picture: Image.Image) -> Image.Image:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     if isinstance(error, UnidentifiedImageError):
         return "it is no picture that Pillow knows"
     return str(error).rstrip(". ") or type(error).__name__

@@ -35,7 +35,7 @@ class ProgressBar:
 
     def __call__(self, event: Step | EpochMetrics) -> None:
         if isinstance(event, EpochMetrics):
-            self._progress.update(self._task, accuracy=f"{event.val_accuracy:.1%}")
+            self._progress.update(self._task, accuracy=f"{event.rank[0]:.1%}")
             return
         self._progress.start()
         steps_per_s = self._progress.tasks[self._task].speed

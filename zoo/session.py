@@ -20,6 +20,7 @@ from zoo.optimise import make_optimizer, make_scheduler
 from zoo.preprocessing import InputRule
 from zoo.probe import features_of
 from zoo.settings import Device, TrainSettings
+from zoo.targets import make_loss
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def prepare(settings: TrainSettings, accelerator: Accelerator) -> Session:
     optimizer = make_optimizer(net, settings)
     scheduler = make_scheduler(optimizer, settings.lr, batches_of(settings, data) * settings.epochs)
     net, optimizer = accelerator.prepare(net, optimizer)
-    loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    loss = make_loss(data.task, settings.label_smoothing)
     augmentation = _augmentation(settings, data)
     whole = accelerator.unwrap_model(net)
     return Session(
@@ -126,4 +127,7 @@ def _mixer(settings: TrainSettings, data: Dataset) -> Mixup | None:
         return None
     if len(data.train) < settings.batch_size and len(data.train) % 2:
         raise SettingsError(f"{data.name} trains on {len(data.train)} pictures at once, which cannot be mixed in pairs")
-    return Mixup(settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(data.labels))
+    multi_label = data.task == "multi-label"
+    return Mixup(
+        settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(data.labels), multi_label=multi_label
+    )

@@ -21,7 +21,7 @@ View = Callable[[Image.Image, int], Image.Image]  # a picture and its index in t
 
 
 class Split(Protocol):
-    """Labelled pictures; `targets` is the int64 class index of each, (N,)."""
+    """Labelled pictures; `targets` are int64, of classes (N,) or of labels (N, labels): see targets.py."""
 
     @property
     def targets(self) -> Tensor: ...
@@ -32,6 +32,7 @@ class Split(Protocol):
         """For each tensor of indices, their pictures as uint8 (N, H, W, C), each through `view`.
 
         Without a view they come as an evaluation sees them. Torch's, numpy's and Python's generators stay as they are.
+        An index beyond the last picture begins again with the first; the view is told the index itself.
         """
         ...
 
@@ -57,7 +58,7 @@ class MemorySplit:
 
     def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
         for indices in chosen:
-            images = self.images[indices]
+            images = self.images[indices % len(self)]
             yield (
                 images
                 if view is None
@@ -112,7 +113,7 @@ class _Pictures(TorchDataset[Tensor]):
     view: View
 
     def __getitem__(self, index: int) -> Tensor:
-        return _pixels(self.view(read_picture(self.files[index], self.channels), index))
+        return _pixels(self.view(read_picture(self.files[index % len(self.files)], self.channels), index))
 
 
 def _ignore_interrupts(worker: int) -> None:

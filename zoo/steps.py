@@ -63,7 +63,7 @@ def _set_modes(session: Session, epoch: int) -> None:
 
 
 def _inputs(session: Session, images: Tensor, targets: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-    """What the net gets, and the targets, class indices (N,), or shares (N, classes) where pictures are mixed."""
+    """What the net gets, and the targets: see targets.py; where pictures are mixed, shares (N, classes)."""
     device = session.accelerator.device
     moved = shift(images, session.settings.max_shift_px)
     x, wanted = session.rule.normalise(moved.to(device)), targets.to(device)

@@ -11,7 +11,7 @@ import torch
 
 from zoo.checkpoint import read_checkpoint, save_checkpoint, save_metrics, start_run, write_epochs
 from zoo.errors import InterruptedRunError
-from zoo.evaluate import evaluate
+from zoo.evaluate import Evaluation, evaluate
 from zoo.resume import Position, check_resumable, drop_state, interruptions, load_state, save_state
 from zoo.session import Session, make_accelerator, on_features, prepare
 from zoo.settings import TrainSettings
@@ -20,27 +20,41 @@ from zoo.steps import Step, steps_of_epoch
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch measured; `train_loss` is the mean over its steps, with label smoothing."""
+    """What one epoch measured; `train_loss` is the mean over its steps, with label smoothing.
+
+    The mean average precision and macro-F1 are those of multi-label data, None for others: see `Evaluation`.
+    """
 
     epoch: int
     train_loss: float
     val_loss: float
     val_accuracy: float
+    val_mean_average_precision: float | None = None
+    val_macro_f1: float | None = None
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Accuracy on the validation split; among equals, the lower loss ranks higher."""
-        return (self.val_accuracy, -self.val_loss)
+        """Accuracy, or the mean average precision, on the validation split; among equals, the lower loss is better."""
+        precision = self.val_mean_average_precision
+        return (self.val_accuracy if precision is None else precision, -self.val_loss)
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON values by name, without those that were not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The best epoch, and its weights' accuracy on the test split; `skipped` names bad images that were left out."""
+    """The best epoch, and its weights' accuracy on the test split; `skipped` names bad images that were left out.
+
+    The mean average precision is that of multi-label data, None for others.
+    """
 
     best: EpochMetrics
     test_accuracy: float
     seconds: float
     skipped: tuple[str, ...] = ()
+    test_mean_average_precision: float | None = None
 
 
 Observer = Callable[[Step | EpochMetrics], None]
@@ -68,9 +82,10 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *
             start_run(run, settings, session.origin.licence, session.origin.url)
         position = load_state(run, session.state, session.optimizer, session.data_key) if resume else Position()
         best = _fit(session, run, position, observe or (lambda event: None), interrupted)
-        test_accuracy = _test_best(session, run)
+        test = _test_best(session, run)
         drop_state(run)
-    return TrainResult(best, test_accuracy, time.perf_counter() - started, session.data.skipped)
+    seconds = time.perf_counter() - started
+    return TrainResult(best, test.accuracy, seconds, session.data.skipped, test.mean_average_precision)
 
 
 def _fit(session: Session, run: Path, position: Position, observe: Observer, interrupted: Event) -> EpochMetrics:
@@ -86,7 +101,7 @@ def _fit(session: Session, run: Path, position: Position, observe: Observer, int
         _save(session, run / "last", metrics)
         if all(metrics.rank > earlier.rank for earlier in _epochs(position)):
             _save(session, run / "best", metrics)
-        line = {**asdict(metrics), "seconds": round(time.perf_counter() - started, 3)}
+        line = {**metrics.to_json(), "seconds": round(time.perf_counter() - started, 3)}
         position = Position(position.epoch + 1, history=[*position.history, line])
         write_epochs(run, position.history)
         save_state(run, session.state, session.optimizer, position, session.data_key)
@@ -96,7 +111,7 @@ def _fit(session: Session, run: Path, position: Position, observe: Observer, int
 
 def _epochs(position: Position) -> list[EpochMetrics]:
     names = [each.name for each in fields(EpochMetrics)]
-    return [EpochMetrics(**{name: line[name] for name in names}) for line in position.history]  # type: ignore[arg-type]
+    return [EpochMetrics(**{name: line[name] for name in names if name in line}) for line in position.history]  # type: ignore[arg-type]
 
 
 def _save_between(session: Session, run: Path, position: Position, step: Step, interrupted: Event) -> None:
@@ -112,21 +127,28 @@ def _save_between(session: Session, run: Path, position: Position, step: Step, i
 def _validate(session: Session, epoch: int, train_loss: float) -> EpochMetrics:
     val = session.data.val
     evaluation = evaluate(session.measured, val, session.rule)
-    return EpochMetrics(epoch, train_loss, evaluation.loss, evaluation.accuracy)
+    return EpochMetrics(
+        epoch,
+        train_loss,
+        evaluation.loss,
+        evaluation.accuracy,
+        evaluation.mean_average_precision,
+        evaluation.macro_f1,
+    )
 
 
 def _save(session: Session, folder: Path, metrics: EpochMetrics) -> None:
-    save_checkpoint(folder, session.result, session.data.labels, asdict(metrics))
+    save_checkpoint(folder, session.result, session.data.labels, metrics.to_json(), session.data.task)
 
 
-def _test_best(session: Session, run: Path) -> float:
-    """The best weights' accuracy on the test split, which the run looks at only here; noted in best/metrics.json."""
+def _test_best(session: Session, run: Path) -> Evaluation:
+    """How good the best weights are on the test split, which the run looks at only here; noted in best/metrics.json."""
     checkpoint, test = read_checkpoint(run / "best"), session.data.test
     checkpoint.load_into(session.result)
     evaluation = evaluate(session.measured, test, session.rule)
-    found = {"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
+    found = {f"test_{name}": value for name, value in evaluation.scores.items()}
     save_metrics(checkpoint.folder, {**checkpoint.metrics, **found})
-    return evaluation.accuracy
+    return evaluation
 
 
 @contextmanager

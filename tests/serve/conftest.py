@@ -60,13 +60,23 @@ def write_labelled(folder: Path) -> None:
     (folder / "labels.txt").write_text("cat\nzürich\n")
 
 
-def write_pictures(folder: Path) -> None:
-    """Classifies 2 x 2 grey pictures by their four pixels, with the labels and the rule that an export writes."""
+def write_pictures(folder: Path, *, multi_label: bool = False) -> None:
+    """Classifies 2 x 2 grey pictures by their four pixels, with the labels and the rule that an export writes.
+
+    With `multi_label` a label is there where its pixel is over 20.
+    """
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], "cast", to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["float"], ["logits"], "flatten"),
         helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax"),
     ]
+    if multi_label:
+        limit = helper.make_tensor("limit", TensorProto.FLOAT, [1], [20.0])
+        nodes[2:] = [
+            helper.make_node("Constant", [], ["limit"], value=limit),
+            helper.make_node("Sub", ["logits", "limit"], ["over"]),
+            helper.make_node("Sigmoid", ["over"], ["probabilities"]),
+        ]
     outputs: list[Value] = [(name, TensorProto.FLOAT, ["n", 4]) for name in ("logits", "probabilities")]
     write_model(folder / "1" / "model.onnx", nodes, [("image", TensorProto.UINT8, ["n", 2, 2, 1])], outputs)
     rule = '{"channels": 1, "height": 2, "width": 2, "interpolation": "nearest", "crop_pct": 1.0}'
@@ -74,6 +84,7 @@ def write_pictures(folder: Path) -> None:
         "max_batch_size: 3\n"
         f"parameters {{ key: 'zoonnx.preprocessing' value {{ string_value: '{rule}' }} }}\n"
         f"parameters {{ key: 'zoonnx.labels' value {{ string_value: '{json.dumps(LABELS)}' }} }}\n"
+        + ("parameters { key: 'zoonnx.task' value { string_value: 'multi-label' } }\n" if multi_label else "")
     )
 
 
@@ -117,6 +128,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_arithmetic(folder / "arithmetic")
     write_labelled(folder / "labelled")
     write_pictures(folder / "pictures")
+    write_pictures(folder / "many", multi_label=True)
     write_identity(folder / "bare" / "1" / "model.onnx")
     write_identity(folder / "whole" / "1" / "model.onnx", (2, 3))
     write_identity(folder / "text" / "1" / "model.onnx", ("n", 2), TensorProto.STRING)
@@ -157,7 +169,7 @@ def url(serve: Serve, models: Path) -> Iterator[str]:
     """HOST:PORT of a server that serves `models`."""
     with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
         line = process.stdout.readline() if process.stdout else ""
-        found = re.fullmatch(r"ready: 10 models on grpc (127\.0\.0\.1:\d+)\n", line)
+        found = re.fullmatch(r"ready: 11 models on grpc (127\.0\.0\.1:\d+)\n", line)
         assert found, line
         yield found[1]
 

@@ -77,6 +77,15 @@ class TestInfer:
         assert "100.0%" in done.stdout
         assert "north-west 0.0%" in done.stdout
 
+    def test_labels(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+        """Where a picture may have several labels, those that it has are listed."""
+        Image.fromarray(np.array([[30, 10], [25, 10]], np.uint8)).save(pictures / "0.png")
+        asked = ("infer", pictures / "0.png", "--model", "many", "--url", url)
+        (first,) = json.loads(zoonnx(*asked, "--json").stdout)["results"]
+        assert first["labels"] == [LABELS[0], LABELS[2]]
+        assert [round(each, 2) for each in first["probabilities"]] == [1.0, 0.0, 0.99, 0.0]
+        assert "north-west, south-west" in zoonnx(*asked).stdout
+
     @pytest.mark.parametrize(
         ("model", "options", "words"),
         [

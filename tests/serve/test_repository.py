@@ -36,7 +36,19 @@ class TestPlaces:
 
     def test_models_by_name(self, models: Path) -> None:
         """Every folder that looks like a model is one; hidden folders, others and files are passed over."""
-        expected = ["arithmetic", "bare", "bytes", "half", "labelled", "pictures", "picky", "text", "versions", "whole"]
+        expected = [
+            "arithmetic",
+            "bare",
+            "bytes",
+            "half",
+            "labelled",
+            "many",
+            "pictures",
+            "picky",
+            "text",
+            "versions",
+            "whole",
+        ]
         assert [files.name for files in repository.read(models)] == sorted(expected)
 
     def test_one_file(self, place: Path) -> None:
