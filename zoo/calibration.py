@@ -53,9 +53,10 @@ class Bin:
 def calibrate(val_logits: Tensor, val_targets: Tensor, logits: Tensor, targets: Tensor) -> Calibration:
     """Fit the temperature on a validation split, and measure another split with it.
 
-    Raises:
-        DataError: a logit is no number.
+    There is no temperature where logits of the validation split are no finite numbers.
     """
+    if not bool(torch.isfinite(val_logits).all()):
+        return measure(logits, targets)
     return measure(logits, targets, fit_temperature(val_logits, val_targets))
 
 

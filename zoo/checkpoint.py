@@ -3,6 +3,8 @@
     RUN/config.json        the settings
     RUN/metrics.jsonl      one line an epoch
     RUN/state/             where an unfinished run stands, see resume.py
+    RUN/report.html        what there is to see of it, see report/
+    RUN/README.md          a model card
     RUN/last/  RUN/best/   checkpoints: model.safetensors, config.json, metrics.json
 
 A checkpoint's config.json is in timm's own format, so `timm.create_model('local-dir:RUN/best', pretrained=True)` works.

@@ -15,6 +15,7 @@ import typer
 
 from zoo.settings import BadImages, Device, TrainSettings, Transfer
 
+TUNE_DEFAULTS = {"lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.75}  # where tune's are not those of TrainSettings
 RENAMED = {"max_shift": "max_shift_px"}  # options that have another name than their setting
 
 BadImagesOption = Annotated[

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
-from zoo.cli_options import DataOption, FindLr, Folds, Out, Resume, RunOptions, settings_from, takes_run_options
+from zoo.cli_options import (
+    TUNE_DEFAULTS,
+    DataOption,
+    FindLr,
+    Folds,
+    Out,
+    Resume,
+    RunOptions,
+    settings_from,
+    takes_run_options,
+)
 from zoo.cli_settings import Config
 from zoo.errors import SettingsError
 from zoo.settings import Head, Schedule, TrainSettings, Transfer
@@ -17,8 +27,6 @@ from zoo.settings import Head, Schedule, TrainSettings, Transfer
 if TYPE_CHECKING:
     from zoo.cross_validate import FoldsResult
     from zoo.train import TrainResult
-
-TUNE_DEFAULTS = {"lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.75}
 
 
 @takes_run_options(defaults={})
@@ -36,7 +44,8 @@ def train(
 
     The run's folder receives its settings, one line of metrics an epoch, the last checkpoint and the best one by
     validation accuracy. The test split is looked at once, at the end. A run that was stopped, by Ctrl-C or by worse,
-    goes on with the same command and `--resume`, to the same weights bit by bit.
+    goes on with the same command and `--resume`, to the same weights bit by bit. At the end `report.html` and a model
+    card, `README.md`, join them, and the temperature that mends the probabilities.
 
     `--folds K` trains K runs, each of which holds out another part of train and val, alike in classes; RUN/folds.json
     says how they did, RUN/label-noise.csv and .png which labels they doubt of pictures that they have not learned from.
@@ -161,8 +170,10 @@ def _show_result(result: "TrainResult", run: Path) -> None:
         "best epoch": str(result.best.epoch),
         **_measured("validation", result.best.val_accuracy, result.best.val_mean_average_precision),
         **_measured("test", result.test_accuracy, result.test_mean_average_precision),
+        "calibration error": result.calibration.in_words,
         "time": f"{result.seconds:.1f} s",
         "weights": str(run / "best" / "model.safetensors"),
+        "report": f"not written: {result.report_fault}" if result.report_fault else str(run / "report.html"),
     }
     show_rows(rows | left_out(result.skipped))
 

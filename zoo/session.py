@@ -25,10 +25,14 @@ from zoo.targets import make_loss
 
 @dataclass(frozen=True)
 class Session:
-    """What one run works with; `net` is what is trained by `rule`: the `whole`, or its head on stored features."""
+    """What one run works with; `net` is what is trained by `rule`: the `whole`, or its head on stored features.
+
+    `data` are the `pictures`, or their features.
+    """
 
     settings: TrainSettings
     data: Dataset
+    pictures: Dataset
     data_key: str
     origin: WeightsSource
     augmentation: Augmentation
@@ -89,6 +93,7 @@ def prepare(settings: TrainSettings, accelerator: Accelerator) -> Session:
     return Session(
         settings=settings,
         data=data,
+        pictures=data,
         data_key=data.train.key(),
         origin=origin,
         augmentation=augmentation,

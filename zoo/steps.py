@@ -51,8 +51,13 @@ def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
                 f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
                 f"a learning rate under {session.settings.lr:g} may help"
             )
-        yield Step(epoch, batch, batches, len(indices), loss, lr=_top_rate(session.optimizer))
+        yield Step(epoch, batch, batches, len(indices), loss, lr=top_rate(session.optimizer))
         session.scheduler.step_update((epoch - 1) * batches + batch)
+
+
+def top_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The head's learning rate, if layers have their own."""
+    return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def _set_modes(session: Session, epoch: int) -> None:
@@ -82,11 +87,6 @@ def _step(session: Session, x: Tensor, targets: Tensor) -> float:
     if session.average is not None:
         session.average.update(session.whole)
     return float(loss.item())
-
-
-def _top_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The head's learning rate, if layers have their own."""
-    return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def _seed_step(seed: int, epoch: int, batch: int) -> None:

@@ -9,13 +9,15 @@ from threading import Event
 
 import torch
 
+from zoo.calibration import Calibration, calibrate
 from zoo.checkpoint import read_checkpoint, save_checkpoint, save_metrics, start_run, write_epochs
 from zoo.errors import InterruptedRunError
 from zoo.evaluate import Evaluation, evaluate
+from zoo.report import write_papers
 from zoo.resume import Position, check_resumable, drop_state, interruptions, load_state, save_state
 from zoo.session import Session, make_accelerator, on_features, prepare
 from zoo.settings import TrainSettings
-from zoo.steps import Step, steps_of_epoch
+from zoo.steps import Step, steps_of_epoch, top_rate
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,19 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The best epoch, and its weights' accuracy on the test split; `skipped` names bad images that were left out.
+    """The best epoch, and its weights' accuracy and calibration on the test split.
 
+    `skipped` names bad images that were left out; `report_fault` says why the run has no report, if it has none.
     The mean average precision is that of multi-label data, None for others.
     """
 
     best: EpochMetrics
     test_accuracy: float
+    calibration: Calibration
     seconds: float
     skipped: tuple[str, ...] = ()
     test_mean_average_precision: float | None = None
+    report_fault: str = ""
 
 
 Observer = Callable[[Step | EpochMetrics], None]
@@ -82,10 +87,12 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *
             start_run(run, settings, session.origin.licence, session.origin.url)
         position = load_state(run, session.state, session.optimizer, session.data_key) if resume else Position()
         best = _fit(session, run, position, observe or (lambda event: None), interrupted)
-        test = _test_best(session, run)
+        test, calibration = _test_best(session, run)
         drop_state(run)
+        fault = write_papers(run, session.result, session.pictures, test)
     seconds = time.perf_counter() - started
-    return TrainResult(best, test.accuracy, seconds, session.data.skipped, test.mean_average_precision)
+    precision = test.mean_average_precision
+    return TrainResult(best, test.accuracy, calibration, seconds, session.data.skipped, precision, fault)
 
 
 def _fit(session: Session, run: Path, position: Position, observe: Observer, interrupted: Event) -> EpochMetrics:
@@ -101,7 +108,8 @@ def _fit(session: Session, run: Path, position: Position, observe: Observer, int
         _save(session, run / "last", metrics)
         if all(metrics.rank > earlier.rank for earlier in _epochs(position)):
             _save(session, run / "best", metrics)
-        line = {**metrics.to_json(), "seconds": round(time.perf_counter() - started, 3)}
+        seconds = round(time.perf_counter() - started, 3)
+        line = {**metrics.to_json(), "lr": top_rate(session.optimizer), "seconds": seconds}
         position = Position(position.epoch + 1, history=[*position.history, line])
         write_epochs(run, position.history)
         save_state(run, session.state, session.optimizer, position, session.data_key)
@@ -141,14 +149,18 @@ def _save(session: Session, folder: Path, metrics: EpochMetrics) -> None:
     save_checkpoint(folder, session.result, session.data.labels, metrics.to_json(), session.data.task)
 
 
-def _test_best(session: Session, run: Path) -> Evaluation:
-    """How good the best weights are on the test split, which the run looks at only here; noted in best/metrics.json."""
-    checkpoint, test = read_checkpoint(run / "best"), session.data.test
+def _test_best(session: Session, run: Path) -> tuple[Evaluation, Calibration]:
+    """How good the best weights are on the test split, which the run looks at only here; noted in best/metrics.json.
+
+    The temperature of their probabilities is fitted on the validation split.
+    """
+    checkpoint = read_checkpoint(run / "best")
     checkpoint.load_into(session.result)
-    evaluation = evaluate(session.measured, test, session.rule)
-    found = {f"test_{name}": value for name, value in evaluation.scores.items()}
-    save_metrics(checkpoint.folder, {**checkpoint.metrics, **found})
-    return evaluation
+    val, test = (evaluate(session.measured, split, session.rule) for split in (session.data.val, session.data.test))
+    calibration = calibrate(val.logits, val.targets, test.logits, test.targets)
+    found = {f"test_{name}": value for name, value in test.scores.items()}
+    save_metrics(checkpoint.folder, {**checkpoint.metrics, **found, **calibration.to_json()})
+    return test, calibration
 
 
 @contextmanager

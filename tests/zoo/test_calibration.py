@@ -79,6 +79,7 @@ def test_logits_must_be_numbers():
     logits[3, 1] = float("inf")
     with pytest.raises(DataError, match="some of the net's logits are no finite numbers"):
         fit_temperature(logits, targets)
+    assert calibrate(logits, targets, *drawn(10, classes=3)).temperature is None
 
 
 def test_the_error_equals_one_computed_by_hand():

@@ -169,6 +169,6 @@ def test_a_run_of_a_later_version_is_refused(short_run, tmp_path):
 
 
 def test_a_run_holds_nothing_pickled(short_run):
-    """JSON and safetensors only."""
+    """JSON and safetensors only, and two pages to read."""
     kinds = {file.suffix for file in short_run.rglob("*") if file.is_file()}
-    assert kinds == {".json", ".jsonl", ".safetensors"}
+    assert kinds == {".json", ".jsonl", ".safetensors", ".html", ".md"}

@@ -5,8 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from zoo.cli_options import RENAMED, RunOptions, settings_from
-from zoo.cli_train import TUNE_DEFAULTS, train, tune
+from zoo.cli_options import RENAMED, TUNE_DEFAULTS, RunOptions, settings_from
+from zoo.cli_train import train, tune
 from zoo.settings import TrainSettings
 
 APART = {"net", "data", "transfer", "folds", "fold"}  # what a verb says in its own way

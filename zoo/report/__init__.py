@@ -6,5 +6,6 @@ Both follow from the run's files, its data and one evaluation; apart from the ti
 from zoo.report.card import write_card
 from zoo.report.examined import Examined, examine
 from zoo.report.page import refuse_taken, write_report
+from zoo.report.writing import CARD, REPORT, write_papers
 
-__all__ = ["Examined", "examine", "refuse_taken", "write_card", "write_report"]
+__all__ = ["CARD", "REPORT", "Examined", "examine", "refuse_taken", "write_card", "write_papers", "write_report"]

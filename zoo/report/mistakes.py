@@ -16,7 +16,10 @@ MOST_MISTAKES = 24
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image, what it is, what the net said, and how likely it found each; `name` says which image it is."""
+    """An image, what it is, what the net said, and how likely it found each; `name` says which image it is.
+
+    Where an image may have several labels, `truth` holds those that were missed, `said` those that it has not.
+    """
 
     name: str
     picture: Picture
@@ -28,11 +31,12 @@ def worst_mistakes(subject: Examined) -> list[Mistake]:
     """Wrong answers by the loss of their image, the highest first; at most MOST_MISTAKES."""
     there, said = _truth_and_answers(subject)
     wrong = (there != said).any(dim=1)
+    missed, added = (there & ~said, said & ~there)
     order = torch.argsort(_losses(subject), descending=True, stable=True)
     chosen = order[wrong[order]][:MOST_MISTAKES]
     shown = pictures_of(subject.pictures, chosen)
     return [
-        Mistake(_name(subject, index), picture, _named(subject, index, there), _named(subject, index, said))
+        Mistake(_name(subject, index), picture, _named(subject, index, missed), _named(subject, index, added))
         for index, picture in zip(chosen.tolist(), shown, strict=True)
     ]
 

@@ -30,6 +30,18 @@ from zoo.settings import TrainSettings
 
 MOST_CLASSES = 100  # whose scores are shown at once; of more, the worst
 MOST_WORST = 40
+CHARTS = (  # title; the name, style and key in metrics.jsonl of each line; whether they are shares
+    ("Loss", (("training", "train", "train_loss"), ("validation", "val", "val_loss")), False),
+    (
+        "Accuracy",
+        (
+            ("validation", "val", "val_accuracy"),
+            ("mean average precision", "other", "val_mean_average_precision"),
+        ),
+        True,
+    ),
+    ("Learning rate", (("after the epoch", "train", "lr"),), False),
+)
 
 
 @dataclass(frozen=True)
@@ -107,23 +119,15 @@ def page_of(subject: Examined) -> Page:
 
 
 def _charts(epochs: Sequence[Mapping[str, float]], best: int) -> list[Chart]:
+    """A chart for each measure that the run has."""
     places = [int(line["epoch"]) for line in epochs]
-    rows = [
-        ("Loss", [("training", "train", "train_loss"), ("validation", "val", "val_loss")], False),
-        ("Accuracy", [("validation", "val", "val_accuracy")], True),
-        ("Learning rate", [("at the epoch's end", "train", "lr")], False),
-    ]
-    return [
-        over_epochs(
-            title,
-            places,
-            [Series(name, style, tuple(line[key] for line in epochs)) for name, style, key in lines],
-            best=best,
-            percent=percent,
-        )
-        for title, lines, percent in rows
-        if all(key in line for _, _, key in lines for line in epochs)
-    ]
+    known = set.intersection(*(set(line) for line in epochs))
+    charts = []
+    for title, rows, percent in CHARTS:
+        series = [Series(name, style, tuple(e[key] for e in epochs)) for name, style, key in rows if key in known]
+        if series:
+            charts.append(over_epochs(title, places, series, best=best, percent=percent))
+    return charts
 
 
 def _settings(settings: TrainSettings) -> dict[str, tuple[str, bool]]:
@@ -151,10 +155,10 @@ def _words(value: object) -> str:
 
 
 def _worst(scores: Sequence[ClassScore]) -> list[ClassScore]:
-    """Of too many classes, those of the lowest F1."""
+    """Of too many classes, those with images that have the lowest F1."""
     if len(scores) <= MOST_CLASSES:
         return []
-    return sorted(scores, key=lambda score: score.f1 if score.f1 is not None else 1.0)[:MOST_WORST]
+    return sorted((score for score in scores if score.images), key=lambda score: score.f1 or 0.0)[:MOST_WORST]
 
 
 def _times(epochs: Sequence[Mapping[str, float]]) -> dict[str, str]:

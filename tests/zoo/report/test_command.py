@@ -49,6 +49,12 @@ def test_defaults_are_left_out():
     assert command(SETTINGS[2], "again") == "zoonnx tune resnet18 --data digits --out again"
 
 
+def test_the_run_of_a_fold_is_one_of_several():
+    """Which one command trains."""
+    settings = TrainSettings(net="convnet4", data="digits", folds=3, fold=2)
+    assert command(settings, "again") == "zoonnx train convnet4 --data digits --out again --folds 3"
+
+
 def test_a_card_names_no_place_of_this_machine(tmp_path):
     """Only the last part of a path."""
     run = tmp_path / "some" / "run"
