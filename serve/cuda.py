@@ -1,6 +1,7 @@
 """What keeps CUDA from running here, by name: onnxruntime itself only says that it did not."""
 
 import ctypes
+import functools
 from pathlib import Path
 
 DRIVER = "libcuda.so.1"
@@ -8,6 +9,7 @@ SHARED, CUDA = "libonnxruntime_providers_shared.so", "libonnxruntime_providers_c
 NO_DEVICE = 100  # cuInit's answer where a driver, but no GPU, is visible
 
 
+@functools.cache
 def missing() -> str | None:
     """Say what is missing of the driver and the GPU, as a sentence; None if nothing is."""
     try:

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from protos import inference, introspect
 from protos.version import VERSION
-from serve import codec
+from serve import codec, cuda
 from serve.control import Control
 from serve.core import Core
 from serve.errors import UnsupportedError
@@ -65,7 +65,8 @@ class InferenceService:
         return inference.ServerReadyResponse(ready=self._core.ready)
 
     async def _server_metadata(self, _: inference.ServerMetadataRequest) -> inference.ServerMetadataResponse:
-        return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=EXTENSIONS)
+        extensions = EXTENSIONS if cuda.missing() else (*EXTENSIONS, "cuda_shared_memory")
+        return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=extensions)
 
     async def _model_ready(self, request: inference.ModelReadyRequest) -> inference.ModelReadyResponse:
         return inference.ModelReadyResponse(ready=self._core.is_ready(request.name, request.version))

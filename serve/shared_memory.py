@@ -1,7 +1,7 @@
-"""Regions of POSIX shared memory, in which tensors stand that do not travel in messages.
+"""Regions of memory that clients share, in which tensors stand that do not travel in messages.
 
-A region is read and written through its file, never mapped: a client that cuts its region short then gets an error,
-where a mapping would end the server.
+A region of POSIX shared memory is read and written through its file, never mapped: a client that cuts its region short
+then gets an error, where a mapping would end the server.
 """
 
 import os
@@ -10,7 +10,9 @@ import stat
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Literal, Protocol
 
+from serve.cuda_memory import open_cuda_memory
 from serve.errors import (
     InvalidRequestError,
     NoSharedMemoryError,
@@ -20,18 +22,58 @@ from serve.errors import (
 )
 
 PLACE = Path("/dev/shm")  # noqa: S108  that is where POSIX shared memory is
+Kind = Literal["system", "cuda"]
 KEY = re.compile(r"/?[^/\0]{1,255}")
+
+
+class Memory(Protocol):
+    """What a region's bytes stand in."""
+
+    closed: bool
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer where it ends before."""
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Put `data` at `offset`."""
+
+    def close(self) -> None:
+        """Let it go; who shares it keeps it."""
+
+
+class SystemMemory:
+    """POSIX shared memory, through its file."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file, self.closed = file, False
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer where the file ends before."""
+        return os.pread(self._file.fileno(), size, offset)
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Put `data` at `offset`."""
+        os.pwrite(self._file.fileno(), data, offset)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.closed = True
+        self._file.close()
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A registered region: `size` bytes from `offset` of what the operating system calls `key`."""
+    """A registered region: `size` bytes from `offset` of what the operating system calls `key`.
+
+    `device` is the GPU whose memory it is, None for the system's.
+    """
 
     name: str
     key: str
     offset: int
     size: int
-    file: FileIO
+    memory: Memory
+    device: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +86,7 @@ class Place:
 
     def read(self) -> bytes:
         """Return the bytes. Raises: InvalidRequestError, where the region was cut short."""
-        data = os.pread(self._file(), self.size, self.region.offset + self.offset)
+        data = self._memory().read(self.region.offset + self.offset, self.size)
         if len(data) != self.size:
             raise InvalidRequestError(f"shared-memory region '{self.region.name}' is shorter than it was registered.")
         return data
@@ -56,12 +98,12 @@ class Place:
                 f"an output of {len(data)} bytes does not fit into the {self.size} that it was given in shared-memory "
                 f"region '{self.region.name}'."
             )
-        os.pwrite(self._file(), data, self.region.offset + self.offset)
+        self._memory().write(data, self.region.offset + self.offset)
 
-    def _file(self) -> int:
-        if self.region.file.closed:
+    def _memory(self) -> Memory:
+        if self.region.memory.closed:
             raise UnknownRegionError(f"shared-memory region '{self.region.name}' was unregistered meanwhile.")
-        return self.region.file.fileno()
+        return self.region.memory
 
 
 class Regions:
@@ -78,8 +120,7 @@ class Regions:
             NoSharedMemoryError: there is nothing under that key.
             InvalidRequestError: the region is empty, or larger than what is there.
         """
-        if name in self._regions:
-            raise RegionExistsError(f"shared-memory region '{name}' is registered already.")
+        self._check_new(name)
         if not name or not KEY.fullmatch(key) or key.strip("/") in (".", ".."):
             raise InvalidRequestError(f"region '{name}': a region has a name and a key such as '/frames'; got '{key}'.")
         if size == 0:
@@ -89,20 +130,40 @@ class Regions:
         if offset + size > there:
             file.close()
             raise InvalidRequestError(f"region '{name}' would end at byte {offset + size}, but '{key}' has {there}.")
-        self._regions[name] = Region(name, key, offset, size, file)
+        self._regions[name] = Region(name, key, offset, size, SystemMemory(file))
 
-    def unregister(self, name: str) -> None:
-        """Let a region go, or without a name all; one that is not there is no error."""
-        for each in [name] if name else list(self._regions):
-            region = self._regions.pop(each, None)
-            if region:
-                region.file.close()
+    def register_cuda(self, name: str, handle: bytes, device: int, size: int) -> None:
+        """Open a region of a GPU's memory.
 
-    def registered(self, name: str) -> list[Region]:
-        """Return a region, or without a name all. Raises: UnknownRegionError."""
-        if name and name not in self._regions:
+        Raises:
+            RegionExistsError: the name is taken.
+            UnsupportedError: this machine has no GPU that could be used.
+            NoSharedMemoryError: the driver does not open what the handle stands for.
+            InvalidRequestError: it has no name or no size, or the handle cannot be one.
+        """
+        self._check_new(name)
+        self._regions[name] = Region(name, "", 0, size, open_cuda_memory(name, handle, device, size), device)
+
+    def unregister(self, name: str, kind: Kind = "system") -> None:
+        """Let a region of a kind go, or without a name all; one that is not there is no error."""
+        for region in self._of(kind):
+            if name in ("", region.name):
+                del self._regions[region.name]
+                region.memory.close()
+
+    def registered(self, name: str, kind: Kind = "system") -> list[Region]:
+        """Return a region of a kind, or without a name all. Raises: UnknownRegionError."""
+        found = [region for region in self._of(kind) if name in ("", region.name)]
+        if name and not found:
             raise UnknownRegionError(f"no shared-memory region '{name}' is registered.")
-        return [self._regions[name]] if name else list(self._regions.values())
+        return found
+
+    def _of(self, kind: Kind) -> list[Region]:
+        return [region for region in self._regions.values() if (region.device is None) == (kind == "system")]
+
+    def _check_new(self, name: str) -> None:
+        if name in self._regions:
+            raise RegionExistsError(f"shared-memory region '{name}' is registered already.")
 
     def place(self, name: str, offset: int, size: int) -> Place:
         """Return a place within a region.

@@ -1,15 +1,15 @@
 """The RPCs about shared memory."""
 
 from protos import inference
-from serve.errors import UnsupportedError
 from serve.service import Handler
 from serve.shared_memory import Regions
 
+CudaStatus = inference.CudaSharedMemoryStatusResponse
 SystemStatus = inference.SystemSharedMemoryStatusResponse
 
 
 class SharedMemoryService:
-    """Regions of the system's shared memory. There are never any of a GPU's, and registering one says so."""
+    """Regions of the system's shared memory and, where there is a GPU, of its memory."""
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
@@ -44,19 +44,21 @@ class SharedMemoryService:
         self._regions.unregister(request.name)
         return inference.SystemSharedMemoryUnregisterResponse()
 
-    async def _cuda_status(
-        self, _: inference.CudaSharedMemoryStatusRequest
-    ) -> inference.CudaSharedMemoryStatusResponse:
-        return inference.CudaSharedMemoryStatusResponse()
+    async def _cuda_status(self, request: inference.CudaSharedMemoryStatusRequest) -> CudaStatus:
+        answer = CudaStatus()
+        for each in self._regions.registered(request.name, "cuda"):
+            status = CudaStatus.RegionStatus(name=each.name, device_id=each.device, byte_size=each.size)
+            answer.regions[each.name].CopyFrom(status)
+        return answer
 
     async def _cuda_register(
         self, request: inference.CudaSharedMemoryRegisterRequest
     ) -> inference.CudaSharedMemoryRegisterResponse:
-        raise UnsupportedError(
-            f"region '{request.name}': this server takes no tensors from a GPU's memory; use system shared memory."
-        )
+        self._regions.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
+        return inference.CudaSharedMemoryRegisterResponse()
 
     async def _cuda_unregister(
-        self, _: inference.CudaSharedMemoryUnregisterRequest
+        self, request: inference.CudaSharedMemoryUnregisterRequest
     ) -> inference.CudaSharedMemoryUnregisterResponse:
+        self._regions.unregister(request.name, "cuda")
         return inference.CudaSharedMemoryUnregisterResponse()

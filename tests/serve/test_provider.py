@@ -84,7 +84,7 @@ def test_what_the_driver_lacks(monkeypatch: pytest.MonkeyPatch, status: int | No
         return FakeDriver(status)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    assert cuda.missing() == words
+    assert cuda.missing.__wrapped__() == words
 
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:

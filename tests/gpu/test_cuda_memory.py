@@ -1,0 +1,57 @@
+"""Tensors in the GPU's own memory, shared with the server by a handle."""
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+
+from bench.serving import Server
+from protos import inference
+from serve.client import METHODS
+from serve.cuda_memory import Handle
+from tests.gpu.conftest import in_pytorch, pictures, worst
+from zoo.load import LoadedNet
+
+pytestmark = pytest.mark.gpu
+Shared = tuple[Any, ctypes.c_uint64, bytes]
+
+
+@pytest.fixture
+def shared(device: str) -> Iterator[Shared | None]:
+    """The driver, a mebibyte of the GPU's memory, and its handle."""
+    if device != "cuda":  # the dry run: there is no GPU's memory to share
+        yield None
+        return
+    torch.zeros(1, device="cuda")  # makes the device's context current
+    driver, pointer, handle = ctypes.CDLL("libcuda.so.1"), ctypes.c_uint64(), Handle()
+    assert driver.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(2**20)) == 0
+    assert driver.cuIpcGetMemHandle(ctypes.byref(handle), pointer) == 0
+    yield driver, pointer, bytes(handle.reserved)
+    driver.cuMemFree_v2(pointer)
+
+
+def test_an_input_on_the_gpu(server: Server, net: LoadedNet, shared: Shared | None) -> None:
+    """A picture that stands in the GPU's memory is classified; nothing of it travels in the message."""
+    if shared is None:
+        return
+    driver, pointer, handle = shared
+    x = pictures(1, net)
+    assert driver.cuMemcpyHtoD_v2(pointer, x.tobytes(), ctypes.c_size_t(x.nbytes)) == 0
+    register = inference.CudaSharedMemoryRegisterRequest(
+        name="picture", raw_handle=handle, device_id=0, byte_size=x.nbytes
+    )
+    request = inference.ModelInferRequest(model_name="fp32")
+    tensor = request.inputs.add(name="image", datatype="UINT8", shape=x.shape)
+    tensor.parameters["shared_memory_region"].string_param = "picture"
+    tensor.parameters["shared_memory_byte_size"].int64_param = x.nbytes
+    request.outputs.add(name="logits")
+    with grpc.insecure_channel(server.url) as channel:
+        channel.unary_unary(METHODS["CudaSharedMemoryRegister"].path)(register.SerializeToString(), timeout=30)
+        data = channel.unary_unary(METHODS["ModelInfer"].path)(request.SerializeToString(), timeout=30)
+        channel.unary_unary(METHODS["CudaSharedMemoryUnregister"].path)(b"", timeout=30)
+    logits = np.frombuffer(inference.ModelInferResponse.FromString(data).raw_output_contents[0], np.float32)
+    assert worst(logits, in_pytorch(net, x, "")[""][0]) < 5e-3
