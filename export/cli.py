@@ -20,6 +20,15 @@ def export(
     pretrained: Annotated[bool, typer.Option(help="give NET its pretrained weights, by timm's own loading")] = False,
     pretrained_file: Annotated[Path | None, typer.Option(help="give NET the weights in this file")] = None,
     seed: Annotated[int, typer.Option(help="draws the random weights of NET")] = 0,
+    variants: Annotated[
+        str, typer.Option(metavar="LIST", help="also make these of it: fp16, int8, ort, fixed, with commas between")
+    ] = "",
+    calibration_data: Annotated[
+        str, typer.Option(metavar="SET", help="what variants are calibrated and judged on; by default the run's own")
+    ] = "",
+    max_accuracy_drop: Annotated[float, typer.Option(help="points of accuracy that a variant may lose")] = 1.0,
+    min_speedup: Annotated[float, typer.Option(help="fp32's time over the variant's; 1 is not slower")] = 1.0,
+    target: Annotated[str, typer.Option(metavar="cpu|cuda", help="where a variant's speed counts")] = "cpu",
 ) -> None:
     """Write a net as an ONNX model into a Triton model repository.
 
@@ -27,7 +36,10 @@ def export(
     it is compared with PyTorch, output by output and layer by layer, and independent witnesses must agree on every
     shape.
 
-    Example: zoonnx export runs/digits --to models --name digits
+    Each variant is measured beside it, and written only within the bounds on accuracy and speed. The exit status is 1
+    where one is refused; the model itself and the other variants are then written all the same.
+
+    Example: zoonnx export runs/digits --to models --name digits --variants int8,ort
     """
     from rich.console import Console
 
@@ -38,9 +50,19 @@ def export(
     loaded = load_net(source, seed=seed, pretrained=pretrained, pretrained_file=pretrained_file)
     settings = ExportSettings(to=to, name=name or loaded.name, opset=opset, max_batch_size=max_batch_size)
     console = Console(stderr=True)
+    plan = None
+    if variants:
+        from export.variants.run import planned
+
+        bounds = {"max_accuracy_drop_points": max_accuracy_drop, "min_speedup": min_speedup}
+        plan = planned(loaded, settings, variants, calibration_data, target, bounds)
     with console.status("exporting") as status:
         exported = export_model(loaded, settings, lambda step: status.update(f"{settings.name}: {step}"))
     _report(exported)
+    if plan is not None:
+        from export.variants.run import finish
+
+        finish(plan, exported.folder, console)
 
 
 def _report(exported: "Exported") -> None:

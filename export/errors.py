@@ -6,6 +6,8 @@ ExportError
 ├── ConversionError         torch.onnx could not convert the net, or did not do what was asked
 ├── ShapeError              two witnesses contradict each other on a shape
 ├── ParityError             the ONNX model and PyTorch disagree
+├── CalibrationDataError    trained weights without pictures to judge a variant by
+├── VariantError            a variant could not be made, or one that was asked for was refused
 ├── RepositoryError         the target cannot take this model
 │   └── RepositoryConflictError   what stands there promises something else
 ├── CheckError              a written model is not what its manifest promises
@@ -50,6 +52,16 @@ class ShapeError(ExportError):
 
 class ParityError(ExportError):
     """The ONNX model and PyTorch disagree by more than float32 explains."""
+
+    exit_status = 1
+
+
+class CalibrationDataError(ExportError):
+    """Trained weights come without pictures to calibrate and to judge a variant by."""
+
+
+class VariantError(ExportError):
+    """A variant could not be made, or one that was asked for was refused."""
 
     exit_status = 1
 

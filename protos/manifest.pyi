@@ -38,7 +38,7 @@ FOLDED: LayerStatus
 NOT_EXPORTED: LayerStatus
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "name", "zoonnx_version", "source", "preprocessing", "labels", "inputs", "outputs", "format", "layer_map", "parity", "files", "shapes", "head", "sha256")
+    __slots__ = ("schema_version", "name", "zoonnx_version", "source", "preprocessing", "labels", "inputs", "outputs", "format", "layer_map", "parity", "files", "shapes", "head", "variant", "sha256")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ZOONNX_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class Manifest(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     SHAPES_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
@@ -68,8 +69,9 @@ class Manifest(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[File]
     shapes: Shapes
     head: Head
+    variant: Variant
     sha256: str
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., zoonnx_version: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping[str, _Any]]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping[str, _Any]]] = ..., labels: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., format: _Optional[_Union[Format, _Mapping[str, _Any]]] = ..., layer_map: _Optional[_Union[LayerMap, _Mapping[str, _Any]]] = ..., parity: _Optional[_Union[Parity, _Mapping[str, _Any]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, _Any]]]] = ..., shapes: _Optional[_Union[Shapes, _Mapping[str, _Any]]] = ..., head: _Optional[_Union[Head, _Mapping[str, _Any]]] = ..., sha256: _Optional[str] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., zoonnx_version: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping[str, _Any]]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping[str, _Any]]] = ..., labels: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping[str, _Any]]]] = ..., format: _Optional[_Union[Format, _Mapping[str, _Any]]] = ..., layer_map: _Optional[_Union[LayerMap, _Mapping[str, _Any]]] = ..., parity: _Optional[_Union[Parity, _Mapping[str, _Any]]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping[str, _Any]]]] = ..., shapes: _Optional[_Union[Shapes, _Mapping[str, _Any]]] = ..., head: _Optional[_Union[Head, _Mapping[str, _Any]]] = ..., variant: _Optional[_Union[Variant, _Mapping[str, _Any]]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("net", "weights", "licence", "url", "dataset", "seed", "metrics")
@@ -252,3 +254,35 @@ class File(_message.Message):
     sha256: str
     bytes: int
     def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class Variant(_message.Message):
+    __slots__ = ("kind", "of", "of_sha256", "how", "dataset", "calibration_pictures", "untrained", "figures", "layers", "worst_layer")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OF_FIELD_NUMBER: _ClassVar[int]
+    OF_SHA256_FIELD_NUMBER: _ClassVar[int]
+    HOW_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    UNTRAINED_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    WORST_LAYER_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    of: str
+    of_sha256: str
+    how: str
+    dataset: str
+    calibration_pictures: int
+    untrained: bool
+    figures: _containers.RepeatedCompositeFieldContainer[Metric]
+    layers: _containers.RepeatedCompositeFieldContainer[LayerSqnr]
+    worst_layer: str
+    def __init__(self, kind: _Optional[str] = ..., of: _Optional[str] = ..., of_sha256: _Optional[str] = ..., how: _Optional[str] = ..., dataset: _Optional[str] = ..., calibration_pictures: _Optional[int] = ..., untrained: _Optional[bool] = ..., figures: _Optional[_Iterable[_Union[Metric, _Mapping[str, _Any]]]] = ..., layers: _Optional[_Iterable[_Union[LayerSqnr, _Mapping[str, _Any]]]] = ..., worst_layer: _Optional[str] = ...) -> None: ...
+
+class LayerSqnr(_message.Message):
+    __slots__ = ("name", "sqnr_db")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SQNR_DB_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sqnr_db: float
+    def __init__(self, name: _Optional[str] = ..., sqnr_db: _Optional[float] = ...) -> None: ...

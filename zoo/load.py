@@ -46,6 +46,7 @@ class LoadedNet:
 
     `fold` is the number of the fold that its run held out, and how many there are; None where there are none.
     Its logits are for a softmax, or with the task "multi-label" each for a sigmoid.
+    `data` is the data set of a run as it was given to --data, paths of this machine included; empty for other nets.
     """
 
     net: nn.Module
@@ -56,6 +57,7 @@ class LoadedNet:
     weights: WeightsSource
     fold: tuple[int, int] | None = None
     task: Task = "single-label"
+    data: str = ""
 
 
 def load_net(
@@ -101,7 +103,9 @@ def load_run(folder: Path) -> LoadedNet:
     )
     fold = (settings.fold, settings.folds) if settings.folds else None
     name, architecture, labels = run.resolve().name, checkpoint.architecture, checkpoint.labels
-    return LoadedNet(net.eval(), name, architecture, labels, preprocessing, source, fold, checkpoint.task)
+    return LoadedNet(
+        net.eval(), name, architecture, labels, preprocessing, source, fold, checkpoint.task, settings.data
+    )
 
 
 def places_of(folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,179 @@
+"""A variant beside the float32 model it was made from, on the same pictures, in one run.
+
+Ensures: accuracy, size and SQNR are the same in every run; what depends on the machine is in latency.py and memory.py.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from export.convert import LOGITS
+from export.errors import VariantError
+from export.runtime import Runtime
+from export.variants import graph
+from export.variants.evidence import Evidence, Pictures
+from export.variants.latency import Latency
+from zoo.preprocessing import Preprocessing
+
+MOST_DB = 200.0  # stands for equality, and its negative for a result that is not finite
+NUMBERS = 2**20  # of pictures at once, where every value is kept: 6 of 3x224x224
+BATCH_NUMBERS = 2**22
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of right answers from 0 to 1 of both models on `pictures` of the `of` that the split holds."""
+
+    fp32: float
+    variant: float
+    pictures: int
+    of: int
+
+    @property
+    def drop_points(self) -> float:
+        """How much is lost, in points; negative where the variant is better."""
+        return 100 * (self.fp32 - self.variant)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured. `layers_db` is by layer; `outputs_db` by output; `agreement` the share of same classes.
+
+    `accuracy` is None where there are no labels, `agreement` where there are no logits, `latency` and the peaks in
+    MB where they could not be measured.
+    """
+
+    fp32_bytes: int
+    variant_bytes: int
+    outputs_db: Mapping[str, float]
+    layers_db: Mapping[str, float]
+    accuracy: Accuracy | None
+    agreement: float | None
+    latency: Latency | None = None
+    fp32_peak_mb: float | None = None
+    variant_peak_mb: float | None = None
+
+    @property
+    def output_db(self) -> float:
+        """The SQNR of the worst output."""
+        return min(self.outputs_db.values())
+
+    @property
+    def worst_layer(self) -> tuple[str, float] | None:
+        """The layer with the least SQNR; None where no layer can be seen."""
+        return min(self.layers_db.items(), key=lambda entry: entry[1]) if self.layers_db else None
+
+
+def sqnr_db(expected: Array, got: Array) -> float:
+    """Signal to quantisation noise: 10 log10 of the power of `expected` over that of the difference, in dB.
+
+    Equal values have MOST_DB, values that are not finite -MOST_DB. Rounded to a tenth.
+    """
+    exact, other = expected.astype(np.float64), got.astype(np.float64)
+    if not np.all(np.isfinite(other)):
+        return -MOST_DB
+    signal, noise = float(np.sum(exact**2)), float(np.sum((exact - other) ** 2))
+    if noise == 0:
+        return MOST_DB
+    if signal == 0:
+        return -MOST_DB
+    return round(min(MOST_DB, max(-MOST_DB, 10 * math.log10(signal / noise))), 1)
+
+
+class Judge:
+    """Runs variants of one model on the same pictures. `model` is the float32 original."""
+
+    def __init__(self, model: onnx.ModelProto, preprocessing: Preprocessing, evidence: Evidence) -> None:
+        self._model, self._preprocessing, self._evidence = model, preprocessing, evidence
+        few = max(4, min(64, NUMBERS // math.prod(preprocessing.input_size)))
+        self._few = self.feeds(evidence.test.images[:few])
+        values = [name for node in model.graph.node for name in node.output if name]
+        seen = Runtime(_giving(model, values), optimise=False).run(self._few)
+        self._values = {name: array for name, array in seen.items() if array.dtype == np.float32}
+        self._answers: dict[int, dict[str, Array]] = {}
+
+    @property
+    def largest(self) -> dict[str, float]:
+        """The largest magnitude of each value of the original."""
+        return {name: float(np.max(np.abs(array), initial=0.0)) for name, array in self._values.items()}
+
+    def feeds(self, images: npt.NDArray[np.uint8]) -> Mapping[str, Array]:
+        """What the original takes, and so every variant."""
+        return graph.feeds(self._model, images, self._preprocessing)
+
+    def values_db(self, variant: onnx.ModelProto) -> dict[str, float]:
+        """The SQNR of every value that both models name, outputs included. Raises: VariantError."""
+        there = [name for name in self._values if name in graph.values(variant)]
+        got = Runtime(_giving(variant, there), optimise=False).run(self._few)
+        for name in there:
+            if got[name].shape != self._values[name].shape:
+                has, wanted = list(got[name].shape), list(self._values[name].shape)
+                raise VariantError(f"the value '{name}' is {has} in the variant, {wanted} in the original.")
+        return {name: sqnr_db(self._values[name], got[name]) for name in there}
+
+    def layers_db(self, variant: onnx.ModelProto, values_db: Mapping[str, float]) -> dict[str, float]:
+        """The SQNR of every layer that has a value of its own."""
+        layers = graph.layer_map(variant).layers
+        return {layer.name: values_db[layer.value] for layer in layers if layer.value in values_db and not layer.of}
+
+    def figures(self, variant: onnx.ModelProto, numbers: onnx.ModelProto | None = None) -> Figures:
+        """Measure `variant`; `numbers` is a model that gives the target's numbers, where this machine would not."""
+        values_db = self.values_db(numbers or variant)
+        accuracy, agreement = self.accuracy(numbers or variant, self._evidence.test)
+        return Figures(
+            fp32_bytes=self._model.ByteSize(),
+            variant_bytes=variant.ByteSize(),
+            outputs_db={info.name: values_db[info.name] for info in variant.graph.output if info.name in values_db},
+            layers_db=self.layers_db(variant, values_db),
+            accuracy=accuracy,
+            agreement=agreement,
+        )
+
+    def accuracy(self, variant: onnx.ModelProto, pictures: Pictures) -> tuple[Accuracy | None, float | None]:
+        """Accuracy of both on `pictures`, where they have labels; the share of pictures with the same class in both."""
+        if LOGITS not in {info.name for info in variant.graph.output}:
+            return None, None
+        expected = self._original(pictures)
+        got = self.logits(Runtime(variant), pictures)
+        agreement = float(np.mean(expected.argmax(-1) == got.argmax(-1)))
+        if pictures.targets is None:
+            return None, agreement
+        fp32, own = (_right(logits, pictures.targets) for logits in (expected, got))
+        return Accuracy(fp32, own, len(pictures.images), pictures.of), agreement
+
+    def _original(self, pictures: Pictures) -> Array:
+        key = id(pictures)
+        if key not in self._answers:
+            self._answers[key] = {LOGITS: self.logits(Runtime(self._model), pictures)}
+        return self._answers[key][LOGITS]
+
+    def logits(self, runtime: Runtime, pictures: Pictures) -> Array:
+        """The logits of `pictures`, a batch at a time."""
+        size = max(1, min(256, BATCH_NUMBERS // math.prod(self._preprocessing.input_size)))
+        starts = range(0, len(pictures.images), size)
+        return np.concatenate(
+            [runtime.run(self.feeds(pictures.images[start : start + size]), [LOGITS])[LOGITS] for start in starts]
+        )
+
+
+def _right(logits: Array, targets: Array) -> float:
+    """The share of right answers: of pictures, or of yes and no where a picture may have several classes."""
+    if targets.ndim == 1:
+        return float(np.mean(logits.argmax(-1) == targets))
+    return float(np.mean((logits > 0) == (targets > 0)))
+
+
+def _giving(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy of `model` that gives exactly the named values."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    known = {output.name for output in model.graph.output}
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return opened

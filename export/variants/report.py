@@ -1,0 +1,150 @@
+"""All figures of a version's variants, kept and refused: for people, for programs, and on the terminal.
+
+Written under reports/NAME/VERSION: what depends on the machine and the day belongs there, outside every hash.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from rich.table import Table
+
+from export.variants.evidence import Evidence
+from export.variants.make import Outcome, Plan
+from export.variants.measure import Figures
+from zoo.files import write_file
+
+MEASURED = ("accuracy", "drop, points", "SQNR, dB", "worst layer", "size, MB", "ms", "speedup", "RAM, MB")
+HEAD = ("variant", "verdict", *MEASURED)
+
+
+def write_reports(models: Path, name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) -> Path:
+    """Write variants.md and variants.json and return the page's path."""
+    folder = models.parent / "reports" / name / str(version)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = _facts(name, version, planned, outcomes)
+    write_file(folder / "variants.json", (json.dumps(facts, indent=1) + "\n").encode())
+    write_file(folder / "variants.md", page(facts, planned, outcomes).encode())
+    return folder / "variants.md"
+
+
+def page(facts: dict[str, Any], planned: Plan, outcomes: Sequence[Outcome]) -> str:
+    """The page for people."""
+    lines = [f"# {facts['name']}, version {facts['version']}: variants", "", _judged_on(planned.evidence), ""]
+    lines += [_row(HEAD), _row(["---"] * len(HEAD)), *(_row(cells(each)) for each in outcomes), ""]
+    lines += ["fp32 stands before the slash; ms and RAM are the median and the peak of one picture on one thread.", ""]
+    for each in outcomes:
+        lines += _section(each)
+    here = facts["machine"]
+    lines += [f"Measured on {facts['date']}: {here['processor']}, {here['cores']} cores, {here['onnxruntime']}.", ""]
+    return "\n".join(lines)
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """The same for the terminal, with why each refused one was refused below it."""
+    shown = Table(*HEAD, title="variants (fp32 / variant)")
+    for each in outcomes:
+        shown.add_row(*cells(each), style=None if each.verdict.kept else "red")
+    return shown
+
+
+def cells(outcome: Outcome) -> list[str]:
+    """One row: a dash where nothing was measured."""
+    verdict = "kept" if outcome.verdict.kept else "REFUSED"
+    found = outcome.figures
+    if found is None:
+        return [outcome.kind, verdict, *["-"] * len(MEASURED)]
+    return [outcome.kind, verdict, *_accuracy(found), f"{found.output_db:.1f}", _worst(found), *_costs(found)]
+
+
+def _accuracy(found: Figures) -> list[str]:
+    if found.accuracy is None:
+        return ["-", "-"]
+    return [f"{found.accuracy.fp32:.2%} / {found.accuracy.variant:.2%}", f"{found.accuracy.drop_points:.2f}"]
+
+
+def _worst(found: Figures) -> str:
+    return f"{found.worst_layer[0]} {found.worst_layer[1]:.1f}" if found.worst_layer else "-"
+
+
+def _costs(found: Figures) -> list[str]:
+    size = f"{found.fp32_bytes / 1e6:.2f} / {found.variant_bytes / 1e6:.2f}"
+    peaks = (found.fp32_peak_mb, found.variant_peak_mb)
+    memory = "-" if None in peaks else " / ".join(f"{peak:.0f}" for peak in peaks)
+    if found.latency is None:
+        return [size, "-", "not measured", memory]
+    times, speed = found.latency, found.latency
+    ms = f"{times.fp32_ms.median:.3g} / {times.variant_ms.median:.3g}"
+    return [size, ms, f"{speed.speedup:.2f} ({speed.speedup_low:.2f} to {speed.speedup_high:.2f})", memory]
+
+
+def _section(outcome: Outcome) -> list[str]:
+    lines = [f"## {outcome.kind}: {'kept' if outcome.verdict.kept else 'REFUSED'}", ""]
+    lines += [f"- {words}" for words in (outcome.how, *outcome.verdict.reasons, *outcome.verdict.notes) if words]
+    found = outcome.figures
+    if found and found.latency:
+        each = found.latency
+        lines.append(
+            f"- {each.rounds} paired rounds on {each.device}: fp32 {each.fp32_ms.median:.3g} ms (middle half "
+            f"{each.fp32_ms.low:.3g} to {each.fp32_ms.high:.3g}), {outcome.kind} {each.variant_ms.median:.3g} ms "
+            f"({each.variant_ms.low:.3g} to {each.variant_ms.high:.3g})"
+        )
+    if found and found.layers_db:
+        lines += ["", _row(["layer", "SQNR, dB"]), _row(["---", "---"])]
+        lines += [_row([name, f"{db:.1f}"]) for name, db in found.layers_db.items()]
+    return [*lines, ""]
+
+
+def _judged_on(evidence: Evidence) -> str:
+    test = evidence.test
+    if not evidence.trained:
+        return f"The net is **untrained**: judged by SQNR on {len(test.images)} pictures of {evidence.dataset}."
+    what = "accuracy" if not evidence.unlabelled else f"agreement with fp32 ({evidence.unlabelled})"
+    return f"Judged by {what} on {len(test.images)} of {test.of} test pictures of {evidence.dataset}."
+
+
+def _facts(name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    evidence = planned.evidence
+    return {
+        "name": name,
+        "version": version,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "onnxruntime": f"onnxruntime {onnxruntime.__version__}",
+        },
+        "dataset": evidence.dataset,
+        "untrained": not evidence.trained,
+        "test_pictures": len(evidence.test.images),
+        "bounds": asdict(planned.settings.bounds),
+        "target": planned.settings.target,
+        "variants": [
+            {
+                "kind": each.kind,
+                "kept": each.verdict.kept,
+                "how": each.how,
+                "reasons": list(each.verdict.reasons),
+                "notes": list(each.verdict.notes),
+                "figures": asdict(each.figures) if each.figures else None,
+            }
+            for each in outcomes
+        ],
+    }
+
+
+def _processor() -> str:
+    """The processor's name as Linux tells it, its architecture elsewhere."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _row(entries: Sequence[str]) -> str:
+    return f"| {' | '.join(entries)} |"
