@@ -12,14 +12,19 @@ if TYPE_CHECKING:
 
 
 def export(
-    source: Annotated[str, typer.Argument(metavar="NET|RUN", help="a run's folder, or a net's name (random weights)")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NET|RUN|MODULE:FUNCTION",
+            help="a run's folder, a net's name (random weights), or package.module:function, which returns a module",
+        ),
+    ],
     to: Annotated[Path, typer.Option(help="the model repository to write into")],
     name: Annotated[str | None, typer.Option(help="the model's name there; by default the run's or the net's")] = None,
     opset: Annotated[int, typer.Option(help="the ONNX operator set, 18 to 23")] = 20,
     max_batch_size: Annotated[int, typer.Option(help="the largest batch that a server may form")] = 32,
     pretrained: Annotated[bool, typer.Option(help="give NET its pretrained weights, by timm's own loading")] = False,
     pretrained_file: Annotated[Path | None, typer.Option(help="give NET the weights in this file")] = None,
-    seed: Annotated[int, typer.Option(help="draws the random weights of NET")] = 0,
     variants: Annotated[
         str, typer.Option(metavar="LIST", help="also make these of it: fp16, int8, ort, fixed, with commas between")
     ] = "",
@@ -29,10 +34,19 @@ def export(
     max_accuracy_drop: Annotated[float, typer.Option(help="points of accuracy that a variant may lose")] = 1.0,
     min_speedup: Annotated[float, typer.Option(help="fp32's time over the variant's; 1 is not slower")] = 1.0,
     target: Annotated[str, typer.Option(metavar="cpu|cuda", help="where a variant's speed counts")] = "cpu",
+    seed: Annotated[int, typer.Option(help="draws the random weights of NET or FUNCTION")] = 0,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="float32 NCHW in, the net's own outputs out, whatever they are")
+    ] = (False),
+    input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="what the net of FUNCTION takes")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
+    std: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
+    labels: Annotated[Path | None, typer.Option(help="FUNCTION's classes, one a line")] = None,
 ) -> None:
     """Write a net as an ONNX model into a Triton model repository.
 
-    The model takes pictures (uint8, NHWC, any batch) and gives logits and probabilities. Before anything is written,
+    The model takes pictures (uint8, NHWC, any batch) and gives logits and probabilities, unless --raw asks for the
+    net's own tensors. Before anything is written,
     it is compared with PyTorch, output by output and layer by layer, and independent witnesses must agree on every
     shape.
 
@@ -43,12 +57,13 @@ def export(
     """
     from rich.console import Console
 
+    from export.cli_source import SourceOptions, load_source
     from export.pipeline import export_model
     from export.settings import ExportSettings
-    from zoo import load_net
 
-    loaded = load_net(source, seed=seed, pretrained=pretrained, pretrained_file=pretrained_file)
-    settings = ExportSettings(to=to, name=name or loaded.name, opset=opset, max_batch_size=max_batch_size)
+    options = SourceOptions(seed, pretrained, pretrained_file, input_size, mean, std, labels)
+    loaded = load_source(source, options)
+    settings = ExportSettings(to=to, name=name or loaded.name, opset=opset, max_batch_size=max_batch_size, raw=raw)
     console = Console(stderr=True)
     plan = None
     if variants:

@@ -2,6 +2,7 @@
 
 ExportError
 ├── SettingsError           a setting out of its range
+├── SourceError             no net comes from where it is said to come from
 ├── UnfitNetError           the net cannot be exported as it stands: training mode, weights that are not finite
 ├── ConversionError         torch.onnx could not convert the net, or did not do what was asked
 ├── ShapeError              two witnesses contradict each other on a shape
@@ -32,6 +33,10 @@ class ExportError(Exception):
 
 class SettingsError(ExportError):
     """A setting is out of its range."""
+
+
+class SourceError(ExportError):
+    """No net comes from where it is said to come from, or not all that an export must know of it."""
 
 
 class UnfitNetError(ExportError):

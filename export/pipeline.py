@@ -1,22 +1,24 @@
 """The whole way, in order: prepare, convert, attach, map, check, write. Nothing is written before all checks hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import torch
 from onnx import numpy_helper
+from torch import nn
 
 from export import config, repository
 from export.contract import contract_of
 from export.convert import convert
 from export.head import Head
+from export.errors import SettingsError
 from export.interface import Interface, first_outputs, interface_of
 from export.keys import MULTI_LABEL
 from export.layers import map_layers
 from export.manifest_json import seal, to_json
 from export.metadata import stamp, strip
+from export.module_source import loaded_module
 from export.naming import name_values
 from export.parity import check_outputs, torch_outputs
 from export.prepare import prepare
@@ -25,6 +27,7 @@ from export.settings import ExportSettings
 from export.shapes import check_shapes
 from protos import manifest
 from zoo import LoadedNet
+from zoo.preprocessing import Preprocessing
 
 TEST_BATCH = 2
 Progress = Callable[[str], None]
@@ -41,11 +44,29 @@ class Exported:
     model_bytes: int
 
 
-def export_model(given: LoadedNet, settings: ExportSettings, progress: Progress = lambda step: None) -> Exported:
-    """Convert the net, check the result against PyTorch, and write it as a new version of `settings.name`.
+def export_model(
+    net: LoadedNet | nn.Module,
+    settings: ExportSettings,
+    progress: Progress = lambda step: None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] = (),
+) -> Exported:
+    """Convert `net`, check the result against PyTorch, and write it as a new version of `settings.name`.
 
-    `progress` hears the name of each step as it begins. Raises: ExportError; the repository is then as it was.
+    What `load_net` returns has its preprocessing and labels; for any other module they are given here, the
+    preprocessing unless timm's `pretrained_cfg` tells it. `progress` hears the name of each step as it begins.
+
+    Raises: ExportError; the repository is then as it was.
     """
+    if isinstance(net, LoadedNet):
+        if preprocessing is not None or labels:
+            raise SettingsError("a loaded net has its own preprocessing and labels: use dataclasses.replace on it.")
+        return _export(net, settings, progress)
+    return _export(loaded_module(net, preprocessing, labels), settings, progress)
+
+
+def _export(given: LoadedNet, settings: ExportSettings, progress: Progress) -> Exported:
     progress("preparing the net")
     net = prepare(given.net)
     interface = interface_of(net, given.preprocessing, settings, _head(given))
@@ -89,7 +110,7 @@ def _write(
     return Exported(folder, int(folder.name), promise, len(model.graph.node), len(content))
 
 
-def _test_data(net: torch.nn.Module, interface: Interface) -> dict[str, bytes]:
+def _test_data(net: nn.Module, interface: Interface) -> dict[str, bytes]:
     """One batch and what PyTorch makes of it, in the layout of ONNX's own backend tests."""
     inputs = interface.noise(TEST_BATCH)
     expected = torch_outputs(net, inputs, interface)

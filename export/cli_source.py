@@ -1,0 +1,63 @@
+"""The net that the command line names, with the options that go with each kind of source."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.errors import SettingsError
+from export.module_source import is_function, load_function, plain_preprocessing
+from zoo import LoadedNet, load_net
+from zoo.preprocessing import Preprocessing
+from zoo.subject import parse_size
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What was said of the source, as written."""
+
+    seed: int = 0
+    pretrained: bool = False
+    pretrained_file: Path | None = None
+    input_size: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    labels: Path | None = None
+
+
+def load_source(source: str, options: SourceOptions) -> LoadedNet:
+    """Return the net of a run, of a name, or of package.module:function. Raises: SettingsError, and the loaders'."""
+    if is_function(source):
+        if options.pretrained or options.pretrained_file:
+            raise SettingsError(f"{source} gives its own weights: --pretrained and --pretrained-file are for a NET.")
+        return load_function(source, _preprocessing(options), _labels(options.labels), options.seed)
+    own = ("input_size", "mean", "std", "labels")
+    misplaced = [f"--{name.replace('_', '-')}" for name in own if getattr(options, name) is not None]
+    if misplaced:
+        raise SettingsError(f"{', '.join(misplaced)}: only for package.module:function; '{source}' says it itself.")
+    return load_net(source, seed=options.seed, pretrained=options.pretrained, pretrained_file=options.pretrained_file)
+
+
+def _preprocessing(options: SourceOptions) -> Preprocessing | None:
+    if options.input_size is None:
+        if options.mean or options.std:
+            raise SettingsError("--mean and --std need --input-size C,H,W beside them.")
+        return None
+    size = parse_size(options.input_size)
+    if len(size) != 3:
+        raise SettingsError(f"--input-size is C,H,W, such as 3,224,224; got '{options.input_size}'.")
+    return plain_preprocessing((size[0], size[1], size[2]), _numbers(options.mean), _numbers(options.std))
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text is not None else None
+    except ValueError:
+        raise SettingsError(f"numbers are written like 0.5,0.5,0.5; got '{text}'.") from None
+
+
+def _labels(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        return tuple(path.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the labels in {path} cannot be read: {error}") from error

@@ -1,0 +1,173 @@
+"""Nets from anybody's code, and models that give what their net gives."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from google.protobuf import text_format
+from torch import nn
+
+from export import ExportSettings, export_model
+from export.cli_source import SourceOptions, load_source
+from export.errors import ExportError, SourceError, UnfitNetError
+from export.module_source import plain_preprocessing
+from export.net_outputs import named_outputs
+from protos import inference, manifest
+
+SMALL = plain_preprocessing((3, 8, 8), (0.5,) * 3, (0.25,) * 3)
+CODE = """
+from torch import nn
+
+class Net(nn.Sequential):
+    pass
+
+def build():
+    return Net(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval()
+
+def training():
+    return build().train()
+
+def needs(width):
+    return build()
+
+def number():
+    return 3
+
+constant = 7
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current folder, under a name of its own."""
+    name = "mynets_" + re.sub(r"\W", "_", tmp_path.name)
+    (tmp_path / f"{name}.py").write_text(CODE)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+class Heads(nn.Module):
+    """A net with a dict of tensors, one of them in a tuple, one an input, two the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        y = self.conv(x)
+        z = self.relu(y) + 1
+        return {"conv2d": z.mean((2, 3)), "pair": (y, y.argmax(1)), "given": x, "one": z, "other": z}
+
+
+class TestFunctions:
+    """package.module:function."""
+
+    def test_export(self, package: str, tmp_path: Path) -> None:
+        """The function's net is exported under the function's name, with the labels of a file, and checked like any."""
+        options = SourceOptions(input_size="3,8,8", mean="0.5,0.5,0.5", labels=Path("labels.txt"))
+        loaded = load_source(f"{package}:build", options)
+        exported = export_model(loaded, ExportSettings(to=tmp_path / "models", name=loaded.name))
+        promise = exported.manifest
+        assert (promise.name, promise.source.net) == ("build", f"{package}:build")
+        assert promise.source.weights == manifest.WEIGHTS_GIVEN
+        assert list(promise.labels) == list("abcde")
+        assert (list(promise.preprocessing.mean), list(promise.preprocessing.std)) == ([0.5] * 3, [1.0] * 3)
+
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            ("{}:missing", "'missing' is not there"),
+            ("{}:constant", "is a int, not a function"),
+            ("{}:number", "must return a torch.nn.Module; it returns int"),
+            ("{}:needs", "fails when it is called without arguments: TypeError"),
+            ("no_such.module:build", "there is no module 'no_such.module'"),
+        ],
+    )
+    def test_refused(self, package: str, source: str, words: str) -> None:
+        """What is wrong with the source is said."""
+        with pytest.raises(SourceError, match=words):
+            load_source(source.format(package), SourceOptions(input_size="3,8,8"))
+
+    def test_refused_options(self, package: str) -> None:
+        """A size must be known, and options of one kind of source are not for another."""
+        with pytest.raises(SourceError, match="nothing says what Net takes: give its input size"):
+            load_source(f"{package}:build", SourceOptions())
+        for source, options, words in (
+            ("convnet4", SourceOptions(input_size="1,8,8"), "--input-size: only for package.module:function"),
+            (f"{package}:build", SourceOptions(pretrained=True), "gives its own weights"),
+            (f"{package}:build", SourceOptions(mean="1"), "need --input-size"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("none.txt")), "cannot be read"),
+        ):
+            with pytest.raises(ExportError, match=words):
+                load_source(source, options)
+
+    def test_training_mode(self, package: str, tmp_path: Path) -> None:
+        """A function that forgets eval() is told so, and nothing is written."""
+        loaded = load_source(f"{package}:training", SourceOptions(input_size="3,8,8"))
+        with pytest.raises(UnfitNetError, match=r"call net\.eval"):
+            export_model(loaded, ExportSettings(to=tmp_path / "models", name="n"))
+        assert not (tmp_path / "models").exists()
+
+
+class TestModules:
+    """export_model on a module at hand."""
+
+    def test_raw_outputs(self, tmp_path: Path) -> None:
+        """A raw model takes floats and gives all that the net gives, by name; config and manifest say so."""
+        net = Heads().eval()
+        exported = export_model(net, ExportSettings(to=tmp_path, name="raw", raw=True), preprocessing=SMALL)
+        session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
+        x = np.random.default_rng(3).standard_normal((4, 3, 8, 8), np.float32)
+        found = dict(zip([each.name for each in session.get_outputs()], session.run(None, {"x": x}), strict=True))
+        with torch.no_grad():
+            expected = named_outputs(net(torch.from_numpy(x)))
+        assert list(found) == list(expected) == ["conv2d", "pair.0", "pair.1", "given", "one", "other"]
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5)
+        promise = exported.manifest
+        assert [(each.name, each.datatype, list(each.shape)) for each in promise.inputs] == [
+            ("x", "FP32", [-1, 3, 8, 8])
+        ]
+        assert (promise.HasField("preprocessing"), promise.HasField("head")) == (False, False)
+        assert {each.name: each.datatype for each in promise.outputs}["pair.1"] == "INT64"
+        config = text_format.Parse((tmp_path / "raw" / "config.pbtxt").read_text(), inference.ModelConfig())
+        assert [each.name for each in config.output] == list(expected)
+        assert {check.output for check in promise.parity.checks} == set(expected)
+        layers = {layer.name: layer for layer in promise.layer_map.layers}
+        assert {layers[name].status for name in ("conv", "relu")} == {manifest.EXACT}
+
+    def test_pictures(self, tmp_path: Path) -> None:
+        """Without --raw any module that gives logits takes pictures."""
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+        exported = export_model(net, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("no", "yes"))
+        assert [each.name for each in exported.manifest.outputs] == ["logits", "probabilities"]
+        assert (tmp_path / "n" / "labels.txt").read_text() == "no\nyes\n"
+
+    @pytest.mark.parametrize(
+        ("forward", "words"),
+        [
+            (lambda x: [], "gives no tensor at all"),
+            (lambda x: (x, None), "it gives NoneType at '1'"),
+            (lambda x: {"a": {"b": x}, "a.b": x}, "two outputs of the net would have one name"),
+            (lambda x: x.mean(), "output for 6 pictures are 0 rows"),
+            (lambda x: {"z": x.to(torch.complex64)}, "output 'z' is torch.complex64, which no client can take"),
+        ],
+    )
+    def test_raw_refusals(self, tmp_path: Path, forward: Callable[[torch.Tensor], Any], words: str) -> None:
+        """What cannot be served is refused before anything is converted."""
+
+        class Odd(nn.Module):
+            def forward(self, x: torch.Tensor) -> Any:
+                return forward(x)
+
+        with pytest.raises(UnfitNetError, match=words):
+            export_model(Odd().eval(), ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=SMALL)
+        assert list(tmp_path.iterdir()) == []
