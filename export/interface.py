@@ -35,6 +35,10 @@ class Interface(Protocol):
         """(C, H, W) of what the net takes."""
 
     @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The heights and widths at which the file is checked: one, unless they are free."""
+
+    @property
     def net_outputs(self) -> tuple[str, ...]:
         """What the converted graph's outputs are called, in the order in which the net gives them."""
 
@@ -70,6 +74,10 @@ class Pictures:
         return self.preprocessing.input_size
 
     @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        return (self.input_size[1:],)
+
+    @property
     def net_outputs(self) -> tuple[str, ...]:
         return (LOGITS,)
 
@@ -100,6 +108,10 @@ class Raw:
     input_size: Size
     net_outputs: tuple[str, ...]
     input_name: ClassVar[str] = INPUT
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        return (self.input_size[1:],)
 
     def at(self, height: int, width: int) -> Self:
         return replace(self, input_size=(self.input_size[0], height, width))

@@ -22,14 +22,17 @@ from torch import nn
 
 from export.errors import UnfitNetError
 from export.interface import Interface
-from export.parity import Agreement, compare
+from export.parity import Agreement, Reference
 from export.runtime import Runtime, with_every_value
-from export.trace import Output, trace
+from export.trace import Identity, Output, trace
 from protos import manifest
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 OTHER_BATCH = 2
 FLOOR = 2e-5  # to know a value again, not to judge it: small numbers left over from large ones differ by more
+
+NOWHERE = "it hands its input on, and the file holds that value nowhere"
+REWRITTEN = "no value computed inside it equals its output: the exporter rewrote it together with its surroundings"
 
 Array = npt.NDArray[Any]
 
@@ -84,6 +87,7 @@ class _Finder:
         for value in values:
             for path in dict.fromkeys(value.scopes):
                 self._inside[path].append(value)
+        self._references: dict[Identity, Reference] = {}
         self._entries: dict[str, manifest.Layer] = {}
 
     def entry(self, index: int, shape: Sequence[int]) -> manifest.Layer:
@@ -109,9 +113,7 @@ class _Finder:
                     status=manifest.ALIAS, of=earlier.name, value=source.value, max_abs_error=source.max_abs_error
                 )
         around = [value for value in self._values if output.parent in value.scopes or not value.scopes]
-        return self._match(index, around) or manifest.Layer(
-            status=manifest.NOT_EXPORTED, reason="it hands its input on, and the file holds that value nowhere"
-        )
+        return self._match(index, around) or manifest.Layer(status=manifest.NOT_EXPORTED, reason=NOWHERE)
 
     def _match(self, index: int, candidates: Sequence[Value]) -> manifest.Layer | None:
         """Return an EXACT entry for the last of `candidates` that holds the index-th output.
@@ -145,7 +147,13 @@ class _Finder:
         expected = self._outputs[index].value
         if value.array.shape != expected.shape or value.array.dtype != expected.dtype:
             return None
-        return compare(value.array, expected, self._exact[index].value, FLOOR)
+        reference = self._reference(self._outputs[index].identity, index)
+        return reference.agreement(value.array) if reference.may_hold(value.array) else None
+
+    def _reference(self, identity: Identity, index: int) -> Reference:
+        if identity not in self._references:
+            self._references[identity] = Reference(self._outputs[index].value, self._exact[index].value, FLOOR)
+        return self._references[identity]
 
     def _not_there(self, index: int) -> manifest.Layer:
         output = self._outputs[index]
@@ -153,10 +161,10 @@ class _Finder:
             reason = "its output does not depend on the input, so the exporter computed it once"
             return manifest.Layer(status=manifest.NOT_EXPORTED, reason=reason)
         for later in self._outputs[index + 1 :]:
-            if output.identity in later.inputs and not later.path.startswith(f"{output.path}."):
+            is_inside = later.path.startswith(f"{output.path}.")
+            if output.identity in later.inputs and not later.handed_on and not is_inside:
                 return manifest.Layer(status=manifest.FOLDED, of=later.name)
-        reason = "no value computed inside it equals its output: the exporter rewrote it together with its surroundings"
-        return manifest.Layer(status=manifest.NOT_EXPORTED, reason=reason)
+        return manifest.Layer(status=manifest.NOT_EXPORTED, reason=REWRITTEN)
 
 
 def _values(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Value]:

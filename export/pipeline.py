@@ -20,7 +20,7 @@ from export.manifest_json import seal, to_json
 from export.metadata import stamp, strip
 from export.module_source import loaded_module
 from export.naming import name_values
-from export.parity import check_outputs, torch_outputs
+from export.numbers import check_numbers, torch_outputs
 from export.prepare import prepare
 from export.promise import Found, manifest_of
 from export.settings import ExportSettings
@@ -80,10 +80,10 @@ def _export(given: LoadedNet, settings: ExportSettings, progress: Progress) -> E
     name_values(model, layer_map)
     progress("asking witnesses for every shape")
     shapes = check_shapes(model, net, layer_map, interface)
+    progress("comparing with PyTorch")
+    checks = check_numbers(model, net, layer_map, interface)
     strip(model)
     stamp(model, layer_map, contract.labels, contract.preprocessing)
-    progress("comparing with PyTorch")
-    checks = check_outputs(model, net, interface)
     progress("writing")
     found = Found(layer_map, shapes, checks)
     promise = manifest_of(given, settings, contract, interface, model, found)

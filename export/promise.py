@@ -9,7 +9,7 @@ import torch
 from export.contract import Contract
 from export.interface import Interface, Pictures
 from export.manifest_json import SCHEMA_VERSION
-from export.parity import Check
+from export.numbers import Check
 from export.settings import ExportSettings
 from protos import manifest
 from protos.version import VERSION

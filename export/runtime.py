@@ -1,7 +1,7 @@
 """The only place of this package that knows onnxruntime: it runs a model the way a server or a device would."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,13 @@ class Runtime:
 
 def with_every_value(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of `model` that gives every node's outputs as graph outputs."""
+    return with_values(model, [name for node in model.graph.node for name in node.output if name])
+
+
+def with_values(model: onnx.ModelProto, values: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of `model` that gives the named values, too."""
     open_model = onnx.ModelProto()
     open_model.CopyFrom(model)
     known = {output.name for output in model.graph.output}
-    values = [name for node in model.graph.node for name in node.output if name and name not in known]
-    open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
+    open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in known)
     return open_model

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from export.errors import ShapeError
+from export.fields import note_fields
 from export.interface import Interface
 from export.runtime import Runtime, with_every_value
 from export.trace import layer_name, shapes
@@ -58,7 +59,7 @@ def check_shapes(
     witnesses = [
         Witness(RUNTIME, _runtime(model, interface)),
         Witness(PYTORCH, _by_value(layer_map, _pytorch(net, interface.input_size))),
-        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, interface.input_size))),
+        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, interface.input_size, layer_map))),
         _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)))),
         _heard(SYMBOLIC, lambda: _inferred(_symbolic_inference(_stripped(model)))),
     ]
@@ -143,9 +144,10 @@ def _pytorch(net: nn.Module, input_size: tuple[int, ...]) -> Testimony:
     return {name: {batch: heard[batch][name] for batch in BATCHES} for name in names}
 
 
-def _geometry(net: nn.Module, input_size: tuple[int, ...]) -> Testimony:
-    """What zoo's arithmetic says, at batch 1, by layer name."""
+def _geometry(net: nn.Module, input_size: tuple[int, ...], layer_map: manifest.LayerMap) -> Testimony:
+    """What zoo's arithmetic says, at batch 1, by layer name. What a unit sees comes with it, into `layer_map`."""
     measured = measure(copy.deepcopy(net).to("meta"), input_size)
+    note_fields(layer_map, measured)
     return {
         layer_name(layer.path, layer.call, element): {1: shape}
         for layer in measured.layers

@@ -53,15 +53,20 @@ def layer_name(path: str, call: int, element: int) -> str:
 
 def trace(net: nn.Module, x: torch.Tensor) -> list[Output]:
     """Return an entry for each tensor that each module call gave, in the order in which the calls ended."""
+    return traced(net, x)[1]
+
+
+def traced(net: nn.Module, x: torch.Tensor) -> tuple[Any, list[Output]]:
+    """Return what `net` itself gives, and its trace."""
     recorder = _Recorder()
     handles = [handle for path, module in net.named_modules() for handle in recorder.attach(path, module)]
     try:
         with torch.no_grad():
-            net(x)
+            given = net(x)
     finally:
         for handle in handles:
             handle.remove()
-    return recorder.outputs
+    return given, recorder.outputs
 
 
 @contextlib.contextmanager

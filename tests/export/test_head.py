@@ -10,7 +10,7 @@ from export.errors import SettingsError
 from export.head import Activation, Head
 from export.interface import Pictures
 from export.metadata import restamp
-from export.parity import check_outputs
+from export.numbers import check_numbers
 from export.prepare import prepare
 from export.runtime import Runtime
 from protos import manifest
@@ -35,7 +35,7 @@ def test_every_head(
     net, model = converted
     interface = Pictures(convnet4.preprocessing, Head(activation, temperature))
     whole = interface.attach(model)
-    check_outputs(whole, net, interface)
+    check_numbers(whole, net, manifest.LayerMap(), interface)
     found = Runtime(whole).run({"image": interface.noise(4)})
     cooled = torch.from_numpy(found["logits"]) / temperature
     expected = cooled.softmax(-1) if activation == "softmax" else cooled.sigmoid()

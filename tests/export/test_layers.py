@@ -73,6 +73,18 @@ class TestConvnet4:
         assert list(layers["act2"].shape) == [-1, 32, 8, 8]
         assert list(layers["pool"].shape) == [-1, 32, 4, 4]
 
+    def test_receptive_fields(self, exported: Exported) -> None:
+        """Each layer says what a unit sees, in the manifest and in the file: 3 pixels more with each convolution."""
+        fields = {
+            name: [(f.size, f.jump, f.start) for f in each.fields] for name, each in self.layers(exported).items()
+        }
+        assert (fields["conv1"], fields["act2"]) == ([(3, 1, -1)] * 2, [(5, 1, -2)] * 2)
+        assert fields["pool"] == [(6, 2, -2)] * 2
+        model = onnx.load(exported.folder / "model.onnx")
+        held = {entry.key: entry.value for entry in model.metadata_props}
+        layers = {each["name"]: each for each in json.loads(held["zoonnx.layers"])["layers"]}
+        assert layers["pool"]["fields"][0] == {"size": 6.0, "jump": 2.0, "start": -2.0, "exact": True}
+
     def test_values_equal_hooks(self, exported: Exported, convnet4: LoadedNet) -> None:
         """The value that the map names holds what PyTorch's hook sees, on pictures that the export never saw."""
         images = np.random.default_rng(9).integers(0, 256, (2, 8, 8, 1), np.uint8)

@@ -4,34 +4,70 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from torch import nn
 
 from export.convert import convert
 from export.errors import ParityError
 from export.interface import Pictures
-from export.parity import check_outputs, compare, distance
+from export.layers import map_layers
+from export.naming import name_values
+from export.numbers import check_numbers
+from export.parity import compare, distance
 from export.prepare import prepare
+from protos import manifest
 from zoo import LoadedNet
+
+Mapped = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, Pictures]
+
+
+@pytest.fixture
+def mapped(convnet4: LoadedNet) -> Mapped:
+    """A converted net, its model with the layers' names, and their map."""
+    net, interface = prepare(convnet4.net), Pictures(convnet4.preprocessing)
+    model = interface.attach(convert(net, interface.input_size, 20))
+    layer_map = map_layers(model, net, interface)
+    name_values(model, layer_map)
+    return model, net, layer_map, interface
 
 
 class TestGate:
     """A model that departs from its net does not pass."""
 
-    def test_one_weight_nudged(self, convnet4: LoadedNet) -> None:
-        """A single weight moved by a hundredth is noticed, by output, batch and size."""
-        net = prepare(convnet4.net)
-        model = Pictures(convnet4.preprocessing).attach(convert(net, convnet4.preprocessing.input_size, 20))
-        assert len(check_outputs(model, net, Pictures(convnet4.preprocessing))) == 8
-        nudge(model, "head.fc.weight", 1e-2)
-        with pytest.raises(ParityError, match=r"'logits' departs from PyTorch at batch \d: .* nothing was written"):
-            check_outputs(model, net, Pictures(convnet4.preprocessing))
+    def test_every_layer_and_output(self, mapped: Mapped) -> None:
+        """Both outputs are compared at each batch; each layer of the file has its error beside what is allowed."""
+        checks = check_numbers(*mapped)
+        assert [(each.batch, each.output) for each in checks] == [
+            (batch, output) for batch in (1, 2, 3, 5) for output in ("logits", "probabilities")
+        ]
+        for layer in mapped[2].layers:
+            assert (layer.tolerance > 0) == bool(layer.value)
+            assert layer.max_abs_error <= layer.tolerance
 
-    def test_other_normalisation(self, convnet4: LoadedNet) -> None:
+    def test_the_first_layer_that_departs(self, mapped: Mapped) -> None:
+        """A layer that goes wrong in the middle is found at its layer, not at the end."""
+        nudge(mapped[0], "conv3.weight", 0.1)  # what is folded into bn3
+        with pytest.raises(ParityError, match=r"layer 'bn3' .BatchNorm2d. is the first to depart .* at batch 1: "):
+            check_numbers(*mapped)
+
+    def test_wrong_from_the_start(self, mapped: Mapped) -> None:
+        """Where the file never held a layer's output, the outputs depart, and the first such layer is named."""
+        model, net, layer_map, interface = mapped
+        nudge(model, "conv2.weight", 0.1)
+        layer_map = map_layers(model, net, interface)
+        with pytest.raises(ParityError, match=r"'logits' departs .* the first layer that departs is 'conv2' .Conv2d."):
+            check_numbers(model, net, layer_map, interface)
+
+    def test_the_last_weight(self, mapped: Mapped) -> None:
+        """Weights of the classifier, moved by a hundredth, are noticed."""
+        nudge(mapped[0], "head.fc.weight", 1e-2)
+        with pytest.raises(ParityError, match=r"layer .head.fc. .Linear. is the first to depart .* nothing was"):
+            check_numbers(*mapped)
+
+    def test_other_normalisation(self, mapped: Mapped) -> None:
         """A model that normalises with another mean is refused."""
-        net = prepare(convnet4.net)
-        model = Pictures(convnet4.preprocessing).attach(convert(net, convnet4.preprocessing.input_size, 20))
-        nudge(model, "image_mean", 1.0)
+        nudge(mapped[0], "image_mean", 1.0)
         with pytest.raises(ParityError):
-            check_outputs(model, net, Pictures(convnet4.preprocessing))
+            check_numbers(*mapped)
 
 
 class TestMeasure:
@@ -75,7 +111,7 @@ def nudge(model: onnx.ModelProto, name: str, by: float) -> None:
     for tensor in model.graph.initializer:
         if tensor.name == name:
             array = numpy_helper.to_array(tensor).copy()
-            array.flat[0] += by
+            array += by
             tensor.CopyFrom(numpy_helper.from_array(array, name))
             return
     raise KeyError(name)
