@@ -11,8 +11,8 @@ from torch import nn
 from export import config, repository
 from export.contract import contract_of
 from export.convert import convert
-from export.head import Head
 from export.errors import SettingsError
+from export.head import Head
 from export.interface import Interface, first_outputs, interface_of
 from export.keys import MULTI_LABEL
 from export.layers import map_layers
