@@ -58,7 +58,7 @@ def complete(
         config.CopyFrom(written)
         _refuse(config, name)
     if not config.input and not config.output and not config.max_batch_size:
-        config.max_batch_size = DEFAULT_BATCH if all(_batches(each) for each in (*inputs, *outputs)) else 0
+        config.max_batch_size = DEFAULT_BATCH if _share_a_batch(inputs, outputs) else 0
         if config.max_batch_size and not config.WhichOneof("scheduling_choice"):
             config.dynamic_batching.SetInParent()
     if config.HasField("dynamic_batching") and not config.dynamic_batching.preferred_batch_size:
@@ -185,6 +185,12 @@ def _complete_entry(config: inference.ModelConfig, entry: Entry, graph: Sequence
         entry.dims.extend(dims)
     if found.shape and not _fits(entry.dims, dims):
         raise BadModelError(f"{where}: config.pbtxt says dims {list(entry.dims)}, the graph {list(dims)}.")
+
+
+def _share_a_batch(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether a graph seems to take batches: all first sizes are free, and the inputs' are not of different names."""
+    names = {each.first for each in inputs if each.first}
+    return all(map(_batches, (*inputs, *outputs))) and len(names) <= 1
 
 
 def _batches(spec: TensorSpec) -> bool:

@@ -117,7 +117,8 @@ class Session:
         if datatype is None:
             raise BadModelError(f"{self._path}: '{node.name}' is a {node.type}, which cannot be served.")
         shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
-        return TensorSpec(node.name, datatype.name, shape)
+        first = node.shape[0] if node.shape and isinstance(node.shape[0], str) else ""
+        return TensorSpec(node.name, datatype.name, shape, first)
 
 
 @functools.cache

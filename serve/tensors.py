@@ -11,11 +11,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model's input or output. `shape` includes the batch; -1 where the size is free."""
+    """A model's input or output. `shape` includes the batch; -1 where the size is free.
+
+    `first` is what the file calls the first dimension, where that is free and has a name.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    first: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
