@@ -25,6 +25,9 @@ def export(
     max_batch_size: Annotated[int, typer.Option(help="the largest batch that a server may form")] = 32,
     pretrained: Annotated[bool, typer.Option(help="give NET its pretrained weights, by timm's own loading")] = False,
     pretrained_file: Annotated[Path | None, typer.Option(help="give NET the weights in this file")] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="divide the logits by RUN's temperature before the probabilities")
+    ] = False,
     variants: Annotated[
         str, typer.Option(metavar="LIST", help="also make these of it: fp16, int8, ort, fixed, with commas between")
     ] = "",
@@ -48,7 +51,8 @@ def export(
     The model takes pictures (uint8, NHWC, any batch) and gives logits and probabilities, unless --raw asks for the
     net's own tensors. Before anything is written,
     it is compared with PyTorch, output by output and layer by layer, and independent witnesses must agree on every
-    shape.
+    shape. With --calibrated the probabilities are as often right as they say on the run's validation split; the logits
+    and the answers stay the same.
 
     Each variant is measured beside it, and written only within the bounds on accuracy and speed. The exit status is 1
     where one is refused; the model itself and the other variants are then written all the same.
@@ -63,7 +67,14 @@ def export(
 
     options = SourceOptions(seed, pretrained, pretrained_file, input_size, mean, std, labels)
     loaded = load_source(source, options)
-    settings = ExportSettings(to=to, name=name or loaded.name, opset=opset, max_batch_size=max_batch_size, raw=raw)
+    settings = ExportSettings(
+        to=to,
+        name=name or loaded.name,
+        opset=opset,
+        max_batch_size=max_batch_size,
+        raw=raw,
+        calibrated=calibrated,
+    )
     console = Console(stderr=True)
     plan = None
     if variants:
@@ -90,11 +101,20 @@ def _report(exported: "Exported") -> None:
     table.add_row("model", f"{promise.name}, version {exported.version}")
     table.add_row("weights", _weights(promise.source))
     table.add_row("file", f"{exported.model_bytes / 1e6:.2f} MB, {exported.nodes} nodes, opset {promise.format.opset}")
+    table.add_row("probabilities", _probabilities(promise.head))
     table.add_row("parity", f"{worst.output} within {worst.max_abs_error:.1e} (allowed {worst.tolerance:.1e})")
     table.add_row("layers", _layers(promise.layer_map.layers))
     table.add_row("shapes", _shapes(promise.shapes))
     table.add_row("folder", str(exported.folder))
     Console().print(table)
+
+
+def _probabilities(head: "manifest.Head") -> str:
+    """How they follow from the logits."""
+    if not head.activation:
+        return "none: the net's own outputs"
+    cooled = "logits" if head.temperature == 1 else f"logits / {head.temperature:.4g}"
+    return f"{head.activation}({cooled})"
 
 
 def _layers(layers: "Sequence[manifest.Layer]") -> str:

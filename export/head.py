@@ -14,6 +14,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from export.errors import SettingsError
+from export.keys import MULTI_LABEL
+from zoo import LoadedNet
 
 Activation = Literal["softmax", "sigmoid"]
 TEMPERATURE = "temperature"
@@ -57,3 +59,20 @@ class Head:
     def constants(self) -> Sequence[onnx.TensorProto]:
         value = np.array(self.temperature, np.float32)
         return [numpy_helper.from_array(value, TEMPERATURE)] if self.is_cooled else []
+
+
+def head_of(given: LoadedNet, calibrated: bool) -> Head:
+    """Labels that exclude each other share the probability, others do not; a calibrated head has the run's temperature.
+
+    Raises:
+        SettingsError: a temperature is asked for where none was fitted.
+    """
+    activation: Activation = "sigmoid" if given.task == MULTI_LABEL else "softmax"
+    if not calibrated:
+        return Head(activation)
+    if TEMPERATURE not in given.weights.metrics:
+        raise SettingsError(
+            f"{given.name} has no temperature: runs that have ended have one, as RUN/best/metrics.json shows; "
+            "train or tune one, or leave out --calibrated."
+        )
+    return Head(activation, given.weights.metrics[TEMPERATURE])

@@ -12,9 +12,8 @@ from export import config, repository
 from export.contract import contract_of
 from export.convert import convert
 from export.errors import SettingsError
-from export.head import Head
+from export.head import head_of
 from export.interface import Interface, first_outputs, interface_of
-from export.keys import MULTI_LABEL
 from export.layers import map_layers
 from export.manifest_json import seal, to_json
 from export.metadata import stamp, strip
@@ -69,7 +68,7 @@ def export_model(
 def _export(given: LoadedNet, settings: ExportSettings, progress: Progress) -> Exported:
     progress("preparing the net")
     net = prepare(given.net)
-    interface = interface_of(net, given.preprocessing, settings, _head(given))
+    interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
     contract = contract_of(interface, first_outputs(net, interface), given.labels)
     shared = config.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
@@ -88,11 +87,6 @@ def _export(given: LoadedNet, settings: ExportSettings, progress: Progress) -> E
     found = Found(layer_map, shapes, checks)
     promise = manifest_of(given, settings, contract, interface, model, found)
     return _write(settings, shared, model, promise, _test_data(net, interface))
-
-
-def _head(given: LoadedNet) -> Head:
-    """What makes probabilities of its logits: labels that exclude each other share them, others do not."""
-    return Head("sigmoid" if given.task == MULTI_LABEL else "softmax")
 
 
 def _write(

@@ -16,6 +16,7 @@ class ExportSettings:
 
     `opset` is between 18 (what the exporter writes natively) and 23; `max_batch_size` is at least 1. `raw` leaves out
     the pictures and the probabilities: float32 (N, C, H, W) in, the net's own outputs out, whatever they are.
+    `calibrated` divides the logits by the run's temperature on their way to the probabilities.
     """
 
     to: Path
@@ -24,6 +25,7 @@ class ExportSettings:
     max_batch_size: int = 32
     max_queue_delay_us: int = 0
     raw: bool = False
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range. Raises: SettingsError."""
@@ -37,3 +39,7 @@ class ExportSettings:
             raise SettingsError(f"max_batch_size is {self.max_batch_size}: it must be at least 1.")
         if self.max_queue_delay_us < 0:
             raise SettingsError(f"max_queue_delay_us is {self.max_queue_delay_us}: it cannot be negative.")
+        if self.raw and self.calibrated:
+            raise SettingsError(
+                "a raw model gives no probabilities that could be calibrated: leave one of the two out."
+            )

@@ -1,10 +1,14 @@
 """Probabilities are the same in PyTorch and in the file, whatever is made of the logits."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from export import ExportSettings, export_model
 from export.convert import convert
 from export.errors import SettingsError
 from export.head import Activation, Head
@@ -15,6 +19,7 @@ from export.prepare import prepare
 from export.runtime import Runtime
 from protos import manifest
 from zoo import LoadedNet
+from zoo.load import WeightsSource
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,31 @@ def test_refused(head: dict[str, float]) -> None:
     """An unknown activation and an impossible temperature are refused."""
     with pytest.raises(SettingsError):
         Head(**head)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("calibrated", "temperature"), [(False, 1.0), (True, 0.4)])
+def test_an_export_is_calibrated_on_request(
+    convnet4: LoadedNet, tmp_path: Path, calibrated: bool, temperature: float
+) -> None:
+    """The manifest names the temperature, the probabilities are at it, and the logits are as they were."""
+    run = replace(convnet4, weights=WeightsSource("trained", 0, metrics={"temperature": 0.4}))
+    exported = export_model(run, ExportSettings(to=tmp_path, name="net", calibrated=calibrated))
+    pictures = Pictures(convnet4.preprocessing).noise(3)
+    found = Runtime(onnx.load(exported.folder / "model.onnx")).run({"image": pictures})
+    with torch.inference_mode():
+        logits = convnet4.net(convnet4.preprocessing.normalise(torch.from_numpy(pictures)))
+    assert exported.manifest.head.temperature == temperature
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["probabilities"], (logits / temperature).softmax(-1), atol=1e-5)
+
+
+def test_no_temperature_no_calibration(convnet4: LoadedNet, tmp_path: Path) -> None:
+    """The message says where one would come from; a raw model has no probabilities at all."""
+    with pytest.raises(SettingsError, match=r"convnet4 has no temperature: runs that have ended have one"):
+        export_model(convnet4, ExportSettings(to=tmp_path / "models", name="net", calibrated=True))
+    assert not (tmp_path / "models").exists()
+    with pytest.raises(SettingsError, match="a raw model gives no probabilities"):
+        ExportSettings(to=tmp_path, name="net", raw=True, calibrated=True)
 
 
 def test_restamp() -> None:
