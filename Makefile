@@ -40,8 +40,10 @@ bench: .venv/installed ## served against in-process onnxruntime, int8 against fp
 # An interpreter that was named must do as it is: the machine with the GPU may have no network.
 gpu: ## on a machine with CUDA: its tests, and served against raw onnxruntime; writes bench/results/gpu-*.md and .json
 ifeq ($(origin PYTHON),file)
-	@$(PYTHON) -m bench.gpu --check 2>/dev/null || $(MAKE) .venv/installed
-	@if $(PYTHON) -m bench.gpu --check 2>/dev/null; then $(PYTHON) -m bench.gpu; else $(BIN)/python -m bench.gpu; fi
+	@if $(PYTHON) -m bench.gpu --check 2>/dev/null; then exec $(PYTHON) -m bench.gpu; fi; \
+	$(MAKE) .venv/installed && \
+	{ $(BIN)/python -m bench.gpu --check || $(BIN)/python -m pip install -q -c constraints.txt -e '.[cuda]'; } && \
+	$(BIN)/python -m bench.gpu
 else
 	@$(PYTHON) -m bench.gpu
 endif

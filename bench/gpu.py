@@ -70,7 +70,7 @@ class Plan:
 
 
 FULL = Plan("cuda", NETS, seconds=2.0, rounds=3)
-DRY = Plan("cpu", TINY, seconds=0.3, rounds=1, largest=4, singles=4, wholes=2, tests_limit_s=170.0)
+DRY = Plan("cpu", TINY, seconds=0.3, rounds=1, largest=4, singles=4, wholes=2, tests_limit_s=400.0)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import importlib.util
 from pathlib import Path
 
 DRIVER = "libcuda.so.1"
@@ -22,6 +23,16 @@ def missing() -> str | None:
     if status:
         return f"the NVIDIA driver does not start: cuInit answers {status}; look at nvidia-smi."
     return None
+
+
+def library_folders() -> list[Path]:
+    """Return the folders of NVIDIA's wheels, wherever they are installed.
+
+    onnxruntime looks for them only beside itself, which is not where they are when it is on the PYTHONPATH.
+    """
+    found = importlib.util.find_spec("nvidia")
+    places = found.submodule_search_locations if found else None
+    return sorted(folder for place in places or () for folder in Path(place).glob("*/lib"))
 
 
 def unloadable(libraries: Path) -> str | None:

@@ -178,6 +178,8 @@ def _missing_for_cuda() -> str | None:
         return lacking
     with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
         onnxruntime.preload_dlls()
+        for folder in cuda.library_folders():
+            onnxruntime.preload_dlls(directory=os.fspath(folder))
     log.debug("onnxruntime.preload_dlls: %s", said.getvalue())
     return None
 

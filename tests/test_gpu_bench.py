@@ -76,11 +76,11 @@ def test_tests_that_do_not_run_are_no_success(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_dry_run(tmp_path: Path) -> None:
     """All steps run on the CPU, with a tiny net; the report holds every test and every figure."""
     command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, env=NO_GPU, capture_output=True, text=True, timeout=580, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=NO_GPU, capture_output=True, text=True, timeout=880, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = tmp_path.glob("gpu-*.json")
     report = json.loads(file.read_text())

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import sys
 from pathlib import Path
 
 import onnxruntime
@@ -85,6 +86,30 @@ def test_what_the_driver_lacks(monkeypatch: pytest.MonkeyPatch, status: int | No
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     assert cuda.missing.__wrapped__() == words
+
+
+def test_libraries_are_found_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """NVIDIA's wheels need not stand beside onnxruntime: all their folders are tried, without a word on stdout."""
+    folders = [tmp_path / "nvidia" / name / "lib" for name in ("cu13", "cudnn")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    tried: list[str | None] = []
+
+    def preload(directory: str | None = None) -> None:
+        sys.stdout.write("Failed to load what is not there")
+        tried.append(directory)
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    assert session._missing_for_cuda.__wrapped__() is None
+    assert tried[0] is None
+    assert {str(folder) for folder in folders} <= set(tried[1:])
+    assert capfd.readouterr().out == ""
 
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:
