@@ -83,3 +83,40 @@ def test_architecture_names_real_files() -> None:
         folder = ROOT / paths[0].rpartition("/")[0]
         missing = [path for path in paths if not ((ROOT / path).exists() or (folder / path).exists())]
         assert missing == []
+
+
+class TestDataPage:
+    """docs/data.md."""
+
+    PAGE = (ROOT / "docs" / "data.md").read_text()
+
+    def test_it_names_each_data_set(self) -> None:
+        """The embedded ones, every set of torchvision that is known, every ending of a picture's name."""
+        from zoo.data import DATASETS
+        from zoo.pictures import SUFFIXES
+        from zoo.torchvision_data import SETS
+
+        assert [name for name in (*DATASETS, *SETS, *SUFFIXES) if not re.search(rf"{name}\b", self.PAGE)] == []
+        assert "docs/data.md" in README
+
+    def test_the_table_of_labels_is_read(self, tmp_path: Path) -> None:
+        """As the page says."""
+        from zoo.label_table import read_table
+
+        (table,) = re.findall(r"```csv\n(.*?)```", self.PAGE, flags=re.DOTALL)
+        (tmp_path / "labels.csv").write_text(table)
+        rows = read_table(tmp_path)
+        assert rows[0].labels == {"bird", "sky"}
+        assert [row.split for row in rows] == ["train", "train", "test", "val", "train", "train"]
+
+    def test_its_commands_are_understood(self) -> None:
+        """Each option is one of its verb's, each net one that can be built."""
+        from zoo import create_model
+
+        for line in re.findall(r"^    zoonnx (.*)$", self.PAGE, flags=re.MULTILINE):
+            verb, net, *options = line.split()
+            said = subprocess.run(
+                [sys.executable, "-m", "zoonnx", verb, "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+            )
+            assert [name for name in options if name.startswith("--") and name not in said.stdout] == []
+            create_model(net)

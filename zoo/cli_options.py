@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
-from zoo.settings import BadImages, Device, TrainSettings, Transfer
+from zoo.settings import BadImages, Device, Imbalance, TrainSettings, Transfer
 
 TUNE_DEFAULTS = {"lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.75}  # where tune's are not those of TrainSettings
 RENAMED = {"max_shift": "max_shift_px"}  # options that have another name than their setting
@@ -26,7 +26,8 @@ BadImagesOption = Annotated[
 ]
 Workers = Annotated[int, typer.Option(help="Processes that decode the pictures of a folder.")]
 DataOption = Annotated[
-    str, typer.Option(help="The data set: digits, signal or folder:PATH, with a folder of pictures for each class.")
+    str,
+    typer.Option(help="The data set: digits, signal, folder:PATH, torchvision:NAME or hf:NAME; docs/data.md has them."),
 ]
 Out = Annotated[Path, typer.Option(help="The new run's folder.")]
 Folds = Annotated[
@@ -83,6 +84,9 @@ class RunOptions(TypedDict):
         ),
     ]
     bad_images: BadImagesOption
+    imbalance: Annotated[
+        Imbalance, typer.Option(help="Let rare classes count more in the loss (weights), or be drawn more (sampler).")
+    ]
     workers: Workers
     checkpoint_every_steps: Annotated[
         int, typer.Option(help="Save the state this often besides after each epoch; 0: no.")

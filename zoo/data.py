@@ -1,4 +1,4 @@
-"""Data sets by name, with splits that never change: embedded ones, and `folder:PATH`."""
+"""Data sets by name, with splits that never change: embedded ones, folders, and those of other libraries."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,20 @@ import torch
 from zoo.augment import Augmentation
 from zoo.errors import DataError
 from zoo.folder import FolderContents, scan
+from zoo.hf_data import PREFIX as HF
+from zoo.hf_data import open_hf
 from zoo.preprocessing import Preprocessing
 from zoo.settings import BadImages, SplitName
+from zoo.shelves import PHOTOS, Shelves
 from zoo.splits import MemorySplit, Split
 from zoo.targets import Task, task_of
+from zoo.torchvision_data import PREFIX as TORCHVISION
+from zoo.torchvision_data import open_torchvision
 
 FOLDER = "folder:"
 NO_AUGMENTATION = Augmentation()
 MEANING: dict[Task, str] = {"single-label": "a picture has one class", "multi-label": "a picture may have many labels"}
-FOLDER_AUGMENTATION = Augmentation(flip=0.5, min_crop=0.35)
+KINDS = f"{FOLDER}PATH, {TORCHVISION}NAME and {HF}NAME"
 
 # The splits' own constants: a run's seed never moves a picture from one split to another.
 DIGITS_TEST_IMAGES = 360
@@ -102,11 +107,11 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """The pictures of a folder, before it is known for which net."""
+class StoredPictures:
+    """The pictures of a folder or of another library, before it is known for which net."""
 
     name: str
-    contents: FolderContents
+    contents: FolderContents | Shelves
     workers: int
     input_size: None = None
 
@@ -116,9 +121,9 @@ class ImageFolder:
 
     def for_net(self, rule: Preprocessing) -> Dataset:
         train, val, test = (self.contents.split(name, rule, self.workers) for name in get_args(SplitName))
-        return Dataset(
-            self.name, self.labels, rule, train, val, test, FOLDER_AUGMENTATION, skipped=self.contents.skipped
-        )
+        contents = self.contents
+        augmentation = contents.augmentation if isinstance(contents, Shelves) else PHOTOS
+        return Dataset(self.name, self.labels, rule, train, val, test, augmentation, skipped=contents.skipped)
 
 
 def load_dataset(name: str) -> Dataset:
@@ -128,24 +133,31 @@ def load_dataset(name: str) -> Dataset:
         DataError: there is none of that name.
     """
     if name not in DATASETS:
-        raise DataError(f"no data set is called '{name}'; there are: {', '.join(DATASETS)} and {FOLDER}PATH")
+        raise DataError(f"no data set is called '{name}'; there are: {', '.join(DATASETS)} {KINDS}")
     return DATASETS[name]()
 
 
 def find_data(name: str, *, bad_images: BadImages = "fail", workers: int = 0) -> DataSource:
-    """An embedded data set, or the pictures of `folder:PATH`, which `workers` further processes decode.
+    """An embedded data set, or stored pictures, which `workers` further processes decode: see docs/data.md.
 
     Raises:
-        DataError: there is none of that name, or the folder is not as it should be.
+        DataError: there is none of that name, or it is not as it should be.
     """
-    if not name.startswith(FOLDER):
-        return load_dataset(name)
-    return ImageFolder(public_name(name), scan(Path(name.removeprefix(FOLDER)), bad_images), workers)
+    if name.startswith(FOLDER):
+        return StoredPictures(public_name(name), scan(Path(name.removeprefix(FOLDER)), bad_images), workers)
+    if name.startswith(TORCHVISION):
+        return StoredPictures(name, open_torchvision(name.removeprefix(TORCHVISION)), workers)
+    if name.startswith(HF):
+        return StoredPictures(public_name(name), open_hf(name.removeprefix(HF)), workers)
+    return load_dataset(name)
 
 
 def public_name(name: str) -> str:
     """The name of a data set without the way to it on this machine."""
-    return FOLDER + Path(name.removeprefix(FOLDER)).resolve().name if name.startswith(FOLDER) else name
+    kind, _, place = name.rpartition(":")
+    path, _, column = place.partition("#")
+    is_path = kind == FOLDER[:-1] or (kind == HF[:-1] and Path(path).is_dir())
+    return f"{kind}:{Path(path).resolve().name}{'#' * bool(column)}{column}" if is_path else name
 
 
 def _digits() -> Dataset:

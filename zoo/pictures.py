@@ -18,13 +18,18 @@ def read_picture(file: Path, channels: int) -> Image.Image:
     Raises:
         DataError: Pillow cannot read the file, its numbers have no known range, or a net wants other channels.
     """
-    if channels not in MODES:
-        raise DataError(f"picture files have 1 or 3 channels; the net wants {channels}")
     try:
         with Image.open(file) as opened:
-            return _plain(ImageOps.exif_transpose(opened)).convert(MODES[channels])
+            return upright(opened, channels)
     except READING_ERRORS as error:
-        raise DataError(f"{file}: {_reason(error)}") from error
+        raise DataError(f"{file}: {reason_of(error)}") from error
+
+
+def upright(picture: Image.Image, channels: int) -> Image.Image:
+    """The same of an open picture; it raises READING_ERRORS, or a DataError for a net that wants other channels."""
+    if channels not in MODES:
+        raise DataError(f"pictures have 1 or 3 channels; the net wants {channels}")
+    return _plain(ImageOps.exif_transpose(picture)).convert(MODES[channels])
 
 
 def fault_of(file: Path) -> str:
@@ -35,7 +40,7 @@ def fault_of(file: Path) -> str:
             opened.load()
             _plain(opened)
     except READING_ERRORS as error:
-        return _reason(error)
+        return reason_of(error)
     return ""
 
 
@@ -53,7 +58,7 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, UnidentifiedImageError):

@@ -20,7 +20,7 @@ from zoo.optimise import make_optimizer, make_scheduler
 from zoo.preprocessing import InputRule
 from zoo.probe import features_of
 from zoo.settings import Device, TrainSettings
-from zoo.targets import make_loss
+from zoo.targets import class_weights, make_loss
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def prepare(settings: TrainSettings, accelerator: Accelerator) -> Session:
     optimizer = make_optimizer(net, settings)
     scheduler = make_scheduler(optimizer, settings.lr, batches_of(settings, data) * settings.epochs)
     net, optimizer = accelerator.prepare(net, optimizer)
-    loss = make_loss(data.task, settings.label_smoothing)
+    loss = _loss(settings, data).to(accelerator.device)
     augmentation = _augmentation(settings, data)
     whole = accelerator.unwrap_model(net)
     return Session(
@@ -116,6 +116,11 @@ def on_features(session: Session, cache: Path) -> Session:
     return replace(
         session, data=data, rule=rule, on_features=True, net=session.whole.head, augmentation=NO_AUGMENTATION
     )
+
+
+def _loss(settings: TrainSettings, data: Dataset) -> nn.Module:
+    weights = class_weights(data.train.targets, len(data.labels)) if settings.imbalance == "weights" else None
+    return make_loss(data.task, settings.label_smoothing, weights)
 
 
 def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:

@@ -9,6 +9,7 @@ from zoo.errors import SettingsError, did_you_mean
 Device = Literal["auto", "cpu", "cuda", "mps"]
 SplitName = Literal["train", "val", "test"]
 BadImages = Literal["fail", "skip"]
+Imbalance = Literal["none", "weights", "sampler"]
 Head = Literal["linear", "mlp", "conv1x1", "attention"]
 Schedule = Literal["probe", "head-then-all", "gradual"]
 
@@ -45,6 +46,7 @@ class TrainSettings:
     crop keeps; None is what suits the data. `rand_augment` is RandAugment's magnitude, `mixup` and `cutmix` the alphas
     by which pairs of pictures are mixed, all by timm, 0 for none. `input_size` is (C, H, W), None the data's or else
     the net's own.
+    Against `imbalance`, "weights" lets rare classes count more in the loss, and "sampler" draws them more often.
     `workers` processes decode the pictures of a folder, without any effect on the weights. The run's state is saved
     after each epoch and, if not 0, every `checkpoint_every_steps`.
     `transfer` is None for a net from scratch; with it `net` is the backbone, by name or by the folder of its run.
@@ -73,6 +75,7 @@ class TrainSettings:
     cutmix: float = 0.0
     input_size: tuple[int, int, int] | None = None
     bad_images: BadImages = "fail"
+    imbalance: Imbalance = "none"
     workers: int = 2
     checkpoint_every_steps: int = 0
     seed: int = 0
@@ -96,6 +99,7 @@ class TrainSettings:
         _check("lr", 0 < self.lr < float("inf"), "greater than 0", self.lr)
         _check("seed", 0 <= self.seed < 2**32, "at least 0 and less than 2**32", self.seed)
         _check("bad_images", self.bad_images in get_args(BadImages), "fail or skip", self.bad_images)
+        _check("imbalance", self.imbalance in get_args(Imbalance), ", ".join(get_args(Imbalance)), self.imbalance)
         _check("device", self.device in get_args(Device), f"one of {', '.join(get_args(Device))}", self.device)
 
     @property

@@ -1,4 +1,4 @@
-"""The pictures of one split: in memory, or as files that are decoded when they are asked for."""
+"""The pictures of one split: in memory, as files, or of a library's data set, decoded when they are asked for."""
 
 import hashlib
 import signal
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from zoo.errors import DataError
-from zoo.pictures import read_picture
+from zoo.pictures import READING_ERRORS, read_picture, reason_of, upright
 
 View = Callable[[Image.Image, int], Image.Image]  # a picture and its index in the split, to a picture of the net's size
 
@@ -71,7 +71,7 @@ class MemorySplit:
             )
 
     def key(self) -> str:
-        return _hash(self.images.numpy().tobytes(), self.targets.numpy().tobytes())
+        return hash_of(self.images.numpy().tobytes(), self.targets.numpy().tobytes())
 
 
 @dataclass(frozen=True)
@@ -88,32 +88,87 @@ class FileSplit:
         return len(self.files)
 
     def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
-        pictures = _Pictures(self.files, self.channels, view or self.plain)
-        sampler = [indices.tolist() for indices in chosen]
-        # A generator of its own, since a loader draws a seed for its workers from torch's when it has none.
-        loader = DataLoader(
-            pictures,
-            batch_sampler=sampler,
-            num_workers=min(self.workers, len(sampler)),
-            generator=torch.Generator(),
-            worker_init_fn=_ignore_interrupts,
-        )
-        return iter(loader)
+        return _loaded(_Pictures(self, self.channels, view or self.plain), chosen, self.workers)
+
+    def read(self, index: int, channels: int) -> Image.Image:
+        """The picture of that index, as it is."""
+        return read_picture(self.files[index], channels)
 
     def key(self) -> str:
         states = [(file, file.stat()) for file in self.files]
         files = [f"{file.resolve()} {state.st_size} {state.st_mtime_ns}" for file, state in states]
-        return _hash("\n".join(files).encode(), self.targets.numpy().tobytes())
+        return hash_of("\n".join(files).encode(), self.targets.numpy().tobytes())
+
+
+class Shelf(Protocol):
+    """Pictures by number, as a library has them."""
+
+    def __getitem__(self, index: int) -> Image.Image: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ShelfSplit:
+    """Those pictures of a shelf that `indices` number; `shelf_key` changes with the shelf's pictures."""
+
+    shelf: Shelf
+    shelf_key: str
+    indices: tuple[int, ...]
+    targets: Tensor
+    channels: int
+    plain: View
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
+        return _loaded(_Pictures(self, self.channels, view or self.plain), chosen, self.workers)
+
+    def read(self, index: int, channels: int) -> Image.Image:
+        """The picture of that index, as it is.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            return upright(self.shelf[self.indices[index]], channels)
+        except READING_ERRORS as error:
+            raise DataError(f"picture {self.indices[index]} cannot be read: {reason_of(error)}") from error
+
+    def key(self) -> str:
+        return hash_of(self.shelf_key.encode(), repr(self.indices).encode(), self.targets.numpy().tobytes())
 
 
 @dataclass(frozen=True)
 class _Pictures(TorchDataset[Tensor]):
-    files: tuple[Path, ...]
+    split: FileSplit | ShelfSplit
     channels: int
     view: View
 
     def __getitem__(self, index: int) -> Tensor:
-        return _pixels(self.view(read_picture(self.files[index % len(self.files)], self.channels), index))
+        return _pixels(self.view(self.split.read(index % len(self.split), self.channels), index))
+
+
+def _loaded(pictures: _Pictures, chosen: Sequence[Tensor], workers: int) -> Iterator[Tensor]:
+    """Batches as they come; a worker's DataError says what it would say here, without the worker's traceback."""
+    try:
+        yield from _loader(pictures, chosen, workers)
+    except DataError as error:
+        raise DataError(
+            str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
+        ) from error
+
+
+def _loader(pictures: _Pictures, chosen: Sequence[Tensor], workers: int) -> "DataLoader[Tensor]":
+    sampler = [indices.tolist() for indices in chosen]
+    # A generator of its own, since a loader draws a seed for its workers from torch's when it has none.
+    return DataLoader(
+        pictures,
+        batch_sampler=sampler,
+        num_workers=min(workers, len(sampler)),
+        generator=torch.Generator(),
+        worker_init_fn=_ignore_interrupts,
+    )
 
 
 def _ignore_interrupts(worker: int) -> None:
@@ -121,7 +176,8 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _hash(*parts: bytes) -> str:
+def hash_of(*parts: bytes) -> str:
+    """Of bytes, part by part."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part).digest())

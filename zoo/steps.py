@@ -12,6 +12,7 @@ from zoo.augment import TrainingView, seeded, shift
 from zoo.errors import TrainingError
 from zoo.freeze import freeze_for_epoch, train_unfrozen
 from zoo.session import Session, batches_of
+from zoo.targets import balanced_draws
 
 MIXING = 1  # sets the draws that mix a batch apart from those of the picture of the same number
 
@@ -29,13 +30,13 @@ class Step:
 
 
 def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
-    """Train on each image once, in a new order, but for the first `done` batches.
+    """Train on each image once, in a new order, or on as many balanced draws, but for the first `done` batches.
 
     The images of a last, smaller batch are left out this time.
     """
     size, batches = session.settings.batch_size, batches_of(session.settings, session.data)
     _seed_step(session.settings.seed, epoch, batch=0)
-    order = torch.randperm(len(session.data.train))
+    order = _order(session)
     _set_modes(session, epoch)
     chosen = torch.split(order, size)[done:batches]
     if epoch > 1 or done:
@@ -44,7 +45,9 @@ def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
     pictures = session.data.train.batches(chosen, None if session.augmentation.is_none else view)
     for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=done + 1):
         _seed_step(session.settings.seed, epoch, batch)
-        x, targets = _inputs(session, images, session.data.train.targets[indices], epoch, batch)
+        x, targets = _inputs(
+            session, images, session.data.train.targets[indices % len(session.data.train)], epoch, batch
+        )
         loss = _step(session, x, targets)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -58,6 +61,13 @@ def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
 def top_rate(optimizer: torch.optim.Optimizer) -> float:
     """The head's learning rate, if layers have their own."""
     return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def _order(session: Session) -> Tensor:
+    data = session.data
+    if session.settings.imbalance == "sampler":
+        return balanced_draws(data.train.targets, len(data.labels))
+    return torch.randperm(len(data.train))
 
 
 def _set_modes(session: Session, epoch: int) -> None:

@@ -142,7 +142,7 @@ class TestRefusals:
 
     def test_load_dataset_is_for_embedded_data(self):
         """It says that folders exist."""
-        with pytest.raises(DataError, match="there are: digits, signal and folder:PATH"):
+        with pytest.raises(DataError, match="there are: digits, signal, folder:PATH, torchvision:NAME and hf:NAME"):
             load_dataset("flowers")
 
 
