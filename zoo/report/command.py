@@ -45,5 +45,8 @@ def _transfer_words(transfer: Transfer) -> list[str]:
 
 
 def _flag(name: str, value: Any) -> list[str]:
+    """An option in words; one that is true or false by default is false."""
+    if value is True:
+        return ["--" + name.replace("_", "-")]
     written = ",".join(str(each) for each in value) if isinstance(value, tuple) else str(value)
     return ["--" + name.replace("_", "-"), written]

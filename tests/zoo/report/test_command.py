@@ -1,10 +1,15 @@
 """The command that repeats a run."""
 
+import contextlib
 import shlex
 from pathlib import Path
+from types import UnionType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+from zoo.cli_options import RENAMED, RunOptions
+from zoo.errors import SettingsError
 from zoo.report.command import command, public
 from zoo.settings import TrainSettings, Transfer
 
@@ -41,6 +46,35 @@ SETTINGS = [
 def test_the_command_asks_for_the_same_settings(settings, command_settings):
     """All of them, whatever the verb's defaults are."""
     assert command_settings(command(settings, "new run")) == (settings, Path("new run"))
+
+
+@pytest.mark.parametrize("option", RunOptions.__annotations__)
+@pytest.mark.parametrize("transfer", [None, Transfer()], ids=["train", "tune"])
+def test_every_option_is_asked_for(option, transfer, command_settings):
+    """With a value that is not the default, of whatever type."""
+    settings = changed(RENAMED.get(option, option), transfer)
+    line = command(settings, "new")
+    assert f"--{option.replace('_', '-')}" in shlex.split(line)
+    assert command_settings(line)[0] == settings
+
+
+def changed(name, transfer):
+    """Settings with another value than the default of `name`."""
+    kind, usual = get_type_hints(TrainSettings)[name], getattr(TrainSettings, name)
+    for value in [*get_args(kind), True, 2, 3, 0.6, "sgd", (3, 20, 30)]:
+        if value != usual and suits(value, kind):
+            with contextlib.suppress(SettingsError):
+                return TrainSettings(net="resnet8", data="digits", transfer=transfer, **{name: value})
+    raise LookupError(f"no value is known for {name}")
+
+
+def suits(value, kind):
+    """Whether a value is of a type."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(suits(value, each) for each in get_args(kind))
+    return type(value) is (get_origin(kind) or kind)
 
 
 def test_defaults_are_left_out():
