@@ -19,7 +19,7 @@ from serve.session import Session
 from serve.statistics import Statistics
 from serve.taps import Taps
 from serve.tensors import Array, Request, Response, Tensor
-from serve.warm import buckets, warm_up
+from serve.warm import buckets, warm_up, warm_up_as_told
 
 log = logging.getLogger(__name__)
 NO_CONFIG = inference.ModelConfig()
@@ -63,6 +63,7 @@ class Model:
         session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
         model = cls(files, version, session, settings.tap_sessions)
         warm_up(session, model.signature, model._buckets, f"{model.name}, version {model.version},")
+        warm_up_as_told(session, model.config, model.signature)
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model
 

@@ -28,7 +28,7 @@ REFUSED: dict[str, Callable[[inference.ModelConfig], bool]] = {
     "optional inputs": lambda c: any(each.optional for each in c.input),
     "a custom operator library": lambda c: bool(c.model_operations.op_library_filename),
 }
-IGNORED = ("optimization", "model_warmup", "response_cache", "model_metrics")
+IGNORED = ("optimization", "response_cache", "model_metrics")
 
 
 @dataclass(frozen=True)

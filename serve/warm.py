@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from protos import inference
 from serve import datatypes
+from serve.errors import BadModelError
 from serve.model_config import Signature
 from serve.session import Device, Session
 from serve.tensors import Array, TensorSpec
@@ -24,6 +26,43 @@ def buckets(device: Device, largest: int, preferred: Sequence[int]) -> tuple[int
         return ()
     doubling = [2**power for power in range(largest.bit_length())]
     return tuple(sorted({*doubling, *preferred, largest}))
+
+
+def warm_up_as_told(session: Session, config: inference.ModelConfig, signature: Signature) -> None:
+    """Run the samples that the configuration's `model_warmup` describes, by zeros or by random numbers.
+
+    Samples of its own files are passed over, which is logged.
+
+    Raises:
+        BadModelError: a sample does not run, or names other inputs than the model's.
+    """
+    for sample in config.model_warmup:
+        if any(each.input_data_file for each in sample.inputs.values()):
+            log.info("%s: the warm-up '%s' reads files, which has no effect here", config.name, sample.name)
+            continue
+        names = [spec.name for spec in signature.inputs]
+        if sorted(sample.inputs) != sorted(names):
+            given, known = ", ".join(sorted(sample.inputs)), ", ".join(names)
+            raise BadModelError(
+                f"model '{config.name}': the warm-up '{sample.name}' has inputs {given}; the model has {known}."
+            )
+        rows = (max(1, sample.batch_size),) if signature.max_batch_size else ()
+        try:
+            inputs = {name: _made_up(each, rows) for name, each in sample.inputs.items()}
+        except (KeyError, ValueError, MemoryError) as error:
+            words = f"the warm-up '{sample.name}' has an input without a datatype, or of an impossible shape."
+            raise BadModelError(f"model '{config.name}': {words}") from error
+        if not all(session.rehearse(inputs) for _ in range(max(1, sample.count))):
+            raise BadModelError(f"model '{config.name}' does not run on its warm-up '{sample.name}'.")
+
+
+def _made_up(described: inference.ModelWarmup.Input, rows: tuple[int, ...]) -> Array:
+    datatype, shape = datatypes.BY_CONFIG[described.data_type], (*rows, *described.dims)
+    if datatype is datatypes.BYTES:
+        return np.full(shape, "", object)
+    if not described.random_data or datatype is datatypes.BF16:
+        return np.zeros(shape, datatype.numpy)
+    return np.random.default_rng(0).random(shape).astype(datatype.numpy)
 
 
 def warm_up(session: Session, signature: Signature, sizes: Sequence[int], name: str) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from onnx import TensorProto, helper
 
+from protos import inference
 from serve import memory, model_config, warm
 from serve.batcher import Batcher
 from serve.errors import BadModelError
@@ -84,6 +86,49 @@ def test_a_model_that_fails_on_zeros_is_served(tmp_path: Path) -> None:
     session = Session.open(path, "cpu")
     assert not session.rehearse({"x": np.zeros(6, np.int64), "shape": np.array([4, 2])})
     assert session.run({"x": np.arange(6), "shape": np.array([3, 2])}, ["y"])["y"].shape == (3, 2)
+
+
+ZEROS = 'model_warmup { name: "w" batch_size: 2 count: 3 inputs { key: "x" value { %s } } }'
+
+
+def as_told(tmp_path: Path, text: str) -> list[tuple[int, ...]]:
+    """The shapes of the runs that a configuration asks for, of a model with a free size."""
+    session = Recorded.open(write_identity(tmp_path / "model.onnx", ("n", "w")), "cpu")
+    written = text_format.Parse(f"max_batch_size: 4 {text}", inference.ModelConfig())
+    config = model_config.complete(written, "model", session.inputs, session.outputs)
+    warm.warm_up_as_told(session, config, model_config.signature(config))
+    return getattr(session, "shapes", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (ZEROS % "data_type: TYPE_FP32 dims: 5 zero_data: true", [(2, 5)] * 3),
+        (ZEROS % "data_type: TYPE_FP32 dims: 7 random_data: true", [(2, 7)] * 3),
+        (ZEROS % "data_type: TYPE_FP32 dims: 7 input_data_file: '../../secret'", []),
+    ],
+)
+def test_warm_up_as_the_config_says(tmp_path: Path, text: str, expected: list[tuple[int, ...]]) -> None:
+    """`model_warmup` warms sizes that only it can know, as often as it says; no file is read for it."""
+    assert as_told(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ZEROS.replace('"x"', '"z"') % "data_type: TYPE_FP32 dims: 5", "has inputs z; the model has x"),
+        (ZEROS % "data_type: TYPE_INT8 dims: 5", "does not run on its warm-up 'w'"),
+        (ZEROS % "dims: 5", "without a datatype"),
+        (ZEROS % "data_type: TYPE_FP32 dims: -5", "of an impossible shape"),
+        (ZEROS % "data_type: TYPE_FP32 dims: 1152921504606846976", "of an impossible shape"),
+        (ZEROS % "data_type: TYPE_FP32", "does not run on its warm-up 'w'"),
+    ],
+)
+def test_a_warm_up_that_cannot_be(tmp_path: Path, text: str, words: str) -> None:
+    """A sample that the model does not take is a mistake in the configuration."""
+    with pytest.raises(BadModelError, match=words):
+        as_told(tmp_path, text)
 
 
 def write_huge(path: Path) -> Path:
