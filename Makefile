@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow bench gpu protos clean
+.PHONY: help demo test lint slow bench matrix gpu protos clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ ifeq ($(origin PYTHON),file)
 else
 	@$(PYTHON) -m bench.gpu
 endif
+
+matrix: .venv/installed ## every net of the matrix through the export; writes docs/matrix.md; goes on where it stopped
+	@$(BIN)/python -m bench.matrix
 
 protos: .venv/installed ## rebuild the generated code in protos/
 	@$(BIN)/python -m protos.generate

@@ -173,8 +173,8 @@ def check_test_data(subject: Subject) -> Finding:
         return found(name, "what onnxruntime computes", [Fault(str(subject.model_path), str(error))])
     expected = {path: each for path, each in tensors.items() if path.stem.startswith("output")}
     faults = [fault for path, each in expected.items() for fault in _output_faults(subject, path, each, got)]
-    allowed = "PyTorch, within the tolerance of the export" if subject.promise else f"{USUAL_RTOL:g} relative"
-    return found(name, f"{len(expected)} outputs equal {allowed}", faults)
+    allowed = "the export's tolerance" if subject.promise else f"{USUAL_RTOL:g} of their size"
+    return found(name, f"{len(expected)} outputs, within {allowed} of what is expected", faults)
 
 
 def _output_faults(subject: Subject, path: Path, tensor: onnx.TensorProto, got: Mapping[str, Array]) -> Iterator[Fault]:
