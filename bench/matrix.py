@@ -1,0 +1,303 @@
+"""The export matrix: every net of bench/nets.py through the whole pipeline, and what came of it.
+
+Each net has random weights of which no branch is zero. Nets that bench/results/matrix.json already holds are skipped,
+so that an interrupted run goes on where it stopped; `--again` measures them anew. The page is docs/matrix.md.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.common import RESULTS, ROOT, machine, table
+from bench.nets import NETS, Net
+from export import Exported, ExportSettings, export_model
+from export.errors import ExportError
+from export.prepare import prepare
+from protos import manifest
+from zoo.catalog import create_model
+from zoo.load import LoadedNet, WeightsSource
+from zoo.preprocessing import Preprocessing
+from zoo.waking import wake
+
+ROWS = RESULTS / "matrix.json"
+PAGE = ROOT / "docs" / "matrix.md"
+STATUSES = {"exact": "exact", "alias": "alias", "folded": "folded", "not_exported": "not exported"}
+HEAD = (
+    "net",
+    "family",
+    "input",
+    "seconds",
+    "times bare",
+    "nodes",
+    "parity",
+    "module outputs verified",
+    "other values verified",
+    *STATUSES.values(),
+    "modules accounted for",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one net. Seconds are of CPU time; `refused` is the pipeline's sentence where it wrote nothing."""
+
+    name: str
+    family: str
+    input_size: tuple[int, ...]
+    refused: str = ""
+    seconds: float = 0.0
+    bare_seconds: float = 0.0
+    nodes: int = 0
+    parity: float = 0.0  # the worst output's error as a share of what is allowed
+    module_outputs: int = 0
+    module_outputs_verified: int = 0
+    other_values: int = 0
+    other_values_verified: int = 0
+    layers: dict[str, int] = field(default_factory=dict)
+    not_exported: dict[str, str] = field(default_factory=dict)
+    called: int = 0  # modules that PyTorch called
+    unaccounted: tuple[str, ...] = ()  # called modules of which the layer map says nothing
+
+
+def main() -> None:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NET", help="only these nets")
+    parser.add_argument("--again", action="store_true", help="measure nets that were measured before, too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = read()
+    wanted = [net for net in NETS if not options.names or net.name in options.names]
+    missing = [net for net in wanted if options.again or net.name not in rows]
+    if missing:
+        bare_export(load(NETS[0]))  # the first export also imports
+    for index, net in enumerate(missing, 1):
+        rows[net.name] = row = measure(net)
+        write(rows)
+        sys.stdout.write(f"{index} of {len(missing)}  {brief(row)}\n")
+        sys.stdout.flush()
+    PAGE.write_text(page([rows[net.name] for net in NETS if net.name in rows]))
+
+
+def measure(net: Net) -> Row:
+    """Export `net` with every check into a folder that is then removed, and by torch.onnx alone."""
+    loaded = load(net)
+    size = loaded.preprocessing.input_size
+    try:
+        bare_seconds = seconds(lambda: bare_export(loaded))[0]
+        with tempfile.TemporaryDirectory() as folder:
+            settings = ExportSettings(to=Path(folder), name=net.name)
+            spent, exported = seconds(lambda: export_model(loaded, settings))
+    except (ExportError, torch.onnx.errors.OnnxExporterError) as error:
+        return Row(net.name, net.family, size, refused=" ".join(str(error).split())[:400])
+    return described(net, loaded, exported, spent, bare_seconds)
+
+
+def load(net: Net) -> LoadedNet:
+    """Build the net with random weights for its size of pictures."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create_model(net.name, img_size=(net.size, net.size) if net.size else None)
+        wake(model)
+    return LoadedNet(
+        model.eval(), net.name, net.name, (), Preprocessing.from_net(model), WeightsSource("random", seed=0)
+    )
+
+
+def described(net: Net, loaded: LoadedNet, exported: Exported, spent: float, bare_seconds: float) -> Row:
+    promise = exported.manifest
+    layers = promise.layer_map.layers
+    called = called_modules(prepare(loaded.net), loaded.preprocessing)
+    names = manifest.LayerStatus.Name
+    return Row(
+        net.name,
+        net.family,
+        loaded.preprocessing.input_size,
+        seconds=round(spent, 2),
+        bare_seconds=round(bare_seconds, 2),
+        nodes=exported.nodes,
+        parity=max(check.max_abs_error / (check.tolerance or 1) for check in promise.parity.checks),
+        module_outputs=promise.shapes.module_outputs,
+        module_outputs_verified=promise.shapes.module_outputs_verified,
+        other_values=promise.shapes.other_values,
+        other_values_verified=promise.shapes.other_values_verified,
+        layers=dict(Counter(names(layer.status).lower() for layer in layers)),
+        not_exported={layer.name: layer.reason for layer in layers if layer.status == manifest.NOT_EXPORTED},
+        called=len(called),
+        unaccounted=tuple(sorted(called - {layer.path for layer in layers})),
+    )
+
+
+def called_modules(net: nn.Module, preprocessing: Preprocessing) -> set[str]:
+    """Return the paths of the modules that one forward calls and that give a tensor; the net itself is left out."""
+    called: set[str] = set()
+
+    def listener(path: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: called.add(path) if holds_tensor(output) else None
+
+    handles = [module.register_forward_hook(listener(path)) for path, module in net.named_modules() if path]
+    with torch.no_grad():
+        net(torch.zeros(2, *preprocessing.input_size))
+    for handle in handles:
+        handle.remove()
+    return called
+
+
+def holds_tensor(output: Any) -> bool:
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
+    return isinstance(output, torch.Tensor) or any(holds_tensor(value) for value in values)
+
+
+def bare_export(loaded: LoadedNet) -> None:
+    """What a user would write without us."""
+    example = torch.zeros(2, *loaded.preprocessing.input_size)
+    with quiet():
+        torch.onnx.export(
+            loaded.net,
+            (example,),
+            dynamo=True,
+            opset_version=20,
+            input_names=["x"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+    logging.disable(logging.NOTSET)
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds of this process: other work on the machine does not count."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def read() -> dict[str, Row]:
+    """The rows that were measured before, by net."""
+    if not ROWS.exists():
+        return {}
+    tuples = ("input_size", "unaccounted")
+    rows = [
+        Row(**{name: tuple(value) if name in tuples else value for name, value in each.items()})
+        for each in json.loads(ROWS.read_text())["results"]
+    ]
+    return {row.name: row for row in rows}
+
+
+def write(rows: dict[str, Row]) -> None:
+    results = [asdict(rows[net.name]) for net in NETS if net.name in rows]
+    ROWS.parent.mkdir(parents=True, exist_ok=True)
+    ROWS.write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
+
+
+def brief(row: Row) -> str:
+    if row.refused:
+        return f"{row.name}: refused: {row.refused}"
+    ratio = row.seconds / row.bare_seconds
+    verified = f"{row.module_outputs_verified}/{row.module_outputs} + {row.other_values_verified}/{row.other_values}"
+    return (
+        f"{row.name}: {row.seconds:.1f} s ({ratio:.1f}x), {row.nodes} nodes, parity {row.parity:.2f}, {verified}, "
+        f"{row.layers}, {len(row.unaccounted)} of {row.called} unaccounted"
+    )
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The matrix for people."""
+    done = [row for row in rows if not row.refused]
+    missing = [net.name for net in NETS if net.name not in {row.name for row in rows}]
+    refused = "".join(f"- {row.name}: {row.refused}\n" for row in rows if row.refused)
+    not_exported = "".join(
+        f"- {row.name}: {', '.join(layers)}: {why}\n" for row in done for why, layers in reasons(row)
+    )
+    return "\n".join(
+        [
+            "# The export matrix",
+            "",
+            INTRODUCTION,
+            "",
+            summary(rows, done),
+            "",
+            table(HEAD, [cells(row) for row in done]),
+            *([f"Not measured yet: {', '.join(missing)}.\n"] if missing else []),
+            *(["Refused:", "", refused] if refused else []),
+            *(["Not exported, and why:", "", not_exported] if not_exported else []),
+        ]
+    )
+
+
+INTRODUCTION = """\
+Every net of the catalog and backbones of timm, each with random weights of which no branch is zero, through the whole
+of `zoonnx export`. Written by `python -m bench.matrix`; `tests/export/test_matrix.py` holds every row to what it says.
+
+*Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone. *Parity* is the
+worst output's error at batches 1, 2, 3 and 5, as a share of what is allowed. *Verified* are shapes that the needed
+independent witnesses know and none contradicts. *Exact*, *alias*, *folded* and *not exported* are the tensors that
+modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there."""
+
+
+def summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
+    ratios = [row.seconds / row.bare_seconds for row in done]
+    families = len({row.family for row in done} - {"catalog"})
+    called, missing = sum(row.called for row in done), sum(len(row.unaccounted) for row in done)
+    known = sum(row.module_outputs_verified + row.other_values_verified for row in done)
+    values = sum(row.module_outputs + row.other_values for row in done)
+    return (
+        f"{len(done)} of {len(rows)} nets, of {families} families beside the catalog, were exported; the median takes "
+        f"{statistics.median(ratios):.2f} times a bare export. {called - missing:,} of {called:,} called modules are "
+        f"accounted for. {known:,} of {values:,} shapes are verified; no two witnesses contradict each other."
+    )
+
+
+def reasons(row: Row) -> list[tuple[str, list[str]]]:
+    """The layers that are not in the file, by reason."""
+    return [
+        (why, [layer for layer, words in row.not_exported.items() if words == why])
+        for why in dict.fromkeys(row.not_exported.values())
+    ]
+
+
+def cells(row: Row) -> list[object]:
+    return [
+        row.name,
+        row.family,
+        "x".join(map(str, row.input_size)),
+        f"{row.seconds:.1f}",
+        f"{row.seconds / row.bare_seconds:.1f}",
+        row.nodes,
+        f"{row.parity:.2f}",
+        f"{row.module_outputs_verified} of {row.module_outputs}",
+        f"{row.other_values_verified} of {row.other_values}",
+        *(row.layers.get(status, 0) for status in STATUSES),
+        f"{row.called - len(row.unaccounted)} of {row.called}",
+    ]
+
+
+if __name__ == "__main__":
+    main()
