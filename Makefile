@@ -33,9 +33,10 @@ lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
 slow: .venv/installed ## the slow-marked tests; writes a dated table to bench/results/
 	@$(BIN)/python -m tests.slow_report
 
-bench: .venv/installed ## served against in-process onnxruntime, int8 against fp32; writes to bench/results/
+bench: .venv/installed ## served against in-process onnxruntime, int8 against fp32, what an export's checks cost; writes to bench/results/
 	@$(BIN)/python -m bench.serve
 	@$(BIN)/python -m bench.variants
+	@$(BIN)/python -m bench.export
 
 # An interpreter that was named must do as it is: the machine with the GPU may have no network.
 gpu: ## on a machine with CUDA: its tests, and served against raw onnxruntime; writes bench/results/gpu-*.md and .json

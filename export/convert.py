@@ -15,8 +15,10 @@ import onnx
 import torch
 from torch import nn
 
+from export.diagnosis import explain
 from export.errors import ConversionError
 from export.naming import name_outputs
+from export.runtime import require_runs
 
 INPUT = "x"
 LOGITS = "logits"
@@ -28,6 +30,7 @@ def convert(
     net: nn.Module, input_size: tuple[int, ...], opset: int, outputs: Sequence[str] = (LOGITS,)
 ) -> onnx.ModelProto:
     """Convert `net`, which takes float32 (N, *input_size). Raises: ConversionError."""
+    require_runs(opset)
     model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset)
     _require_opset(model, opset)
     _require_count(model, outputs)
@@ -40,7 +43,7 @@ def convert(
 
 
 def _export(net: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
-    batch = torch.export.Dim(BATCH, min=1)
+    shapes = ({0: torch.export.Dim(BATCH, min=1)},)
     try:
         with _quietly():
             program = torch.onnx.export(
@@ -49,12 +52,14 @@ def _export(net: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProt
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=shapes,
                 external_data=False,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ConversionError(f"torch.onnx cannot convert {type(net).__name__}: {_first_cause(error)}") from error
+        with _quietly():
+            why = explain(net, example, shapes, error)
+        raise ConversionError(f"torch.onnx cannot convert {type(net).__name__}: {why}.") from error
     if program is None:
         raise ConversionError(f"torch.onnx returned nothing for {type(net).__name__}.")
     return program.model_proto
@@ -74,15 +79,6 @@ def _require_count(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
         raise ConversionError(
             f"the net gives {len(outputs)} tensors, but torch.onnx wrote a model that gives {len(model.graph.output)}."
         )
-
-
-def _first_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    words = " ".join(str(error).split()) or type(error).__name__
-    if "data-dependent" in words:
-        return f"its forward decides by the values it is given, which a graph cannot: use torch.where. ({words[:80]})"
-    return words[:400]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The whole way, in order: prepare, convert, attach, map, check, write. Nothing is written before all checks hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +22,15 @@ from export.naming import name_values
 from export.numbers import check_numbers, torch_outputs
 from export.prepare import prepare
 from export.promise import Found, manifest_of
+from export.report import write_report
 from export.settings import ExportSettings
 from export.shapes import check_shapes
+from export.steps import Progress, Steps
 from protos import manifest
 from zoo import LoadedNet
 from zoo.preprocessing import Preprocessing
 
 TEST_BATCH = 2
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def export_model(
     return _export(loaded_module(net, preprocessing, labels), settings, progress)
 
 
-def _export(given: LoadedNet, settings: ExportSettings, progress: Progress) -> Exported:
+def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Exported:
+    progress = Steps(hear)
     progress("preparing the net")
     net = prepare(given.net)
     interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
@@ -86,7 +88,9 @@ def _export(given: LoadedNet, settings: ExportSettings, progress: Progress) -> E
     progress("writing")
     found = Found(layer_map, shapes, checks)
     promise = manifest_of(given, settings, contract, interface, model, found)
-    return _write(settings, shared, model, promise, _test_data(net, interface))
+    exported = _write(settings, shared, model, promise, _test_data(net, interface))
+    write_report(settings.to, exported.version, promise, progress.seconds())
+    return exported
 
 
 def _write(

@@ -1,5 +1,6 @@
 """The only place of this package that knows onnxruntime: it runs a model the way a server or a device would."""
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnxruntime
 
 from export.errors import ConversionError
 
+IR_VERSION = 10  # what torch's exporter writes
 OUTSIDE_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 Array = npt.NDArray[Any]
@@ -43,6 +45,34 @@ class Runtime:
         """Return the named outputs (all, if none are named)."""
         names = list(outputs) if outputs is not None else self.output_names
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+
+def require_runs(opset: int) -> None:
+    """Refuse an opset that the installed onnxruntime does not run. Raises: ConversionError."""
+    if not _runs(opset):
+        newest = next((each for each in range(opset - 1, 0, -1) if _runs(each)), 0)
+        raise ConversionError(
+            f"opset {opset} is newer than what onnxruntime {onnxruntime.__version__} runs, which is {newest}: "
+            f"choose --opset {newest} or less, or install a newer onnxruntime."
+        )
+
+
+@functools.cache
+def _runs(opset: int) -> bool:
+    """Ask the runtime itself, with a model of one node."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])],
+        "one",
+        [value("x", onnx.TensorProto.FLOAT, [1])],
+        [value("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    try:
+        Runtime(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION))
+    except ConversionError:
+        return False
+    return True
 
 
 def with_every_value(model: onnx.ModelProto) -> onnx.ModelProto:

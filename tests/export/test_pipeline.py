@@ -1,8 +1,10 @@
 """The whole way from a net to a version on disk."""
 
 import copy
+import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +18,10 @@ import torch
 from google.protobuf import json_format, text_format
 from onnx import numpy_helper
 
-from export import Exported, ExportSettings, export_model
-from export.errors import ExportError, RepositoryConflictError, UnfitNetError
+from export import Exported, ExportSettings, export_model, repository
+from export.errors import ConversionError, ExportError, RepositoryConflictError, RepositoryError, UnfitNetError
 from export.manifest_json import canonical_sha256
+from export.runtime import require_runs
 from protos import inference, manifest
 from zoo import LoadedNet
 
@@ -128,6 +131,20 @@ class TestArtifact:
             assert (again.folder / name).read_bytes() == (exported.folder / name).read_bytes(), name
 
 
+class TestReport:
+    """The page beside the repository."""
+
+    def test_page(self, exported: Exported) -> None:
+        """Every layer has its row; witnesses, seconds and versions stand there."""
+        page = (exported.folder.parents[2] / "reports" / "tiny" / "1" / "export.md").read_text()
+        for layer in exported.manifest.layer_map.layers:
+            assert f"| {layer.name} | {layer.kind} |" in page
+        assert "| act2 | ReLU | exact | N x 32 x 8 x 8 | 5 x 5 |" in page
+        assert "12 of 12 module outputs" in page
+        assert f"onnxruntime {onnxruntime.__version__}" in page
+        assert "| converting to ONNX |" in page
+
+
 class TestVersions:
     """Exports into a repository that holds models already."""
 
@@ -199,9 +216,49 @@ class TestRefusals:
                 return y if y.mean() > -1e9 else -y
 
         self.refused(
-            self.changed(convnet4, Branching().eval()), tmp_path, "Branching: its forward decides by the values"
+            self.changed(convnet4, Branching().eval()),
+            tmp_path,
+            r"Branching: its forward decides by the values .* at test_pipeline.py:\d+: return y if y.mean",
         )
         assert capfd.readouterr() == ("", "")
+
+    def test_unsupported_operation(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+        """An operation that ONNX lacks is named, with its module and its line."""
+
+        class Bessel(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.special.bessel_j0(x)
+
+        class Odd(torch.nn.Sequential):
+            pass
+
+        net = Odd(torch.nn.Flatten(), torch.nn.Linear(64, 10), Bessel()).eval()
+        words = r"no translation of prims.bessel_j0 in module '2' at test_pipeline.py:\d+: return torch.special"
+        self.refused(self.changed(convnet4, net), tmp_path, words)
+
+    def test_opset_that_the_runtime_does_not_know(self) -> None:
+        """The runtime itself is asked what it runs."""
+        require_runs(23)
+        with pytest.raises(ConversionError, match=r"opset 99 is newer than what onnxruntime .* runs, which is \d\d:"):
+            require_runs(99)
+
+    def test_read_only_target(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+        """A repository that cannot be written to is said so, and stays as it was."""
+        (tmp_path / "models").write_text("a file where a folder should be")
+        with pytest.raises(RepositoryError, match="nothing was changed there"):
+            export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
+        assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+    def test_full_target(self, convnet4: LoadedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the disk is full halfway, nothing of the version stays."""
+
+        def full(_descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(repository.os, "fsync", full)
+        with pytest.raises(RepositoryError, match="No space left on device; nothing was changed there"):
+            export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
+        assert files_below(tmp_path) == []
 
     @pytest.mark.parametrize(
         ("forward", "words"),

@@ -1,0 +1,119 @@
+"""What the checks of an export cost: `zoonnx export`'s whole way against a bare torch.onnx.export of the same net.
+
+Both are measured in CPU seconds of one thread, turn by turn in one process, so that other load disturbs them little.
+Each net has random weights of which no branch is zero.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import common
+from export import ExportSettings, export_model
+from zoo import LoadedNet, load_net
+
+NETS = ("convnet4", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")
+TURNS = 3
+ALLOWED = 2.5
+HEAD = ("net", "bare, s", "with every check, s", "ratio")
+
+
+def main() -> None:
+    """Measure the nets, and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("nets", nargs="*", default=NETS, metavar="NET")
+    parser.add_argument("--turns", type=int, default=TURNS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bare_export(load_net("convnet4"))  # the first export also imports
+    results = {name: measure(load_net(name), options.turns) for name in options.nets}
+    common.write("export", results, page(results))
+
+
+def measure(loaded: LoadedNet, turns: int) -> dict[str, Any]:
+    """CPU seconds of both, and their ratios, turn by turn."""
+    pairs = [(bare_export(loaded), checked_export(loaded)) for _ in range(turns)]
+    bare, checked = ([pair[index] for pair in pairs] for index in (0, 1))
+    return {
+        "bare_s": common.summary(bare),
+        "checked_s": common.summary(checked),
+        "ratio": common.ratios(checked, bare),
+    }
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page for people."""
+    rows = [
+        (name, common.shown(each["bare_s"], 2), common.shown(each["checked_s"], 2), common.shown(each["ratio"], 2))
+        for name, each in results.items()
+    ]
+    median = statistics.median(each["ratio"]["median"] for each in results.values())
+    return (
+        "# Export, with every check\n\n"
+        + common.machine_line()
+        + common.table(HEAD, rows)
+        + f"\nThe median ratio is {median:.2f}; at most {ALLOWED} is asked for. CPU seconds, one thread.\n"
+    )
+
+
+def bare_export(loaded: LoadedNet) -> float:
+    """CPU seconds of torch.onnx.export alone, with a free batch."""
+    example = torch.zeros(2, *loaded.preprocessing.input_size)
+    batch = torch.export.Dim("batch", min=1)
+    with quietly(), seconds() as spent:
+        torch.onnx.export(
+            loaded.net,
+            (example,),
+            dynamo=True,
+            opset_version=20,
+            dynamic_shapes=({0: batch},),
+            external_data=False,
+            verbose=False,
+        )
+    return spent[0]
+
+
+def checked_export(loaded: LoadedNet) -> float:
+    """CPU seconds of the whole way, the files included."""
+    with tempfile.TemporaryDirectory() as folder, seconds() as spent:
+        export_model(loaded, ExportSettings(to=Path(folder) / "models", name="net"))
+    return spent[0]
+
+
+@contextlib.contextmanager
+def seconds() -> Iterator[list[float]]:
+    """Give a list that holds the CPU seconds of the block after it."""
+    spent: list[float] = []
+    began = time.process_time()
+    yield spent
+    spent.append(time.process_time() - began)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Hold back what the exporter prints."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+if __name__ == "__main__":
+    main()
