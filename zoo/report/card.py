@@ -26,11 +26,11 @@ def write_card(file: Path, subject: Examined) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    write_file(file, card_text(subject).encode())
+    write_file(file, card_of(subject))
 
 
-def card_text(subject: Examined) -> str:
-    """Front matter and text."""
+def card_of(subject: Examined) -> bytes:
+    """Front matter and text, in UTF-8."""
     evaluation, scores = subject.evaluation, class_scores(subject)
     origin, settings = read_origin(subject.run), public(subject.settings)
     return render(

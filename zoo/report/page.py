@@ -74,7 +74,7 @@ def write_report(file: Path, subject: Examined) -> None:
         DataError: a picture can no longer be read.
         OSError: the file cannot be written.
     """
-    write_file(file, render("page.html", page=page_of(subject)).encode())
+    write_file(file, render("page.html", page=page_of(subject)))
 
 
 def refuse_taken(file: Path) -> None:

@@ -10,9 +10,9 @@ NOTHING = "\N{EN DASH}"
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&$])")
 
 
-def render(template: str, **values: object) -> str:
-    """Fill in a template of this package."""
-    return _environment().get_template(template).render(**values)
+def render(template: str, **values: object) -> bytes:
+    """Fill in a template of this package; what is no Unicode, as in some files' names, becomes a question mark."""
+    return _environment().get_template(template).render(**values).encode("utf-8", "replace")
 
 
 def share(value: float | None, digits: int = 1) -> str:

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from zoo.pretrained import Origin
-from zoo.report.card import card_text, front_matter, write_card
+from zoo.report.card import card_of, front_matter, write_card
 
 
 def divided(text):
@@ -32,7 +32,7 @@ def test_the_front_matter_is_the_hubs(subject, tmp_path):
 
 def test_the_text_says_what_to_mind(subject):
     """What the data do not tell, how to repeat, how to use."""
-    _, body = divided(card_text(subject))
+    _, body = divided(card_of(subject).decode())
     assert "13 writers are shared between the splits" in body
     assert "zoonnx train convnet4 --data digits" in body
     assert "zoonnx export short --to models" in body
@@ -47,10 +47,10 @@ def test_licence_and_origin_of_the_first_weights(subject):
 
 def test_names_from_outside_are_text(made_up):
     """A class name cannot end a line, a table or the front matter, nor bring HTML or a link."""
-    labels = ("a | b\n---\nlicense: mit", "<b>bold</b>", "[x](http://example.org)")
+    labels = ("a | b\n---\nlicense: mit", "<b>bold</b>", "[x](http://example.org)\udce9")
     hostile = made_up(torch.eye(3), torch.tensor([1, 2, 0]), labels)
     hostile = replace(hostile, data=replace(hostile.data, name="folder:-\n---\nx: y"))
-    front, body = divided(card_text(hostile))
+    front, body = divided(card_of(hostile).decode())
     assert front["license"] == "unknown"
     assert "<b>" not in body
     assert "[x](" not in body
@@ -61,6 +61,8 @@ def test_names_from_outside_are_text(made_up):
 def test_several_labels(made_up):
     """Mean average precision is the headline."""
     targets = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-    front, body = divided(card_text(made_up(torch.tensor([[2.0, -1], [1, -1], [-1, 2]]), targets, ("cat", "dog"))))
+    front, body = divided(
+        card_of(made_up(torch.tensor([[2.0, -1], [1, -1], [-1, 2]]), targets, ("cat", "dog"))).decode()
+    )
     assert front["metrics"] == ["mean_average_precision"]
     assert "images with all labels right" in body

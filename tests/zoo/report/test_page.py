@@ -11,7 +11,7 @@ from zoo.errors import DataError
 from zoo.report import refuse_taken, write_report
 from zoo.report.page import page_of
 
-HOSTILE = ('</style><script>alert("1")</script>', "a & b", "<img src=x onerror=alert(1)>")
+HOSTILE = ('</style><script>alert("1")</script>', "a & b", "<img src=x onerror=alert(1)>", "caf\udce9")
 TIMES = re.compile(r'<section id="times">.*?</section>', re.DOTALL)
 
 
@@ -76,11 +76,11 @@ def test_the_curves_are_those_of_metrics_jsonl(subject):
 def test_names_from_outside_are_text(made_up, tmp_path, read):
     """Class names are shown as they are and mean nothing to a browser."""
     file = tmp_path / "report.html"
-    write_report(file, made_up(torch.eye(3), torch.tensor([1, 2, 0]), HOSTILE, temperature=2.0))
+    write_report(file, made_up(torch.eye(4), torch.tensor([1, 2, 3, 0]), HOSTILE, temperature=2.0))
     found = read(file.read_text())
     assert "script" not in found.tags
-    assert found.tags.count("img") == 3  # the pictures of three mistakes
-    assert all(name in found.text for name in HOSTILE)
+    assert found.tags.count("img") == 4  # the pictures of four mistakes
+    assert all(name.replace("\udce9", "?") in found.text for name in HOSTILE)
 
 
 @pytest.mark.parametrize("classes", [2, 31, 1000])
