@@ -1,7 +1,7 @@
 """Random changes to training pictures, by torchvision's and timm's own transforms.
 
-`shift` draws from torch's generator, which training seeds at every step. A `TrainingView` seeds all generators for each
-picture anew and gives them back, so that a picture looks the same whichever process prepares it.
+`draw_shifts` draws from torch's generator, which training seeds at every step. A `TrainingView` seeds all generators
+for each picture anew and gives them back, so that a picture looks the same whichever process prepares it.
 """
 
 import random
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
 from torch import Tensor
@@ -100,18 +101,23 @@ def framing(rule: Preprocessing) -> Callable[[Any], Any]:
     return frame
 
 
-def shift(images: Tensor, max_shift_px: int) -> Tensor:
-    """Move each of the uint8 (N, H, W, C) images by its own random -max_shift_px..max_shift_px pixels, down and right.
+def draw_shifts(count: int, max_shift_px: int) -> Tensor:
+    """Where to move each of so many images: int64 (N, 2), -max_shift_px..max_shift_px pixels down and right."""
+    return torch.randint(-max_shift_px, max_shift_px + 1, (count, 2))
+
+
+def shift(images: Tensor, shifts: Tensor) -> Tensor:
+    """Move each of the uint8 (N, H, W, C) images by its row of `shifts`, (N, 2), pixels down and right.
 
     What moves in is 0. An axis of length 1 stays: a signal, an image of height 1, moves along its length only.
     """
-    if max_shift_px == 0:
-        return images
-    _, height, width, _ = images.shape
-    padding = [max_shift_px if length > 1 else 0 for length in (width, height)]
-    crop = v2.RandomCrop((height, width), padding=padding)
-    channels_first = images.permute(0, 3, 1, 2)  # (N, C, H, W)
-    return torch.stack([crop(image) for image in channels_first]).permute(0, 2, 3, 1)  # (N, H, W, C)
+    count, height, width, _ = images.shape
+    margin = int(shifts.abs().max()) if count else 0
+    down, right = (shifts * torch.tensor([height > 1, width > 1])).T
+    rows = (margin + torch.arange(height) - down[:, None])[:, :, None]  # (N, H, 1)
+    columns = (margin + torch.arange(width) - right[:, None])[:, None, :]  # (N, 1, W)
+    padded = F.pad(images, (0, 0, margin, margin, margin, margin))
+    return padded[torch.arange(count)[:, None, None], rows, columns]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
-from zoo.settings import BadImages, Device, Imbalance, TrainSettings, Transfer
+from zoo.settings import BadImages, Device, Imbalance, Precision, Tracker, TrainSettings, Transfer
 
 TUNE_DEFAULTS = {"lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.75}  # where tune's are not those of TrainSettings
 RENAMED = {"max_shift": "max_shift_px"}  # options that have another name than their setting
@@ -54,7 +54,11 @@ class RunOptions(TypedDict):
     """What both verbs take besides the net, the data and the run's folder; defaults are those of TrainSettings."""
 
     epochs: Annotated[int, typer.Option(help="How often each training image is seen.")]
-    batch_size: Annotated[int, typer.Option(help="Images per step.")]
+    batch_size: Annotated[int, typer.Option(help="Images per step, over all processes together.")]
+    accumulate_steps: Annotated[
+        int, typer.Option(help="Compute each batch in so many pieces, where it is too large for the memory.")
+    ]
+    patience: Annotated[int, typer.Option(help="End after so many epochs without a better one; 0: never.")]
     optimizer: Annotated[str, typer.Option(help="By timm's name: adamw, sgd, lamb, ...")]
     lr: Annotated[float, typer.Option(help="The learning rate at its peak.")]
     weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases and norms.")]
@@ -62,6 +66,7 @@ class RunOptions(TypedDict):
         float, typer.Option(help="Each layer's learning rate as a share of that of the one after it.")
     ]
     ema_decay: Annotated[float, typer.Option(help="Keep the moving average of the weights, such as 0.999; 0: not.")]
+    clip_grad_norm: Annotated[float, typer.Option(help="Cut longer gradients to this length; 0: not.")]
     label_smoothing: Annotated[float, typer.Option(help="Share of the target spread over all classes.")]
     drop_rate: Annotated[float, typer.Option(help="Dropout before the classifier.")]
     max_shift: Annotated[int, typer.Option(help="Move training images by up to this many pixels.")]
@@ -93,6 +98,11 @@ class RunOptions(TypedDict):
     ]
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")]
     device: Annotated[Device, typer.Option(help="Where to compute.")]
+    mixed_precision: Annotated[Precision, typer.Option(help="Train in 16 bits where that is safe; fp16 needs a GPU.")]
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Lay the pictures' channels last in memory: faster on many devices.")
+    ]
+    track: Annotated[Tracker, typer.Option(help="Also send what is measured to this tracker.")]
 
 
 def takes_run_options(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

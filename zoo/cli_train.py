@@ -3,6 +3,7 @@
 What needs torch is imported inside them, so that help comes at once.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Unpack
@@ -127,6 +128,8 @@ class Asked:
 
 
 def _go(settings: TrainSettings, asked: Asked) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (asked.find_lr or asked.folds):
+        raise SettingsError("--find-lr and --folds run in one process; start them without torchrun")
     if asked.find_lr:
         _find_lr(settings, asked.out)
     elif asked.folds:
@@ -136,12 +139,16 @@ def _go(settings: TrainSettings, asked: Asked) -> None:
 
 
 def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
+    from accelerate import PartialState
+
     from zoo.progress import ProgressBar
     from zoo.train import train as train_net
 
     with ProgressBar(settings.epochs) as progress:
         result = train_net(settings, run, progress, resume=resume)
-    _show_result(result, run)
+    if PartialState().is_main_process:
+        _show_result(result, run)
+    PartialState().destroy_process_group()
 
 
 def _train_folds(settings: TrainSettings, asked: Asked) -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torchmetrics.functional.classification import (
     binary_average_precision,
@@ -16,6 +17,7 @@ from zoo.errors import DataError
 from zoo.preprocessing import InputRule
 from zoo.splits import Split
 from zoo.targets import Task, make_loss, task_of
+from zoo.team import summed
 
 MAX_BATCH = 256
 MAX_BATCH_NUMBERS = 2**23  # 55 pictures of 3x224x224
@@ -51,13 +53,28 @@ class Evaluation:
         return found
 
 
-def evaluate(net: nn.Module, split: Split, preprocessing: InputRule, *, batch_size: int | None = None) -> Evaluation:
+def evaluate(
+    net: nn.Module,
+    split: Split,
+    preprocessing: InputRule,
+    *,
+    batch_size: int | None = None,
+    accelerator: Accelerator | None = None,
+) -> Evaluation:
     """Run `net` in eval mode over a split; its mode is afterwards what it was.
+
+    The processes of an `accelerator` share the pictures among them, each picture once, and all get the whole result.
 
     Raises:
         DataError: no images, or a target that is not one of the net's classes, or labels of which no image has any.
     """
-    logits = _logits(net, split, preprocessing, batch_size or batch_size_for(preprocessing.input_size))
+    if len(split) == 0:
+        raise DataError("there are no images to evaluate")
+    size = batch_size or batch_size_for(preprocessing.input_size)
+    if accelerator is None or accelerator.num_processes == 1:
+        logits = _logits(net, split, torch.arange(len(split)), preprocessing, size)
+    else:
+        logits = _logits_together(net, split, preprocessing, size, accelerator)
     targets = split.targets
     loss = make_loss(task_of(targets), label_smoothing=0.0)
     if task_of(targets) == "multi-label":
@@ -90,15 +107,24 @@ def batch_size_for(input_size: tuple[int, ...]) -> int:
     return max(1, min(MAX_BATCH, MAX_BATCH_NUMBERS // math.prod(input_size)))
 
 
-def _logits(net: nn.Module, split: Split, preprocessing: InputRule, batch_size: int) -> Tensor:
-    if len(split) == 0:
-        raise DataError("there are no images to evaluate")
+def _logits_together(
+    net: nn.Module, split: Split, rule: InputRule, batch_size: int, accelerator: Accelerator
+) -> Tensor:
+    """Each process fills its own rows, the others add 0 to them."""
+    own = torch.tensor_split(torch.arange(len(split)), accelerator.num_processes)[accelerator.process_index]
+    found = _logits(net, split, own if len(own) else torch.tensor([0]), rule, batch_size)
+    logits = torch.zeros(len(split), *found.shape[1:])
+    logits[own] = found[: len(own)]
+    return summed(accelerator, logits)
+
+
+def _logits(net: nn.Module, split: Split, indices: Tensor, preprocessing: InputRule, batch_size: int) -> Tensor:
     was_training = net.training
     device = next(net.parameters()).device
     net.eval()
     try:
         with torch.inference_mode():
-            chosen = torch.split(torch.arange(len(split)), batch_size)
+            chosen = torch.split(indices, batch_size)
             batches = [net(preprocessing.normalise(batch.to(device))).cpu() for batch in split.batches(chosen)]
     finally:
         net.train(was_training)

@@ -19,7 +19,7 @@ from timm.scheduler.scheduler import Scheduler
 
 from zoo.chart import Chart, Line
 from zoo.errors import TrainingError
-from zoo.session import Session, make_accelerator, on_features, prepare
+from zoo.session import Session, make_accelerator, prepare
 from zoo.settings import TrainSettings
 from zoo.steps import Step, steps_of_epoch
 
@@ -83,14 +83,15 @@ def find_lr(settings: TrainSettings) -> LrCurve:
         ZooError: see its subclasses, as `train`.
         TrainingError: the loss never fell.
     """
-    accelerator = make_accelerator(settings.device)
-    with torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []):
-        session = prepare(replace(settings, epochs=1), accelerator)
-        if settings.transfer is not None and settings.transfer.cached:
-            with tempfile.TemporaryDirectory() as folder:
-                session = on_features(session, Path(folder))
-        session = replace(session, scheduler=RisingRate(session.optimizer))
-        return judge(list(_losses(session)))
+    with tempfile.TemporaryDirectory() as folder:
+        accelerator = make_accelerator(settings, Path(folder))
+        with torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []):
+            session = prepare(replace(settings, epochs=1), accelerator, Path(folder))
+            return _find(session)
+
+
+def _find(session: Session) -> LrCurve:
+    return judge(list(_losses(replace(session, scheduler=RisingRate(session.optimizer)))))
 
 
 def judge(losses: Sequence[float]) -> LrCurve:

@@ -25,7 +25,7 @@ from zoo.errors import CheckpointError, SettingsError
 from zoo.files import fallback, new_folder, standing_folder
 from zoo.settings import TrainSettings
 
-FREE = ("workers", "checkpoint_every_steps")  # settings that may differ: they have no effect on the weights
+FREE = ("workers", "checkpoint_every_steps", "track")  # settings that may differ: they have no effect on the weights
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -39,10 +39,22 @@ class Position:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_state(run: Path, net: nn.Module, optimizer: torch.optim.Optimizer, position: Position, data_key: str) -> None:
+def save_state(
+    run: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    position: Position,
+    data_key: str,
+) -> None:
     """Write all that the run needs to go on from here."""
     tensors, plain = _parts(optimizer.state_dict())
-    state = {**asdict(position), "data_key": data_key, "optimizer": plain}
+    state = {
+        **asdict(position),
+        "data_key": data_key,
+        "optimizer": plain,
+        "scaler": scaler.state_dict() if scaler else None,
+    }
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in net.state_dict().items()}
     with new_folder(run / "state") as unfinished:
         safetensors.torch.save_file(weights, unfinished / "model.safetensors")
@@ -50,8 +62,14 @@ def save_state(run: Path, net: nn.Module, optimizer: torch.optim.Optimizer, posi
         (unfinished / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
 
-def load_state(run: Path, net: nn.Module, optimizer: torch.optim.Optimizer, data_key: str) -> Position:
-    """Put net and optimiser where the run stopped; a run that stopped before it saved anything begins anew.
+def load_state(
+    run: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    data_key: str,
+) -> Position:
+    """Put net, optimiser and scaler where the run stopped; a run that stopped before it saved anything begins anew.
 
     Raises:
         CheckpointError: the state cannot be read, or is of other training data.
@@ -71,6 +89,9 @@ def load_state(run: Path, net: nn.Module, optimizer: torch.optim.Optimizer, data
     check_tensors(folder / "model.safetensors", weights, net.state_dict())
     net.load_state_dict(weights)
     optimizer.load_state_dict(_joined({**tensors, **state["optimizer"]}, optimizer.state_dict()))
+    _lay_like_parameters(optimizer)
+    if scaler is not None:
+        scaler.load_state_dict(state["scaler"])
     return Position(**{each.name: state[each.name] for each in fields(Position)})
 
 
@@ -157,6 +178,14 @@ def _entries(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((f"parameter.{index}.{name}", value) for name, value in memory.items())
     for index, group in enumerate(state["param_groups"]):
         yield from ((f"group.{index}.{name}", value) for name, value in group.items())
+
+
+def _lay_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give memories the layout of their parameters, as a fresh optimiser does: files know no strides."""
+    for parameter, memory in optimizer.state.items():
+        for name, value in memory.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                memory[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _joined(parts: Mapping[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:

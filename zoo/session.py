@@ -1,11 +1,13 @@
 """What one run works with: the net, its data, what changes its weights, and where."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from timm.data import Mixup
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -19,15 +21,16 @@ from zoo.load import WeightsSource
 from zoo.optimise import make_optimizer, make_scheduler
 from zoo.preprocessing import InputRule
 from zoo.probe import features_of
-from zoo.settings import Device, TrainSettings
+from zoo.settings import TrainSettings
 from zoo.targets import class_weights, make_loss
+from zoo.tracking import check_tracker
 
 
 @dataclass(frozen=True)
 class Session:
     """What one run works with; `net` is what is trained by `rule`: the `whole`, or its head on stored features.
 
-    `data` are the `pictures`, or their features.
+    `data` are the `pictures`, or their features. Where processes train together `net` also joins their gradients.
     """
 
     settings: TrainSettings
@@ -66,56 +69,108 @@ class Session:
 
 
 def batches_of(settings: TrainSettings, data: Dataset) -> int:
+    """How many steps an epoch has."""
     return max(1, len(data.train) // settings.batch_size)
 
 
-def make_accelerator(device: Device) -> Accelerator:
-    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[device]:
-        known = ", ".join(name for name, is_there in there.items() if is_there)
-        raise DeviceError(f"there is no device '{device}' on this machine; choose one of {known}")
-    accelerator = Accelerator(cpu=device == "cpu")
-    if device not in ("auto", accelerator.device.type):
+def batch_of(settings: TrainSettings, data: Dataset) -> int:
+    """How many pictures a step has, over all processes."""
+    return min(settings.batch_size, len(data.train))
+
+
+def make_accelerator(settings: TrainSettings, run: Path) -> Accelerator:
+    """Where to compute, and with whom.
+
+    Raises:
+        DeviceError: the device is not there.
+        SettingsError: the precision is not one of the device's, or a tracker is not installed.
+    """
+    device = _device(settings)
+    check_tracker(settings.track)
+    # Precision is part of a state that all accelerators of a process share, and that another run may have made.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=settings.mixed_precision,
+        log_with=None if settings.track == "none" else settings.track,
+        project_dir=run,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=settings.transfer is not None)],
+    )
+    if accelerator.device.type != device:
         raise DeviceError(f"the device should be '{device}', but accelerate chose '{accelerator.device.type}'")
     return accelerator
 
 
-def prepare(settings: TrainSettings, accelerator: Accelerator) -> Session:
-    source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
-    torch.manual_seed(settings.seed)
-    net, data, origin = build_net(settings, source)
-    optimizer = make_optimizer(net, settings)
+def _device(settings: TrainSettings) -> str:
+    """The device's type; with `auto` the best that is there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    device = (
+        next(name for name, is_there in there.items() if is_there) if settings.device == "auto" else settings.device
+    )
+    if not there[device]:
+        known = ", ".join(["auto", *sorted(name for name, is_there in there.items() if is_there)])
+        raise DeviceError(f"there is no device '{device}' on this machine; choose one of {known}")
+    if device == "cpu" and settings.mixed_precision == "fp16":
+        raise SettingsError("mixed_precision fp16 needs a GPU; on a CPU choose bf16 or no")
+    return device
+
+
+def prepare(settings: TrainSettings, accelerator: Accelerator, features: Path) -> Session:
+    """Make all that a run works with; `features` is the folder where those of a cached probe are stored."""
+    cached = settings.transfer is not None and settings.transfer.cached
+    with accelerator.main_process_first():
+        source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
+        torch.manual_seed(settings.seed)
+        net, data, origin = build_net(settings, source)
+    whole: Any = net
+    _check_pieces(settings, data, accelerator.num_processes)
+    whole.to(accelerator.device)
+    if settings.channels_last:
+        whole.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(whole, settings)
     scheduler = make_scheduler(optimizer, settings.lr, batches_of(settings, data) * settings.epochs)
-    net, optimizer = accelerator.prepare(net, optimizer)
-    loss = _loss(settings, data).to(accelerator.device)
-    augmentation = _augmentation(settings, data)
-    whole = accelerator.unwrap_model(net)
+    augmentation, mixer = _augmentation(settings, data), _mixer(settings, data)
+    pictures = data
+    rule: InputRule = data.preprocessing
+    if cached:
+        with accelerator.main_process_first():
+            data, rule = features_of(whole, data, features)
+        augmentation = NO_AUGMENTATION
+    net, optimizer = accelerator.prepare(whole.head if cached else whole, optimizer)
+    _drop_wrappers(accelerator, net)
     return Session(
         settings=settings,
         data=data,
-        pictures=data,
-        data_key=data.train.key(),
+        pictures=pictures,
+        data_key=pictures.train.key(),
         origin=origin,
         augmentation=augmentation,
-        mixer=_mixer(settings, data),
+        mixer=mixer,
         accelerator=accelerator,
         whole=whole,
         average=ModelEmaV3(whole, decay=settings.ema_decay) if settings.ema_decay else None,
         net=net,
-        rule=data.preprocessing,
-        on_features=False,
+        rule=rule,
+        on_features=cached,
         optimizer=optimizer,
         scheduler=scheduler,
-        loss=loss,
+        loss=_loss(settings, pictures).to(accelerator.device),
     )
 
 
-def on_features(session: Session, cache: Path) -> Session:
-    """The same session for the head alone, on features in place of pictures."""
-    data, rule = features_of(session.whole, session.data, cache)
-    return replace(
-        session, data=data, rule=rule, on_features=True, net=session.whole.head, augmentation=NO_AUGMENTATION
-    )
+def _check_pieces(settings: TrainSettings, data: Dataset, processes: int) -> None:
+    """Require a picture for every piece of a batch, in every process."""
+    count = batch_of(settings, data)
+    least = count if processes == 1 else 2 * (count // 2 // processes)
+    if least < settings.accumulate_steps:
+        pieces = f"{settings.accumulate_steps} pieces in each of {processes} processes"
+        raise SettingsError(f"batches of {count} pictures are too small for {pieces}")
+
+
+def _drop_wrappers(accelerator: Accelerator, net: nn.Module) -> None:
+    """Take accelerate's autocast off the net's own forward: steps ask for it themselves, and copies stay plain nets."""
+    plain = accelerator.unwrap_model(net, keep_fp32_wrapper=False)
+    vars(plain).pop("forward", None)
 
 
 def _loss(settings: TrainSettings, data: Dataset) -> nn.Module:

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.augment import TrainingView, seeded, shift
+from zoo.augment import TrainingView, draw_shifts, seeded, shift
 from zoo.errors import TrainingError
 from zoo.freeze import freeze_for_epoch, train_unfrozen
-from zoo.session import Session, batches_of
+from zoo.session import Session, batch_of, batches_of
 from zoo.targets import balanced_draws
+from zoo.team import part_of_batch, summed
 
 MIXING = 1  # sets the draws that mix a batch apart from those of the picture of the same number
 
@@ -32,29 +34,26 @@ class Step:
 def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
     """Train on each image once, in a new order, or on as many balanced draws, but for the first `done` batches.
 
-    The images of a last, smaller batch are left out this time.
+    The images of a last, smaller batch are left out this time. Each process gets its part of every batch.
     """
-    size, batches = session.settings.batch_size, batches_of(session.settings, session.data)
-    _seed_step(session.settings.seed, epoch, batch=0)
-    order = _order(session)
+    settings, data = session.settings, session.data
+    batches, count = batches_of(settings, data), batch_of(settings, data)
+    _seed(settings.seed, epoch, 0)
+    chosen = torch.split(_order(session), count)[done:batches]
     _set_modes(session, epoch)
-    chosen = torch.split(order, size)[done:batches]
     if epoch > 1 or done:
         session.scheduler.step_update((epoch - 1) * batches + done)
-    view = TrainingView(session.data.preprocessing, session.augmentation, session.settings.seed, epoch)
-    pictures = session.data.train.batches(chosen, None if session.augmentation.is_none else view)
+    part = part_of_batch(count, session.accelerator.process_index, session.accelerator.num_processes)
+    view = TrainingView(data.preprocessing, session.augmentation, settings.seed, epoch)
+    pictures = data.train.batches([indices[part] for indices in chosen], None if session.augmentation.is_none else view)
     for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=done + 1):
-        _seed_step(session.settings.seed, epoch, batch)
-        x, targets = _inputs(
-            session, images, session.data.train.targets[indices % len(session.data.train)], epoch, batch
-        )
-        loss = _step(session, x, targets)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
-                f"a learning rate under {session.settings.lr:g} may help"
-            )
-        yield Step(epoch, batch, batches, len(indices), loss, lr=top_rate(session.optimizer))
+        _seed(settings.seed, epoch, batch)
+        wanted = data.train.targets[indices % len(data.train)]
+        moved = _moved(session, images, part, count)
+        x, targets = _inputs(session, moved, wanted[part], epoch, batch)
+        loss = _step(session, x, targets, count if session.mixer else _weight(session, wanted))
+        _check_finite(loss, epoch, batch, batches, settings.lr)
+        yield Step(epoch, batch, batches, count, loss, lr=top_rate(session.optimizer))
         session.scheduler.step_update((epoch - 1) * batches + batch)
 
 
@@ -77,11 +76,21 @@ def _set_modes(session: Session, epoch: int) -> None:
     train_unfrozen(session.whole)
 
 
+def _moved(session: Session, images: Tensor, part: Tensor, count: int) -> Tensor:
+    """Shifted by what is drawn for the batch of all processes; what is drawn afterwards is each one's own."""
+    pixels, process = session.settings.max_shift_px, session.accelerator.process_index
+    moved = shift(images, draw_shifts(count, pixels)[part]) if pixels else images
+    if process:
+        torch.manual_seed((torch.initial_seed() + process) % 2**63)
+    return moved
+
+
 def _inputs(session: Session, images: Tensor, targets: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
     """What the net gets, and the targets: see targets.py; where pictures are mixed, shares (N, classes)."""
     device = session.accelerator.device
-    moved = shift(images, session.settings.max_shift_px)
-    x, wanted = session.rule.normalise(moved.to(device)), targets.to(device)
+    x, wanted = session.rule.normalise(images.to(device)), targets.to(device)
+    if session.settings.channels_last and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     if session.mixer is None:
         return x, wanted
     with seeded(session.settings.seed, epoch, batch, MIXING):
@@ -89,15 +98,43 @@ def _inputs(session: Session, images: Tensor, targets: Tensor, epoch: int, batch
     return mixed
 
 
-def _step(session: Session, x: Tensor, targets: Tensor) -> float:
-    loss = session.loss(session.net(x), targets)
+def _step(session: Session, x: Tensor, targets: Tensor, weight: float) -> float:
+    """Move the weights once, by the mean over the pictures of all processes, which weigh `weight`; their mean loss."""
+    accelerator, pieces = session.accelerator, session.settings.accumulate_steps
     session.optimizer.zero_grad()
-    session.accelerator.backward(loss)
+    total = torch.zeros((), device=x.device)
+    for piece, (inputs, wanted) in enumerate(
+        zip(x.tensor_split(pieces), targets.tensor_split(pieces), strict=True), start=1
+    ):
+        with nullcontext() if piece == pieces else accelerator.no_sync(session.net):
+            with accelerator.autocast():
+                outputs = session.net(inputs)
+            loss = session.loss(outputs.float(), wanted) * (_weight(session, wanted) / weight)
+            accelerator.backward(loss * accelerator.num_processes)  # whose gradients are averaged
+        total += loss.detach()
+    if session.settings.clip_grad_norm:
+        accelerator.clip_grad_norm_(session.net.parameters(), session.settings.clip_grad_norm)
     session.optimizer.step()
     if session.average is not None:
         session.average.update(session.whole)
-    return float(loss.item())
+    return float(summed(accelerator, total).item())
 
 
-def _seed_step(seed: int, epoch: int, batch: int) -> None:
+def _weight(session: Session, targets: Tensor) -> float:
+    """What the loss's mean over these targets counts in its mean over a batch."""
+    weights = session.loss.weight if isinstance(session.loss, nn.CrossEntropyLoss) else None
+    if weights is None or targets.ndim > 1:
+        return len(targets)
+    return float(weights[targets.to(weights.device)].sum())
+
+
+def _check_finite(loss: float, epoch: int, batch: int, batches: int, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; "
+            f"a learning rate under {lr:g} may help"
+        )
+
+
+def _seed(seed: int, epoch: int, batch: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1, np.uint64)[0]))

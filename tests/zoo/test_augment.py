@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from zoo.augment import shift
+from zoo.augment import draw_shifts
+from zoo.augment import shift as shift_by
+
+
+def shift(images, max_shift_px):
+    """Each image by what is drawn for it."""
+    return shift_by(images, draw_shifts(len(images), max_shift_px))
 
 
 @pytest.fixture

@@ -72,9 +72,9 @@ def test_the_sampler_shows_both_classes_alike(settings, tmp_path, monkeypatch):
 
     seen, original = [], steps._step
 
-    def step(session, x, targets):
+    def step(session, x, targets, weight):
         seen.append((x.clone(), targets))
-        return original(session, x, targets)
+        return original(session, x, targets, weight)
 
     monkeypatch.setattr(steps, "_step", step)
     train(replace(settings, imbalance="sampler", epochs=4), tmp_path / "run")
@@ -87,5 +87,5 @@ def test_the_sampler_shows_both_classes_alike(settings, tmp_path, monkeypatch):
 
 def test_an_unknown_way_is_refused(settings):
     """By name."""
-    with pytest.raises(SettingsError, match="imbalance must be none, weights, sampler; got oversample"):
+    with pytest.raises(SettingsError, match="imbalance must be one of none, weights, sampler; got oversample"):
         replace(settings, imbalance="oversample")

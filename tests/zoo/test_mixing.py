@@ -16,9 +16,9 @@ def batches(monkeypatch):
     """What the net was given: inputs and targets, step by step."""
     seen, original = [], training._step
 
-    def step(session, x, targets):
+    def step(session, x, targets, count):
         seen.append((x.clone(), targets.clone()))
-        return original(session, x, targets)
+        return original(session, x, targets, count)
 
     monkeypatch.setattr(training, "_step", step)
     return seen

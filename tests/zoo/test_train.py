@@ -86,6 +86,9 @@ def test_leaves_the_callers_generator_alone(short_settings, tmp_path):
         {"cutmix": 0.5},
         {"layer_decay": 0.5},
         {"ema_decay": 0.9},
+        {"mixed_precision": "bf16"},
+        {"accumulate_steps": 2},
+        {"clip_grad_norm": 0.1},
         {"epochs": 2},
     ],
     ids=lambda change: next(iter(change)),
@@ -223,10 +226,10 @@ def test_the_average_is_that_of_the_weights_after_each_step(short_settings, tmp_
 
     seen, original = [], training._step
 
-    def step(session, x, targets):
+    def step(session, x, targets, count):
         if not seen:
             seen.append(session.whole.conv1.weight.detach().clone())
-        loss = original(session, x, targets)
+        loss = original(session, x, targets, count)
         seen.append(session.whole.conv1.weight.detach().clone())
         return loss
 

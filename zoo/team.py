@@ -1,0 +1,38 @@
+"""Processes that train together: each has its part of every batch, and all of them one result.
+
+With one process each function here gives back what it gets.
+"""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+
+def part_of_batch(count: int, process: int, processes: int) -> Tensor:
+    """Which of a batch's `count` places belong to a process, as int64 indices.
+
+    For each place i it has the place count - 1 - i as well, so that pictures mixed in pairs find their partners.
+    """
+    first = torch.tensor_split(torch.arange(count // 2), processes)[process]
+    middle = torch.tensor([count // 2] if count % 2 and process == processes - 1 else [], dtype=torch.int64)
+    return torch.cat([first, middle, count - 1 - first.flip(0)])
+
+
+def summed(accelerator: Accelerator, value: Tensor) -> Tensor:
+    """The sum over all processes, on the CPU."""
+    if accelerator.num_processes > 1:
+        value = accelerator.reduce(value.to(accelerator.device), reduction="sum")
+    return value.cpu()
+
+
+def any_of(accelerator: Accelerator, here: bool) -> bool:
+    """Whether it is so in any process."""
+    return here if accelerator.num_processes == 1 else bool(summed(accelerator, torch.tensor(int(here))))
+
+
+def share_buffers(accelerator: Accelerator, net: nn.Module) -> None:
+    """Give every process the main one's BatchNorm statistics; each has measured them on its own pictures."""
+    if accelerator.num_processes > 1:
+        for buffer in net.buffers():
+            buffer.copy_(broadcast(buffer.detach().clone(), from_process=0))
