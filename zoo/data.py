@@ -133,7 +133,7 @@ def load_dataset(name: str) -> Dataset:
         DataError: there is none of that name.
     """
     if name not in DATASETS:
-        raise DataError(f"no data set is called '{name}'; there are: {', '.join(DATASETS)} {KINDS}")
+        raise DataError(f"no data set is called '{name}'; there are: {', '.join(DATASETS)}, {KINDS}")
     return DATASETS[name]()
 
 

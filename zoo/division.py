@@ -12,7 +12,9 @@ from zoo.targets import rarest_label
 HELD_OUT = 0.1  # the share of each class that becomes val, and test
 
 
-def divide(keys: Sequence[str], classes: Sequence[int], names: Sequence[str]) -> dict[str, list[int]]:
+def divide(
+    keys: Sequence[str], classes: Sequence[int], labels: Sequence[str], names: Sequence[str]
+) -> dict[str, list[int]]:
     """Take a tenth of each class, at least one picture, off for each of `names`: those of the lowest hashes.
 
     `keys` are what is hashed, one a picture. What is left is "train"; all are indices, in order.
@@ -26,7 +28,8 @@ def divide(keys: Sequence[str], classes: Sequence[int], names: Sequence[str]) ->
         members.setdefault(classes[index], []).append(index)
     for number, rest in members.items():
         if len(rest) <= len(names):
-            raise DataError(f"class {number} has {len(rest)} pictures; to divide them it needs {len(names) + 1}")
+            need = len(names) + 1
+            raise DataError(f"the class '{labels[number]}' has {len(rest)} pictures; to divide them it needs {need}")
         count = max(1, round(HELD_OUT * len(rest)))
         for name in names:
             splits[name] += rest[:count]

@@ -146,7 +146,7 @@ def _check_classes(root: Path, train: Classes, given: Mapping[str, Classes]) -> 
 def _divide(train: Labelled, labels: tuple[str, ...], names: list[str]) -> dict[str, Labelled]:
     classes = train.targets.tolist()
     keys = [f"{labels[index]}/{file.name}" for file, index in zip(train.files, classes, strict=True)]
-    return {name: _part(train, indices) for name, indices in divide(keys, classes, names).items()}
+    return {name: _part(train, indices) for name, indices in divide(keys, classes, labels, names).items()}
 
 
 def _part(whole: Labelled, indices: list[int]) -> Labelled:

@@ -60,7 +60,7 @@ def open_hf(name: str) -> Shelves:
         )
         for split, rows in found.items()
     }
-    return Shelves(labels, with_all_splits(parts))
+    return Shelves(labels, with_all_splits(parts, labels))
 
 
 def _load(place: str) -> Any:

@@ -47,12 +47,14 @@ class Shelves:
         )
 
 
-def with_all_splits(parts: Mapping[str, Part]) -> dict[str, Part]:
+def with_all_splits(parts: Mapping[str, Part], labels: Sequence[str]) -> dict[str, Part]:
     """The same parts, and what is missing of val and test held out of train, by hashes of the pictures' numbers.
 
     Raises:
-        DataError: there is no train, or it has too few pictures to divide.
+        DataError: there is no train, or it has too few classes, or too few pictures to divide.
     """
+    if len(labels) < 2:
+        raise DataError(f"the data have {len(labels)} classes ({', '.join(labels) or 'none'}); a classifier needs two")
     if "train" not in parts:
         raise DataError(f"there is nothing to train on: the splits are {', '.join(parts) or 'none'}")
     train, missing = parts["train"], [name for name in ("val", "test") if name not in parts]
@@ -60,5 +62,5 @@ def with_all_splits(parts: Mapping[str, Part]) -> dict[str, Part]:
     if task_of(train.targets) == "multi-label":
         divided = divide_labels(keys, train.targets, missing)
     else:
-        divided = divide(keys, train.targets.tolist(), missing)
+        divided = divide(keys, train.targets.tolist(), labels, missing)
     return {**parts, **{name: train.only(places) for name, places in divided.items()}}

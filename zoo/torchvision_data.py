@@ -90,7 +90,8 @@ def open_torchvision(name: str) -> Shelves:
         split: Part(FirstOf(each), _key(name, split, each), tuple(range(len(each))), targets[split])
         for split, each in found.items()
     }
-    return Shelves(_labels(found["train"], targets["train"]), with_all_splits(parts), SETS[name].augmentation)
+    labels = _labels(found["train"], targets["train"])
+    return Shelves(labels, with_all_splits(parts, labels), SETS[name].augmentation)
 
 
 @dataclass(frozen=True, eq=False)

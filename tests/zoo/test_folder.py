@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from zoo.augment import Augmentation, TrainingView
 from zoo.data import find_data, load_dataset, public_name
 from zoo.errors import DataError, SettingsError
 from zoo.evaluate import evaluate
@@ -186,6 +187,27 @@ class TestPictures:
         upright = read_picture(tmp_path / "p.png", 1)
         assert (upright.size, upright.getpixel((3, 0))) == ((4, 8), 255)
 
+    def test_all_kinds_share_a_batch(self, tmp_path):
+        """Of any mode and any size, whoever decodes them; a training view too."""
+        for label in ("a", "b"):
+            (tmp_path / label).mkdir()
+            for index, mode in enumerate(("1", "L", "LA", "RGB", "RGBA", "P", "CMYK", "I;16")):
+                picture = Image.new("RGB", (10 + 13 * index, 40 - 3 * index), (90, 90, 90))
+                deep = Image.fromarray(np.full((9, 30), 90 * 257, np.uint16))
+                (deep if mode == "I;16" else picture.convert(mode)).save(tmp_path / label / f"{index}.tif")
+        chosen = [torch.arange(12)]
+        view = TrainingView(RULE, Augmentation(flip=0.5, min_crop=0.2), seed=0, epoch=1)
+        for each in (None, view):
+            (alone,), (helped,) = (dataset(tmp_path, workers=n).train.batches(chosen, each) for n in (0, 2))
+            assert (alone.shape, alone.dtype) == ((12, 24, 24, 3), torch.uint8)
+            assert torch.equal(alone, helped)
+
+    def test_a_link_to_nothing_is_a_bad_file(self, folder):
+        """It is named like any other."""
+        (folder / "red" / "lost.png").symlink_to(folder / "nowhere.png")
+        with pytest.raises(DataError, match=r"red/lost\.png \(there is no such file\)"):
+            dataset(folder)
+
     def test_floats_are_refused(self, tmp_path):
         """Their range is unknown."""
         Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "f.tif")
@@ -208,8 +230,6 @@ class TestViews:
 
     def test_generators_are_left_alone(self, painted):
         """Whoever draws beside us notices nothing."""
-        from zoo.augment import Augmentation, TrainingView
-
         torch.manual_seed(3)
         random.seed(3)
         expected = (torch.rand(1), random.random())

@@ -119,6 +119,22 @@ def test_pictures_without_a_class(tmp_path):
         find_data(name)
 
 
+@pytest.mark.parametrize(
+    ("names", "count", "message"),
+    [
+        (["a"], 8, r"the data have 1 classes \(a\); a classifier needs two"),
+        (["a", "b"], 4, "'[ab]' has 2 pictures; .* needs 3"),
+    ],
+)
+def test_too_little(tmp_path, names, count, message):
+    """Classes, or pictures of one."""
+    name = write_parquet(
+        tmp_path / "set", {"label": kinds(*names)}, {"train": count}, lambda number: {"label": number % len(names)}
+    )
+    with pytest.raises(DataError, match=message):
+        find_data(name)
+
+
 def test_offline():
     """The library's reason, and what to do."""
     with pytest.raises(
