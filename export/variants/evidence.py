@@ -38,7 +38,10 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """`dataset` is public, or `noise`; `unlabelled` says why there is no accuracy, empty where there is."""
+    """`dataset` is public, or `noise`; `unlabelled` says why there is no accuracy, empty where there is.
+
+    `several` is whether a picture may be of several classes: right is then each yes and each no.
+    """
 
     dataset: str
     trained: bool
@@ -46,6 +49,7 @@ class Evidence:
     choosing: Pictures
     test: Pictures
     unlabelled: str = ""
+    several: bool = False
 
 
 def gather(loaded: LoadedNet, settings: VariantSettings) -> Evidence:
@@ -61,7 +65,7 @@ def gather(loaded: LoadedNet, settings: VariantSettings) -> Evidence:
         )
     calibration, choosing, test = (_noise(loaded.preprocessing, seed) for seed in range(3))
     why = "no data set" if trained else "untrained"
-    return Evidence(NOISE, trained, calibration, choosing, test, why)
+    return Evidence(NOISE, trained, calibration, choosing, test, why, loaded.task == "multi-label")
 
 
 def _of_dataset(name: str, loaded: LoadedNet, settings: VariantSettings) -> Evidence:
@@ -81,13 +85,15 @@ def _of_dataset(name: str, loaded: LoadedNet, settings: VariantSettings) -> Evid
         (data.test, settings.test_pictures),
     )
     calibration, choosing, test = (_some(data, split, most, labelled=not unlabelled) for split, most in splits)
-    return Evidence(public_name(name), trained, calibration, choosing, test, unlabelled)
+    several = loaded.task == "multi-label"
+    return Evidence(public_name(name), trained, calibration, choosing, test, unlabelled, several)
 
 
 def _why_unlabelled(data: Dataset, loaded: LoadedNet, trained: bool) -> str:
     if not trained:
         return "untrained"
-    return "" if data.labels == loaded.labels else f"{data.name}'s classes are not the net's"
+    fits = data.labels == loaded.labels and data.task == loaded.task
+    return "" if fits else f"{data.name}'s classes are not the net's"
 
 
 def _some(data: Dataset, split: Split, most: int, *, labelled: bool) -> Pictures:

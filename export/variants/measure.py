@@ -142,11 +142,15 @@ class Judge:
             return None, None
         expected = self._original(pictures)
         got = self.logits(Runtime(variant), pictures)
-        agreement = float(np.mean(expected.argmax(-1) == got.argmax(-1)))
+        agreement = float(np.mean(self._answers_of(expected) == self._answers_of(got)))
         if pictures.targets is None:
             return None, agreement
-        fp32, own = (_right(logits, pictures.targets) for logits in (expected, got))
+        fp32, own = (float(np.mean(self._answers_of(logits) == pictures.targets)) for logits in (expected, got))
         return Accuracy(fp32, own, len(pictures.images), pictures.of), agreement
+
+    def _answers_of(self, logits: Array) -> Array:
+        """The class of each picture, or yes and no for each class where a picture may be of several."""
+        return (logits > 0).astype(np.int64) if self._evidence.several else logits.argmax(-1)
 
     def _original(self, pictures: Pictures) -> Array:
         key = id(pictures)
@@ -161,13 +165,6 @@ class Judge:
         return np.concatenate(
             [runtime.run(self.feeds(pictures.images[start : start + size]), [LOGITS])[LOGITS] for start in starts]
         )
-
-
-def _right(logits: Array, targets: Array) -> float:
-    """The share of right answers: of pictures, or of yes and no where a picture may have several classes."""
-    if targets.ndim == 1:
-        return float(np.mean(logits.argmax(-1) == targets))
-    return float(np.mean((logits > 0) == (targets > 0)))
 
 
 def _giving(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -43,10 +43,10 @@ def trained(run: Path) -> LoadedNet:
     return load_net(run)
 
 
-def make(loaded: LoadedNet, to: Path, settings: VariantSettings) -> Everything:
+def make(loaded: LoadedNet, to: Path, settings: VariantSettings, *, raw: bool = False) -> Everything:
     """Export `loaded` as `net` and make its variants."""
     planned = plan(loaded, to, "net", settings)
-    exported = export_model(loaded, ExportSettings(to=to, name="net"))
+    exported = export_model(loaded, ExportSettings(to=to, name="net", raw=raw))
     outcomes = make_variants(planned, exported.folder)
     return Everything(exported, planned, {each.kind: each for each in outcomes})
 

@@ -23,7 +23,7 @@ from export.check.run import check_model
 from export.errors import CalibrationDataError, RepositoryError, VariantError
 from export.variants.make import plan, require_all_kept
 from export.variants.report import write_reports
-from export.variants.settings import Bounds, VariantSettings
+from export.variants.settings import KINDS, Bounds, VariantSettings
 from export.variants.write import edge_folder
 from protos import manifest
 from serve.client import Client
@@ -336,3 +336,41 @@ def test_data_of_the_test_set_is_pytorchs(everything: Everything) -> None:
     error = float(np.abs(logits - numpy_helper.to_array(arrays["output_0"])).max())
     assert promised.max_abs_error == pytest.approx(error, rel=1e-2)
     assert promised.tolerance == pytest.approx(2 * promised.max_abs_error)
+
+
+@pytest.mark.slow
+class TestOtherInterfaces:
+    """Models that take floats, and models with several labels a picture."""
+
+    def made(self, loaded: LoadedNet, to: Path, *, raw: bool) -> Everything:
+        found = make(loaded, to / "models", VariantSettings(KINDS, bounds=ANY_SPEED), raw=raw)
+        assert [each.verdict.reasons for each in found.outcomes.values()] == [(), (), (), ()]
+        for kind in ("int8", "fp16"):
+            (report,) = check_model(found.models / f"net-{kind}")
+            assert [each.check for each in report.findings if each.result == "fails"] == []
+        return found
+
+    def test_raw(self, tmp_path: Path) -> None:
+        """A raw model's variants take and give what it takes and gives."""
+        found = self.made(load_net("convnet4"), tmp_path, raw=True)
+        x = np.random.default_rng(0).standard_normal((3, 1, 8, 8)).astype(np.float32)
+        paths = [found.models / name / "1" / "model.onnx" for name in ("net", "net-int8", "net-fp16")]
+        opened = [open_session(path) for path in paths]
+        name = opened[0].get_inputs()[0].name
+        expected, *others = (session.run(None, {name: x})[0] for session in opened)
+        for other, atol in zip(others, (0.2, 0.005), strict=True):
+            np.testing.assert_allclose(other, expected, atol=atol * np.abs(expected).max())
+
+    def test_several_labels(self, tmp_path: Path) -> None:
+        """Probabilities are sigmoids in every variant; agreement counts each yes and each no."""
+        loaded = replace(load_net("convnet4"), task="multi-label")
+        found = self.made(loaded, tmp_path, raw=False)
+        image = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), np.uint8)
+        logits = []
+        for name in ("net", "net-int8", "net-fp16"):
+            session = open_session(found.models / name / "1" / "model.onnx")
+            given, probabilities = session.run(["logits", "probabilities"], {"image": image})
+            np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-given)), rtol=1e-4)
+            logits.append(given)
+        assert found.outcomes["int8"].figures.agreement > 0.9
+        assert np.mean((logits[0] > 0) == (logits[1] > 0)) > 0.9
