@@ -38,6 +38,12 @@ class TestDivision:
         again = divide(load_dataset("digits"), 4)
         assert all(torch.equal(one, other) for one, other in zip(divide(digits, 4), again, strict=True))
 
+    def test_several_labels_a_picture(self, digits) -> None:
+        """Where there are no classes to spread, each picture is still held out once."""
+        parts = {name: _with_labels(digits.split(name)) for name in ("train", "val")}
+        every = torch.cat(divide(replace(digits, **parts), 3)).sort().values
+        assert every.tolist() == list(range(len(digits.train) + len(digits.val)))
+
     def test_a_small_class_is_named(self, digits) -> None:
         """A class cannot be in more folds than it has pictures."""
         few = replace(digits, train=_first(digits.train, 40), val=_first(digits.val, 5))
@@ -73,6 +79,18 @@ class TestPartSplit:
         list(self.split.batches([torch.tensor([0, 1, 2])], view))
         assert sorted(told) == [(1, 1), (4, 4), (6, 6)]
 
+    def test_an_index_beyond_the_last_begins_again(self) -> None:
+        """With another number for the view, as every split has it."""
+        told = []
+
+        def view(picture, index):
+            told.append(index)
+            return picture
+
+        (batch,) = self.split.batches([torch.tensor([1, 5, 4])], view)
+        assert batch.flatten().tolist() == [1, 1, 6]
+        assert len(set(told)) == 3
+
     def test_the_key_changes_with_what_is_chosen(self) -> None:
         """A run cannot go on with another fold's pictures."""
         assert replace(self.split, chosen=torch.tensor([6, 1, 4])).key() != self.split.key()
@@ -85,3 +103,7 @@ class TestPartSplit:
 
 def _first(split: MemorySplit, count: int) -> MemorySplit:
     return MemorySplit(split.images[:count], split.targets[:count])
+
+
+def _with_labels(split: MemorySplit) -> MemorySplit:
+    return replace(split, targets=torch.nn.functional.one_hot(split.targets, 10))
