@@ -36,7 +36,7 @@ CHARTS = (  # title; the name, style and key in metrics.jsonl of each line; whet
         "Accuracy",
         (
             ("validation", "val", "val_accuracy"),
-            ("mean average precision", "other", "val_mean_average_precision"),
+            ("mean AP", "other", "val_mean_average_precision"),
         ),
         True,
     ),

@@ -66,3 +66,4 @@ def test_several_labels(made_up):
     )
     assert front["metrics"] == ["mean_average_precision"]
     assert "images with all labels right" in body
+    assert "one of its classes" not in body
