@@ -53,7 +53,7 @@ else
 endif
 
 matrix: .venv/installed ## every net of the matrix through the export; writes docs/matrix.md; goes on where it stopped
-	@$(BIN)/python -m bench.matrix
+	@$(BIN)/python -m bench.matrix --int8
 
 protos: .venv/installed ## rebuild the generated code in protos/
 	@$(BIN)/python -m protos.generate

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from bench.nets import NETS, Net
 from export import Exported, ExportSettings, export_model
 from export.errors import ExportError
 from export.prepare import prepare
+from export.variants.make import make_variants, plan
+from export.variants.settings import VariantSettings
 from protos import manifest
 from zoo.catalog import create_model
 from zoo.load import LoadedNet, WeightsSource
@@ -49,6 +51,7 @@ HEAD = (
     "other values verified",
     *STATUSES.values(),
     "modules accounted for",
+    "int8",
 )
 
 
@@ -72,6 +75,7 @@ class Row:
     not_exported: dict[str, str] = field(default_factory=dict)
     called: int = 0  # modules that PyTorch called
     unaccounted: tuple[str, ...] = ()  # called modules of which the layer map says nothing
+    int8: str = ""  # what became of the int8 variant; empty where none was tried
 
 
 def main() -> None:
@@ -79,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NET", help="only these nets")
     parser.add_argument("--again", action="store_true", help="measure nets that were measured before, too")
+    parser.add_argument("--int8", action="store_true", help="also try int8 where that was not done (takes long)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = read()
@@ -91,6 +96,12 @@ def main() -> None:
         write(rows)
         sys.stdout.write(f"{index} of {len(missing)}  {brief(row)}\n")
         sys.stdout.flush()
+    for net in wanted if options.int8 else ():
+        if not rows[net.name].int8 and not rows[net.name].refused:
+            rows[net.name] = replace(rows[net.name], int8=int8_verdict(net))
+            write(rows)
+            sys.stdout.write(f"{net.name}: int8 {rows[net.name].int8}\n")
+            sys.stdout.flush()
     PAGE.write_text(page([rows[net.name] for net in NETS if net.name in rows]))
 
 
@@ -106,6 +117,20 @@ def measure(net: Net) -> Row:
     except (ExportError, torch.onnx.errors.OnnxExporterError) as error:
         return Row(net.name, net.family, size, refused=" ".join(str(error).split())[:400])
     return described(net, loaded, exported, spent, bare_seconds)
+
+
+def int8_verdict(net: Net) -> str:
+    """Whether an int8 variant is kept, and its figures: the worst output's SQNR, fp32's time over its own."""
+    loaded = load(net)
+    with tempfile.TemporaryDirectory() as folder:
+        planned = plan(loaded, Path(folder), net.name, VariantSettings(("int8",)))
+        exported = export_model(loaded, ExportSettings(to=Path(folder), name=net.name))
+        (outcome,) = make_variants(planned, exported.folder)
+    verdict = "kept" if outcome.verdict.kept else "refused"
+    if outcome.figures is None:
+        return f"{verdict}: {outcome.verdict.reasons[0]}"
+    speed = f", {outcome.figures.latency.speedup:.1f}x" if outcome.figures.latency else ""
+    return f"{verdict}: {outcome.figures.output_db:.0f} dB{speed}"
 
 
 def load(net: Net) -> LoadedNet:
@@ -259,7 +284,9 @@ of `zoonnx export`. Written by `python -m bench.matrix`; `tests/export/test_matr
 *Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone. *Parity* is the
 worst output's error at batches 1, 2, 3 and 5, as a share of what is allowed. *Verified* are shapes that the needed
 independent witnesses know and none contradicts. *Exact*, *alias*, *folded* and *not exported* are the tensors that
-modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there."""
+modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there. *int8* is the
+variant's fate within the default bounds, its worst output's SQNR on noise (the nets are untrained) and its speedup at
+batch 1 on one thread."""
 
 
 def summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
@@ -296,6 +323,7 @@ def cells(row: Row) -> list[object]:
         f"{row.other_values_verified} of {row.other_values}",
         *(row.layers.get(status, 0) for status in STATUSES),
         f"{row.called - len(row.unaccounted)} of {row.called}",
+        row.int8 or "not tried",
     ]
 
 
