@@ -15,7 +15,7 @@ from serve.session import Session
 from tests.conftest import ROOT
 from tests.serve.conftest import write_pictures
 
-NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def test_an_interpreter_that_lacks_packages_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
