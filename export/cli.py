@@ -40,7 +40,8 @@ def export(
     seed: Annotated[int, typer.Option(help="draws the random weights of NET or FUNCTION")] = 0,
     raw: Annotated[
         bool, typer.Option("--raw", help="float32 NCHW in, the net's own outputs out, whatever they are")
-    ] = (False),
+    ] = False,
+    taps: Annotated[bool, typer.Option("--taps", help="keep what goes into each BatchNorm, too")] = False,
     input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="what the net of FUNCTION takes")] = None,
     mean: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
     std: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
@@ -73,6 +74,7 @@ def export(
         opset=opset,
         max_batch_size=max_batch_size,
         raw=raw,
+        taps=taps,
         calibrated=calibrated,
     )
     console = Console(stderr=True)

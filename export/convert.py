@@ -19,6 +19,7 @@ from export.diagnosis import explain
 from export.errors import ConversionError
 from export.naming import name_outputs
 from export.runtime import require_runs
+from export.taps import tapped
 
 INPUT = "x"
 LOGITS = "logits"
@@ -27,12 +28,22 @@ EXAMPLE_BATCH = 2  # not 1: the exporter would take a batch of 1 for a constant
 
 
 def convert(
-    net: nn.Module, input_size: tuple[int, ...], opset: int, outputs: Sequence[str] = (LOGITS,)
+    net: nn.Module,
+    input_size: tuple[int, ...],
+    opset: int,
+    outputs: Sequence[str] = (LOGITS,),
+    taps: Sequence[str] = (),
 ) -> onnx.ModelProto:
-    """Convert `net`, which takes float32 (N, *input_size). Raises: ConversionError."""
+    """Convert `net`, which takes float32 (N, *input_size); keep what the modules at the paths `taps` give.
+
+    Raises: ConversionError.
+    """
     require_runs(opset)
-    model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset)
+    with tapped(net, taps):
+        model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset)
     _require_opset(model, opset)
+    if taps:
+        del model.graph.output[len(outputs) :]
     _require_count(model, outputs)
     name_outputs(model, outputs)
     try:

@@ -26,6 +26,7 @@ from export.report import write_report
 from export.settings import ExportSettings
 from export.shapes import check_shapes
 from export.steps import Progress, Steps
+from export.taps import before_norms
 from protos import manifest
 from zoo import LoadedNet
 from zoo.preprocessing import Preprocessing
@@ -75,7 +76,8 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     shared = config.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
-    model = interface.attach(convert(net, interface.input_size, settings.opset, interface.net_outputs))
+    taps = before_norms(net, interface.for_net(interface.noise(TEST_BATCH))) if settings.taps else ()
+    model = interface.attach(convert(net, interface.input_size, settings.opset, interface.net_outputs, taps))
     progress("finding every layer in the file")
     layer_map = map_layers(model, net, interface)
     name_values(model, layer_map)

@@ -73,9 +73,10 @@ def _shapes(found: manifest.Shapes) -> str:
     rows = [(each.name, each.values, each.silent_because or "") for each in found.witnesses]
     fewer = ", ".join(f"`{name}`" for name in found.unverified[:SHOWN])
     more = f" and {len(found.unverified) - SHOWN} more" if len(found.unverified) > SHOWN else ""
+    modules = f"{found.module_outputs_verified} of {found.module_outputs} module outputs"
+    others = f"{found.other_values_verified} of {found.other_values} other values"
     return (
-        f"Verified: {found.module_outputs_verified} of {found.module_outputs} module outputs, by PyTorch's meta "
-        f"device, the runtime and one more witness; {found.other_values_verified} of {found.other_values} other values, "
+        f"Verified: {modules}, by PyTorch's meta device, the runtime and one more witness; {others}, "
         f"by the runtime at two batch sizes and one more. No two witnesses disagree.\n\n"
         + (f"Not verified, for lack of witnesses: {fewer}{more}.\n\n" if fewer else "")
         + table(("witness", "shapes that it knows whole", "silent because"), rows)

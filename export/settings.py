@@ -16,6 +16,7 @@ class ExportSettings:
 
     `opset` is between 18 (what the exporter writes natively) and 23; `max_batch_size` is at least 1. `raw` leaves out
     the pictures and the probabilities: float32 (N, C, H, W) in, the net's own outputs out, whatever they are.
+    `taps` keeps what goes into each BatchNorm, which else is folded into its convolution.
     `calibrated` divides the logits by the run's temperature on their way to the probabilities.
     """
 
@@ -25,6 +26,7 @@ class ExportSettings:
     max_batch_size: int = 32
     max_queue_delay_us: int = 0
     raw: bool = False
+    taps: bool = False
     calibrated: bool = False
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from export import Exported
+from export import Exported, ExportSettings, export_model
 from export.convert import convert
 from export.errors import UnfitNetError
 from export.interface import Pictures
 from export.layers import map_layers
 from export.prepare import prepare
+from export.taps import before_norms
 from protos import manifest
 from zoo import LoadedNet
 from zoo.preprocessing import Preprocessing
@@ -102,6 +104,41 @@ class TestConvnet4:
         layers = json.loads(held["zoonnx.layers"])["layers"]
         assert [layer.get("name", "") for layer in layers] == list(self.layers(exported))
         assert not any("max_abs_error" in layer for layer in layers)
+
+
+class TestTaps:
+    """What is folded by default, kept on request."""
+
+    def test_every_convolution(self, convnet4: LoadedNet, exported: Exported, tmp_path: Path) -> None:
+        """With taps each convolution's own output is in the file, checked; the outputs stay what they were."""
+        tapped = export_model(convnet4, ExportSettings(to=tmp_path, name="tapped", taps=True))
+        layers = {layer.name: layer for layer in tapped.manifest.layer_map.layers}
+        assert {status(layers[f"conv{i}"]) for i in range(1, 5)} == {("EXACT", "")}
+        assert [each.name for each in tapped.manifest.outputs] == ["logits", "probabilities"]
+        images = np.random.default_rng(9).integers(0, 256, (2, 8, 8, 1), np.uint8)
+        expected = dict(hooked(convnet4.net, convnet4.preprocessing.normalise(torch.from_numpy(images))))
+        found = fetch(tapped, ["conv1", "conv4"], images)
+        for name in ("conv1", "conv4"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found["logits"], fetch(exported, [], images)["logits"], rtol=1e-4, atol=1e-5)
+
+    def test_called_twice(self) -> None:
+        """A tapped module that is called twice is kept twice; what feeds no BatchNorm is not tapped."""
+
+        class Shared(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.again = nn.Conv2d(4, 4, 3, padding=1)
+                self.norm = nn.BatchNorm2d(4)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.norm(self.again(self.norm(self.again(x)).tanh()))
+
+        net = prepare(Shared().eval())
+        assert list(before_norms(net, SMALL.for_net(SMALL.noise(2)))) == ["again"]
+        model = SMALL.attach(convert(net, SMALL.input_size, 20, taps=["again"]))
+        layers = {layer.name: layer for layer in map_layers(model, net, SMALL).layers}
+        assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
 
 
 class TestOddNets:
