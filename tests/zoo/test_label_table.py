@@ -238,8 +238,11 @@ class TestEvaluation:
         assert found.accuracy == 0.5
         # label 0: right at ranks 1 and 3; label 1: at 1, 2 and 3
         assert found.mean_average_precision == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
-        # label 0: tp 2, fp 1; label 1: tp 2, fn 1
+        # label 0: tp 2, fp 1; label 1: tp 2, fn 1; then label 1 of another picture is seen though it is not there
         assert found.macro_f1 == pytest.approx((0.8 + 0.8) / 2)
+        more = logits.clone()
+        more[0, 1] = 9.0
+        assert self.measure(more, targets).macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
         expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
         assert found.loss == pytest.approx(expected.item())
 
