@@ -38,10 +38,13 @@ Range = tuple[float, float]
 Feeds = Mapping[str, Any]
 
 
-def calibrate(model: onnx.ModelProto, batches: Sequence[Feeds], method: Method) -> dict[str, Range]:
-    """Return the range of every value to quantise, never wider than what the pictures gave."""
+def calibrate(
+    model: onnx.ModelProto, batches: Sequence[Feeds], method: Method, seen: Mapping[str, Range] | None = None
+) -> dict[str, Range]:
+    """Return the range of every value to quantise, not wider than `seen`, which `minmax` gave."""
     found = _ranges(model, batches, method)
-    seen = found if method == "minmax" else _ranges(model, batches, "minmax")
+    if seen is None:
+        return found
     return {
         name: (max(low, seen[name][0]), min(high, seen[name][1])) if name in seen else (low, high)
         for name, (low, high) in found.items()

@@ -137,9 +137,12 @@ class _Maker:
         layers = self._original.promise.layer_map
         batches = self._calibration_batches()
         trials: dict[int8.Method, tuple[float, float, onnx.ModelProto]] = {}
+        seen: Mapping[str, int8.Range] | None = None
         for method in int8.METHODS:
             self._progress(f"int8, calibrated by {method}")
-            quantised = int8.quantise(model, int8.calibrate(model, batches, method))
+            ranges = int8.calibrate(model, batches, method, seen)
+            seen = seen or ranges  # minmax is the first
+            quantised = int8.quantise(model, ranges)
             restamp(quantised, model, layers)
             accuracy, _ = self._judge.accuracy(quantised, self._evidence.choosing)
             trials[method] = (accuracy.variant if accuracy else 0.0, self._choosing_db(quantised), quantised)

@@ -15,6 +15,7 @@ from typing import Any
 import onnxruntime
 from rich.table import Table
 
+from export.report import report_folder
 from export.variants.evidence import Evidence
 from export.variants.make import Outcome, Plan
 from export.variants.measure import Figures
@@ -26,7 +27,7 @@ HEAD = ("variant", "verdict", *MEASURED)
 
 def write_reports(models: Path, name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) -> Path:
     """Write variants.md and variants.json and return the page's path."""
-    folder = models.parent / "reports" / name / str(version)
+    folder = report_folder(models, name, version)
     folder.mkdir(parents=True, exist_ok=True)
     facts = _facts(name, version, planned, outcomes)
     write_file(folder / "variants.json", (json.dumps(facts, indent=1) + "\n").encode())

@@ -61,7 +61,7 @@ def read_original(folder: Path) -> Original:
 
 def edge_folder(models: Path, name: str, version: int) -> Path:
     """Where the files for devices go: beside the repository, since a server must not load them."""
-    return models.parent / "edge" / name / str(version)
+    return models.resolve().parent / "edge" / name / str(version)
 
 
 def require_room(models: Path, name: str, kinds: Sequence[Kind]) -> None:
