@@ -33,13 +33,14 @@ lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
 slow: .venv/installed ## the slow-marked tests; writes a dated table to bench/results/
 	@$(BIN)/python -m tests.slow_report
 
-bench: .venv/installed ## all benchmarks: serving, int8, export, the cached probe, transfer, label noise; writes to bench/results/
+bench: .venv/installed ## all benchmarks: serving, int8, export, training, the cached probe, transfer, label noise; writes to bench/results/
 	@$(BIN)/python -m bench.serve
 	@$(BIN)/python -m bench.variants
 	@$(BIN)/python -m bench.export
 	@$(BIN)/python -m bench.probe
 	@$(BIN)/python -m bench.transfer
 	@$(BIN)/python -m bench.label_noise
+	@$(BIN)/python -m bench.train
 
 # An interpreter that was named must do as it is: the machine with the GPU may have no network.
 gpu: ## on a machine with CUDA: its tests, and served against raw onnxruntime; writes bench/results/gpu-*.md and .json
