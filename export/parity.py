@@ -46,10 +46,12 @@ class Reference:
 
     def __init__(self, expected: Array, exact: Array, floor: float = FLOOR) -> None:
         """`expected` and `exact` are of one shape; `floor` is the least tolerance, of the largest magnitude."""
-        known = np.isfinite(expected) & np.isfinite(exact)
         self._expected = expected
-        self._error = distance(expected[known], exact[known])
-        scale = float(np.max(np.abs(expected[known]), initial=0.0))
+        known = np.isfinite(expected) & np.isfinite(exact)
+        if not known.all():
+            expected, exact = expected[known], exact[known]
+        self._error = distance(expected, exact)
+        scale = float(np.max(np.abs(expected), initial=0.0))
         self._tolerance = min(max(NOISE_MULTIPLE * self._error, floor * scale), CEILING * scale)
         if not np.issubdtype(expected.dtype, np.floating):
             self._tolerance = 0.0  # a number that counts or decides is the same or wrong
@@ -78,6 +80,10 @@ def distance(a: Array, b: Array) -> float:
     """Return the largest absolute difference; infinite where one is NaN and the other not, or the shapes differ."""
     if a.shape != b.shape:
         return float("inf")
+    with np.errstate(invalid="ignore"):
+        largest = float(np.max(np.abs(np.subtract(a, b, dtype=np.float64)), initial=0.0))
+    if np.isfinite(largest):  # the usual case, three times as fast
+        return largest
     left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore"):  # infinity minus infinity: told apart by `same`
