@@ -77,14 +77,10 @@ def both(settings: TrainSettings, folder: Path) -> dict[str, Any]:
     """One run each way; which goes first changes from round to round."""
     found = {}
     for way in ("frozen", "cached") if settings.seed % 2 == 0 else ("cached", "frozen"):
-        transfer = Transfer(
-            schedule="probe",
-            cached=way == "cached",
-            pretrained_file=settings.transfer and settings.transfer.pretrained_file,
-        )
-        asked = replace(settings, transfer=transfer)
-        if way == "cached":
-            asked = replace(asked, flip=None, min_crop=None)
+        file = settings.transfer and settings.transfer.pretrained_file
+        transfer = Transfer(schedule="probe", cached=way == "cached", pretrained_file=file)
+        crop = None if way == "cached" else settings.min_crop  # either way the whole picture
+        asked = replace(settings, transfer=transfer, min_crop=crop)
         found[way] = train(asked, folder / way / "run")
     return {
         f"{way}_{name}": getattr(result, name) for way, result in found.items() for name in ("seconds", "test_accuracy")

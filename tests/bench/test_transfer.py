@@ -1,0 +1,35 @@
+"""The transfer curve: which pictures it trains on, what chooses, and that its page says who is ahead."""
+
+import pytest
+import torch
+
+from bench.transfer import best, digits, few_of, sentence
+
+
+def test_few_pictures_of_each_class_are_drawn_by_the_seed() -> None:
+    """The same for either side, others for another seed; validation and test stay whole."""
+    data = digits(range(5, 10))
+    few = few_of(data, 2, seed=1)
+    assert few.train.targets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert torch.equal(few.train.images, few_of(data, 2, seed=1).train.images)
+    assert not torch.equal(few.train.images, few_of(data, 2, seed=2).train.images)
+    assert (few.val, few.test) == (data.val, data.test)
+
+
+def test_validation_chooses_and_test_does_not() -> None:
+    """The recipe that is best on the test pictures is not taken for it."""
+    found = {"one": {"val": [60.0, 70.0], "test": [50.0, 51.0]}, "other": {"val": [61.0, 62.0], "test": [99.0, 99.0]}}
+    assert best(found, ["one", "other"]) == {"recipe": "one", "test": [50.0, 51.0]}
+
+
+@pytest.mark.parametrize(
+    ("scratch", "tuned", "words"),
+    [
+        ([50.0, 60.0], [70.0, 58.0], "tuning is ahead by 9.0 points; tuning is better in 1 of 2 seeds"),
+        ([92.0, 93.0], [90.0, 91.0], "tuning is **not** ahead: from scratch is better by 2.0 points"),
+        ([98.0, 98.0], [98.2, 98.2], "neither is ahead (+0.2 points)"),
+    ],
+)
+def test_the_page_says_who_is_ahead(scratch, tuned, words) -> None:
+    """And plainly where tuning is not."""
+    assert words in sentence({"per_class": 1, "scratch": {"test": scratch}, "tuned": {"test": tuned}}, seeds=2)
