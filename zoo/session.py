@@ -136,7 +136,9 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, features: Path) -
         with accelerator.main_process_first():
             data, rule = features_of(whole, data, features)
         augmentation = NO_AUGMENTATION
-    net, optimizer = accelerator.prepare(whole.head if cached else whole, optimizer)
+    net = accelerator.prepare(whole.head if cached else whole)
+    if accelerator.scaler is not None:  # all that accelerate's own kind of optimiser is for, and it costs time
+        optimizer = accelerator.prepare(optimizer)
     _drop_wrappers(accelerator, net)
     return Session(
         settings=settings,
