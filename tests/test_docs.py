@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 import zoonnx as dispatcher
 from tests.conftest import ROOT
+from zoo.cli_train import train, tune
 
 Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 README = (ROOT / "README.md").read_text()
@@ -43,12 +45,13 @@ def shell(tmp_path: Path) -> Shell:
     def run(script: str) -> "subprocess.CompletedProcess[str]":
         command = ["bash", "-euo", "pipefail", "-c", script]
         return subprocess.run(
-            command, cwd=work, env=environment, capture_output=True, text=True, timeout=150, check=False
+            command, cwd=work, env=environment, capture_output=True, text=True, timeout=380, check=False
         )
 
     return run
 
 
+@pytest.mark.timeout(400)
 def test_readme_runs_from_top_to_bottom(shell: Shell) -> None:
     """The shell blocks, then the Python block against the server that they started, in order, in one shell."""
     python = "".join(f"python -W error - <<'PYTHON'\n{block}\nPYTHON\n" for block in blocks("python"))
@@ -120,3 +123,10 @@ class TestDataPage:
             )
             assert [name for name in options if name.startswith("--") and name not in said.stdout] == []
             create_model(net)
+
+
+def test_training_page_names_options_that_exist() -> None:
+    """Each option that docs/training.md tells of is one of `train` or `tune`, or torchrun's own."""
+    named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", (ROOT / "docs" / "training.md").read_text()))
+    known = {f"--{name.replace('_', '-')}" for function in (train, tune) for name in signature(function).parameters}
+    assert named - known == {"--nproc-per-node"}
