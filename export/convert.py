@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import nn
 
+from export import large
 from export.diagnosis import explain
 from export.errors import ConversionError
 from export.naming import name_outputs
@@ -47,7 +48,7 @@ def convert(
     _require_count(model, outputs)
     name_outputs(model, outputs)
     try:
-        onnx.checker.check_model(model, full_check=True)
+        large.check(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(f"torch.onnx wrote a model that ONNX's own checker refuses: {error}") from error
     return model

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export import large
 from export.convert import INPUT, LOGITS
 from export.head import Head
 from zoo.preprocessing import Preprocessing
@@ -29,7 +30,7 @@ def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> 
     graph.initializer.extend([*_constants(preprocessing), *head.constants()])
     _replace_input(graph)
     _add_probabilities(graph)
-    onnx.checker.check_model(whole, full_check=True)
+    large.check(whole)
     return whole
 
 

@@ -4,6 +4,7 @@ CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+WEIGHTS = "model.onnx.data"  # beside MODEL, where one file cannot hold all
 TEST_DATA = "test_data_set_0"
 
 LAYERS_KEY = "zoonnx.layers"

@@ -8,7 +8,7 @@ import onnx
 from onnx import numpy_helper
 from torch import nn
 
-from export import config, repository
+from export import config, large, repository
 from export.contract import contract_of
 from export.convert import convert
 from export.errors import SettingsError
@@ -102,12 +102,12 @@ def _write(
     promise: manifest.Manifest,
     test_data: dict[str, bytes],
 ) -> Exported:
-    content = model.SerializeToString(deterministic=True)
-    files = {"model.onnx": content, **test_data}
+    parts = large.contents(model)
+    files = {**parts, **test_data}
     seal(promise, {**files, **{f"../{name}": each for name, each in shared.items()}})
     target = settings.to / settings.name
     folder = repository.write_version(target, shared, {**files, "manifest.json": to_json(promise).encode()})
-    return Exported(folder, int(folder.name), promise, len(model.graph.node), len(content))
+    return Exported(folder, int(folder.name), promise, len(model.graph.node), sum(map(len, parts.values())))
 
 
 def _test_data(net: nn.Module, interface: Interface) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ from torch import nn
 from export.errors import ShapeError
 from export.fields import note_fields
 from export.interface import Interface
+from export.large import light
 from export.runtime import Runtime, with_every_value
 from export.trace import layer_name, shapes
 from protos import manifest
@@ -162,9 +163,8 @@ def _by_value(layer_map: manifest.LayerMap, testimony: Testimony) -> Testimony:
 
 
 def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy without any shape that the exporter filled in."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
+    """Return a copy without any shape that the exporter filled in, and light enough to be inferred from."""
+    bare = light(model)
     del bare.graph.value_info[:]
     for output in bare.graph.output:
         output.type.tensor_type.ClearField("shape")

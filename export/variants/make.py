@@ -10,7 +10,8 @@ from typing import Any
 
 import onnx
 
-from export.errors import ExportError, VariantError
+from export import large
+from export.errors import ExportError, SettingsError, VariantError
 from export.metadata import restamp
 from export.variants import fixed, fp16, int8, ort, session, write
 from export.variants.bounds import Verdict, judge
@@ -65,8 +66,19 @@ class Outcome:
 
 def plan(loaded: LoadedNet, models: Path, name: str, settings: VariantSettings) -> Plan:
     """Read the pictures and look for room, before the export begins. Raises: ExportError, ZooError."""
+    _require_one_file(loaded)
     write.require_room(models, name, settings.kinds)
     return Plan(settings, loaded, gather(loaded, settings))
+
+
+def _require_one_file(loaded: LoadedNet) -> None:
+    """The tools that make and judge variants take a model as one message, which a large one is not."""
+    held = sum(each.numel() * each.element_size() for each in loaded.net.state_dict().values())
+    if held >= large.EXTERNAL_FROM_BYTES:
+        raise SettingsError(
+            f"{loaded.name} has {held / 1e9:.1f} GB of weights; variants are made of nets with less than "
+            f"{large.EXTERNAL_FROM_BYTES / 1e9:.1f} GB: leave --variants out."
+        )
 
 
 def make_variants(planned: Plan, version: Path, progress: Progress = lambda step: None) -> list[Outcome]:

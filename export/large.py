@@ -1,0 +1,127 @@
+"""Models whose weights are too many for one protobuf message, which ends at 2 GB.
+
+Requires: a model in memory. How many weights it holds is told by their shapes: nothing is serialised to know.
+Ensures: the weights of a large model are never serialised with its graph. They stand in a file of their own beside it,
+each at a whole page, in the order of the graph, so that the same model gives the same bytes. A small one is one file.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import Message
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+
+from export.keys import MODEL, WEIGHTS
+
+EXTERNAL_FROM_BYTES = 1_900_000_000  # of weights: the graph and its notes need room, too
+INSIDE_BELOW_BYTES = 1024  # a weight this small may be a shape, which inference must read
+PAGE_BYTES = 4096
+
+Array = npt.NDArray[Any]
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether `model` holds more weights than go into one file with it."""
+    inside = (weight for weight in model.graph.initializer if weight.data_location != TensorProto.EXTERNAL)
+    return sum(map(_bytes, inside)) >= EXTERNAL_FROM_BYTES
+
+
+def outside_weights(model: onnx.ModelProto) -> dict[str, Array]:
+    """Return the weights that a large model keeps outside its graph; of a small one, none."""
+    return {weight.name: numpy_helper.to_array(weight) for weight in _outside(model)}
+
+
+def light(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model`; of a large one, without its large weights: their places in WEIGHTS stand instead."""
+    copy = onnx.ModelProto()
+    if not is_large(model):
+        copy.CopyFrom(model)
+        return copy
+    _copy_fields(model, copy, {"graph"})
+    _copy_fields(model.graph, copy.graph, {"initializer"})
+    places = _places(model)
+    for weight in model.graph.initializer:
+        _add_light(copy.graph, weight, places.get(weight.name))
+    return copy
+
+
+def contents(model: onnx.ModelProto) -> dict[str, bytes]:
+    """Return the files that `model` consists of on disk, by name."""
+    if not is_large(model):
+        return {MODEL: model.SerializeToString(deterministic=True)}
+    return {MODEL: light(model).SerializeToString(deterministic=True), WEIGHTS: b"".join(_chunks(model))}
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Ask ONNX's own checker, which takes a large model only as files.
+
+    Raises: onnx.checker.ValidationError, onnx.shape_inference.InferenceError.
+    """
+    if not is_large(model):
+        onnx.checker.check_model(model, full_check=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / MODEL
+        path.write_bytes(light(model).SerializeToString())
+        with (path.parent / WEIGHTS).open("wb") as file:
+            file.writelines(_chunks(model))
+        onnx.checker.check_model(path, full_check=True)
+
+
+def _bytes(weight: onnx.TensorProto) -> int:
+    return prod(weight.dims) * helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
+
+
+def _outside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    if not is_large(model):
+        return []
+    return [each for each in model.graph.initializer if each.HasField("raw_data") and _bytes(each) > INSIDE_BELOW_BYTES]
+
+
+def _places(model: onnx.ModelProto) -> Mapping[str, tuple[int, int]]:
+    """The offset and the length of each outside weight."""
+    places, end = {}, 0
+    for weight in _outside(model):
+        offset = -(-end // PAGE_BYTES) * PAGE_BYTES
+        places[weight.name] = offset, _bytes(weight)
+        end = offset + _bytes(weight)
+    return places
+
+
+def _chunks(model: onnx.ModelProto) -> Iterator[bytes]:
+    """The content of WEIGHTS, in order."""
+    places, end = _places(model), 0
+    for weight in _outside(model):
+        offset, length = places[weight.name]
+        yield bytes(offset - end)
+        yield weight.raw_data
+        end = offset + length
+
+
+def _add_light(graph: onnx.GraphProto, weight: onnx.TensorProto, place: tuple[int, int] | None) -> None:
+    added = graph.initializer.add()
+    if place is None:
+        added.CopyFrom(weight)
+        return
+    _copy_fields(weight, added, {"raw_data"})
+    added.raw_data = b""
+    set_external_data(added, WEIGHTS, *place)
+    added.ClearField("raw_data")
+
+
+def _copy_fields(source: Message, target: Message, left_out: set[str]) -> None:
+    for field, value in source.ListFields():
+        if field.name in left_out:
+            continue
+        if isinstance(value, Message):
+            getattr(target, field.name).CopyFrom(value)
+        elif isinstance(value, str | bytes | int | float):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).extend(value)
