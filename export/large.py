@@ -7,14 +7,13 @@ each at a whole page, in the order of the graph, so that the same model gives th
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 from google.protobuf.message import Message
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
 from export.keys import MODEL, WEIGHTS
@@ -23,18 +22,11 @@ EXTERNAL_FROM_BYTES = 1_900_000_000  # of weights: the graph and its notes need 
 INSIDE_BELOW_BYTES = 1024  # a weight this small may be a shape, which inference must read
 PAGE_BYTES = 4096
 
-Array = npt.NDArray[Any]
-
 
 def is_large(model: onnx.ModelProto) -> bool:
     """Whether `model` holds more weights than go into one file with it."""
     inside = (weight for weight in model.graph.initializer if weight.data_location != TensorProto.EXTERNAL)
     return sum(map(_bytes, inside)) >= EXTERNAL_FROM_BYTES
-
-
-def outside_weights(model: onnx.ModelProto) -> dict[str, Array]:
-    """Return the weights that a large model keeps outside its graph; of a small one, none."""
-    return {weight.name: numpy_helper.to_array(weight) for weight in _outside(model)}
 
 
 def light(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -66,12 +58,19 @@ def check(model: onnx.ModelProto) -> None:
     if not is_large(model):
         onnx.checker.check_model(model, full_check=True)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with on_disk(model) as path:
+        onnx.checker.check_model(path, full_check=True)
+
+
+@contextmanager
+def on_disk(model: onnx.ModelProto) -> Iterator[Path]:
+    """The path of a large model, written for the length of the block; what is mapped by then stays mapped."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / MODEL
         path.write_bytes(light(model).SerializeToString())
         with (path.parent / WEIGHTS).open("wb") as file:
             file.writelines(_chunks(model))
-        onnx.checker.check_model(path, full_check=True)
+        yield path
 
 
 def _bytes(weight: onnx.TensorProto) -> int:

@@ -76,9 +76,9 @@ def torch_outputs(net: nn.Module, inputs: Array, interface: Interface) -> dict[s
 
 class _Runner:
     def __init__(self, model: onnx.ModelProto, net: nn.Module, layer_map: manifest.LayerMap) -> None:
-        self._net, self._double = net, copy.deepcopy(net).double()
         self._whole = Runtime(model)
         self._opened = Runtime(with_values(model, _values(layer_map)), optimise=False)
+        self._net, self._double = net, copy.deepcopy(net).double()  # last: no copy of the model is left in memory
 
     def run(self, interface: Interface, batch: int) -> _Sample:
         inputs = interface.noise(batch)

@@ -11,9 +11,10 @@ import onnx
 import onnxruntime
 
 from export.errors import ConversionError
-from export.large import light, outside_weights
+from export.large import is_large, on_disk
 
 IR_VERSION = 10  # what torch's exporter writes
+PROVIDERS = ["CPUExecutionProvider"]
 OUTSIDE_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 Array = npt.NDArray[Any]
@@ -34,10 +35,8 @@ class Runtime:
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
         if weights is not None:
             options.add_session_config_entry(OUTSIDE_WEIGHTS, os.fspath(weights))
-        self._held = _hand_over(outside_weights(model), options)  # the session reads them where they are
-        content = (light(model) if self._held else model).SerializeToString()
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = _session(model, options)
         except Exception as error:
             raise ConversionError(f"onnxruntime refuses the model: {error}") from error
         self.output_names = [output.name for output in self._session.get_outputs()]
@@ -48,12 +47,12 @@ class Runtime:
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
 
-def _hand_over(weights: Mapping[str, Array], options: Any) -> list[Any]:
-    """Give a session the weights of a model that is too large to be one message, and return what it then holds."""
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-    if values:
-        options.add_external_initializers(list(weights), values)
-    return values
+def _session(model: onnx.ModelProto, options: Any) -> Any:
+    """A large model is no message: its session maps the weights from a file, which is gone when the session is."""
+    if not is_large(model):
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
+    with on_disk(model) as path:
+        return onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
 
 
 def require_runs(opset: int) -> None:
