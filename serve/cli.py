@@ -68,7 +68,13 @@ def infer(
     url: Annotated[str, typer.Option(metavar="HOST:PORT", help="where the server listens")] = "127.0.0.1:8001",
     batch_size: Annotated[int | None, typer.Option(help="pictures a request; by default the model's largest")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything, as JSON on stdout")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="a line a picture, as CSV on stdout")] = False,
+    as_csv: Annotated[
+        bool,
+        typer.Option(
+            "--csv",
+            help="a line a picture, as CSV on stdout; of several labels, those over 0.5",
+        ),
+    ] = False,
 ) -> None:
     """Ask a server about images.
 
@@ -192,8 +198,11 @@ def _csv(report: "Report") -> str:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "label", "index", "probability"])
-    writer.writerows([each.file, each.label, each.index, each.probability] for each in report.answers)
+    several = any(each.labels is not None for each in report.answers)
+    writer.writerow(["file", "label", "index", "probability", *(["labels"] if several else [])])
+    for each in report.answers:
+        labels = [] if each.labels is None else [";".join(each.labels)]
+        writer.writerow([each.file, each.label, each.index, each.probability, *labels])
     return text.getvalue()
 
 

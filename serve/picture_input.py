@@ -24,7 +24,7 @@ def picture_rule(info: "ModelInfo") -> Preprocessing:
     if rule is None:
         raise UnfitModelError(
             f"model '{info.name}' does not say how to prepare pictures: its config.pbtxt lacks the parameter "
-            f"{PARAMETER}, which 'zoonnx export' writes."
+            f"{PARAMETER}, which 'zoonnx export' writes unless --raw is given. Ask it by Client.infer with arrays."
         )
     shape = (-1, rule.height, rule.width, rule.channels)
     if [(each.datatype, each.shape) for each in info.inputs] != [("UINT8", shape)]:

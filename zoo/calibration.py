@@ -53,11 +53,14 @@ class Bin:
 def calibrate(val_logits: Tensor, val_targets: Tensor, logits: Tensor, targets: Tensor) -> Calibration:
     """Fit the temperature on a validation split, and measure another split with it.
 
-    There is no temperature where logits of the validation split are no finite numbers.
+    There is no temperature where logits of the validation split are no finite numbers, or where the fit ends at a
+    bound: a split that is small, or on which the net only guesses, has no best one.
     """
     if not bool(torch.isfinite(val_logits).all()):
         return measure(logits, targets)
-    return measure(logits, targets, fit_temperature(val_logits, val_targets))
+    temperature = fit_temperature(val_logits, val_targets)
+    within = LEAST_TEMPERATURE < temperature < MOST_TEMPERATURE
+    return measure(logits, targets, temperature if within else None)
 
 
 def measure(logits: Tensor, targets: Tensor, temperature: float | None = None) -> Calibration:

@@ -82,7 +82,8 @@ def refuse_taken(run: Path) -> None:
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         holds_run = (run / "config.json").exists() or (run / "folds.json").exists()
         what = "already holds a run" if holds_run else "is there already and is not empty"
-        raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder")
+        go_on = ", or go on with one that stopped by --resume" if holds_run else ""
+        raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder{go_on}")
 
 
 def read_settings(run: Path) -> TrainSettings:

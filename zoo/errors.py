@@ -28,7 +28,7 @@ class UnknownNetError(ZooError, ValueError):
     """No net of that name, neither ours nor timm's."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no net is called '{name}'{did_you_mean(name, known)}")
+        super().__init__(f"no net is called '{name}'{did_you_mean(name, known) or '; `zoonnx models` lists them'}")
 
 
 class SettingsError(ZooError, ValueError):

@@ -92,7 +92,12 @@ def as_sheet(doubts: Sequence[Doubt], pictures: Split, labels: Sequence[str]) ->
     pen.text(
         (GAP, 10), f"{count} of {len(doubts)} labels are suspicious; the {len(shown)} most doubtful", INK, _font(17)
     )
-    pen.text((GAP, 34), "red: suspicious. Above the label that is given, below what the nets say.", FAINT, _font(13))
+    pen.text(
+        (GAP, 34),
+        "red: suspicious. Above the label that is given, below the most probable other one.",
+        FAINT,
+        _font(13),
+    )
     images = pictures.batches([torch.tensor([doubt.index]) for doubt in shown])
     for place, (doubt, image) in enumerate(zip(shown, images, strict=True)):
         row, column = divmod(place, COLUMNS)
@@ -109,7 +114,7 @@ def _tile(sheet: Image.Image, corner: tuple[int, int], image: Tensor, doubt: Dou
     pen = ImageDraw.Draw(sheet)
     colour = ALARM if doubt.is_suspicious else INK
     pen.text((left, top + TILE + 2), _fitting(pen, f"given {labels[doubt.label]}"), colour, _font(14))
-    pen.text((left, top + TILE + 20), _fitting(pen, f"rather {labels[doubt.suggestion]}"), INK, _font(14))
+    pen.text((left, top + TILE + 20), _fitting(pen, f"or {labels[doubt.suggestion]}"), INK, _font(14))
 
 
 def _square(image: Tensor) -> Image.Image:

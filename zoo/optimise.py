@@ -1,5 +1,6 @@
 """Optimisers and learning rates, by timm's own implementations."""
 
+import logging
 import math
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import nn
 from zoo.errors import SettingsError, did_you_mean
 from zoo.heads import HeadedNet
 from zoo.settings import TrainSettings
+
+# It says, on stderr, that a schedule of one step changes nothing, which is as it should be.
+logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
 
 WARMUP_SHARE = 0.1  # of all steps: the learning rate rises, then falls along a cosine
 

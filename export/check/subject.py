@@ -95,7 +95,11 @@ def version_folders(place: Path) -> Sequence[Path]:
         return [place if len(place.parts) > 1 else place.resolve()]
     folders = [folder for folder in place.iterdir() if _is_version(folder)]
     if not folders:
-        raise NoModelError(f"{place} holds no version of a model: those are folders with numbers for names.")
+        inside = next(
+            (each for each in sorted(place.iterdir()) if each.is_dir() and any(map(_is_version, each.iterdir()))), None
+        )
+        hint = f"; give one of its models, such as {inside}" if inside else ""
+        raise NoModelError(f"{place} holds no version of a model: those are folders with numbers for names{hint}.")
     return sorted(folders, key=lambda folder: int(folder.name))
 
 

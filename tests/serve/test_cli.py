@@ -63,6 +63,13 @@ class TestInfer:
         assert [row[1:3] for row in rows] == [[*each] for each in zip([*LABELS, LABELS[3]], "01233", strict=True)]
         assert all(float(row[3]) > 0.9 for row in rows)
 
+    def test_csv_of_several_labels(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+        """A model that says several labels of a picture has a column for all of them."""
+        args = ("infer", pictures / "3.png", "--model", "many", "--url", url)
+        (row,) = csv.DictReader(zoonnx(*args, "--csv").stdout.splitlines())
+        (answer,) = json.loads(zoonnx(*args, "--json").stdout)["results"]
+        assert row["labels"].split(";") == answer["labels"]
+
     @pytest.mark.parametrize("size", [1, 2])
     def test_batch_size(self, zoonnx: Zoonnx, url: str, pictures: Path, size: int) -> None:
         """The batch size changes nothing in the answers."""

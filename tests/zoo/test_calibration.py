@@ -71,6 +71,7 @@ def test_a_net_that_is_always_wrong_ends_at_the_limit():
     targets = torch.arange(100) % 10
     logits = torch.nn.functional.one_hot((targets + 1) % 10, 10) * 3.0
     assert fit_temperature(logits, targets) == MOST_TEMPERATURE
+    assert calibrate(logits, targets, logits, targets).temperature is None
 
 
 def test_logits_must_be_numbers():

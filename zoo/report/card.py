@@ -10,7 +10,7 @@ from zoo.checkpoint import read_origin
 from zoo.data import public_name
 from zoo.files import write_file
 from zoo.pretrained import Origin
-from zoo.report.command import command, public
+from zoo.report.command import command, public, shown_run
 from zoo.report.examined import Examined
 from zoo.report.render import render
 from zoo.report.scores import ClassScore, class_scores, mean_average_precision, right_answers
@@ -38,9 +38,9 @@ def card_of(subject: Examined) -> bytes:
         front_matter=front_matter(subject, origin),
         subject=subject,
         data=public_name(subject.data.name),
-        run=subject.run.resolve().name,
+        run=shown_run(subject.run),
         settings=settings,
-        command=command(settings, f"{subject.run.resolve().name}-again"),
+        command=command(settings, f"{shown_run(subject.run)}-again"),
         right=right_answers(subject),
         mean_average_precision=mean_average_precision(scores),
         calibration=measure(evaluation.logits, evaluation.targets, subject.temperature),

@@ -26,6 +26,11 @@ def command(settings: TrainSettings, out: str) -> str:
     return shlex.join(["zoonnx", verb, settings.net, "--data", settings.data, "--out", out, *words])
 
 
+def shown_run(run: Path) -> str:
+    """The run's folder as it was given, or its name where that would tell of this machine."""
+    return run.resolve().name if run.is_absolute() or ".." in run.parts else run.as_posix()
+
+
 def public(settings: TrainSettings) -> TrainSettings:
     """The same settings without the way to files on this machine."""
     transfer = settings.transfer

@@ -12,7 +12,7 @@ from zoo.data import public_name
 from zoo.errors import DataError
 from zoo.files import write_file
 from zoo.report.charts import Chart, Series, over_epochs
-from zoo.report.command import command
+from zoo.report.command import command, shown_run
 from zoo.report.confusion import Cell, Pair, most_confused, table
 from zoo.report.environment import versions
 from zoo.report.examined import Examined
@@ -97,7 +97,7 @@ def page_of(subject: Examined) -> Page:
     return Page(
         subject=subject,
         title=f"{subject.checkpoint.architecture} on {public_name(subject.data.name)}",
-        command=command(subject.settings, f"{subject.run.resolve().name}-again"),
+        command=command(subject.settings, f"{shown_run(subject.run)}-again"),
         settings=_settings(subject.settings),
         sizes={name: len(subject.data.split(name)) for name in ("train", "val", "test")},
         right=right_answers(subject),

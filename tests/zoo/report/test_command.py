@@ -10,7 +10,7 @@ import pytest
 
 from zoo.cli_options import RENAMED, RunOptions
 from zoo.errors import SettingsError
-from zoo.report.command import command, public
+from zoo.report.command import command, public, shown_run
 from zoo.settings import TrainSettings, Transfer
 
 SETTINGS = [
@@ -98,6 +98,12 @@ def test_a_card_names_no_place_of_this_machine(tmp_path):
     assert (shown.net, shown.data) == ("run", "folder:flowers")
     assert shown.transfer == Transfer(pretrained_file="w.safetensors")
     assert str(tmp_path) not in command(shown, "again")
+
+
+def test_a_run_is_called_as_its_user_called_it(tmp_path):
+    """So that a command can be pasted; but by its name alone where the way to it is this machine's."""
+    assert shown_run(Path("runs/digits")) == "runs/digits"
+    assert (shown_run(tmp_path / "digits"), shown_run(Path("../elsewhere/digits"))) == ("digits", "digits")
 
 
 @pytest.fixture
