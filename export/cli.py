@@ -42,6 +42,9 @@ def export(
         bool, typer.Option("--raw", help="float32 NCHW in, the net's own outputs out, whatever they are")
     ] = False,
     taps: Annotated[bool, typer.Option("--taps", help="keep what goes into each BatchNorm, too")] = False,
+    dynamic_size: Annotated[
+        bool, typer.Option("--dynamic-size", help="leave the input's height and width free, where the net does")
+    ] = False,
     input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="what the net of FUNCTION takes")] = None,
     mean: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
     std: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
@@ -76,6 +79,7 @@ def export(
         raw=raw,
         taps=taps,
         calibrated=calibrated,
+        dynamic_size=dynamic_size,
     )
     console = Console(stderr=True)
     plan = None

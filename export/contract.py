@@ -1,7 +1,7 @@
 """What a model promises to whoever asks it: tensors by name, labels, and how pictures become inputs.
 
 Requires: an interface, and what a net gave for its telling inputs.
-Ensures: every tensor has the batch first, and a datatype that a server knows.
+Ensures: every tensor has the batch first, and a datatype that a server knows; what depends on the input's size is free.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from export.convert import LOGITS
 from export.errors import UnfitNetError
 from export.interface import Interface, Pictures
 from protos import manifest
@@ -39,11 +40,16 @@ class Contract:
     multi_label: bool = False
 
 
-def contract_of(interface: Interface, given: Mapping[str, Tensor], labels: Sequence[str]) -> Contract:
-    """Return the contract of a file that gives `given` for the interface's telling inputs. Raises: UnfitNetError."""
-    taken = {interface.input_name: torch.from_numpy(interface.telling())}
+def contract_of(interface: Interface, given: Sequence[Mapping[str, Tensor]], labels: Sequence[str]) -> Contract:
+    """Return the contract of a file that gives `given` for the interface's telling inputs, at each of its sizes.
+
+    Raises: UnfitNetError.
+    """
+    there = (interface.at(*size) for size in interface.sizes)
+    taken = [{interface.input_name: torch.from_numpy(each.telling())} for each in there]
     if not isinstance(interface, Pictures):
         return Contract(_tensors(taken), _tensors(given), labels, None)
+    _require_fixed_classes(given)
     rule, multi_label = message_of(interface.preprocessing), interface.head.activation == "sigmoid"
     return Contract(_tensors(taken), _tensors(given), labels, rule, multi_label)
 
@@ -62,11 +68,29 @@ def message_of(rule: Preprocessing) -> manifest.Preprocessing:
     )
 
 
-def _tensors(named: Mapping[str, Tensor]) -> Sequence[manifest.Tensor]:
+def _require_fixed_classes(given: Sequence[Mapping[str, Tensor]]) -> None:
+    counts = [outputs[LOGITS].shape[1] for outputs in given]
+    if len(set(counts)) > 1:
+        raise UnfitNetError(
+            f"the input's height and width cannot be free: at {len(counts)} sizes the net gives "
+            f"{' and '.join(map(str, counts))} logits."
+        )
+
+
+def _tensors(at_each_size: Sequence[Mapping[str, Tensor]]) -> Sequence[manifest.Tensor]:
+    """Describe the tensors; `at_each_size` has the same ones for inputs of each size."""
+    kinds = {tuple((name, tensor.ndim) for name, tensor in named.items()) for named in at_each_size}
+    if len(kinds) > 1:
+        raise UnfitNetError("the input's height and width cannot be free: the net gives other tensors at other sizes.")
     return [
-        manifest.Tensor(name=name, datatype=_datatype(name, tensor), shape=[-1, *tensor.shape[1:]])
-        for name, tensor in named.items()
+        manifest.Tensor(name=name, datatype=_datatype(name, tensor), shape=[-1, *_sizes(name, at_each_size)])
+        for name, tensor in at_each_size[0].items()
     ]
+
+
+def _sizes(name: str, at_each_size: Sequence[Mapping[str, Tensor]]) -> list[int]:
+    shapes = [named[name].shape[1:] for named in at_each_size]
+    return [sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True)]
 
 
 def _datatype(name: str, tensor: Tensor) -> str:

@@ -1,7 +1,8 @@
 """PyTorch to ONNX, by torch.onnx's dynamo exporter.
 
 Requires: a prepared net (see prepare.py), the size of one input, and as many names as the net gives tensors.
-Ensures: a checked model with the asked opset, one input `x` and the named outputs, all with a free batch first.
+Ensures: a checked model with the asked opset, one input `x` and the named outputs, all with a free batch first; height
+and width are free where that is asked for, or ConversionError says what in the net fixes them.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
 
 import onnx
 import torch
@@ -24,7 +26,7 @@ from export.taps import tapped
 
 INPUT = "x"
 LOGITS = "logits"
-BATCH = "batch"
+BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 EXAMPLE_BATCH = 2  # not 1: the exporter would take a batch of 1 for a constant
 
 
@@ -34,14 +36,18 @@ def convert(
     opset: int,
     outputs: Sequence[str] = (LOGITS,),
     taps: Sequence[str] = (),
+    *,
+    dynamic_size: bool = False,
 ) -> onnx.ModelProto:
     """Convert `net`, which takes float32 (N, *input_size); keep what the modules at the paths `taps` give.
+
+    With `dynamic_size` the height and the width are free; those of `input_size` should then differ from each other.
 
     Raises: ConversionError.
     """
     require_runs(opset)
     with tapped(net, taps):
-        model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset)
+        model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset, _free_axes(dynamic_size))
     _require_opset(model, opset)
     if taps:
         del model.graph.output[len(outputs) :]
@@ -54,8 +60,13 @@ def convert(
     return model
 
 
-def _export(net: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
-    shapes = ({0: torch.export.Dim(BATCH, min=1)},)
+def _free_axes(dynamic_size: bool) -> dict[int, Any]:
+    names = {0: BATCH, 2: HEIGHT, 3: WIDTH} if dynamic_size else {0: BATCH}
+    return {axis: torch.export.Dim(name, min=1) for axis, name in names.items()}
+
+
+def _export(net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any]) -> onnx.ModelProto:
+    shapes = (free,)
     try:
         with _quietly():
             program = torch.onnx.export(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from export import image_io, pictures
 from export.convert import INPUT, LOGITS
+from export.errors import UnfitNetError
 from export.head import Head
 from export.net_outputs import named_outputs
 from export.prepare import require_classifies, require_outputs
@@ -23,6 +24,9 @@ from zoo.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
 Size = tuple[int, int, int]  # channels, height, width
+Free = tuple[tuple[int, int], ...]
+
+LARGER = (37, 53)  # odd and unlike: no stride of a net fits the size that is so much larger by chance
 
 
 class Interface(Protocol):
@@ -36,14 +40,14 @@ class Interface(Protocol):
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """The heights and widths at which the file is checked: one, unless they are free."""
+        """The heights and widths at which the file is checked: the net's own, and another where they are free."""
 
     @property
     def net_outputs(self) -> tuple[str, ...]:
         """What the converted graph's outputs are called, in the order in which the net gives them."""
 
     def at(self, height: int, width: int) -> Self:
-        """The same for inputs of another size."""
+        """The same for inputs of that size alone."""
 
     def noise(self, batch: int) -> Array:
         """`batch` random inputs of the file, the same in every run."""
@@ -63,10 +67,14 @@ class Interface(Protocol):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Bytes of pictures in, uint8 (N, H, W, C); logits and probabilities out."""
+    """Bytes of pictures in, uint8 (N, H, W, C); logits and probabilities out.
+
+    `other_sizes` are those beside the preprocessing's own at which the file is checked, where they are free.
+    """
 
     preprocessing: Preprocessing
     head: Head = field(default_factory=Head)
+    other_sizes: Free = ()
     input_name: ClassVar[str] = image_io.IMAGE
 
     @property
@@ -75,7 +83,7 @@ class Pictures:
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        return (self.input_size[1:],)
+        return (self.input_size[1:], *self.other_sizes)
 
     @property
     def net_outputs(self) -> tuple[str, ...]:
@@ -83,7 +91,7 @@ class Pictures:
 
     def at(self, height: int, width: int) -> Self:
         size = (self.preprocessing.channels, height, width)
-        return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
+        return replace(self, preprocessing=replace(self.preprocessing, input_size=size), other_sizes=())
 
     def noise(self, batch: int) -> Array:
         return pictures.noise(self.preprocessing, batch)
@@ -107,14 +115,15 @@ class Raw:
 
     input_size: Size
     net_outputs: tuple[str, ...]
+    other_sizes: Free = ()
     input_name: ClassVar[str] = INPUT
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        return (self.input_size[1:],)
+        return (self.input_size[1:], *self.other_sizes)
 
     def at(self, height: int, width: int) -> Self:
-        return replace(self, input_size=(self.input_size[0], height, width))
+        return replace(self, input_size=(self.input_size[0], height, width), other_sizes=())
 
     def noise(self, batch: int) -> Array:
         return np.random.default_rng(batch).standard_normal((batch, *self.input_size), np.float32)
@@ -140,18 +149,35 @@ class Raw:
 
 def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportSettings, head: Head) -> Interface:
     """Return the interface that `settings` asks for. Raises: UnfitNetError."""
+    others = (_larger(preprocessing.input_size),) if settings.dynamic_size else ()
     if not settings.raw:
-        return Pictures(preprocessing, head)
+        return Pictures(preprocessing, head, others)
     unnamed = Raw(preprocessing.input_size, ())
-    return Raw(unnamed.input_size, tuple(require_outputs(net, unnamed.for_net(unnamed.telling()))))
+    return Raw(unnamed.input_size, tuple(require_outputs(net, unnamed.for_net(unnamed.telling()))), others)
 
 
-def first_outputs(net: nn.Module, interface: Interface) -> dict[str, Tensor]:
-    """Return what the file must give for the interface's telling inputs. Raises: UnfitNetError."""
+def _larger(size: Size) -> tuple[int, int]:
+    return size[1] + LARGER[0], size[2] + LARGER[1]
+
+
+def first_outputs(net: nn.Module, interface: Interface) -> list[dict[str, Tensor]]:
+    """Return what the file must give for the telling inputs, at each of its sizes. Raises: UnfitNetError."""
+    own, *others = (interface.at(*size) for size in interface.sizes)
+    return [_outputs_at(net, own), *(_outputs_elsewhere(net, other) for other in others)]
+
+
+def _outputs_at(net: nn.Module, interface: Interface) -> dict[str, Tensor]:
     inputs = interface.for_net(interface.telling())
     if isinstance(interface, Pictures):
         return interface.outputs(require_classifies(net, inputs))
     return require_outputs(net, inputs)
+
+
+def _outputs_elsewhere(net: nn.Module, interface: Interface) -> dict[str, Tensor]:
+    try:
+        return _outputs_at(net, interface)
+    except UnfitNetError as error:
+        raise UnfitNetError(f"the input's height and width cannot be free: {error}") from error
 
 
 def arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:

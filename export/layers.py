@@ -54,7 +54,8 @@ def map_layers(model: onnx.ModelProto, net: nn.Module, interface: Interface) -> 
     inputs = interface.telling()
     outputs = trace(net, interface.for_net(inputs))
     exact = trace(copy.deepcopy(net).double(), interface.for_net(inputs, torch.float64))
-    other = trace(net, interface.for_net(inputs[:OTHER_BATCH]))
+    there = interface.at(*interface.sizes[-1])
+    other = trace(net, there.for_net(there.noise(OTHER_BATCH)))
     finder = _Finder(_values(model, {interface.input_name: inputs}), outputs, exact)
     shapes = [_free_shape(a.value.shape, b.value.shape) for a, b in zip(outputs, other, strict=True)]
     layers = [finder.entry(index, shape) for index, shape in enumerate(shapes)]
@@ -174,5 +175,5 @@ def _values(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Value]:
 
 
 def _free_shape(shape: tuple[int, ...], other: tuple[int, ...]) -> list[int]:
-    """Return `shape` with -1 where the batch decides."""
+    """Return `shape` with -1 where the input decides."""
     return [size if size == other_size else -1 for size, other_size in zip(shape, other, strict=True)]

@@ -40,9 +40,10 @@ class Check:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What PyTorch, in both precisions, and the file gave for one batch."""
+    """What PyTorch, in both precisions, and the file gave for one batch of inputs of one size."""
 
     batch: int
+    size: tuple[int, int]
     expected: tuple[Mapping[str, Array], Mapping[str, Output]]  # the model's outputs; the layers
     exact: tuple[Mapping[str, Array], Mapping[str, Output]]
     outputs: Mapping[str, Array]
@@ -85,6 +86,7 @@ class _Runner:
         feeds = {interface.input_name: inputs}
         return _Sample(
             batch,
+            interface.sizes[0],
             _torch(self._net, inputs, interface, torch.float32),
             _torch(self._double, inputs, interface, torch.float64),
             self._whole.run(feeds),
@@ -115,7 +117,7 @@ def _check_layers(layer_map: manifest.LayerMap, sample: _Sample) -> None:
             known[key] = Reference(expected.value, exact.value, FLOOR).agreement(sample.values[layer.value])
         _note(layer, known[key])
         if not known[key].holds:
-            raise ParityError(_layer_failure(layer, sample.batch, known[key]))
+            raise ParityError(_layer_failure(layer, sample, known[key]))
 
 
 def _note(layer: manifest.Layer, found: Agreement) -> None:
@@ -151,9 +153,10 @@ def _is_lost(layer: manifest.Layer, layers: Mapping[str, manifest.Layer]) -> boo
     )
 
 
-def _layer_failure(layer: manifest.Layer, batch: int, found: Agreement) -> str:
+def _layer_failure(layer: manifest.Layer, sample: _Sample, found: Agreement) -> str:
     return (
-        f"layer '{layer.name}' ({layer.kind}) is the first to depart from PyTorch, at batch {batch}: "
+        f"layer '{layer.name}' ({layer.kind}) is the first to depart from PyTorch, at batch {sample.batch} "
+        f"of {'x'.join(map(str, sample.size))}: "
         f"{_distances(found)}; nothing was written."
     )
 
@@ -165,7 +168,8 @@ def _output_failure(check: Check, layer: manifest.Layer | None) -> str:
         else "; every layer agrees where the file runs unoptimised"
     )
     return (
-        f"the ONNX model's '{check.output}' departs from PyTorch at batch {check.batch}: "
+        f"the ONNX model's '{check.output}' departs from PyTorch at batch {check.batch} "
+        f"of {'x'.join(map(str, check.size))}: "
         f"{_distances(check.agreement)}{where}; nothing was written."
     )
 

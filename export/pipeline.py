@@ -76,8 +76,7 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     shared = config.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
-    taps = before_norms(net, interface.for_net(interface.noise(TEST_BATCH))) if settings.taps else ()
-    model = interface.attach(convert(net, interface.input_size, settings.opset, interface.net_outputs, taps))
+    model = _convert(net, interface, settings)
     progress("finding every layer in the file")
     layer_map = map_layers(model, net, interface)
     name_values(model, layer_map)
@@ -93,6 +92,20 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     exported = _write(settings, shared, model, promise, _test_data(net, interface))
     write_report(settings.to, exported.version, promise, progress.seconds())
     return exported
+
+
+def _convert(net: nn.Module, interface: Interface, settings: ExportSettings) -> onnx.ModelProto:
+    example = interface.at(*interface.sizes[-1])
+    taps = before_norms(net, example.for_net(example.noise(TEST_BATCH))) if settings.taps else ()
+    model = convert(
+        net,
+        example.input_size,
+        settings.opset,
+        interface.net_outputs,
+        taps,
+        dynamic_size=settings.dynamic_size,
+    )
+    return interface.attach(model)
 
 
 def _write(

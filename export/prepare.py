@@ -101,7 +101,7 @@ def _run(net: nn.Module, x: torch.Tensor) -> Any:
             shape = "x".join(map(str, x.shape[1:]))
             layer = f" in its layer '{where()}'" if where() else ""
             raise UnfitNetError(
-                f"the net fails on its own input of {shape}{layer}: {type(error).__name__}: {error}"
+                f"the net fails on an input of {shape}{layer}: {type(error).__name__}: {error}"
             ) from error
 
 

@@ -57,7 +57,7 @@ def manifest_of(
         ),
         layer_map=found.layer_map,
         shapes=found.shapes,
-        parity=manifest.Parity(checks=[_parity(check) for check in found.checks]),
+        parity=manifest.Parity(checks=[_parity(check, settings.dynamic_size) for check in found.checks]),
     )
 
 
@@ -79,12 +79,14 @@ def _head(interface: Interface) -> manifest.Head | None:
     return manifest.Head(activation=interface.head.activation, temperature=interface.head.temperature)
 
 
-def _parity(check: Check) -> manifest.ParityCheck:
-    found = check.agreement
+def _parity(check: Check, dynamic_size: bool) -> manifest.ParityCheck:
+    found, size = check.agreement, check.size if dynamic_size else (0, 0)
     return manifest.ParityCheck(
         batch=check.batch,
         output=check.output,
         max_abs_error=found.max_abs_error,
         reference_error=found.reference_error,
         tolerance=found.tolerance,
+        height=size[0],
+        width=size[1],
     )

@@ -62,11 +62,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _outputs(promise: manifest.Manifest) -> str:
     rows = [
-        (check.output, check.batch, *_numbers(check.max_abs_error, check.tolerance, check.reference_error))
+        (check.output, _batch(check), *_numbers(check.max_abs_error, check.tolerance, check.reference_error))
         for check in promise.parity.checks
     ]
     head = ("output", "batch", "largest difference", "allowed", "PyTorch's own float32 error")
     return f"Compared with PyTorch, on random inputs.\n\n{table(head, rows)}"
+
+
+def _batch(check: manifest.ParityCheck) -> str:
+    return f"{check.batch} of {check.height} x {check.width}" if check.height else str(check.batch)
 
 
 def _shapes(found: manifest.Shapes) -> str:

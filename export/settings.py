@@ -18,6 +18,7 @@ class ExportSettings:
     the pictures and the probabilities: float32 (N, C, H, W) in, the net's own outputs out, whatever they are.
     `taps` keeps what goes into each BatchNorm, which else is folded into its convolution.
     `calibrated` divides the logits by the run's temperature on their way to the probabilities.
+    `dynamic_size` leaves the height and the width of the input free; a net that takes its own size alone is refused.
     """
 
     to: Path
@@ -28,6 +29,7 @@ class ExportSettings:
     raw: bool = False
     taps: bool = False
     calibrated: bool = False
+    dynamic_size: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range. Raises: SettingsError."""

@@ -9,7 +9,8 @@ stripped first, and witnesses that do not know of each other are asked:
     symbolic   onnxruntime's symbolic shape inference
     runtime    what onnxruntime really computes
 
-Each says what shape a value has at batches 1 and 3; a size that it knows under no name but its own is no evidence.
+Each says what shape a value has at batches 1 and 3, and at two heights and widths where those are free; a size that
+cannot be worked out from these is no evidence.
 
 Requires: a model whose layer map names the value of each module's output.
 Ensures: no two witnesses contradict each other. A module's output is verified by pytorch, runtime and one more; another
@@ -18,15 +19,17 @@ value by runtime and one more. What has fewer is listed, never called verified.
 
 import copy
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 import torch
 from torch import nn
 
+from export.convert import BATCH, HEIGHT, WIDTH
 from export.errors import ShapeError
+from export.expressions import evaluate
 from export.fields import note_fields
 from export.interface import Interface
 from export.large import light
@@ -38,10 +41,23 @@ from zoo.geometry.measure import measure
 
 BATCHES = (1, 3)
 PYTORCH, GEOMETRY, ONNX, SYMBOLIC, RUNTIME = "pytorch", "geometry", "onnx", "symbolic", "runtime"
-_BATCH_PRODUCT = re.compile(r"(?:(\d+)\*)?batch(?:\*(\d+))?")
 
 Shape = tuple[int | None, ...]  # None: no evidence
-Testimony = Mapping[str, Mapping[int, Shape]]  # of each value, at each batch
+
+
+@dataclass(frozen=True)
+class Case:
+    """The input for which shapes are said."""
+
+    batch: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} of {self.height}x{self.width}"
+
+
+Testimony = Mapping[str, Mapping[Case, Shape]]  # of each value, in each case
 
 
 @dataclass(frozen=True)
@@ -57,12 +73,13 @@ def check_shapes(
     model: onnx.ModelProto, net: nn.Module, layer_map: manifest.LayerMap, interface: Interface
 ) -> manifest.Shapes:
     """Hear all witnesses, and write the verdict on each layer into `layer_map`. Raises: ShapeError."""
+    cases = [Case(batch, *size) for size in interface.sizes for batch in BATCHES]
     witnesses = [
-        Witness(RUNTIME, _runtime(model, interface)),
-        Witness(PYTORCH, _by_value(layer_map, _pytorch(net, interface.input_size))),
-        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, interface.input_size, layer_map))),
-        _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)))),
-        _heard(SYMBOLIC, lambda: _inferred(_symbolic_inference(_stripped(model)))),
+        Witness(RUNTIME, _runtime(model, interface, cases)),
+        Witness(PYTORCH, _by_value(layer_map, _pytorch(net, interface, cases))),
+        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, interface, layer_map))),
+        _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)), cases)),
+        _heard(SYMBOLIC, lambda: _inferred(_symbolic_inference(_stripped(model)), cases)),
     ]
     names = {layer.value: layer.name for layer in reversed(layer_map.layers) if layer.value}
     agreeing = {value: _agreement(value, names.get(value, ""), witnesses) for value in witnesses[0].says}
@@ -100,9 +117,9 @@ def _agreement(value: str, layer: str, witnesses: list[Witness]) -> list[str]:
     said = {witness.name: witness.says[value] for witness in witnesses if value in witness.says}
     reference = said[RUNTIME]
     for sizes in said.values():
-        for batch, shape in sizes.items():
-            if not _compatible(shape, reference[batch]):
-                raise ShapeError(_contradiction(value, layer, batch, said))
+        for case, shape in sizes.items():
+            if not _compatible(shape, reference[case]):
+                raise ShapeError(_contradiction(value, layer, case, said))
     return [name for name, sizes in said.items() if all(None not in shape for shape in sizes.values())]
 
 
@@ -112,10 +129,10 @@ def _compatible(shape: Shape, other: Shape) -> bool:
     return all(a is None or b is None or a == b for a, b in zip(shape, other, strict=True))
 
 
-def _contradiction(value: str, layer: str, batch: int, said: Testimony) -> str:
+def _contradiction(value: str, layer: str, case: Case, said: Testimony) -> str:
     where = f"layer '{layer}' (value '{value}')" if layer else f"value '{value}'"
-    words = "; ".join(f"{name} says {list(sizes[batch])}" for name, sizes in said.items() if batch in sizes)
-    return f"the witnesses disagree on the shape of {where} at batch {batch}: {words}. Nothing was written."
+    words = "; ".join(f"{name} says {list(sizes[case])}" for name, sizes in said.items() if case in sizes)
+    return f"the witnesses disagree on the shape of {where} at {case}: {words}. Nothing was written."
 
 
 def _heard(name: str, ask: Callable[[], Testimony]) -> Witness:
@@ -130,31 +147,36 @@ class _SilenceError(Exception):
     """A witness broke down."""
 
 
-def _runtime(model: onnx.ModelProto, interface: Interface) -> Testimony:
+def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]) -> Testimony:
     runtime = Runtime(with_every_value(model), optimise=False)
-    ran = {batch: runtime.run({interface.input_name: interface.noise(batch)}) for batch in BATCHES}
-    values = [name for node in model.graph.node for name in node.output if name]
-    return {value: {batch: ran[batch][value].shape for batch in BATCHES} for value in values}
-
-
-def _pytorch(net: nn.Module, input_size: tuple[int, ...]) -> Testimony:
-    """What each module gives on the meta device, by layer name."""
-    meta = copy.deepcopy(net).to("meta")
-    heard = {batch: dict(shapes(meta, torch.empty(batch, *input_size, device="meta"))) for batch in BATCHES}
-    names = heard[BATCHES[0]]
-    return {name: {batch: heard[batch][name] for batch in BATCHES} for name in names}
-
-
-def _geometry(net: nn.Module, input_size: tuple[int, ...], layer_map: manifest.LayerMap) -> Testimony:
-    """What zoo's arithmetic says, at batch 1, by layer name. What a unit sees comes with it, into `layer_map`."""
-    measured = measure(copy.deepcopy(net).to("meta"), input_size)
-    note_fields(layer_map, measured)
-    return {
-        layer_name(layer.path, layer.call, element): {1: shape}
-        for layer in measured.layers
-        for element, shape in enumerate(layer.outputs)
-        if shape is not None
+    ran = {
+        case: runtime.run({interface.input_name: interface.at(case.height, case.width).noise(case.batch)})
+        for case in cases
     }
+    values = [name for node in model.graph.node for name in node.output if name]
+    return {value: {case: ran[case][value].shape for case in cases} for value in values}
+
+
+def _pytorch(net: nn.Module, interface: Interface, cases: Sequence[Case]) -> Testimony:
+    """What each module gives on the meta device, by layer name."""
+    meta, channels = copy.deepcopy(net).to("meta"), interface.input_size[0]
+    inputs = {case: torch.empty(case.batch, channels, case.height, case.width, device="meta") for case in cases}
+    heard = {case: dict(shapes(meta, x)) for case, x in inputs.items()}
+    return {name: {case: heard[case][name] for case in cases} for name in heard[cases[0]]}
+
+
+def _geometry(net: nn.Module, interface: Interface, layer_map: manifest.LayerMap) -> Testimony:
+    """What zoo's arithmetic says, at batch 1, by layer name. What a unit sees comes with it, into `layer_map`."""
+    meta, channels = copy.deepcopy(net).to("meta"), interface.input_size[0]
+    measured = {Case(1, *size): measure(meta, (channels, *size)) for size in interface.sizes}
+    note_fields(layer_map, next(iter(measured.values())))
+    heard: defaultdict[str, dict[Case, Shape]] = defaultdict(dict)
+    for case, geometry in measured.items():
+        for layer in geometry.layers:
+            for element, shape in enumerate(layer.outputs):
+                if shape is not None:
+                    heard[layer_name(layer.path, layer.call, element)][case] = shape
+    return heard
 
 
 def _by_value(layer_map: manifest.LayerMap, testimony: Testimony) -> Testimony:
@@ -188,19 +210,16 @@ def _symbolic_inference(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def _inferred(model: onnx.ModelProto) -> Testimony:
+def _inferred(model: onnx.ModelProto, cases: Sequence[Case]) -> Testimony:
     infos = [*model.graph.value_info, *model.graph.output]
     return {
-        info.name: {batch: tuple(_sizes(info, batch)) for batch in BATCHES}
+        info.name: {case: tuple(_sizes(info, case)) for case in cases}
         for info in infos
         if info.type.tensor_type.HasField("shape")
     }
 
 
-def _sizes(info: onnx.ValueInfoProto, batch: int) -> Iterator[int | None]:
+def _sizes(info: onnx.ValueInfoProto, case: Case) -> Iterator[int | None]:
+    named = {BATCH: case.batch, HEIGHT: case.height, WIDTH: case.width}
     for dim in info.type.tensor_type.shape.dim:
-        if dim.HasField("dim_value"):
-            yield dim.dim_value
-        else:
-            product = _BATCH_PRODUCT.fullmatch(dim.dim_param)
-            yield batch * int(product[1] or 1) * int(product[2] or 1) if product else None
+        yield dim.dim_value if dim.HasField("dim_value") else evaluate(dim.dim_param, named)

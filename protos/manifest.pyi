@@ -232,18 +232,22 @@ class Parity(_message.Message):
     def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class ParityCheck(_message.Message):
-    __slots__ = ("batch", "output", "max_abs_error", "reference_error", "tolerance")
+    __slots__ = ("batch", "output", "max_abs_error", "reference_error", "tolerance", "height", "width")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_ERROR_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_ERROR_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
     batch: int
     output: str
     max_abs_error: float
     reference_error: float
     tolerance: float
-    def __init__(self, batch: _Optional[int] = ..., output: _Optional[str] = ..., max_abs_error: _Optional[float] = ..., reference_error: _Optional[float] = ..., tolerance: _Optional[float] = ...) -> None: ...
+    height: int
+    width: int
+    def __init__(self, batch: _Optional[int] = ..., output: _Optional[str] = ..., max_abs_error: _Optional[float] = ..., reference_error: _Optional[float] = ..., tolerance: _Optional[float] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("path", "sha256", "bytes")

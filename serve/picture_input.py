@@ -26,8 +26,9 @@ def picture_rule(info: "ModelInfo") -> Preprocessing:
             f"model '{info.name}' does not say how to prepare pictures: its config.pbtxt lacks the parameter "
             f"{PARAMETER}, which 'zoonnx export' writes unless --raw is given. Ask it by Client.infer with arrays."
         )
-    shape = (-1, rule.height, rule.width, rule.channels)
-    if [(each.datatype, each.shape) for each in info.inputs] != [("UINT8", shape)]:
+    shape, any_size = (-1, rule.height, rule.width, rule.channels), (-1, -1, -1, rule.channels)
+    taken = [(each.datatype, each.shape) for each in info.inputs]
+    if taken not in ([("UINT8", shape)], [("UINT8", any_size)]):
         raise UnfitModelError(f"model '{info.name}' does not take pictures as one UINT8 input of shape {list(shape)}.")
     return rule
 

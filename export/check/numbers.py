@@ -1,4 +1,4 @@
-"""What runs: every value's shape at two batch sizes, and the outputs of the test data."""
+"""What runs: every value's shape at two batch sizes, at each promised size, and the outputs of the test data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,21 +23,26 @@ Shapes = Mapping[str, Mapping[int, tuple[int, ...]]]  # of each value, at each b
 
 
 def check_shapes(subject: Subject) -> Finding:
-    """Run the model at two batch sizes and infer its shapes anew; compare every value with what is promised."""
+    """Run the model at two batch sizes and infer its shapes anew; compare every value with what is promised.
+
+    Where height and width are free it runs at each of those at which the export was checked.
+    """
     file, name = str(subject.model_path), "shapes"
     sizes = _sizes(subject)
-    if sizes is None:
+    if not sizes:
         return Finding(name, "not done", "an input has a free size besides the batch, and nothing says which is usual")
     try:
-        seen = _seen(subject, sizes)
+        seen = [_seen(subject, each) for each in sizes]
     except ConversionError as error:
         return found(name, "what onnxruntime computes", [Fault(file, str(error))])
     inferred, silence = _inferred(subject.model)
     promised = _promised(subject)
-    faults = [Fault(file, words) for words in (*_broken(promised, seen), *_contradicted(inferred, seen))]
+    broken = [words for each in seen for words in (*_broken(promised, each), *_contradicted(inferred, each))]
+    faults = [Fault(file, words) for words in broken]
     agree = "ONNX's inference agrees where it knows" if not silence else f"ONNX's inference is silent: {silence}"
     ran = " and ".join(map(str, _batches(subject)))
-    return found(name, f"{len(seen)} values and {len(promised)} promises at batch {ran}; {agree}", faults)
+    ran += f", each at {len(sizes)} sizes" if len(sizes) > 1 else ""
+    return found(name, f"{len(seen[0])} values and {len(promised)} promises at batch {ran}; {agree}", faults)
 
 
 def _batches(subject: Subject) -> tuple[int, ...]:
@@ -57,20 +62,35 @@ def _inputs(subject: Subject) -> dict[str, tuple[int | None, ...]]:
     }
 
 
-def _sizes(subject: Subject) -> dict[str, tuple[int, ...]] | None:
-    """The sizes of each input behind the batch; None where they are free and nothing says which are usual."""
-    found_sizes = {}
-    for name, dims in _inputs(subject).items():
-        tail = dims[1:]
-        if None in tail and subject.promise:
-            rule = subject.promise.preprocessing
-            usual = [rule.height, rule.width, rule.channels]
-            usual = usual if _datatype(subject, name) == onnx.TensorProto.UINT8 else [usual[2], *usual[:2]]
-            tail = tuple(given if given is not None else size for given, size in zip(tail, usual, strict=True))
-        if None in tail:
-            return None
-        found_sizes[name] = tuple(size for size in tail if size is not None)
-    return found_sizes
+def _sizes(subject: Subject) -> list[dict[str, tuple[int, ...]]]:
+    """The sizes of each input behind the batch, as often as there are some to run at.
+
+    There are none where they are free and nothing says which are usual.
+    """
+    inputs = {name: dims[1:] for name, dims in _inputs(subject).items()}
+    if not any(None in tail for tail in inputs.values()):
+        return [{name: tuple(size for size in tail if size is not None) for name, tail in inputs.items()}]
+    return [
+        {name: _filled(tail, _datatype(subject, name), size) for name, tail in inputs.items()}
+        for size in _usual_sizes(subject)
+    ]
+
+
+def _usual_sizes(subject: Subject) -> list[tuple[int, int, int]]:
+    """(C, H, W) of pictures: those at which the export was checked, or that of the rule for pictures."""
+    if not subject.promise:
+        return []
+    rule = subject.promise.preprocessing
+    checked = dict.fromkeys((check.height, check.width) for check in subject.promise.parity.checks if check.height)
+    usual = list(checked) or ([(rule.height, rule.width)] if rule.height else [])
+    return [(rule.channels, *size) for size in usual]
+
+
+def _filled(tail: Sequence[int | None], elem_type: int, size: tuple[int, int, int]) -> tuple[int, ...]:
+    """Bytes have their channels last."""
+    channels, height, width = size
+    usual = (height, width, channels) if elem_type == onnx.TensorProto.UINT8 else size
+    return tuple(given if given is not None else own for given, own in zip(tail, usual, strict=True))
 
 
 def _datatype(subject: Subject, name: str) -> int:

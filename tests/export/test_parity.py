@@ -46,7 +46,7 @@ class TestGate:
     def test_the_first_layer_that_departs(self, mapped: Mapped) -> None:
         """A layer that goes wrong in the middle is found at its layer, not at the end."""
         nudge(mapped[0], "conv3.weight", 0.1)  # what is folded into bn3
-        with pytest.raises(ParityError, match=r"layer 'bn3' .BatchNorm2d. is the first to depart .* at batch 1: "):
+        with pytest.raises(ParityError, match=r"layer 'bn3' .BatchNorm2d. is the first to depart .* batch 1 of 8x8: "):
             check_numbers(*mapped)
 
     def test_wrong_from_the_start(self, mapped: Mapped) -> None:

@@ -263,7 +263,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("forward", "words"),
         [
-            (lambda x: x.flatten(1) @ torch.ones(3, 10), "fails on its own input of 1x8x8: RuntimeError"),
+            (lambda x: x.flatten(1) @ torch.ones(3, 10), "fails on an input of 1x8x8: RuntimeError"),
             (lambda x: x.flatten(1).long(), "one float tensor of .N, classes.; it gives torch.int64"),
             (lambda x: (x.flatten(1), x), "it gives tuple"),
             (lambda x: torch.nn.functional.dropout(x.flatten(1)), "other logits for the same pictures each time"),

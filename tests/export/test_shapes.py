@@ -14,6 +14,7 @@ from export.errors import ShapeError
 from export.interface import Pictures
 from export.layers import map_layers
 from export.prepare import prepare
+from export.shapes import Case
 from protos import manifest
 from zoo import LoadedNet
 
@@ -78,15 +79,18 @@ class TestVerdict:
             ({"dim_param": "320*batch"}, [320, 960]),
             ({"dim_param": "batch*4"}, [4, 12]),
             ({"dim_param": "unk__0"}, [None, None]),
-            ({"dim_param": "batch + 1"}, [None, None]),
+            ({"dim_param": "batch + 1"}, [2, 4]),
+            ({"dim_param": "floor(height/2 - 1/2) + 1"}, [4, 4]),
+            ({"dim_param": "width/3"}, [None, None]),
+            ({"dim_param": "unk__0 + 1"}, [None, None]),
             ({}, [None, None]),
         ],
     )
     def test_an_anonymous_size_is_no_evidence(self, dim: dict[str, Any], sizes: list[int | None]) -> None:
-        """Only numbers and multiples of the batch are evidence."""
+        """Only numbers, and what can be worked out from the input's own sizes, are evidence."""
         info = onnx.ValueInfoProto(name="v")
         info.type.tensor_type.shape.dim.add(**dim)
-        assert [next(shapes._sizes(info, batch)) for batch in (1, 3)] == sizes
+        assert [next(shapes._sizes(info, Case(batch, 8, 8))) for batch in (1, 3)] == sizes
 
 
 class TestContradiction:
@@ -97,7 +101,7 @@ class TestContradiction:
         honest = shapes._geometry
 
         def lying(*args: Any) -> Any:
-            return {**honest(*args), "pool": {1: (1, 32, 5, 4)}}
+            return {**honest(*args), "pool": {Case(1, 8, 8): (1, 32, 5, 4)}}
 
         monkeypatch.setattr(shapes, "_geometry", lying)
         with pytest.raises(ShapeError) as caught:
@@ -108,7 +112,8 @@ class TestContradiction:
 
     def test_nothing_is_written(self, convnet4: LoadedNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """A contradiction stops the export."""
-        monkeypatch.setattr(shapes, "_pytorch", lambda *_: {"act1": {1: (1, 32, 8, 8), 3: (1, 32, 8, 8)}})
+        frozen = {Case(batch, 8, 8): (1, 32, 8, 8) for batch in (1, 3)}
+        monkeypatch.setattr(shapes, "_pytorch", lambda *_: {"act1": frozen})
         with pytest.raises(ShapeError, match="at batch 3"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
         assert list(tmp_path.iterdir()) == []
@@ -125,7 +130,7 @@ class TestContradiction:
         frozen.graph.node.insert(list(frozen.graph.node).index(relu) + 1, mean)
         frozen.graph.initializer.append(onnx.numpy_helper.from_array(torch.tensor([0]).numpy(), "axis"))
         layer_map = manifest.LayerMap(layers=[manifest.Layer(path="act1", name="act1", value=value)])
-        with pytest.raises(ShapeError, match=r"layer 'act1'.*at batch 3: runtime says \[1, 32, 8, 8\]"):
+        with pytest.raises(ShapeError, match=r"layer 'act1'.*at batch 3 of 8x8: runtime says \[1, 32, 8, 8\]"):
             shapes.check_shapes(frozen, net, layer_map, rule)
 
 
