@@ -24,7 +24,7 @@ def zoonnx() -> Zoonnx:
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,
             check=False,
         )
 

@@ -37,7 +37,7 @@ def test_a_machine_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_make_takes_the_interpreter_that_is_named() -> None:
     """`make gpu PYTHON=...` sets nothing up, and ends with what that interpreter or machine lacks."""
-    command = ["make", "gpu", f"PYTHON={sys.executable}"]
+    command = ["make", "--no-print-directory", "gpu", f"PYTHON={sys.executable}"]
     done = subprocess.run(command, cwd=ROOT, env=NO_GPU, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("bench.gpu: CUDA cannot be used: ")

@@ -122,7 +122,7 @@ def test_digits() -> None:
 
     digit = Image.fromarray((load_digits().images[3] * 15.9).astype(np.uint8))
     for interpolation, crop_pct, crop_mode, height, width in registry():
-        rule = rule_of(interpolation, crop_pct, crop_mode, height // 8, width // 8 + 1, channels=1)
+        rule = rule_of(interpolation, crop_pct, crop_mode, max(1, height // 8), width // 8 + 1, channels=1)
         assert difference(digit, rule) == 0, rule
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from zoo.load import load_net
+from zoo.settings import TrainSettings
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +59,12 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
         "--bad-images": "skip",
         "--workers": 1,
         "--checkpoint-every-steps": 7,
+        "--accumulate-steps": 2,
+        "--patience": 3,
+        "--layer-decay": 0.9,
+        "--clip-grad-norm": 1.5,
+        "--mixed-precision": "bf16",
+        "--imbalance": "sampler",
         "--seed": 9,
         "--device": "cpu",
     }
@@ -67,14 +74,8 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
     renamed = {"max_shift": "max_shift_px"}
     names = {option: option.removeprefix("--").replace("-", "_") for option in options}
     asked = {renamed.get(name, name): options[option] for option, name in names.items()}
-    assert settings == {
-        "net": "convnet4",
-        "data": "digits",
-        "input_size": None,
-        "layer_decay": 1.0,
-        "transfer": None,
-        **asked,
-    }
+    expected = TrainSettings(net="convnet4", data="digits").to_json() | asked
+    assert settings == expected
 
 
 def test_eval_measures_what_training_noted(zoonnx, short_run):
