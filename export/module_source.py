@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.errors import SourceError
+from export.errors import SettingsError, SourceError
 from zoo import LoadedNet
 from zoo.load import WeightsSource
 from zoo.preprocessing import Preprocessing
@@ -26,7 +26,12 @@ def is_function(source: str) -> bool:
 def load_function(
     source: str, preprocessing: Preprocessing | None = None, labels: Sequence[str] = (), seed: int = 0
 ) -> LoadedNet:
-    """Return the net that the function `source` makes; the current folder can be imported from. Raises: SourceError."""
+    """Return the net that the function `source` makes; the current folder can be imported from.
+
+    Raises: SourceError; SettingsError for a `seed` outside 0 to 2**32 - 1.
+    """
+    if not 0 <= seed < 2**32:
+        raise SettingsError(f"seed must be at least 0 and less than 2**32; got {seed}.")
     function = _find(source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -86,6 +91,8 @@ def _import(name: str) -> Any:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise SourceError(f"there is no module '{name}', neither installed nor in the current folder.") from error
         raise SourceError(f"the module '{name}' needs '{error.name}', which is not installed.") from error
+    except SystemExit as error:
+        raise SourceError(f"the module '{name}' ends the program as it is imported: sys.exit({error}).") from error
     except Exception as error:
         raise SourceError(f"the module '{name}' fails as it is imported: {type(error).__name__}: {error}") from error
     finally:
@@ -95,6 +102,8 @@ def _import(name: str) -> Any:
 def _call(source: str, function: Callable[[], Any]) -> nn.Module:
     try:
         net = function()
+    except SystemExit as error:
+        raise SourceError(f"{source} ends the program instead of returning a net: sys.exit({error}).") from error
     except Exception as error:
         raise SourceError(
             f"{source} fails when it is called without arguments: {type(error).__name__}: {error}"

@@ -23,6 +23,7 @@ from zoo import LoadedNet, load_net
         ({"opset": 17}, "opset 17 is not supported: choose 18 to 23"),
         ({"opset": 24}, "opset 24 is not supported"),
         ({"max_batch_size": 0}, "max_batch_size is 0"),
+        ({"max_batch_size": 2**31}, "max_batch_size is 2147483648: it must be 1 to 2147483647"),
         ({"max_queue_delay_us": -1}, "max_queue_delay_us is -1"),
     ],
 )

@@ -21,6 +21,8 @@ from protos import inference, manifest
 
 SMALL = plain_preprocessing((3, 8, 8), (0.5,) * 3, (0.25,) * 3)
 CODE = """
+import sys
+
 from torch import nn
 
 class Net(nn.Sequential):
@@ -37,6 +39,9 @@ def needs(width):
 
 def number():
     return 3
+
+def leaves():
+    sys.exit("no net today")
 
 constant = 7
 """
@@ -87,6 +92,7 @@ class TestFunctions:
             ("{}:constant", "is a int, not a function"),
             ("{}:number", "must return a torch.nn.Module; it returns int"),
             ("{}:needs", "fails when it is called without arguments: TypeError"),
+            ("{}:leaves", "ends the program instead of returning a net: .*no net today"),
             ("no_such.module:build", "there is no module 'no_such.module'"),
         ],
     )
@@ -94,6 +100,18 @@ class TestFunctions:
         """What is wrong with the source is said."""
         with pytest.raises(SourceError, match=words):
             load_source(source.format(package), SourceOptions(input_size="3,8,8"))
+
+    def test_module_that_exits(self, package: str) -> None:
+        """A module that ends the program as it is imported does not end the export as if all were well."""
+        Path(f"{package}_exits.py").write_text("import sys\nsys.exit(0)\n")
+        with pytest.raises(SourceError, match="ends the program as it is imported"):
+            load_source(f"{package}_exits:build", SourceOptions(input_size="3,8,8"))
+
+    @pytest.mark.parametrize("seed", [-1, 2**32, 10**23])
+    def test_refused_seed(self, package: str, seed: int) -> None:
+        """A seed that no generator takes is refused by name."""
+        with pytest.raises(ExportError, match=f"seed must be at least 0 and less than 2\\*\\*32; got {seed}"):
+            load_source(f"{package}:build", SourceOptions(seed=seed, input_size="3,8,8"))
 
     def test_refused_options(self, package: str) -> None:
         """A size must be known, and options of one kind of source are not for another."""
