@@ -1,12 +1,14 @@
 """The net that a run trains, for the data that it trains on."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from zoo.catalog import create_model
+from zoo.catalog import CATALOG, create_model
 from zoo.data import Dataset, DataSource
 from zoo.errors import SettingsError
 from zoo.evaluate import evaluate
@@ -14,6 +16,7 @@ from zoo.files import standing_folder
 from zoo.folds import fold_of
 from zoo.heads import HeadedNet, attach_head
 from zoo.load import WeightsSource, load_run
+from zoo.nets.sizes import check_size
 from zoo.preprocessing import Preprocessing
 from zoo.pretrained import origin_of
 from zoo.settings import TrainSettings, Transfer
@@ -45,7 +48,8 @@ def build_net(settings: TrainSettings, source: DataSource) -> tuple[nn.Module, D
 def _net(settings: TrainSettings, size: Size | None, classes: int) -> tuple[nn.Module, WeightsSource]:
     if settings.transfer is not None:
         backbone, origin = _backbone(settings.net, settings.transfer, size)
-        return attach_head(backbone, settings.transfer.head, classes, settings.drop_rate), origin
+        with _misfits(settings.net, Preprocessing.from_net(backbone).input_size):
+            return attach_head(backbone, settings.transfer.head, classes, settings.drop_rate), origin
     net = create_model(
         settings.net,
         num_classes=classes,
@@ -75,8 +79,24 @@ def _backbone_of_run(folder: Path, size: Size | None) -> tuple[nn.Module, Weight
     if size and size[0] != own.channels:
         raise SettingsError(f"the net of {folder} takes {own.channels} channels; the pictures have {size[0]}")
     net = loaded.net.backbone if isinstance(loaded.net, HeadedNet) else loaded.net
-    replace(own, input_size=size or own.input_size).attach_to(net)
+    taken = size or own.input_size
+    replace(own, input_size=taken).attach_to(net)
+    if loaded.architecture in CATALOG:
+        with _misfits(str(folder), taken):
+            check_size(net, taken)
     return net, loaded.weights
+
+
+@contextlib.contextmanager
+def _misfits(name: str, size: Size) -> Iterator[None]:
+    """Say of what fails inside that the net does not take the size. Raises: SettingsError."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except MISFITS as error:
+        came = "x".join(map(str, size))
+        raise SettingsError(f"the net '{name}' does not take images of {came}: {error}") from error
 
 
 def _check_takes(net: nn.Module, data: Dataset, settings: TrainSettings) -> None:

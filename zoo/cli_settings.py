@@ -1,5 +1,6 @@
 """Where the options of `train` and `tune` come from: a TOML file, over it the environment, over that the flags."""
 
+import json
 import os
 import tomllib
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from zoo.errors import SettingsError, did_you_mean
 
 PREFIX = "ZOONNX"
 HERE_ONLY = ("config", "resume", "find_lr")  # what is said with each command anew
+EXPECTED = {int: "a whole number", float: "a number"}  # by the type of the default
 
 
 def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
@@ -27,7 +29,8 @@ def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
     if file is not None:
         values = _values(file)
         _check_known(f"in {file}", values, known)
-        ctx.default_map = values
+        _check_kinds(file, values, ctx.command.params)
+        ctx.default_map = {name: value if isinstance(value, bool) else str(value) for name, value in values.items()}
     return file
 
 
@@ -43,7 +46,7 @@ Config = Annotated[
 
 
 def _values(file: Path) -> dict[str, Any]:
-    """A file's options as text, as if they had been typed; so that each is checked in the same way."""
+    """A file's options, each one value."""
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -51,7 +54,18 @@ def _values(file: Path) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, dict | list):
             raise SettingsError(f"in {file} the option '{name}' must be one value; got {value}")
-    return {name: value if isinstance(value, bool) else str(value) for name, value in values.items()}
+    return values
+
+
+def _check_kinds(file: Path, values: dict[str, Any], options: Iterable[Any]) -> None:
+    """Require true or false of switches, and of nothing else; all other values are then read as if they were typed."""
+    for option in options:
+        value, switch = values.get(option.name), getattr(option, "is_flag", False)
+        if value is not None and isinstance(value, bool) != switch:
+            expected = "true or false" if switch else EXPECTED.get(type(option.default), "other than true or false")
+            raise SettingsError(
+                f"in {file} the option '{option.name}' must be {expected}; got {json.dumps(value, default=str)}"
+            )
 
 
 def _check_known(where: str, names: Iterable[str], known: list[str]) -> None:

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
 from timm.optim._param_groups import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
@@ -26,11 +26,23 @@ def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optim
     Each layer further from the classifier has `layer_decay` times the learning rate of the one after it.
 
     Raises:
-        SettingsError: timm has no optimiser of that name.
+        SettingsError: timm has no optimiser of that name, or it asks for what is not here.
     """
     name, known = settings.optimizer, [str(known) for known in list_optimizers()]
     if name not in known:
         raise SettingsError(f"timm has no optimizer '{name}'{did_you_mean(name, known)}")
+    if get_optimizer_info(name).second_order:
+        raise SettingsError(
+            f"the optimizer '{name}' asks for second derivatives, which no step computes: choose another"
+        )
+    try:
+        return _optimizer(net, settings)
+    except (AssertionError, ImportError) as error:
+        raise SettingsError(f"the optimizer '{name}' cannot be had on this machine: {error}") from error
+
+
+def _optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    name = settings.optimizer
     if isinstance(net, HeadedNet):
         return create_optimizer_v2(_headed_groups(net, settings), name, lr=settings.lr)
     decay = settings.layer_decay if settings.layer_decay < 1 else None

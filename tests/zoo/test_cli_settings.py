@@ -62,6 +62,11 @@ def test_a_file_turns_a_switch_on(command, config, tune_settings, weights_file, 
         ({"epochs": 2.5}, "integer"),
         ({"epochs": [1]}, "the option 'epochs' must be one value; got [1]"),
         ({"device": "tpu"}, "tpu"),
+        ({"epochs": True}, "the option 'epochs' must be a whole number; got true"),
+        ({"lr": False}, "the option 'lr' must be a number; got false"),
+        ({"optimizer": True}, "the option 'optimizer' must be other than true or false; got true"),
+        ({"channels_last": "yes"}, "the option 'channels_last' must be true or false; got \"yes\""),
+        ({"channels_last": 1}, "the option 'channels_last' must be true or false; got 1"),
     ],
 )
 def test_a_wrong_file_is_refused(command, config, tmp_path, options, message):

@@ -178,6 +178,8 @@ def test_missing_device_is_refused(short_settings, tmp_path):
     ("change", "message"),
     [
         ({"optimizer": "adamww"}, "timm has no optimizer 'adamww'; did you mean 'adamw'"),
+        ({"optimizer": "adahessian"}, "the optimizer 'adahessian' asks for second derivatives"),
+        ({"optimizer": "bnbadam"}, "the optimizer 'bnbadam' cannot be had on this machine"),
         ({"net": "test_vit"}, "the net 'test_vit' cannot be built with .*: the image is smaller than one patch"),
         ({"net": "test_convnext"}, "the net 'test_convnext' does not take the 1x8x8 images of digits"),
     ],

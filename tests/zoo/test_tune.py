@@ -16,6 +16,7 @@ from zoo.freeze import freeze_for_epoch, train_unfrozen
 from zoo.heads import HeadedNet, attach_head
 from zoo.load import load_net
 from zoo.optimise import make_optimizer
+from zoo.settings import Transfer
 from zoo.train import Step, train
 
 
@@ -145,6 +146,23 @@ def test_what_does_not_fit_writes_nothing(settings, tmp_path, change, message):
     with pytest.raises((CheckpointError, SettingsError), match=message):
         train(replace(settings, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ("convnet4", "the layer 'pool' does not take a size of 1x128: .* does not fit on a length of 1"),
+        ("mlp", "mlp' does not take images of 1x1x128"),
+    ],
+)
+def test_a_run_of_another_size_writes_nothing(short_settings, tmp_path, net, message):
+    """A net that was trained on squares is asked to take signals."""
+    first = tmp_path / net
+    train(replace(short_settings, net=net, epochs=1), first)
+    again = replace(short_settings, net=str(first), data="signal", max_shift_px=0, transfer=Transfer())
+    with pytest.raises(SettingsError, match=message):
+        train(again, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_run_has_its_own_weights(tuned, settings, tmp_path):
