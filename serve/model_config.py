@@ -183,6 +183,8 @@ def _complete_entry(config: inference.ModelConfig, entry: Entry, graph: Sequence
     dims = found.shape[1:] if config.max_batch_size else found.shape
     if not entry.dims:
         entry.dims.extend(dims)
+    if min(entry.dims, default=0) < -1:
+        raise BadModelError(f"{where}: config.pbtxt says dims {list(entry.dims)}: a size is 0 or more, or -1 for any.")
     if found.shape and not _fits(entry.dims, dims):
         raise BadModelError(f"{where}: config.pbtxt says dims {list(entry.dims)}, the graph {list(dims)}.")
 

@@ -5,6 +5,7 @@ as it comes; one run wakes it.
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ import numpy as np
 from protos import inference
 from serve import datatypes
 from serve.errors import BadModelError
+from serve.memory import available_bytes
 from serve.model_config import Signature
 from serve.session import Device, Session
 from serve.tensors import Array, TensorSpec
@@ -78,7 +80,7 @@ def warm_up(session: Session, signature: Signature, sizes: Sequence[int], name: 
         return
     start_s, wanted = time.perf_counter(), sorted(sizes or (1,), reverse=True)
     for size in wanted:
-        if not session.rehearse({spec.name: _zeros(signature, spec, size) for spec in signature.inputs}):
+        if not session.rehearse({spec.name: _zeros(signature, spec, size, name) for spec in signature.inputs}):
             log.info("%s is not warmed up: it does not run on zeros", name)
             return
     log.info("%s is warmed up in %.2f s, with batches of %s", name, time.perf_counter() - start_s, wanted)
@@ -88,7 +90,13 @@ def _behind_batch(signature: Signature, spec: TensorSpec) -> tuple[int, ...]:
     return spec.shape[1:] if signature.max_batch_size else spec.shape
 
 
-def _zeros(signature: Signature, spec: TensorSpec, size: int) -> Array:
+def _zeros(signature: Signature, spec: TensorSpec, size: int, name: str) -> Array:
     shape = (*((size,) if signature.max_batch_size else ()), *_behind_batch(signature, spec))
-    dtype = datatypes.BY_NAME[spec.datatype].numpy
-    return np.full(shape, "", object) if spec.datatype == datatypes.BYTES.name else np.zeros(shape, dtype)
+    dtype, free = datatypes.BY_NAME[spec.datatype].numpy, available_bytes()
+    try:
+        if free is not None and math.prod(shape) * dtype.itemsize > free:
+            raise MemoryError
+        return np.full(shape, "", object) if spec.datatype == datatypes.BYTES.name else np.zeros(shape, dtype)
+    except (ValueError, MemoryError) as error:
+        words = f"its input '{spec.name}' of shape {list(shape)} takes more memory than there is"
+        raise BadModelError(f"{name} does not fit: {words}.") from error

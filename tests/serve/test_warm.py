@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 
 from protos import inference
-from serve import memory, model_config, warm
+from serve import memory, model_config, repository, warm
 from serve.batcher import Batcher
+from serve.config import ServerSettings
 from serve.errors import BadModelError
 from serve.line import BatchSettings
+from serve.model import Model as ModelOnDisk
 from serve.model_config import Signature
 from serve.session import Session
 from serve.statistics import Statistics
@@ -148,6 +151,25 @@ def test_a_model_that_needs_too_much_is_refused(tmp_path: Path) -> None:
     whole = Signature((TensorSpec("x", "FP32", (1, 1)),), (), 0)
     with pytest.raises(BadModelError, match=r"model\.onnx does not fit: memory runs out"):
         warm.warm_up(session, whole, (), "model")
+
+
+@pytest.mark.parametrize(
+    ("dims", "words"),
+    [
+        ("[4000000000, 4000000000]", "m, version 1, does not fit: its input 'x' of shape"),
+        ("[400000, 400000]", "m, version 1, does not fit: its input 'x' of shape"),
+        ("[7, -5]", "says dims [7, -5]: a size is 0 or more"),
+        ("[0, -5]", "says dims [0, -5]: a size is 0 or more"),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path: Path, dims: str, words: str) -> None:
+    """Sizes in the configuration of which no array can be made are a mistake, told in words."""
+    path = write_identity(tmp_path / "m" / "1" / "model.onnx", ("n", "h", "w"))
+    text = f"max_batch_size: 1 input {{ name: 'x' data_type: TYPE_FP32 dims: {dims} }}"
+    (tmp_path / "m" / "config.pbtxt").write_text(text)
+    files = repository.read_model(path.parents[1])
+    with pytest.raises(BadModelError, match=re.escape(words)):
+        ModelOnDisk.load(files, files.candidates[0].read(), ServerSettings(models=tmp_path, provider="cpu"))
 
 
 def test_weights_larger_than_memory_are_refused(tmp_path: Path, zoonnx: Zoonnx) -> None:
