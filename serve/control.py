@@ -152,8 +152,8 @@ class Control:
         seen = repository.fingerprint(self._folder(name))
         try:
             files = repository.read_model(self._folder(name))
-        except BadModelError as error:
-            return Loaded((), {0: str(error)}, seen)
+        except Exception as error:  # noqa: BLE001  one model must not stop the others
+            return Loaded((), {0: _words(error, name)}, seen)
         return self._load_files(files, seen)
 
     def _load_files(self, files: ModelFiles, seen: Fingerprint) -> Loaded:
@@ -166,8 +166,8 @@ class Control:
                 break
             try:
                 models.append(running.get(candidate.number) or Model.load(files, candidate.read(), self._settings))
-            except SetupError as error:
-                problems[candidate.number] = str(error)
+            except Exception as error:  # noqa: BLE001  as above
+                problems[candidate.number] = _words(error, f"{files.name}, version {candidate.number},")
         return Loaded(sorted(models, key=lambda model: model.version), problems, seen)
 
     def _unchanged(self, name: str, seen: Fingerprint) -> Mapping[int, Model]:
@@ -209,6 +209,14 @@ class Control:
         control = self._settings.model_control
         if control != "explicit":
             raise UnavailableError(f"models are not loaded by clients here: the model control is {control}.")
+
+
+def _words(error: Exception, name: str) -> str:
+    """Say why a model cannot be loaded; what nobody foresaw goes into the log in full."""
+    if isinstance(error, SetupError):
+        return str(error)
+    log.error("%s failed to load", name, exc_info=error)
+    return f"{name} failed to load: {type(error).__name__}; the server's log says where."
 
 
 def _part(seen: Fingerprint, version: int) -> Fingerprint:

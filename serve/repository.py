@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +37,8 @@ class Candidate:
 
     def read(self) -> Version:
         """Read what stands beside the file, and compare. Raises: BadModelError."""
-        return Version(self.number, self.path, _read_promise(self.path))
+        with _readable(self.path):
+            return Version(self.number, self.path, _read_promise(self.path))
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,11 @@ def list_names(place: Path) -> list[str]:
 def _is_model(folder: Path) -> bool:
     if not folder.is_dir() or folder.name.startswith("."):
         return False
-    found = (folder / CONFIG).exists() or any(_is_version(each) for each in folder.iterdir())
+    try:
+        found = (folder / CONFIG).exists() or any(_is_version(each) for each in folder.iterdir())
+    except OSError as error:
+        log.warning("%s is passed over: it cannot be read: %s", folder, error.strerror)
+        return False
     if not found:
         log.info("%s is passed over: it has neither a %s nor a folder named by a version.", folder, CONFIG)
     return found
@@ -92,16 +99,26 @@ def _is_version(folder: Path) -> bool:
 
 def read_model(folder: Path) -> ModelFiles:
     """Read what a model's folder says of all its versions. Raises: BadModelError."""
-    config = _read_config(folder)
-    admitted, wanted = _admitted(folder, config)
-    file = _inside(folder, (config.default_model_filename if config else "") or MODEL)
-    return ModelFiles(
-        name=folder.name,
-        config=config,
-        candidates=[Candidate(number, folder / str(number) / file) for number in admitted],
-        wanted=wanted,
-        labels=dict(_read_labels(folder, config)) if config else {},
-    )
+    with _readable(folder):
+        config = _read_config(folder)
+        admitted, wanted = _admitted(folder, config)
+        file = _inside(folder, (config.default_model_filename if config else "") or MODEL)
+        return ModelFiles(
+            name=folder.name,
+            config=config,
+            candidates=[Candidate(number, folder / str(number) / file) for number in admitted],
+            wanted=wanted,
+            labels=dict(_read_labels(folder, config)) if config else {},
+        )
+
+
+@contextmanager
+def _readable(place: Path) -> Iterator[None]:
+    """Turn what the operating system says of a model's files into a BadModelError."""
+    try:
+        yield
+    except OSError as error:
+        raise BadModelError(f"{error.filename or place} cannot be read: {error.strerror or error}.") from error
 
 
 def _inside(folder: Path, name: str) -> str:
@@ -117,7 +134,7 @@ def _read_config(folder: Path) -> inference.ModelConfig | None:
         return None
     try:
         config = text_format.Parse(path.read_text("utf-8"), inference.ModelConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         raise BadModelError(f"{path} cannot be read as a model configuration: {error}") from error
     if config.name not in ("", folder.name):
         raise BadModelError(f"{path} says name '{config.name}', but its folder is '{folder.name}': make them equal.")
@@ -152,7 +169,7 @@ def _read_manifest(path: Path) -> manifest.Manifest | None:
         return None
     try:
         promise = json_format.Parse(path.read_text("utf-8"), manifest.Manifest(), ignore_unknown_fields=True)
-    except (json_format.ParseError, UnicodeDecodeError) as error:
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         raise BadModelError(f"{path} cannot be read as a manifest: {error}") from error
     if promise.schema_version > SCHEMA_VERSION:
         raise BadModelError(
@@ -183,7 +200,15 @@ def fingerprint(folder: Path) -> Fingerprint:
 
     Hidden files, such as one that is being written, do not count.
     """
-    files = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
-    seen = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    stats = [(str(path.relative_to(folder)), path.stat()) for path in sorted(seen)]
-    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
+    found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    seen = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    stats = [(str(path.relative_to(folder)), _file_status(path)) for path in sorted(seen)]
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats if stat)
+
+
+def _file_status(path: Path) -> os.stat_result | None:
+    """What the operating system says of a file; None where it is none, is gone by now or cannot be looked at."""
+    try:
+        return path.stat() if path.is_file() else None
+    except OSError:
+        return None

@@ -1,5 +1,6 @@
 """Models that come, change and go while the server runs."""
 
+import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,11 @@ from tritonclient.utils import InferenceServerException
 
 from protos import inference, loader
 from serve.config import ServerSettings
+from serve.control import Control, IndexEntry
+from serve.core import Core
 from serve.errors import SettingsError
+from serve.model import Model
+from serve.repository import ModelFiles, Version
 from tests.conftest import Zoonnx
 from tests.serve.conftest import Serve, write_busy, write_identity, write_model
 
@@ -222,6 +227,50 @@ class TestPoll:
         shutil.rmtree(models / "model" / "2")
         write_version(models, "model", 2)
         until(lambda: answer(client) == 2)
+
+    def test_one_bad_model_does_not_stop_the_others(self, start: Callable[..., Any], models: Path) -> None:
+        """Models behind, by the alphabet, those of which nothing can be read or made are loaded all the same."""
+        client = start("--model-control", "poll", "--poll-interval-s", 0.05)
+        for name in ("a", "b", "c"):
+            write_version(models, f".{name}", 1)
+        (models / ".a" / "config.pbtxt").mkdir()
+        (models / ".b" / "1" / "manifest.json").mkdir()
+        (models / ".c" / "config.pbtxt").write_text("input { name: 'x' dims: [-5] } max_batch_size: 1")
+        for name in ("a", "b", "c"):
+            (models / f".{name}").rename(models / name)
+        write_version(models, "z", 1)
+        until(lambda: client.is_model_ready("z"))
+        reasons = {each.name: each.reason for each in client.get_model_repository_index().models if each.reason}
+        assert sorted(reasons) == ["a", "b", "c"]
+        assert "config.pbtxt cannot be read: Is a directory" in reasons["a"]
+        assert "manifest.json cannot be read: Is a directory" in reasons["b"]
+        assert "says dims [-5]" in reasons["c"]
+
+    def test_an_unforeseen_failure_is_that_model_s_alone(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever ends the load of one model, the next is loaded, and the index says so."""
+        write_version(models, "next", 1)
+        load = Model.load
+
+        def failing(files: ModelFiles, version: Version, settings: ServerSettings) -> Model:
+            if files.name == "model":
+                raise ValueError("nobody foresaw it")
+            return load(files, version, settings)
+
+        async def main() -> list[IndexEntry]:
+            control = Control(core := Core(), ServerSettings(models=models, provider="cpu"), changed)
+            await control.poll()
+            try:
+                return await control.index()
+            finally:
+                await core.close()
+
+        async def changed(_name: str, _ready: bool) -> None:
+            pass
+
+        monkeypatch.setattr(Model, "load", failing)
+        bad, good = asyncio.run(main())
+        assert (bad.name, bad.state, good.name, good.state) == ("model", "UNAVAILABLE", "next", "READY")
+        assert bad.reason == "model, version 1, failed to load: ValueError; the server's log says where."
 
     def test_clients_cannot_load(self, start: Callable[..., Any]) -> None:
         """In poll mode, as in none, loading is UNAVAILABLE."""
