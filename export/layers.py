@@ -24,7 +24,7 @@ from export.errors import UnfitNetError
 from export.interface import Interface
 from export.parity import Agreement, Reference
 from export.runtime import Runtime, with_every_value
-from export.trace import Identity, Output, trace
+from export.trace import Identity, Output, inside, trace
 from protos import manifest
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
@@ -49,11 +49,11 @@ class Value:
 def map_layers(model: onnx.ModelProto, net: nn.Module, interface: Interface) -> manifest.LayerMap:
     """Find every module's output among the values of `model`, which takes and gives what `interface` says.
 
-    Raises: UnfitNetError when two layers would have one name.
+    Raises: UnfitNetError when two layers would have one name, or the net does not run in float64.
     """
     inputs = interface.telling()
     outputs = trace(net, interface.for_net(inputs))
-    exact = trace(copy.deepcopy(net).double(), interface.for_net(inputs, torch.float64))
+    exact = _trace_exactly(net, interface.for_net(inputs, torch.float64))
     there = interface.at(*interface.sizes[-1])
     other = trace(net, there.for_net(there.noise(OTHER_BATCH)))
     finder = _Finder(_values(model, {interface.input_name: inputs}), outputs, exact)
@@ -61,6 +61,21 @@ def map_layers(model: onnx.ModelProto, net: nn.Module, interface: Interface) -> 
     layers = [finder.entry(index, shape) for index, shape in enumerate(shapes)]
     _require_distinct(layers)
     return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
+
+
+def _trace_exactly(net: nn.Module, x: torch.Tensor) -> list[Output]:
+    """Return the trace of the net's copy in float64. Raises: UnfitNetError, naming the layer in which that fails."""
+    double = copy.deepcopy(net).double()
+    with inside(double) as where:
+        try:
+            return trace(double, x)
+        except Exception as error:
+            layer = f" in its layer '{where()}'" if where() else ""
+            raise UnfitNetError(
+                f"the net runs in float32 but not in float64{layer}, so its error cannot be measured: its forward "
+                "fixes a dtype. Where it casts, as in x.float(), let it follow the weights: x.to(self.weight.dtype). "
+                f"PyTorch says {type(error).__name__}: {error}"
+            ) from error
 
 
 def _require_distinct(layers: Sequence[manifest.Layer]) -> None:

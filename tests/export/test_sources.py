@@ -71,6 +71,17 @@ class Heads(nn.Module):
         return {"conv2d": z.mean((2, 3)), "pair": (y, y.argmax(1)), "given": x, "one": z, "other": z}
 
 
+class Casting(nn.Module):
+    """A net that gives its layer float32, whatever the layer's weights are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x.float()).mean((2, 3))
+
+
 class TestFunctions:
     """package.module:function."""
 
@@ -188,4 +199,11 @@ class TestModules:
 
         with pytest.raises(UnfitNetError, match=words):
             export_model(Odd().eval(), ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=SMALL)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_fixed_dtype(self, tmp_path: Path) -> None:
+        """A net that cannot be compared with float64 is told where, and what to do."""
+        words = r"not in float64 in its layer 'conv'.* fixes a dtype.* x\.to\(self\.weight\.dtype\)"
+        with pytest.raises(UnfitNetError, match=words):
+            export_model(Casting().eval(), ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL)
         assert list(tmp_path.iterdir()) == []
