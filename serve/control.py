@@ -8,7 +8,7 @@ Triton would refuse to start.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -135,17 +135,22 @@ class Control:
         if not loaded.models:
             loaded = Loaded(self._core.models(name) if self._core.versions(name) else (), loaded.problems, loaded.seen)
         await self._serve(name, loaded)
-        return loaded
+        return self._known[name]
 
     async def _serve(self, name: str, loaded: Loaded) -> None:
-        self._known[name] = loaded
         for problem in loaded.problems.values():
             log.error("%s: %s", name, problem)
+        self._known[name] = replace(loaded, problems=self._for_clients(name, loaded.problems))
         for model in self._core.swap(name, loaded.models):
             task = asyncio.create_task(model.close())
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
         await self._changed(name, bool(loaded.models))
+
+    def _for_clients(self, name: str, problems: Mapping[int, str]) -> Mapping[int, str]:
+        """Where the repository stands is the server's own affair: the log has the whole paths."""
+        models = self._settings.models
+        return {number: repository.seen_from_inside(words, models, name, number) for number, words in problems.items()}
 
     def _load(self, name: str) -> Loaded:
         """Load a model's files as they are now; what runs from the very same files runs on."""

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -193,6 +194,20 @@ def _read_lines(path: Path) -> Sequence[str]:
         return path.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise BadModelError(f"{path} is not UTF-8, as labels must be.") from error
+
+
+def seen_from_inside(words: str, models: Path, name: str, version: int) -> str:
+    """Say the paths in `words`, which are about one model, as seen from the repository `models`."""
+    inside = f"{name}/{version or ''}".rstrip("/")
+    hidden = {
+        (models / inside).resolve(): f"{inside}/",
+        (models / name).resolve(): f"{name}/",
+        models.resolve(): "",
+        models: "",
+    }
+    for place, shown in hidden.items():
+        words = re.sub(rf"(?<![\w./-]){re.escape(str(place).rstrip('/'))}/", shown.replace("\\", r"\\"), words)
+    return re.sub(rf"(?<![\w./-]){re.escape(str(models.resolve()))}(?![\w-])", "the repository", words)
 
 
 def fingerprint(folder: Path) -> Fingerprint:

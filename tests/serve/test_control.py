@@ -45,6 +45,7 @@ def write_corrupt(models: Path, name: str, version: int) -> None:
     beside = models / f".{name}.{version}"
     beside.mkdir()
     (beside / "model.onnx").write_bytes(b"no model")
+    (models / name).mkdir(exist_ok=True)
     beside.rename(models / name / str(version))
 
 
@@ -141,6 +142,23 @@ class TestExplicit:
         assert client.get_inference_statistics("model").model_stats[0].inference_count == 2
         assert index(client) == [("model", "1", "READY"), ("model", "2", "UNAVAILABLE")]
         assert "cannot be loaded" in client.get_model_repository_index().models[1].reason
+
+    def test_clients_see_no_path_of_the_server(self, start: Callable[..., Any], models: Path) -> None:
+        """What cannot be loaded is named as seen from the repository, also where it is a link to elsewhere."""
+        client = start("--model-control", "explicit", "--load-model", "model")
+        write_corrupt(models, "xtrunc", 1)
+        write_corrupt(models.parent, "away", 1)
+        (models / "linked").symlink_to(models.parent / "away")
+        (models / "model" / "config.pbtxt").write_text("max_batch: 1")
+        write_outside(models / "model" / "1", "../weights.bin")
+        write_version(models, "stray", 1)
+        write_outside(models / "stray" / "1", "../weights.bin")
+        said = [status(client.load_model, name)[1] for name in ("linked", "model", "stray", "xtrunc")]
+        said += [each.reason for each in client.get_model_repository_index().models]
+        assert [words for words in said if str(models.parent) in words or "/tmp" in words] == []
+        assert "xtrunc/1/model.onnx cannot be loaded" in said[3]
+        assert "model/config.pbtxt cannot be read" in said[1]
+        assert "linked/1/model.onnx cannot be loaded" in said[0]
 
     def test_bad_config_leaves_the_running_version(self, start: Callable[..., Any], models: Path) -> None:
         """The same for a configuration; once it is mended the model loads again."""

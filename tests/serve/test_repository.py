@@ -232,3 +232,11 @@ class TestLoading:
         path = write_identity(tmp_path / "model.onnx", ("n", 3), TensorProto.COMPLEX64)
         with pytest.raises(BadModelError, match=r"complex64"):
             Session.open(path, "cpu")
+
+
+@pytest.mark.parametrize("models", [Path("m"), Path("m").resolve()])
+def test_paths_as_seen_from_inside(models: Path) -> None:
+    """The repository's own place is cut off, as it was given and as it really is; other words stay."""
+    words = f"{models}/a/1/model.onnx, {models.resolve()}/a and {models.resolve()}: from/m/b, mm/c"
+    found = repository.seen_from_inside(words, models, "a", 1)
+    assert found == "a/1/model.onnx, a and the repository: from/m/b, mm/c"
