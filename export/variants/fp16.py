@@ -137,7 +137,8 @@ class _Halver:
         del graph.node[:]
         graph.node.extend(self._nodes)
         for output in graph.output:
-            self._as(output.name, SINGLE)
+            if output.name in self._floats:
+                self._as(output.name, SINGLE)
         del graph.node[:]
         graph.node.extend(self._nodes)
         sort_nodes(graph)

@@ -117,10 +117,10 @@ class _Maker:
         }
         try:
             made = makers[kind]()
+            self._progress(f"measuring {kind} beside fp32")
+            figures = self._measured(made)
         except VariantError as error:
             return Outcome(kind, "", Verdict((str(error),), ()), None, None)
-        self._progress(f"measuring {kind} beside fp32")
-        figures = self._measured(made)
         verdict = judge(kind, figures, self._evidence, self._settings)
         folder = self._kept(made, figures) if verdict.kept else None
         return Outcome(kind, made.how, verdict, figures, folder)
@@ -166,10 +166,10 @@ class _Maker:
         )
 
     def _choosing_db(self, model: onnx.ModelProto) -> float:
-        """The SQNR of the worst output on the pictures that choose."""
+        """The SQNR of the worst output on the pictures that choose. Raises: VariantError."""
         from export.runtime import Runtime
 
-        outputs = [info.name for info in self._original.model.graph.output]
+        outputs = self._judge.float_outputs()
         feeds = self._judge.feeds(self._evidence.choosing.images[:32])
         expected, got = (Runtime(each).run(feeds, outputs) for each in (self._original.model, model))
         return min(sqnr_db(expected[name], got[name]) for name in outputs)

@@ -108,6 +108,17 @@ class Judge:
         """What the original takes, and so every variant."""
         return graph.feeds(self._model, images, self._preprocessing)
 
+    def float_outputs(self) -> list[str]:
+        """The outputs that a variant computes otherwise; integers are right or wrong. Raises: VariantError."""
+        outputs = [info.name for info in self._model.graph.output]
+        found = [name for name in outputs if name in self._values]
+        if not found:
+            raise VariantError(
+                f"what it loses cannot be measured: no output is float32 ({', '.join(outputs)}); let the net give a "
+                "float32 tensor too, or leave this variant out."
+            )
+        return found
+
     def values_db(self, variant: onnx.ModelProto) -> dict[str, float]:
         """The SQNR of every value that both models name, outputs included. Raises: VariantError."""
         there = [name for name in self._values if name in graph.values(variant)]
@@ -124,13 +135,17 @@ class Judge:
         return {layer.name: values_db[layer.value] for layer in layers if layer.value in values_db and not layer.of}
 
     def figures(self, variant: onnx.ModelProto, numbers: onnx.ModelProto | None = None) -> Figures:
-        """Measure `variant`; `numbers` is a model that gives the target's numbers, where this machine would not."""
+        """Measure `variant`; `numbers` is a model that gives the target's numbers, where this machine would not.
+
+        Raises: VariantError where no output is float32, or the values are of other shapes.
+        """
+        outputs = self.float_outputs()
         values_db = self.values_db(numbers or variant)
         accuracy, agreement = self.accuracy(numbers or variant, self._evidence.test)
         return Figures(
             fp32_bytes=self._model.ByteSize(),
             variant_bytes=variant.ByteSize(),
-            outputs_db={info.name: values_db[info.name] for info in variant.graph.output if info.name in values_db},
+            outputs_db={name: values_db[name] for name in outputs if name in values_db},
             layers_db=self.layers_db(variant, values_db),
             accuracy=accuracy,
             agreement=agreement,

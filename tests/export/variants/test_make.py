@@ -18,9 +18,11 @@ import pytest
 import torch
 from google.protobuf import json_format
 from onnx import numpy_helper
+from torch import nn
 
 from export.check.run import check_model
 from export.errors import CalibrationDataError, RepositoryError, VariantError
+from export.module_source import loaded_module, plain_preprocessing
 from export.variants.make import plan, require_all_kept
 from export.variants.report import write_reports
 from export.variants.settings import KINDS, Bounds, VariantSettings
@@ -31,10 +33,29 @@ from tests.conftest import ROOT, Zoonnx
 from tests.export.variants.conftest import ANY_SPEED, Everything, again, make
 from zoo import LoadedNet, load_net
 from zoo.data import load_dataset
+from zoo.load import WeightsSource
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+class Classes(nn.Module):
+    """A net that gives the class itself, beside its logits or alone."""
+
+    def __init__(self, *, logits: bool) -> None:
+        super().__init__()
+        self.conv, self.logits = nn.Conv2d(3, 4, 3), logits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        y = self.conv(x).mean((2, 3))
+        return (y, y.argmax(1)) if self.logits else y.argmax(1)
+
+
+def given(net: nn.Module) -> LoadedNet:
+    """A net of 3x8x8 with random weights."""
+    loaded = loaded_module(net.eval(), plain_preprocessing((3, 8, 8)))
+    return replace(loaded, weights=WeightsSource("random", 0))
 
 
 def accuracy(path: Path) -> float:
@@ -360,6 +381,25 @@ class TestOtherInterfaces:
         expected, *others = (session.run(None, {name: x})[0] for session in opened)
         for other, atol in zip(others, (0.2, 0.005), strict=True):
             np.testing.assert_allclose(other, expected, atol=atol * np.abs(expected).max())
+
+    def test_integer_outputs(self, tmp_path: Path) -> None:
+        """Integers stay integers beside a float output; without one int8 and fp16 are refused, the rest is made."""
+        found = self.made(given(Classes(logits=True)), tmp_path / "both", raw=True)
+        x = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+        for name in ("net-int8", "net-fp16"):
+            session = open_session(found.models / name / "1" / "model.onnx")
+            assert [each.type for each in session.get_outputs()] == ["tensor(float)", "tensor(int64)"]
+            logits, classes = session.run(None, {session.get_inputs()[0].name: x})
+            np.testing.assert_array_equal(classes, logits.argmax(1))
+        alone = make(
+            given(Classes(logits=False)), tmp_path / "alone", VariantSettings(KINDS, bounds=ANY_SPEED), raw=True
+        )
+        refused = {kind: " ".join(each.verdict.reasons) for kind, each in alone.outcomes.items()}
+        for kind in ("int8", "fp16"):
+            assert "no output is float32 (output)" in refused.pop(kind)
+        assert set(refused.values()) == {""}
+        page = write_reports(alone.models, "net", 1, alone.planned, list(alone.outcomes.values()))
+        assert "## fp16: REFUSED" in page.read_text()
 
     def test_several_labels(self, tmp_path: Path) -> None:
         """Probabilities are sigmoids in every variant; agreement counts each yes and each no."""

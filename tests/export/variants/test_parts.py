@@ -57,6 +57,17 @@ class TestRounding:
 class TestHalf:
     """Float16 with islands."""
 
+    def test_integers_stay(self) -> None:
+        """An output of integers keeps its type beside one of float32."""
+        nodes = [helper.make_node("Add", ["x", "x"], ["y"], "y"), helper.make_node("ArgMax", ["y"], ["c"], "c", axis=1)]
+        both = model(nodes)
+        both.graph.output.append(helper.make_tensor_value_info("c", TensorProto.INT64, ["batch", 1]))
+        half = fp16.to_half(both, [])
+        assert [each.type.tensor_type.elem_type for each in half.graph.output] == [TensorProto.FLOAT, TensorProto.INT64]
+        session = onnxruntime.InferenceSession(half.SerializeToString(), providers=["CPUExecutionProvider"])
+        (classes,) = session.run(["c"], {"x": np.array([[0, 3, 1, 2]], np.float32)})
+        assert (classes.dtype, classes.tolist()) == (np.int64, [[1]])
+
     def halved(self, of: onnx.ModelProto, x: np.ndarray) -> fp16.Halved:
         values = [name for node in of.graph.node for name in node.output]
 
