@@ -16,6 +16,7 @@ from serve.shared_memory import Place, Regions
 from serve.tensors import Array, Request, Response, Tensor
 
 LENGTH = struct.Struct("<I")
+MOST_DIMENSIONS = 64  # numpy's limit; checked before sizes are multiplied, which of many huge ones takes minutes
 REGION, REGION_OFFSET, REGION_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
 CLASSIFICATION = "classification"
 CONTENTS = tuple(field.name for field in inference.InferTensorContents.DESCRIPTOR.fields)
@@ -101,6 +102,8 @@ def _datatype(tensor: WireTensor) -> Datatype:
     if tensor.datatype not in datatypes.BY_NAME:
         known = ", ".join(datatypes.BY_NAME)
         raise InvalidRequestError(f"tensor '{tensor.name}': unknown datatype '{tensor.datatype}'; there are {known}.")
+    if len(tensor.shape) > MOST_DIMENSIONS:
+        raise InvalidRequestError(f"tensor '{tensor.name}': no array can have {len(tensor.shape)} dimensions.")
     if tensor.shape and min(tensor.shape) < 0:
         raise InvalidRequestError(f"tensor '{tensor.name}': shape {list(tensor.shape)} has a negative size.")
     return datatypes.BY_NAME[tensor.datatype]
@@ -198,5 +201,4 @@ def _reshaped(array: Array, tensor: WireTensor) -> Array:
     try:
         return array.reshape(tensor.shape)
     except ValueError:
-        shape = f"{len(tensor.shape)} dimensions" if len(tensor.shape) > 8 else f"shape {list(tensor.shape)}"
-        raise InvalidRequestError(f"tensor '{tensor.name}': no array can have {shape}.") from None
+        raise InvalidRequestError(f"tensor '{tensor.name}': no array can have shape {list(tensor.shape)}.") from None

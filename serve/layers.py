@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LAYERS_KEY = "zoonnx.layers"
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+LONGEST_NAME = 200  # characters that are looked at of a name that is not there
 WORDS = {introspect.MODULE_PATHS: "module paths", introspect.NODE_NAMES: "the names of the file's nodes"}
 
 
@@ -35,12 +36,17 @@ class LayerIndex:
         """Return the graph's value that holds the layer. Raises: UnknownOutputError, saying where it went."""
         layer = self.layers.get(name)
         if layer is None:
-            close = difflib.get_close_matches(name, self.layers, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"layers go by {WORDS[self.names]}."
-            raise UnknownOutputError(f"there is no output or layer '{name}'; {hint}")
+            raise UnknownOutputError(self._unknown(name))
         if not layer.value:
             raise UnknownOutputError(f"the layer '{name}' ({layer.kind}) is not in the file: {where_it_went(layer)}")
         return layer.value
+
+    def _unknown(self, name: str) -> str:
+        """Say what there is instead; to compare a very long name with every layer would take minutes."""
+        fits = len(name) <= LONGEST_NAME
+        close = difflib.get_close_matches(name, self.layers, n=1) if fits else []
+        hint = f"did you mean '{close[0]}'?" if close else f"layers go by {WORDS[self.names]}."
+        return f"there is no output or layer '{name if fits else name[:LONGEST_NAME] + '...'}'; {hint}"
 
     def shares_batches(self, name: str) -> bool:
         """Whether the layer's first dimension is known to be the batch."""

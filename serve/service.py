@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from protos import inference, introspect
 from protos.version import VERSION
-from serve import codec, cuda
+from serve import codec, cuda, validation
 from serve.control import Control
 from serve.core import Core
 from serve.errors import UnsupportedError
@@ -85,7 +85,8 @@ class InferenceService:
         return inference.ModelConfigResponse(config=self._core.model(request.name, request.version).config)
 
     async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
-        self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
+        model = self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
+        validation.descriptions(message.inputs, model.signature)
         request = codec.request_from_message(message, self._regions)
         places = codec.places(message, self._regions)
         return codec.message_from_response(await self._core.infer(request), places)

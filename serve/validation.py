@@ -1,12 +1,36 @@
 """Compares a request with what its model takes, before anything is computed."""
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
+from typing import Protocol
 
+from serve import datatypes
 from serve.errors import InvalidRequestError
 from serve.layers import LayerIndex
 from serve.model_config import Signature
 from serve.tensors import Array, Request, Tensor, TensorSpec
+
+
+class Described(Protocol):
+    """What a message says of a tensor before its data is read."""
+
+    name: str
+    datatype: str
+
+
+def descriptions(described: Sequence[Described], signature: Signature) -> None:
+    """Compare names and datatypes with the model's, before any data is decoded.
+
+    A datatype that nobody knows is left to who decodes.
+
+    Raises:
+        InvalidRequestError: an input is missing, unknown or given twice, or of another datatype.
+    """
+    specs = {each.name: each for each in signature.inputs}
+    _check_names([each.name for each in islice(described, len(specs) + 1)], list(specs))
+    for each in described:
+        if each.datatype in datatypes.BY_NAME:
+            _check_datatype(each.datatype, specs[each.name])
 
 
 def inputs(request: Request, signature: Signature) -> dict[str, Array]:
@@ -40,26 +64,31 @@ def outputs(request: Request, signature: Signature, layers: LayerIndex) -> dict[
 def _check_names(given: Sequence[str], known: Sequence[str]) -> None:
     if given == known:  # nearly always; what follows is for the words
         return
-    repeated = [name for name, count in Counter(given).items() if count > 1]
-    if repeated:
-        raise InvalidRequestError(f"input '{repeated[0]}' is given more than once.")
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise InvalidRequestError(f"there is no input '{unknown[0]}'; the model takes {', '.join(known)}.")
+    seen: set[str] = set()
+    for name in given:
+        if name in seen:
+            raise InvalidRequestError(f"input '{name}' is given more than once.")
+        if name not in known:
+            raise InvalidRequestError(f"there is no input '{name}'; the model takes {', '.join(known)}.")
+        seen.add(name)
     missing = [name for name in known if name not in given]
     if missing:
         raise InvalidRequestError(f"input '{missing[0]}' is missing; the model takes {', '.join(known)}.")
 
 
 def _check_tensor(tensor: Tensor, spec: TensorSpec) -> None:
-    if tensor.datatype != spec.datatype:
-        raise InvalidRequestError(f"input '{spec.name}' takes {spec.datatype}, but {tensor.datatype} came.")
+    _check_datatype(tensor.datatype, spec)
     shape = tensor.array.shape
     fits = len(shape) == len(spec.shape) and all(
         want in (-1, size) for want, size in zip(spec.shape, shape, strict=True)
     )
     if not fits:
         raise InvalidRequestError(f"input '{spec.name}' takes shape {list(spec.shape)}, but {list(shape)} came.")
+
+
+def _check_datatype(came: str, spec: TensorSpec) -> None:
+    if came != spec.datatype:
+        raise InvalidRequestError(f"input '{spec.name}' takes {spec.datatype}, but {came} came.")
 
 
 def _check_batch(tensors: Sequence[Tensor], largest: int) -> None:
