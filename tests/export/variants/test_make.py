@@ -326,6 +326,7 @@ class TestRefusals:
         assert outcome.verdict.notes == ("speed not measured: no cuda device here",)
 
 
+@pytest.mark.slow
 def test_command(run: Path, tmp_path: Path, zoonnx: Zoonnx) -> None:
     """A refusal ends with status 1 after everything else is written; a word that is no variant with 2."""
     options = ["export", run, "--to", tmp_path / "models", "--variants"]
