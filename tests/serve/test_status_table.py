@@ -148,7 +148,7 @@ def test_the_queue(channel: grpc.Channel) -> None:
 def test_a_cancelled_request_is_never_computed(channel: grpc.Channel) -> None:
     """A client that takes its request back before its turn costs the model nothing, and makes room for another."""
     before = executions(channel, "busy")
-    running, left = begin(channel, busy(BUSY // 30)), begin(channel, busy(1))
+    running, left = begin(channel, busy(BUSY // 4)), begin(channel, busy(1))
     left.cancel()
     assert (left.code(), running.code()) == (grpc.StatusCode.CANCELLED, OK)
     assert begin(channel, busy(0)).code() == OK
