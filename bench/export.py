@@ -6,12 +6,9 @@ Each net has random weights of which no branch is zero.
 
 import argparse
 import contextlib
-import io
-import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import torch
 
 from bench import common
 from export import ExportSettings, export_model
+from export.convert import quietly
 from zoo import LoadedNet, load_net
 
 NETS = ("convnet4", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")
@@ -97,22 +95,6 @@ def seconds() -> Iterator[list[float]]:
     began = time.process_time()
     yield spent
     spent.append(time.process_time() - began)
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Hold back what the exporter prints."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,13 @@ so that an interrupted run goes on where it stopped; `--again` measures them ane
 """
 
 import argparse
-import contextlib
-import io
 import json
-import logging
 import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from torch import nn
 from bench.common import RESULTS, ROOT, machine, table
 from bench.nets import NETS, Net
 from export import Exported, ExportSettings, export_model
+from export.convert import quietly
 from export.errors import ExportError
 from export.prepare import prepare
 from export.variants.make import make_variants, plan
@@ -191,7 +188,7 @@ def holds_tensor(output: Any) -> bool:
 def bare_export(loaded: LoadedNet) -> None:
     """What a user would write without us."""
     example = torch.zeros(2, *loaded.preprocessing.input_size)
-    with quiet():
+    with quietly():
         torch.onnx.export(
             loaded.net,
             (example,),
@@ -202,19 +199,6 @@ def bare_export(loaded: LoadedNet) -> None:
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-    logging.disable(logging.NOTSET)
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -68,7 +68,7 @@ def _free_axes(dynamic_size: bool) -> dict[int, Any]:
 def _export(net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any]) -> onnx.ModelProto:
     shapes = (free,)
     try:
-        with _quietly():
+        with quietly():
             program = torch.onnx.export(
                 net,
                 (example,),
@@ -80,7 +80,7 @@ def _export(net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, A
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        with _quietly():
+        with quietly():
             why = explain(net, example, shapes, error)
         raise ConversionError(f"torch.onnx cannot convert {type(net).__name__}: {why}.") from error
     if program is None:
@@ -105,7 +105,7 @@ def _require_count(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Hold back what the exporter prints and logs: what matters is checked on the model it returns."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
