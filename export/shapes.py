@@ -18,7 +18,6 @@ value by runtime and one more. What has fewer is listed, never called verified.
 """
 
 import copy
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import onnx
 import torch
 from torch import nn
 
+from export import symbolic
 from export.convert import BATCH, HEIGHT, WIDTH
 from export.errors import ShapeError
 from export.expressions import evaluate
@@ -62,7 +62,7 @@ Testimony = Mapping[str, Mapping[Case, Shape]]  # of each value, in each case
 
 @dataclass(frozen=True)
 class Witness:
-    """What one witness says of the graph's values; `silent_because` where it could say nothing at all."""
+    """What one witness says of the graph's values; `silent_because` where it could say nothing, or no more."""
 
     name: str
     says: Testimony
@@ -79,7 +79,7 @@ def check_shapes(
         Witness(PYTORCH, _by_value(layer_map, _pytorch(net, interface, cases))),
         _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, interface, layer_map))),
         _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)), cases)),
-        _heard(SYMBOLIC, lambda: _inferred(_symbolic_inference(_stripped(model)), cases)),
+        _symbolic_inference(_stripped(model), cases),
     ]
     names = {layer.value: layer.name for layer in reversed(layer_map.layers) if layer.value}
     agreeing = {value: _agreement(value, names.get(value, ""), witnesses) for value in witnesses[0].says}
@@ -139,12 +139,8 @@ def _heard(name: str, ask: Callable[[], Testimony]) -> Witness:
     """Ask a witness that may be unable to speak: it then is silent, which the verdict says."""
     try:
         return Witness(name, ask())
-    except (GeometryError, onnx.shape_inference.InferenceError, _SilenceError) as error:
+    except (GeometryError, onnx.shape_inference.InferenceError) as error:
         return Witness(name, {}, " ".join(str(error).split())[:200] or type(error).__name__)
-
-
-class _SilenceError(Exception):
-    """A witness broke down."""
 
 
 def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]) -> Testimony:
@@ -193,25 +189,17 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
-def _onnx_inference(model: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+def _onnx_inference(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
+    return [*graph.value_info, *graph.output]
 
 
-def _symbolic_inference(model: onnx.ModelProto) -> onnx.ModelProto:
-    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-
-    logging.getLogger("onnxruntime.tools.symbolic_shape_infer").setLevel(logging.CRITICAL)
-    try:
-        inferred: onnx.ModelProto = SymbolicShapeInference.infer_shapes(
-            model, auto_merge=False, guess_output_rank=False
-        )
-    except Exception as error:
-        raise _SilenceError(f"{type(error).__name__}: {error}") from error
-    return inferred
+def _symbolic_inference(model: onnx.ModelProto, cases: Sequence[Case]) -> Witness:
+    found = symbolic.infer(model)
+    return Witness(SYMBOLIC, _inferred(found.infos, cases), found.gave_up[:200])
 
 
-def _inferred(model: onnx.ModelProto, cases: Sequence[Case]) -> Testimony:
-    infos = [*model.graph.value_info, *model.graph.output]
+def _inferred(infos: Sequence[onnx.ValueInfoProto], cases: Sequence[Case]) -> Testimony:
     return {
         info.name: {case: tuple(_sizes(info, case)) for case in cases}
         for info in infos

@@ -1,5 +1,6 @@
 """Shapes are what independent witnesses agree on; one that lies stops the export, one that is silent is counted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from export.interface import Pictures
 from export.layers import map_layers
 from export.prepare import prepare
 from export.shapes import Case
+from export.symbolic import Inferred
 from protos import manifest
 from zoo import LoadedNet
+from zoo.errors import GeometryError
 
 Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, Pictures]
 
@@ -59,9 +62,9 @@ class TestVerdict:
 
     def test_fewer_witnesses_are_not_enough(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without geometry and both inferences nothing is verified, and each value is listed."""
-        silenced = {"_geometry", "_onnx_inference", "_symbolic_inference"}
-        for name in silenced:
+        for name in ("_geometry", "_onnx_inference"):
             monkeypatch.setattr(shapes, name, silent)
+        monkeypatch.setattr(shapes.symbolic, "infer", lambda _: Inferred([], "lost for words"))
         found = shapes.check_shapes(*prepared[:3], prepared[3])
         assert (found.module_outputs_verified, found.other_values_verified) == (0, 0)
         assert len(found.unverified) == 17
@@ -91,6 +94,42 @@ class TestVerdict:
         info = onnx.ValueInfoProto(name="v")
         info.type.tensor_type.shape.dim.add(**dim)
         assert [next(shapes._sizes(info, Case(batch, 8, 8))) for batch in (1, 3)] == sizes
+
+
+class Uneven(nn.Module):
+    """Two ways to half the size, which are one size only to those who know more than their formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, 4, 3, padding=1)
+        self.strided = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.pooled = nn.AvgPool2d(2, ceil_mode=True)
+        self.act = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) to (N, 4)."""
+        x = self.before(x)
+        result: torch.Tensor = self.act(self.strided(x) + self.pooled(x)).mean((2, 3))
+        return result
+
+
+class TestGivingUp:
+    """onnxruntime's symbolic inference where it cannot tell all."""
+
+    def test_leaves_no_file_and_what_it_knew_stands(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convnet4: LoadedNet
+    ) -> None:
+        """Nothing is left in the current directory; what came before counts, the verdict says where it gave up."""
+        monkeypatch.chdir(tmp_path)
+        to = tmp_path / "elsewhere" / "models"
+        settings = ExportSettings(to=to, name="uneven", dynamic_size=True)
+        rule = replace(convnet4.preprocessing, input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
+        exported = export_model(Uneven().eval(), settings, preprocessing=rule, labels=tuple("abcd"))
+        assert [each.name for each in tmp_path.iterdir()] == ["elsewhere"]
+        (symbolic,) = [each for each in exported.manifest.shapes.witnesses if each.name == "symbolic"]
+        assert symbolic.silent_because.endswith("(Add): a size that it cannot work out")
+        layers = {layer.name: list(layer.shape_witnesses) for layer in exported.manifest.layer_map.layers}
+        assert ["symbolic" in layers[name] for name in ("before", "strided", "pooled", "act")] == [True] * 3 + [False]
 
 
 class TestContradiction:
@@ -135,4 +174,4 @@ class TestContradiction:
 
 
 def silent(*_: Any) -> Any:
-    raise shapes._SilenceError("lost for words")
+    raise GeometryError("lost for words")
