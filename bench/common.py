@@ -1,6 +1,7 @@
 """What the benchmarks share: medians with their spread, the machine, and results for programs and for people."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -35,6 +36,13 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
     """The summary of the ratios of what was measured turn by turn."""
     return summary([one / other for one, other in zip(numerators, denominators, strict=True)])
+
+
+def paired(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
+    """The median of the ratios of pairs, and the interval that holds it with 95 % confidence, by order statistics."""
+    each = sorted(one / other for one, other in zip(numerators, denominators, strict=True))
+    skip = max(0, math.floor(len(each) / 2 - 0.98 * math.sqrt(len(each))))
+    return {"median": statistics.median(each), "low": each[skip], "high": each[-1 - skip], "pairs": len(each)}
 
 
 def shown(value: dict[str, Any], digits: int) -> str:

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from bench.common import machine_line, ratios, shown, summary, table, write
+from bench.common import RESULTS, machine_line, ratios, shown, summary, table, write
 from zoo.catalog import create_model
 from zoo.data import load_dataset
 from zoo.settings import TrainSettings, Transfer
@@ -31,12 +31,13 @@ def main() -> None:
     """Measure, and write bench/results/probe.json and .md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         settings = prepare(Path(folder))
         rounds = [both(replace(settings, seed=seed), Path(folder) / str(seed)) for seed in range(options.rounds)]
     result = judged(rounds)
-    write("probe", result, page(result))
+    write("probe", result, page(result), options.out)
 
 
 def prepare(folder: Path) -> TrainSettings:

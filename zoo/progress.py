@@ -1,5 +1,6 @@
 """A training run as a line on the terminal."""
 
+import time
 from types import TracebackType
 from typing import Self
 
@@ -9,18 +10,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from zoo.steps import Step
 from zoo.train import EpochMetrics
 
+REFRESHES_PER_S = 4
+
 
 class ProgressBar:
-    """Shows a run's epoch, loss, validation accuracy, speed and time left on stderr from its first step on."""
+    """Shows a run's epoch, loss, validation accuracy, speed and time left on `console` from its first step on.
 
-    def __init__(self, epochs: int, prefix: str = "") -> None:
+    It looks at few of the steps, however short they are: telling rich of each would take a small net's time.
+    """
+
+    def __init__(self, epochs: int, prefix: str = "", console: Console | None = None) -> None:
         self._epochs = epochs
+        self._due_s = 0.0
         self._progress = Progress(
             TextColumn(f"{prefix}epoch {{task.fields[epoch]}}"),
             BarColumn(bar_width=20),
             TextColumn("loss {task.fields[loss]}  val {task.fields[accuracy]}  {task.fields[speed]} images/s"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console or Console(stderr=True),
+            refresh_per_second=REFRESHES_PER_S,
         )
         self._task = self._progress.add_task("", total=None, epoch=f"0/{epochs}", loss="-", accuracy="-", speed="-")
 
@@ -36,14 +44,19 @@ class ProgressBar:
     def __call__(self, event: Step | EpochMetrics) -> None:
         if isinstance(event, EpochMetrics):
             self._progress.update(self._task, accuracy=f"{event.rank[0]:.1%}")
-            return
+        elif event.batch == event.batches or time.monotonic() >= self._due_s:
+            self._due_s = time.monotonic() + 1 / REFRESHES_PER_S
+            self._show(event)
+
+    def _show(self, step: Step) -> None:
         self._progress.start()
-        steps_per_s = self._progress.tasks[self._task].speed
         self._progress.update(
             self._task,
-            total=event.batches * self._epochs,
-            advance=1,
-            epoch=f"{event.epoch}/{self._epochs}",
-            loss=f"{event.loss:.3f}",
-            speed=f"{steps_per_s * event.images:,.0f}" if steps_per_s else "-",
+            total=step.batches * self._epochs,
+            completed=(step.epoch - 1) * step.batches + step.batch,
+            epoch=f"{step.epoch}/{self._epochs}",
+            loss=f"{step.loss:.3f}",
         )
+        steps_per_s = self._progress.tasks[self._task].speed
+        if steps_per_s:
+            self._progress.update(self._task, speed=f"{steps_per_s * step.images:,.0f}")

@@ -39,7 +39,8 @@ def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
     settings, data = session.settings, session.data
     batches, count = batches_of(settings, data), batch_of(settings, data)
     device = session.accelerator.device
-    _seed(device, _word(settings.seed, epoch, 0))
+    words = _words(settings.seed, epoch, 1 + batches)
+    _seed(device, words[0])
     chosen = torch.split(_order(session), count)[done:batches]
     _set_modes(session, epoch)
     if epoch > 1 or done:
@@ -48,7 +49,7 @@ def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
     view = TrainingView(data.preprocessing, session.augmentation, settings.seed, epoch)
     pictures = data.train.batches([indices[part] for indices in chosen], None if session.augmentation.is_none else view)
     for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=done + 1):
-        _seed(device, _word(settings.seed, epoch, batch))
+        _seed(device, words[batch])
         wanted = data.train.targets[indices % len(data.train)]
         moved = _moved(session, images, part, count)
         x, targets = _inputs(session, moved, wanted[part], epoch, batch)
@@ -110,9 +111,12 @@ def _step(session: Session, x: Tensor, targets: Tensor, weight: float) -> float:
         with nullcontext() if piece == pieces else accelerator.no_sync(session.net):
             with accelerator.autocast():
                 outputs = session.net(inputs)
-            loss = session.loss(outputs.float(), wanted) * (_weight(session, wanted) / weight)
-            accelerator.backward(loss * accelerator.num_processes)  # whose gradients are averaged
-        total += loss.detach()
+            loss = session.loss(outputs.float(), wanted)
+            share = _weight(session, wanted) / weight
+            # The share is where the gradient begins: as a factor of the loss it would be one more operation to undo.
+            first = torch.full_like(loss, share * accelerator.num_processes)  # whose gradients are averaged
+            accelerator.backward(loss, gradient=first)
+        total.add_(loss.detach(), alpha=share)
     if session.settings.clip_grad_norm:
         accelerator.clip_grad_norm_(session.net.parameters(), session.settings.clip_grad_norm)
     session.optimizer.step()
@@ -137,8 +141,10 @@ def _check_finite(loss: float, epoch: int, batch: int, batches: int, lr: float) 
         )
 
 
-def _word(seed: int, epoch: int, batch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1, np.uint64)[0])
+def _words(seed: int, epoch: int, count: int) -> list[int]:
+    """What to seed with in an epoch: for its order, then for each batch; no word depends on how many there are."""
+    words: list[int] = np.random.SeedSequence((seed, epoch, 0)).generate_state(count, np.uint64).tolist()
+    return words
 
 
 def _seed(device: torch.device, word: int) -> None:
