@@ -16,6 +16,7 @@ from zoo.preprocessing import Preprocessing
 IMAGE = "image"
 PROBABILITIES = "probabilities"
 NORMALISED = "normalised"
+CONSTANTS = MEAN, SCALE = "image_mean", "image_scale"
 
 
 def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> onnx.ModelProto:
@@ -39,8 +40,8 @@ def _normalise_nodes() -> list[onnx.NodeProto]:
     return [
         helper.make_node("Transpose", [IMAGE], ["image_nchw"], "image_nchw", perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["image_nchw"], ["image_float"], "image_float", to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["image_float", "image_mean"], ["image_centred"], "image_centred"),
-        helper.make_node("Mul", ["image_centred", "image_scale"], [NORMALISED], NORMALISED),
+        helper.make_node("Sub", ["image_float", MEAN], ["image_centred"], "image_centred"),
+        helper.make_node("Mul", ["image_centred", SCALE], [NORMALISED], NORMALISED),
     ]
 
 
@@ -49,8 +50,8 @@ def _constants(preprocessing: Preprocessing) -> list[onnx.TensorProto]:
     scale = 1 / (np.array(preprocessing.std, np.float64) * 255)
     shape = (1, -1, 1, 1)
     return [
-        numpy_helper.from_array(mean.astype(np.float32).reshape(shape), "image_mean"),
-        numpy_helper.from_array(scale.astype(np.float32).reshape(shape), "image_scale"),
+        numpy_helper.from_array(mean.astype(np.float32).reshape(shape), MEAN),
+        numpy_helper.from_array(scale.astype(np.float32).reshape(shape), SCALE),
     ]
 
 

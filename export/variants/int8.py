@@ -21,6 +21,7 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from export.errors import VariantError
+from export.variants.entry import spread_constants
 from export.variants.graph import bare_copy, drop_unused_weights, sort_nodes
 
 Method = Literal["minmax", "entropy", "percentile"]
@@ -73,6 +74,7 @@ def quantise(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelP
     quantised: onnx.ModelProto = quantiser.model.model
     _restore_absorbed(quantised.graph, model.graph)
     _keep_outputs_float(quantised.graph)
+    spread_constants(quantised)
     sort_nodes(quantised.graph)
     drop_unused_weights(quantised.graph)
     del quantised.graph.value_info[:]

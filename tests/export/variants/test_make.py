@@ -106,6 +106,8 @@ class TestServable:
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         ops = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
         assert (ops.count("QLinearConv"), ops.count("Conv"), ops.count("Relu")) == (4, 0, 0)
+        constants = {weight.name: list(weight.dims) for weight in onnx.load(path).graph.initializer}
+        assert (constants["image_mean"], constants["image_scale"]) == ([1, 1, 1, 8], [1, 1, 1, 8])
 
     def test_layers_mean_what_they_did(self, everything: Everything, trained: LoadedNet) -> None:
         """Every layer is still there, as PyTorch's hook sees it but for rounding: ReLU's output is never negative."""

@@ -7,7 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import SettingsError, VariantError
+from export.head import Head
+from export.image_io import attach
 from export.variants import fp16
+from export.variants.entry import spread_constants
 from export.variants.fixed import fix, require_fixed
 from export.variants.graph import sort_nodes
 from export.variants.int8 import quantise
@@ -121,6 +124,35 @@ def test_nothing_to_quantise() -> None:
     """int8 of a model without weights is refused."""
     with pytest.raises(VariantError, match="no convolution"):
         quantise(model([helper.make_node("Relu", ["x"], ["y"], "r")]), {})
+
+
+class TestEntry:
+    """The normalisation's constants in an int8 model."""
+
+    def pictures(self, width: int | str) -> onnx.ModelProto:
+        """A model that only normalises pictures, (batch, 8, width, 3)."""
+        rule = Preprocessing(input_size=(3, 8, 6), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+        infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3, 8, width]) for name in ("x", "y")]
+        nodes = [helper.make_node("Relu", ["x"], ["logits"], "r"), helper.make_node("Relu", ["logits"], ["y"], "s")]
+        graph = helper.make_graph(nodes, "test", infos[:1], infos[1:])
+        whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        return attach(whole, rule, Head())
+
+    def test_a_row_at_a_time(self) -> None:
+        """Spread along the width, the constants give the same numbers, bit by bit."""
+        plain, spread = self.pictures(6), self.pictures(6)
+        spread_constants(spread)
+        assert [list(weight.dims) for weight in spread.graph.initializer] == [[1, 3, 1, 6]] * 2
+        x = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3), np.uint8)
+        sessions = (onnxruntime.InferenceSession(each.SerializeToString()) for each in (plain, spread))
+        before, after = (session.run(["y"], {"image": x})[0] for session in sessions)
+        np.testing.assert_array_equal(before, after)
+
+    def test_a_free_width(self) -> None:
+        """Where the width is free, the constants stay."""
+        free = self.pictures("width")
+        spread_constants(free)
+        assert [list(weight.dims) for weight in free.graph.initializer] == [[1, 3, 1, 1]] * 2
 
 
 def test_free_shape_is_refused() -> None:
