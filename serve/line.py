@@ -68,7 +68,10 @@ class BatchSettings:
 
 @dataclass(eq=False)
 class Waiting:
-    """A request in line. Its arrays have the batch first, unless it must be run `alone` and as it is."""
+    """A request in line. Its arrays have the batch first, unless it must be run `alone` and as it is.
+
+    `taken` is set when its batch leaves the line to be run.
+    """
 
     inputs: Mapping[str, Array]
     rows: int
@@ -77,6 +80,7 @@ class Waiting:
     since_ns: int = field(default_factory=time.monotonic_ns)
     late: bool = False
     alone: bool = False
+    taken: bool = False
 
     @property
     def place(self) -> tuple[bool, int, int]:
@@ -118,12 +122,10 @@ class Line:
         self._waiting.remove(waiting)
         return True
 
-    def drop_answered(self) -> list[Waiting]:
-        """Take out those that need no answer any more, and return them."""
-        gone = [each for each in self._waiting if each.answer.done()]
-        if gone:
+    def drop_answered(self) -> None:
+        """Take out those that need no answer any more."""
+        if any(each.answer.done() for each in self._waiting):
             self._waiting = [each for each in self._waiting if not each.answer.done()]
-        return gone
 
     def ready(self, settings: BatchSettings) -> bool:
         """Whether a batch can go that is as large as one may wish."""
@@ -134,6 +136,8 @@ class Line:
         """Take the head of the line: the largest preferred batch, or else as many as fit."""
         count = self._fitting(settings.max_rows, settings.preferred)
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        for each in batch:
+            each.taken = True
         return batch
 
     def _fitting(self, max_rows: int, preferred: Sequence[int]) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Self
 
@@ -41,7 +40,6 @@ class Model:
         self._given = [each.name for each in session.outputs]
         self._taps = Taps(version.path, session, tap_sessions)
         self._buckets = buckets(session.device, self.signature.max_batch_size, model_config.preferred(self.config))
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"{self.name}/{self.version}")
         self._batcher: Batcher[Session] | None = None
         self._begun, self._idle = 0, asyncio.Event()
         self.statistics = Statistics()
@@ -70,7 +68,7 @@ class Model:
     def start(self) -> None:
         """Take requests from now on, on the running event loop."""
         settings = replace(model_config.batch_settings(self.config), buckets=self._buckets)
-        self._batcher = Batcher(self._run, settings, self._threads, self.statistics)
+        self._batcher = Batcher(self._run, settings, self.statistics, f"{self.name}/{self.version}")
 
     async def infer(self, request: Request) -> Response:
         """Answer a request for this version; it stays as long as it takes, also when its successor is there already.
@@ -107,7 +105,6 @@ class Model:
             await self._idle.wait()
         if self._batcher:
             await self._batcher.close()
-        self._threads.shutdown()
 
     def _classified(self, tensor: Tensor, count: int) -> Tensor:
         labels = self._labels.get(tensor.name, ())

@@ -3,14 +3,13 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from serve.batcher import Batcher
+from serve.batcher import Batcher, stacked
 from serve.line import BatchSettings
 from serve.statistics import Statistics
 
@@ -43,13 +42,12 @@ def rows(*values: float, width: int = 2) -> Arrays:
 
 @asynccontextmanager
 async def batching(model: Model, max_rows: int = 4, max_delay_us: int = 0) -> AsyncIterator[Batcher[frozenset[str]]]:
-    with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(model.run, BatchSettings(max_rows, max_delay_us), executor, Statistics())
-        try:
-            yield batcher
-        finally:
-            model.go.set()
-            await batcher.close()
+    batcher = Batcher(model.run, BatchSettings(max_rows, max_delay_us), Statistics())
+    try:
+        yield batcher
+    finally:
+        model.go.set()
+        await batcher.close()
 
 
 async def begin(
@@ -163,6 +161,19 @@ class TestBatches:
         asyncio.run(main())
 
 
+class TestStacking:
+    """What the model is given of several requests."""
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float64, bool, object])
+    def test_rows_are_stacked_as_numpy_does(self, dtype: Any) -> None:
+        """Whatever lies in memory, also a view that jumps, is stacked by its values."""
+        parts = [np.arange(24).reshape(2, 3, 4).astype(dtype), np.arange(48)[::2].reshape(2, 3, 4).astype(dtype)]
+        parts.append(np.arange(24).reshape(2, 4, 3).astype(dtype).transpose(0, 2, 1)[:1])
+        found = stacked(parts)
+        np.testing.assert_array_equal(found, np.concatenate(parts))
+        assert found.dtype == dtype
+
+
 class TestDelay:
     """A request may be made to wait for company."""
 
@@ -235,14 +246,13 @@ class TestTrouble:
 
         async def main() -> None:
             model = Model()
-            with ThreadPoolExecutor(1) as executor:
-                batcher = Batcher(model.run, BatchSettings(4), executor, Statistics())
-                first = await TestBatches().busy(model, batcher)
-                (second,) = await begin(batcher, (rows(1), NONE))
-                closing = asyncio.create_task(batcher.close())
-                await asyncio.sleep(0.02)
-                model.go.set()
-                await closing
-                assert (first.done(), float(second.result()["y"][0, 0])) == (True, 2)
+            batcher = Batcher(model.run, BatchSettings(4), Statistics())
+            first = await TestBatches().busy(model, batcher)
+            (second,) = await begin(batcher, (rows(1), NONE))
+            closing = asyncio.create_task(batcher.close())
+            await asyncio.sleep(0.02)
+            model.go.set()
+            await closing
+            assert (first.done(), float(second.result()["y"][0, 0])) == (True, 2)
 
         asyncio.run(main())

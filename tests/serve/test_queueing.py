@@ -30,8 +30,7 @@ class Scene:
 
     def __init__(self, settings: BatchSettings) -> None:
         self.model, self.statistics = Model(), Statistics()
-        self.pool = ThreadPoolExecutor(settings.instances)
-        self.batcher = Batcher(self.model.run, settings, self.pool, self.statistics)
+        self.batcher = Batcher(self.model.run, settings, self.statistics)
         self.finished: list[float] = []
 
     async def send(self, value: float, count: int = 1, **options: Any) -> "asyncio.Task[Any]":
@@ -52,7 +51,6 @@ class Scene:
     async def __aexit__(self, *_: object) -> None:
         self.model.go.set()
         await self.batcher.close()
-        self.pool.shutdown()
 
     async def end(self, *tasks: "asyncio.Task[Any]") -> list[int]:
         """Free the model; returns the sizes of the batches behind the first."""

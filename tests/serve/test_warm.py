@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -201,10 +200,9 @@ class TestPadding:
 
         async def main() -> None:
             model, statistics = Model(), Statistics()
-            with ThreadPoolExecutor(1) as pool:
-                batcher = Batcher(model.run, BatchSettings(6, buckets=BUCKETS), pool, statistics)
-                answer = await batcher.submit(rows(*range(count)), count, NONE)
-                await batcher.close()
+            batcher = Batcher(model.run, BatchSettings(6, buckets=BUCKETS), statistics)
+            answer = await batcher.submit(rows(*range(count)), count, NONE)
+            await batcher.close()
             assert answer["y"][:, 0].tolist() == [2.0 * each for each in range(count)]
             assert [each for each, _ in model.batches] == [size]
             assert (statistics.inferences, list(statistics.batches)) == (count, [count])
@@ -216,11 +214,10 @@ class TestPadding:
 
         async def main() -> None:
             model = Model()
-            with ThreadPoolExecutor(1) as pool:
-                batcher = Batcher(model.run, BatchSettings(6, buckets=BUCKETS), pool, Statistics())
-                (task,) = await begin(batcher, (rows(1, 2, 3, 4, 5), frozenset({"constant"})))
-                answer = await task
-                await batcher.close()
+            batcher = Batcher(model.run, BatchSettings(6, buckets=BUCKETS), Statistics())
+            (task,) = await begin(batcher, (rows(1, 2, 3, 4, 5), frozenset({"constant"})))
+            answer = await task
+            await batcher.close()
             assert [each for each, _ in model.batches] == [6, 5]
             assert answer["constant"].tolist() == [0, 1, 2, 3]
 
