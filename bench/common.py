@@ -14,7 +14,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-NOISY = 0.1  # a spread of more than this share of the median is flagged
+NOISY = 0.1  # an interval that is wider than this share of the median is flagged
+Z_95 = 1.96
+MEDIANS = "medians (their 95 % intervals), * where noisy"
 
 
 def zoonnx(*arguments: object) -> None:
@@ -28,9 +30,16 @@ def zoonnx(*arguments: object) -> None:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """The median, the least and the most of `values`, and whether they lie too far apart to be trusted."""
-    median, spread = statistics.median(values), max(values) - min(values)
-    return {"median": median, "least": min(values), "most": max(values), "noisy": spread > NOISY * abs(median)}
+    """The median of `values`, the interval that it lies in with 95 %, and whether that is too wide to be trusted.
+
+    The interval is that of order statistics, by the normal approximation of the binomial distribution; of less than six
+    values it is all of them.
+    """
+    ordered, median = sorted(values), statistics.median(values)
+    outside = max(0, math.floor((len(ordered) - Z_95 * math.sqrt(len(ordered))) / 2))
+    low, high = ordered[outside], ordered[-1 - outside]
+    noisy = high - low > NOISY * abs(median)
+    return {"median": median, "low": low, "high": high, "least": ordered[0], "most": ordered[-1], "noisy": noisy}
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
@@ -46,9 +55,9 @@ def paired(numerators: Sequence[float], denominators: Sequence[float]) -> dict[s
 
 
 def shown(value: dict[str, Any], digits: int) -> str:
-    """A summary as 'median (least to most)', with a star where it is noisy."""
-    median, least, most = (f"{value[each]:.{digits}f}" for each in ("median", "least", "most"))
-    return f"{median} ({least} to {most}){'*' if value['noisy'] else ''}"
+    """A summary as 'median (low to high)', with a star where it is noisy."""
+    median, low, high = (f"{value[each]:.{digits}f}" for each in ("median", "low", "high"))
+    return f"{median} ({low} to {high}){'*' if value['noisy'] else ''}"
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
@@ -62,7 +71,7 @@ def machine() -> dict[str, Any]:
     return {"date": str(date.today()), "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
 
 
-def machine_line(more: str = "medians (least to most), * where noisy") -> str:
+def machine_line(more: str = MEDIANS) -> str:
     """The machine as the sentence that a page of results begins with; ends with an empty line."""
     here = machine()
     return f"Measured on {here['date']}, {here['cores']} cores of {here['machine']}; {more}.\n\n"

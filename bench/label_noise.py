@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.common import machine_line, shown, summary, table, write
+from bench.common import MEDIANS, machine_line, shown, summary, table, write
 from zoo.cross_validate import train_folds
 from zoo.data import DATASETS, Dataset, load_dataset
 from zoo.settings import TrainSettings
@@ -75,7 +75,7 @@ def page(results: list[dict[str, Any]]) -> str:
     row = [results[0]["flipped"], *(shown(summary([each[name] for each in results]), 3) for name in names)]
     worst = min(each["precision_at_k"] for each in results)
     verdict = "reached" if worst >= LEAST_PRECISION else "NOT reached"
-    said = f"{len(results)} seeds, {FOLDS} folds of convnet4; medians (least to most), * where noisy"
+    said = f"{len(results)} seeds, {FOLDS} folds of convnet4; {MEDIANS}"
     return machine_line(said) + table(head, [row]) + f"\nPrecision at k of at least {LEAST_PRECISION:g}: {verdict}.\n"
 
 

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from bench.common import RESULTS, machine_line, ratios, shown, summary, table, write
+from bench.common import MEDIANS, RESULTS, machine_line, ratios, shown, summary, table, write
 from zoo.catalog import create_model
 from zoo.data import load_dataset
 from zoo.settings import TrainSettings, Transfer
@@ -104,7 +104,7 @@ def judged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def page(result: dict[str, Any]) -> str:
     """The results for people."""
-    said = f"{BACKBONE} at {SIDE}x{SIDE}, {EPOCHS} epochs; medians (least to most), * where noisy"
+    said = f"{BACKBONE} at {SIDE}x{SIDE}, {EPOCHS} epochs; {MEDIANS}"
     head = ["through the frozen backbone, s", "cached, extraction included, s", "ratio", "accuracy apart, points"]
     row = [shown(result[name], 1) for name in ("frozen_s", "cached_s", "ratio")]
     verdict = "reached" if result["reached"] else "NOT reached"

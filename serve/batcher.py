@@ -182,5 +182,5 @@ def stacked(arrays: Sequence[Array]) -> Array:
     first = arrays[0]
     if first.dtype.hasobject:
         return np.concatenate(arrays)
-    data = b"".join(map(np.ascontiguousarray, arrays))
+    data = b"".join(np.ascontiguousarray(each).data for each in arrays)
     return np.frombuffer(data, first.dtype).reshape(-1, *first.shape[1:])
