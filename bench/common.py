@@ -39,19 +39,13 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     outside = max(0, math.floor((len(ordered) - Z_95 * math.sqrt(len(ordered))) / 2))
     low, high = ordered[outside], ordered[-1 - outside]
     noisy = high - low > NOISY * abs(median)
-    return {"median": median, "low": low, "high": high, "least": ordered[0], "most": ordered[-1], "noisy": noisy}
+    interval = {"median": median, "low": low, "high": high, "noisy": noisy}
+    return {**interval, "least": ordered[0], "most": ordered[-1], "values": len(ordered)}
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
     """The summary of the ratios of what was measured turn by turn."""
     return summary([one / other for one, other in zip(numerators, denominators, strict=True)])
-
-
-def paired(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
-    """The median of the ratios of pairs, and the interval that holds it with 95 % confidence, by order statistics."""
-    each = sorted(one / other for one, other in zip(numerators, denominators, strict=True))
-    skip = max(0, math.floor(len(each) / 2 - 0.98 * math.sqrt(len(each))))
-    return {"median": statistics.median(each), "low": each[skip], "high": each[-1 - skip], "pairs": len(each)}
 
 
 def shown(value: dict[str, Any], digits: int) -> str:

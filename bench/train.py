@@ -56,7 +56,7 @@ def compare(pairs: int) -> dict[str, Any]:
     _rate(ours), _rate(bare)  # the first steps of a process are slower
     turns = [_turn(ours, bare, swapped=pair % 2 == 1) for pair in range(pairs)]
     rates, others = [one for one, _ in turns], [other for _, other in turns]
-    return {"ours": common.summary(rates), "bare": common.summary(others), "ratio": common.paired(rates, others)}
+    return {"ours": common.summary(rates), "bare": common.summary(others), "ratio": common.ratios(rates, others)}
 
 
 def over_seeds(seeds: int) -> dict[str, Any]:
@@ -74,13 +74,12 @@ def over_seeds(seeds: int) -> dict[str, Any]:
 def page(speed: dict[str, Any], accuracy: dict[str, Any]) -> str:
     """The results for people."""
     ratio, seeds = speed["ratio"], len(accuracy["all"])
-    interval = f"{ratio['median']:.3f} (95 % between {ratio['low']:.3f} and {ratio['high']:.3f})"
-    numbers = [common.shown(speed["ours"], 0), common.shown(speed["bare"], 0), interval]
+    numbers = [common.shown(speed["ours"], 0), common.shown(speed["bare"], 0), common.shown(ratio, 3)]
     cells = [seeds, f"{accuracy['mean']:.2%}", f"{accuracy['worst']:.2%}", common.shown(accuracy["cpu_s"], 1)]
     return (
         common.machine_line()
         + common.table(["our loop, images a CPU second", "a bare loop", "median ratio of pairs"], [numbers])
-        + f"\n{ratio['pairs']} pairs of turns; a ratio of at least {TARGET}: {_verdict(ratio['median'] >= TARGET)}.\n"
+        + f"\n{ratio['values']} pairs of turns; a ratio of at least {TARGET}: {_verdict(ratio['median'] >= TARGET)}.\n"
         + "\nThe default recipe, `zoonnx train convnet4 --data digits`:\n\n"
         + common.table(["seeds", "mean test accuracy", "worst", "CPU seconds a seed"], [cells])
         + f"\nAt least {LEAST_MEAN:.1%} and {LEAST_WORST:.1%}: "
