@@ -1,6 +1,7 @@
 """A server's life: read, bind, load, answer, drain."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ from serve.core import Core
 from serve.grpc_server import GrpcServer
 from serve.health import Health
 from serve.model import Model
+
+log = logging.getLogger(__name__)
 
 
 def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -35,10 +38,12 @@ async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> Non
         if http_port is not None:
             announce(f"metrics: http://{settings.host}:{http_port}/metrics")
         await stop.wait()
+        log.info("stopping: what has begun is answered first; a second signal ends the server at once")
         core.stop()
         await server.stop()
     await control.close()
     await core.close()
+    log.info("stopped")
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ DEFAULT_BATCH = 4  # Triton's, for a model that batches and does not say how muc
 Entry = inference.ModelInput | inference.ModelOutput
 
 # What config.pbtxt may ask for that would change answers, and is not done here.
+MOST_INSTANCES = 256  # each has a thread of its own
 REFUSED: dict[str, Callable[[inference.ModelConfig], bool]] = {
     f"a backend other than {BACKEND}": lambda c: c.backend not in ("", BACKEND) or c.platform not in ("", PLATFORM),
     "ensemble_scheduling": lambda c: c.HasField("ensemble_scheduling"),
@@ -99,8 +100,13 @@ def batch_settings(config: inference.ModelConfig) -> BatchSettings:
 
 
 def instances(config: inference.ModelConfig) -> int:
-    """How many batches of the model run at once; a group that does not say has one."""
-    return sum(group.count or 1 for group in config.instance_group) or 1
+    """How many batches of the model run at once; a group that does not say has one. Raises: BadModelError."""
+    count = sum(group.count or 1 for group in config.instance_group) or 1
+    if not 1 <= count <= MOST_INSTANCES:
+        raise BadModelError(
+            f"the instance_group of config.pbtxt asks for {count} instances of the model; 1 to {MOST_INSTANCES} can be."
+        )
+    return count
 
 
 def preferred(config: inference.ModelConfig) -> Sequence[int]:

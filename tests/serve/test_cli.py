@@ -133,12 +133,14 @@ class TestServe:
 
     @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
     def test_stops_cleanly(self, serve: Serve, models: Path, how: signal.Signals) -> None:
-        """One line when ready, nothing else on stdout; a signal ends it with exit status 0."""
+        """One line when ready, nothing else on stdout; a signal ends it with exit status 0, and the log says so."""
         with serve(models / "bare" / "1" / "model.onnx", "--grpc-port", 0, "--provider", "cpu") as process:
             assert process.stdout
             assert process.stdout.readline().startswith("ready: 1 model on grpc 127.0.0.1:")
             process.send_signal(how)
             assert (process.wait(10), process.stdout.read()) == (0, "")
+            assert process.stderr
+            assert process.stderr.read().splitlines()[-1].endswith("INFO    stopped")
 
     def test_answers_what_it_has_begun(self, serve: Serve, tmp_path: Path) -> None:
         """A request that is being computed when the signal comes is answered; the server then ends."""

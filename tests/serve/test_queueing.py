@@ -199,6 +199,14 @@ class TestInstances:
         assert [threads_a_run(instances) for instances in (1, 2, 3, 4, 9)] == [4, 3, 2, 1, 1]
 
 
+@pytest.mark.parametrize("count", [-1, 257, 2**31 - 1])
+def test_absurd_instances_are_refused(count: int) -> None:
+    """Each instance has a thread: a number of them that no machine has is told before any begins."""
+    config = inference.ModelConfig(instance_group=[inference.ModelInstanceGroup(count=count)])
+    with pytest.raises(BadModelError, match=f"asks for {count} instances"):
+        model_config.instances(config)
+
+
 SPEC = [TensorSpec("x", "INT64", (-1, 1))]
 
 
