@@ -49,7 +49,9 @@ def _net(settings: TrainSettings, size: Size | None, classes: int) -> tuple[nn.M
     if settings.transfer is not None:
         backbone, origin = _backbone(settings.net, settings.transfer, size)
         with _misfits(settings.net, Preprocessing.from_net(backbone).input_size):
-            return attach_head(backbone, settings.transfer.head, classes, settings.drop_rate), origin
+            transfer = settings.transfer
+            headed = attach_head(backbone, transfer.head, classes, settings.drop_rate, cut=transfer.cut_after)
+            return headed, origin
     net = create_model(
         settings.net,
         num_classes=classes,
@@ -65,7 +67,7 @@ def _backbone(name: str, transfer: Transfer, size: Size | None) -> tuple[nn.Modu
     if folder.is_dir():
         if transfer.pretrained_file:
             raise SettingsError(f"{name} is a run, which has its own weights; pretrained_file is for a net by name")
-        return _backbone_of_run(folder, size)
+        return _backbone_of_run(folder, size, transfer.cut_after)
     file = Path(transfer.pretrained_file) if transfer.pretrained_file else None
     channels, img_size = (size[0], size[1:]) if size else (None, None)
     net = create_model(name, in_chans=channels, img_size=img_size, pretrained=file is None, pretrained_file=file)
@@ -73,12 +75,15 @@ def _backbone(name: str, transfer: Transfer, size: Size | None) -> tuple[nn.Modu
     return net, WeightsSource("pretrained", seed=0, licence=origin.licence, url=origin.url)
 
 
-def _backbone_of_run(folder: Path, size: Size | None) -> tuple[nn.Module, WeightsSource]:
+def _backbone_of_run(folder: Path, size: Size | None, cut_after: str | None) -> tuple[nn.Module, WeightsSource]:
     loaded = load_run(folder)
     own = loaded.preprocessing
     if size and size[0] != own.channels:
         raise SettingsError(f"the net of {folder} takes {own.channels} channels; the pictures have {size[0]}")
     net = loaded.net.backbone if isinstance(loaded.net, HeadedNet) else loaded.net
+    was_cut = loaded.net.cut_after if isinstance(loaded.net, HeadedNet) else None
+    if was_cut and was_cut != cut_after:
+        raise SettingsError(f"the net of {folder} ends at '{was_cut}': cut_after must be '{was_cut}'; got {cut_after}")
     taken = size or own.input_size
     replace(own, input_size=taken).attach_to(net)
     if loaded.architecture in CATALOG:

@@ -23,7 +23,7 @@ from zoo.cli_options import (
 )
 from zoo.cli_settings import Config
 from zoo.errors import SettingsError
-from zoo.settings import Head, Schedule, TrainSettings, Transfer
+from zoo.settings import Head, HeadInit, Schedule, TrainSettings, Transfer
 
 if TYPE_CHECKING:
     from zoo.cross_validate import FoldsResult
@@ -78,6 +78,12 @@ def tune(
     pretrained_file: Annotated[
         Path | None, typer.Option(help="Weights of the backbone. By default its own, from its hub or its run.")
     ] = None,
+    head_init: Annotated[
+        HeadInit, typer.Option(help="How the head begins: at random, or from each class's mean features.")
+    ] = Transfer.head_init,
+    cut_after: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="The backbone's last layer; what comes after it is left out.")
+    ] = None,
     **options: Unpack[RunOptions],
 ) -> None:
     """Put a new head on a pretrained backbone, and train them on your data.
@@ -93,6 +99,8 @@ def tune(
         schedule=schedule or ("probe" if probe else Transfer.schedule),
         cached=probe,
         pretrained_file=str(pretrained_file) if pretrained_file else None,
+        head_init=head_init,
+        cut_after=cut_after,
     )
     _go(settings_from(backbone, data, options, transfer), Asked(out, resume, folds, find_lr))
 

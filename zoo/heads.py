@@ -2,7 +2,8 @@
 
 `linear` and `mlp` classify the vector that the backbone itself makes of its features, (N, head_hidden_size): pooled,
 or the class token, and through whatever layers it has after that. `conv1x1` and `attention` look at the feature map,
-(N, C, H, W): a classifier at each position, or a weighted mean of the positions whose weights are learned.
+(N, C, H, W): a classifier at each position, or a weighted mean of the positions whose weights are learned. `flat`
+classifies that map as one long vector, (N, C * H * W), which keeps where things are and fits one input size.
 """
 
 import copy
@@ -12,6 +13,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from zoo.cut import cut_after
 from zoo.errors import SettingsError
 from zoo.interface import config_of
 from zoo.preprocessing import Preprocessing
@@ -55,7 +57,12 @@ class AttentionHead(nn.Module):
 
 
 class HeadedNet(nn.Module):
-    """A backbone without its classifier, and a head; layers keep their paths behind `backbone.`."""
+    """A backbone without its classifier, and a head; layers keep their paths behind `backbone.`.
+
+    `cut_after` is the layer after which the backbone ends, None for all of it.
+    """
+
+    cut_after: str | None = None
 
     def __init__(self, backbone: nn.Module, head: nn.Module, *, of_map: bool, num_classes: int) -> None:
         super().__init__()
@@ -83,11 +90,13 @@ class HeadedNet(nn.Module):
         return self.head.get_submodule("fc")
 
 
-def attach_head(net: nn.Module, head: Head, num_classes: int, drop_rate: float = 0.0) -> HeadedNet:
-    """Put `net`, which loses its own classifier, under a fresh head.
+def attach_head(
+    net: nn.Module, head: Head, num_classes: int, drop_rate: float = 0.0, *, cut: str | None = None
+) -> HeadedNet:
+    """Put `net`, which loses its own classifier, and all that comes after its layer `cut`, under a fresh head.
 
     Raises:
-        SettingsError: the net gives no features, or none of the kind that the head needs.
+        SettingsError: the net gives no features, or none of the kind that the head needs, or cannot be cut there.
     """
     if head not in get_args(Head):
         raise SettingsError(f"the heads are {', '.join(get_args(Head))}; got '{head}'")
@@ -95,11 +104,16 @@ def attach_head(net: nn.Module, head: Head, num_classes: int, drop_rate: float =
         raise SettingsError(
             f"a head needs 1 class or more and a drop_rate in [0, 1); got {num_classes} and {drop_rate}"
         )
-    of_map = head in ("conv1x1", "attention")
+    of_map = head in ("conv1x1", "attention", "flat")
+    _check_interface(net)
+    if cut:
+        cut_after(net, cut)
     width = _width(net, head, of_map)
     backbone: Any = net
     backbone.reset_classifier(0)
-    return HeadedNet(net, _head(head, width, num_classes, drop_rate), of_map=of_map, num_classes=num_classes)
+    headed = HeadedNet(net, _head(head, width, num_classes, drop_rate), of_map=of_map, num_classes=num_classes)
+    headed.cut_after = cut
+    return headed
 
 
 def feature_map(net: nn.Module, features: Tensor) -> Tensor:
@@ -120,15 +134,21 @@ def _head(head: Head, width: int, num_classes: int, drop_rate: float) -> nn.Modu
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if head == "mlp":
         layers |= OrderedDict(hidden=nn.Linear(width, width), act=nn.GELU())
+    if head == "flat":
+        layers |= OrderedDict(flatten=nn.Flatten())
     return nn.Sequential(layers | OrderedDict(drop=nn.Dropout(drop_rate), fc=nn.Linear(width, num_classes)))
 
 
-def _width(net: nn.Module, head: Head, of_map: bool) -> int:
-    """The channels of what the head will take, seen on the net's copy without numbers."""
+def _check_interface(net: nn.Module) -> None:
     kind = type(net).__name__
     missing = [name for name in ("forward_features", "forward_head", "reset_classifier") if not hasattr(net, name)]
     if missing:
         raise SettingsError(f"{kind} gives no features for a head: it lacks {', '.join(missing)}, timm's interface")
+
+
+def _width(net: nn.Module, head: Head, of_map: bool) -> int:
+    """The channels of what the head will take, all numbers of it for `flat`, seen on the net's copy without numbers."""
+    kind = type(net).__name__
     shapes: Any = copy.deepcopy(net).to("meta").eval()
     x = torch.empty(1, *Preprocessing.from_net(net).input_size, device="meta")
     features = shapes.forward_features(x)
@@ -136,4 +156,4 @@ def _width(net: nn.Module, head: Head, of_map: bool) -> int:
         what = f"one vector of {features.shape[1]}" if isinstance(features, Tensor) else type(features).__name__
         raise SettingsError(f"the head '{head}' needs a feature map; {kind} gives {what}: choose linear or mlp")
     taken = feature_map(net, features) if of_map else shapes.forward_head(features, pre_logits=True)
-    return int(taken.shape[1])
+    return int(taken[0].numel() if head == "flat" else taken.shape[1])

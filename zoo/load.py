@@ -120,7 +120,8 @@ def _rebuild(checkpoint: Checkpoint, transfer: Transfer | None) -> nn.Module:
     size = checkpoint.preprocessing.input_size[1:]
     if transfer is None:
         return create_model(checkpoint.architecture, num_classes=classes, in_chans=channels, img_size=size)
-    return attach_head(create_model(checkpoint.architecture, in_chans=channels, img_size=size), transfer.head, classes)
+    backbone = create_model(checkpoint.architecture, in_chans=channels, img_size=size)
+    return attach_head(backbone, transfer.head, classes, cut=transfer.cut_after)
 
 
 def _net_by_name(name: str, seed: int, pretrained: bool, file: Path | None) -> LoadedNet:

@@ -17,6 +17,7 @@ from zoo.augment import Augmentation
 from zoo.build import build_net
 from zoo.data import NO_AUGMENTATION, Dataset, find_data
 from zoo.errors import DeviceError, SettingsError
+from zoo.head_means import begin_from_means
 from zoo.load import WeightsSource
 from zoo.optimise import make_optimizer, make_scheduler
 from zoo.preprocessing import InputRule
@@ -127,6 +128,8 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, features: Path) -
     whole.to(accelerator.device)
     if settings.channels_last:
         whole.to(memory_format=torch.channels_last)
+    if settings.transfer is not None and settings.transfer.head_init == "means":
+        begin_from_means(whole, data, settings.max_shift_px)
     optimizer = make_optimizer(whole, settings)
     scheduler = make_scheduler(optimizer, settings.lr, batches_of(settings, data) * settings.epochs)
     augmentation, mixer = _augmentation(settings, data), _mixer(settings, data)

@@ -10,7 +10,8 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 SplitName = Literal["train", "val", "test"]
 BadImages = Literal["fail", "skip"]
 Imbalance = Literal["none", "weights", "sampler"]
-Head = Literal["linear", "mlp", "conv1x1", "attention"]
+Head = Literal["linear", "mlp", "conv1x1", "attention", "flat"]
+HeadInit = Literal["random", "means"]
 Schedule = Literal["probe", "head-then-all", "gradual"]
 Precision = Literal["no", "fp16", "bf16"]
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
@@ -42,17 +43,24 @@ class Transfer:
 
     `cached` computes the backbone's features once (see probe.py), which goes with the schedule `probe` alone.
     `pretrained_file` is None for the backbone's own weights: from its hub, or from the run that it is.
+    `head_init` "means" begins from the classes' mean features (see head_means.py); `cut_after` names the backbone's
+    last layer (see cut.py), None for all of them.
     """
 
     head: Head = "linear"
     schedule: Schedule = "head-then-all"
     cached: bool = False
     pretrained_file: str | None = None
+    head_init: HeadInit = "random"
+    cut_after: str | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("head", get_args(Head)), ("schedule", get_args(Schedule))):
-            value = getattr(self, name)
+        for name, kind in (("head", Head), ("schedule", Schedule), ("head_init", HeadInit)):
+            value, choices = getattr(self, name), get_args(kind)
             _check(name, value in choices, f"one of {', '.join(choices)}", value)
+        _check("cut_after", self.cut_after != "", "the name of a layer", repr(self.cut_after))
+        if self.head_init == "means":
+            _check("head", self.head in ("linear", "flat"), "linear or flat where it begins from means", self.head)
         if self.cached:
             _check("schedule", self.schedule == "probe", "probe where features are cached", self.schedule)
 

@@ -163,10 +163,17 @@ def _exported(file: Path) -> Subject:
 def _net_of(promise: manifest.Manifest) -> nn.Module:
     """The net that was exported, a headed backbone where its layers say so."""
     classes, channels = promise.outputs[0].shape[-1], promise.preprocessing.channels
-    head = _head_of({layer.path: layer.kind for layer in promise.layer_map.layers})
+    kinds = {layer.path: layer.kind for layer in promise.layer_map.layers}
+    head = _head_of(kinds)
     if head is None:
         return create_model(promise.source.net, num_classes=classes, in_chans=channels)
-    return attach_head(create_model(promise.source.net, in_chans=channels), head, classes)
+    rule = promise.preprocessing
+    size = (rule.height, rule.width)
+    net = create_model(promise.source.net, in_chans=channels, img_size=size if head == "flat" else None)
+    for path, kind in kinds.items():
+        if kind == "Identity" and path.startswith("backbone."):  # nothing of it was exported: see cut.py
+            net.set_submodule(path.removeprefix("backbone."), nn.Identity())
+    return attach_head(net, head, classes)
 
 
 def _head_of(kinds: Mapping[str, str]) -> Head | None:
@@ -177,6 +184,8 @@ def _head_of(kinds: Mapping[str, str]) -> Head | None:
         return "attention"
     if kinds["head.fc"] == "Conv2d":
         return "conv1x1"
+    if "head.flatten" in kinds:
+        return "flat"
     return "mlp" if "head.hidden" in kinds else "linear"
 
 

@@ -13,7 +13,7 @@ from zoo.errors import SettingsError
 from zoo.heads import attach_head, feature_map
 from zoo.preprocessing import Preprocessing
 
-HEADS = ["linear", "mlp", "conv1x1", "attention"]
+HEADS = ["linear", "mlp", "conv1x1", "attention", "flat"]
 # Plain maps, tokens, tokens with a class token, channels last, layers between the pool and the classifier, ours.
 BACKBONES = [
     "test_resnet",
@@ -127,7 +127,7 @@ def test_a_headed_net_exports(name, head):
     [
         ("mlp", "conv1x1", "the head 'conv1x1' needs a feature map; Mlp gives one vector of 64: choose linear or mlp"),
         ("lenet5", "attention", "the head 'attention' needs a feature map; LeNet5 gives one vector of 84"),
-        ("convnet4", "cosine", "the heads are linear, mlp, conv1x1, attention; got 'cosine'"),
+        ("convnet4", "cosine", "the heads are linear, mlp, conv1x1, attention, flat; got 'cosine'"),
     ],
 )
 def test_a_head_that_does_not_fit_is_refused(net, head, message):

@@ -68,7 +68,7 @@ def test_an_input_size_is_whole_numbers(text):
             parse_size(text)
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention"])
+@pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention", "flat"])
 def test_an_exported_headed_net_is_found_again(tmp_path, head):
     """Its layers say which head it has."""
     net = attach_head(create_model("convnet4"), head, num_classes=3)

@@ -91,7 +91,7 @@ def test_layers_learn_at_their_own_rates(settings):
     assert scale[id(net.backbone.conv1[0].weight)] < rates[0]
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention"])
+@pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention", "flat"])
 def test_a_tuned_net_comes_back(settings, tmp_path, head):
     """Backbone and head, with the labels, and where the weights began."""
     run = tmp_path / "run"
@@ -194,6 +194,8 @@ def test_tune_from_the_command_line(command, settings, weights_file, tmp_path):
         "schedule": "gradual",
         "cached": False,
         "pretrained_file": str(weights_file),
+        "head_init": "random",
+        "cut_after": None,
     }
     assert [asked[name] for name in ("lr", "weight_decay", "layer_decay")] == [0.003, 0.1, 0.5]
     assert json.loads(command("eval", run, "--data", settings.data, "--json").out)["images"] == 4

@@ -46,7 +46,11 @@ def _transfer_words(transfer: Transfer) -> list[str]:
         words += _flag("head", transfer.head)
     if transfer.schedule != ("probe" if transfer.cached else Transfer.schedule):
         words += _flag("schedule", transfer.schedule)
-    return words + (_flag("pretrained_file", transfer.pretrained_file) if transfer.pretrained_file else [])
+    if transfer.head_init != Transfer.head_init:
+        words += _flag("head_init", transfer.head_init)
+    for name in ("cut_after", "pretrained_file"):
+        words += _flag(name, getattr(transfer, name)) if getattr(transfer, name) else []
+    return words
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -39,6 +39,7 @@ SETTINGS = [
         transfer=Transfer(head="mlp", schedule="probe", cached=True, pretrained_file="w.safetensors"),
     ),
     TrainSettings(net="runs/one", data="digits", transfer=Transfer(schedule="gradual")),
+    TrainSettings(net="runs/one", data="digits", transfer=Transfer(head="flat", head_init="means", cut_after="act2")),
 ]
 
 

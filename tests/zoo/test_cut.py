@@ -1,0 +1,84 @@
+"""Backbones that end early."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from google.protobuf import json_format
+
+from protos import manifest
+from zoo.catalog import create_model
+from zoo.errors import SettingsError
+from zoo.heads import attach_head
+from zoo.load import load_net
+from zoo.settings import Transfer
+from zoo.subject import subject_of
+from zoo.train import train
+
+
+def moved_batch_norms(name):
+    """A net whose BatchNorms have seen something, in eval mode, and pictures for it."""
+    torch.manual_seed(0)
+    net = create_model(name).train()
+    x = torch.randn(4, *net.default_cfg["input_size"])
+    net(x)
+    return net.eval(), x
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("convnet4", "act2"), ("test_resnet", "layer2"), ("test_resnet", "layer3.0"), ("lenet5", "s4")]
+)
+def test_the_features_are_what_the_layer_gives(name, layer):
+    """Of the whole net, of ours and of timm's, inside a stage too; what comes after has no weights any more."""
+    net, x = moved_batch_norms(name)
+    given = []
+    hook = net.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: given.append(output.clone()))
+    net(x)
+    hook.remove()
+    before = sum(parameter.numel() for parameter in net.parameters())
+    headed = attach_head(net, "flat", num_classes=3, cut=layer).eval()
+    assert torch.equal(headed.forward_features(x), given[0])
+    assert headed(x).shape == (4, 3)
+    assert sum(parameter.numel() for parameter in headed.backbone.parameters()) < before
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "message"),
+    [
+        ("convnet4", "acct2", "ConvNet4 has no layer 'acct2' to cut after; did you mean 'act2'"),
+        ("convnet4", "head", "cannot be cut after 'head', which takes no part in the features"),
+        ("test_resnet", "layer2.0.conv1", "cannot be cut after 'layer2.0.conv1': it does more"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(name, layer, message):
+    """An unknown layer, one behind the features, one inside a residual block."""
+    with pytest.raises(SettingsError, match=message):
+        attach_head(create_model(name), "flat", num_classes=3, cut=layer)
+
+
+def test_a_cut_run_comes_back_and_is_tuned_again(short_run, short_settings, tmp_path):
+    """It keeps its cut; tuning it again asks for the same one."""
+    cut = Transfer(head="flat", cut_after="act2", schedule="probe")
+    settings = replace(short_settings, net=str(short_run), epochs=1, transfer=cut)
+    train(settings, tmp_path / "run")
+    names = load_net(tmp_path / "run").net.state_dict().keys()
+    assert "backbone.conv2.weight" in names
+    assert "backbone.conv3.weight" not in names
+    onwards = replace(settings, net=str(tmp_path / "run"))
+    train(onwards, tmp_path / "again")
+    with pytest.raises(SettingsError, match="ends at 'act2': cut_after must be 'act2'; got None"):
+        train(replace(onwards, transfer=Transfer()), tmp_path / "refused")
+
+
+def test_an_exported_cut_net_is_found_again(tmp_path):
+    """By the layers that became nothing."""
+    net = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
+    layers = [manifest.Layer(path=path, kind=type(module).__name__) for path, module in net.named_modules() if path]
+    promise = manifest.Manifest(
+        source=manifest.Source(net="convnet4"),
+        outputs=[manifest.Tensor(shape=[-1, 3])],
+        preprocessing=manifest.Preprocessing(channels=1, height=8, width=8),
+        layer_map=manifest.LayerMap(layers=layers),
+    )
+    (tmp_path / "manifest.json").write_text(json_format.MessageToJson(promise))
+    assert subject_of(str(tmp_path)).net.state_dict().keys() == net.state_dict().keys()
