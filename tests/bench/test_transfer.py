@@ -1,9 +1,11 @@
 """The transfer curve: which pictures it trains on, what chooses, and that its page says who is ahead."""
 
+import json
+
 import pytest
 import torch
 
-from bench.transfer import best, digits, few_of, sentence
+from bench.transfer import best, digits, few_of, hindsight, merged, sentence
 
 
 def test_few_pictures_of_each_class_are_drawn_by_the_seed() -> None:
@@ -33,3 +35,18 @@ def test_validation_chooses_and_test_does_not() -> None:
 def test_the_page_says_who_is_ahead(scratch, tuned, words) -> None:
     """And plainly where tuning is not."""
     assert words in sentence({"per_class": 1, "scratch": {"test": scratch}, "tuned": {"test": tuned}}, seeds=2)
+
+
+def test_the_page_tells_the_hindsight() -> None:
+    """The best mean on the test pictures of either side, whatever was taken."""
+    recipes = {"scratch: a": [50.0, 60.0], "scratch: b": [70.0, 58.0], "tuned: c": [80.0, 81.0], "tuned: d": [1.0, 2.0]}
+    row = {"recipes": {name: {"test": test} for name, test in recipes.items()}}
+    assert hindsight(row) == "In hindsight, by the test pictures: 64.0 % from scratch, 80.5 % tuned."
+
+
+def test_counts_may_be_measured_one_by_one(tmp_path) -> None:
+    """Rows of other counts stay, but for those of other seeds."""
+    rows = [{"per_class": count, "scratch": {"test": [1.0] * seeds}} for count, seeds in ((1, 2), (2, 2), (5, 3))]
+    (tmp_path / "transfer.json").write_text(json.dumps({"results": rows}))
+    new = {"per_class": 2, "scratch": {"test": [3.0, 4.0]}}
+    assert merged([new], tmp_path / "transfer.json", seeds=2) == [rows[0], new]
