@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from bench.transfer import best, digits, few_of, hindsight, merged, sentence
+from bench.transfer import digits, few_of, merged
+from bench.transfer_page import best, hindsight, sentence
 
 
 def test_few_pictures_of_each_class_are_drawn_by_the_seed() -> None:
