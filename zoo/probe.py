@@ -23,7 +23,7 @@ from zoo.preprocessing import Preprocessing
 from zoo.settings import SplitName
 from zoo.splits import MemorySplit, Split
 
-FEATURES_VERSION = 1  # part of each key: raise it when features are computed otherwise
+FEATURES_VERSION = 2  # part of each key: raise it when features are computed otherwise
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ def _compute(net: HeadedNet, split: Split, rule: Preprocessing) -> Tensor:
 
 
 def _key(net: HeadedNet, split: Split, rule: Preprocessing) -> str:
-    digest = hashlib.sha256(f"{FEATURES_VERSION} {net.of_map} {json.dumps(rule.to_json())} {split.key()}".encode())
+    digest = hashlib.sha256(
+        f"{FEATURES_VERSION} {net.of_map} {net.cut_after} {json.dumps(rule.to_json())} {split.key()}".encode()
+    )
     for name, value in net.backbone.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -82,3 +82,12 @@ def test_an_exported_cut_net_is_found_again(tmp_path):
     )
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(promise))
     assert subject_of(str(tmp_path)).net.state_dict().keys() == net.state_dict().keys()
+
+
+def test_stored_features_are_those_of_the_cut(short_run, short_settings, tmp_path):
+    """A ReLU has no weights, so nothing else tells a net that ends before it from one that ends behind it."""
+    for layer in ("bn2", "act2"):
+        cut = Transfer(head="flat", cut_after=layer, schedule="probe", cached=True)
+        settings = replace(short_settings, net=str(short_run), epochs=1, max_shift_px=0, transfer=cut)
+        train(settings, tmp_path / layer)
+    assert len(list((tmp_path / ".features").iterdir())) == 6
