@@ -39,7 +39,7 @@ def main() -> None:
     """Measure, and write bench/results/serve.json and .md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -66,47 +66,55 @@ class LoadReport:
 
 
 async def measure(url: str, settings: LoadSettings) -> LoadReport:
-    """Ask with random tensors; warms up first, which is not counted.
+    """Ask with random tensors, from WARM_UP_S before it counts until the end; what is answered in between counts.
 
     Raises:
         UnfitModelError: no tensors can be made up for the model.
         UnreachableError: the server, or its metrics, cannot be asked.
+        SettingsError: no answer came while it measured.
     """
     async with AsyncClient(url, retries=0) as client:
         inputs = _inputs(await client.model(settings.model), settings.batch_size)
-        await _load(client, settings, inputs, WARM_UP_S)
-        before_s = await asyncio.to_thread(_cpu_s, settings.metrics)
-        start_s = time.perf_counter()
-        latencies_s = await _load(client, settings, inputs, settings.seconds)
-        seconds = time.perf_counter() - start_s
-        after_s = await asyncio.to_thread(_cpu_s, settings.metrics)
+        answers, cpu_s = await asyncio.gather(_load(client, settings, inputs), _cpu_spent_s(settings))
+    latencies_s = [each.latency_s for each in answers if 0 <= each.end_s < settings.seconds]
     number = len(latencies_s)
+    if not number:
+        raise SettingsError(f"no request was answered within {settings.seconds:g} seconds: measure for longer.")
     return LoadReport(
         model=settings.model,
         requests=number,
         rows=number * settings.batch_size,
-        seconds=seconds,
+        seconds=settings.seconds,
         latency_ms={each: float(np.percentile(latencies_s, each)) * 1e3 for each in PERCENTILES},
-        cpu_ms_a_request=None if after_s is None or before_s is None else (after_s - before_s) * 1e3 / number,
+        cpu_ms_a_request=None if cpu_s is None else cpu_s * 1e3 / number,
     )
 
 
-async def _load(client: AsyncClient, settings: LoadSettings, inputs: Mapping[str, Array], for_s: float) -> list[float]:
-    """How long each request took; each is followed by another until the time is over."""
-    begin_s = time.perf_counter()
-    latencies_s: list[float] = []
+@dataclass(frozen=True)
+class _Answer:
+    """When it came, from the begin of what counts, and how long it took."""
+
+    end_s: float
+    latency_s: float
+
+
+async def _load(client: AsyncClient, settings: LoadSettings, inputs: Mapping[str, Array]) -> list[_Answer]:
+    """Every request is followed by another until the time is over: a server that runs dry would be another load."""
+    begin_s = time.perf_counter() + WARM_UP_S
+    answers: list[_Answer] = []
 
     async def ask(turns: Iterator[float]) -> None:
         for turn_s in turns:
-            await asyncio.sleep(max(0.0, begin_s + turn_s - time.perf_counter()))
+            await asyncio.sleep(max(0.0, begin_s - WARM_UP_S + turn_s - time.perf_counter()))
             start_s = time.perf_counter()
-            if start_s >= begin_s + for_s:
+            if start_s >= begin_s + settings.seconds:
                 return
             await client.infer(settings.model, inputs)
-            latencies_s.append(time.perf_counter() - start_s)
+            end_s = time.perf_counter()
+            answers.append(_Answer(end_s - begin_s, end_s - start_s))
 
     await asyncio.gather(*(ask(_turns(settings, each)) for each in range(settings.concurrency)))
-    return latencies_s
+    return answers
 
 
 def _turns(settings: LoadSettings, worker: int) -> Iterator[float]:
@@ -135,10 +143,18 @@ def _random(info: ModelInfo, spec: TensorSpec, batch_size: int) -> Array:
     return random.random(shape).astype(dtype) if dtype.kind == "f" else random.integers(0, 2, shape).astype(dtype)
 
 
-def _cpu_s(metrics: str) -> float | None:
-    """The server's CPU time until now, as its metrics tell."""
-    if not metrics:
+async def _cpu_spent_s(settings: LoadSettings) -> float | None:
+    """The server's CPU time while it is measured; None where that is not wanted."""
+    if not settings.metrics:
         return None
+    await asyncio.sleep(WARM_UP_S)
+    before_s = await asyncio.to_thread(_cpu_s, settings.metrics)
+    await asyncio.sleep(settings.seconds)
+    return await asyncio.to_thread(_cpu_s, settings.metrics) - before_s
+
+
+def _cpu_s(metrics: str) -> float:
+    """The server's CPU time until now, as its metrics tell."""
     try:
         with urllib.request.urlopen(metrics, timeout=10) as answer:  # noqa: S310  http and https only, see LoadSettings
             found = CPU.search(answer.read().decode())
