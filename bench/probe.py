@@ -23,7 +23,7 @@ from zoo.settings import TrainSettings, Transfer
 from zoo.train import train
 
 BACKBONE, SIDE, EPOCHS = "resnet18", 96, 20
-PER_CLASS = {"train": 40, "val": 5, "test": 5}
+PER_CLASS = {"train": 64, "val": 5, "test": 5}
 LEAST_RATIO, MOST_POINTS_APART = 10.0, 0.5
 
 

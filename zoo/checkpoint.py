@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from zoo.errors import CheckpointError
 from zoo.files import new_folder, standing_folder, write_file
 from zoo.interface import classes_of, config_of
+from zoo.places import refuse_taken
 from zoo.preprocessing import Preprocessing
 from zoo.pretrained import Origin
 from zoo.settings import TrainSettings
@@ -71,19 +72,6 @@ def start_run(run: Path, settings: TrainSettings, licence: str = "", url: str = 
     begun_with = {"licence": licence, "url": url}
     config = {"schema_version": RUN_SCHEMA_VERSION, "settings": settings.to_json(), "begun_with": begun_with}
     write_file(run / "config.json", _json(config))
-
-
-def refuse_taken(run: Path) -> None:
-    """Require a folder that is empty, or not there.
-
-    Raises:
-        CheckpointError: something lies there already.
-    """
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        holds_run = (run / "config.json").exists() or (run / "folds.json").exists()
-        what = "already holds a run" if holds_run else "is there already and is not empty"
-        go_on = ", or go on with one that stopped by --resume" if holds_run else ""
-        raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder{go_on}")
 
 
 def read_settings(run: Path) -> TrainSettings:

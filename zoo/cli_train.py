@@ -23,6 +23,7 @@ from zoo.cli_options import (
 )
 from zoo.cli_settings import Config
 from zoo.errors import SettingsError
+from zoo.places import FOLDER, check_file, folder_of, refuse_taken
 from zoo.settings import Head, HeadInit, Schedule, TrainSettings, Transfer
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Asked:
 
 
 def _go(settings: TrainSettings, asked: Asked) -> None:
+    _check_places(settings, asked)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (asked.find_lr or asked.folds):
         raise SettingsError("--find-lr and --folds run in one process; start them without torchrun")
     if asked.find_lr:
@@ -144,6 +146,16 @@ def _go(settings: TrainSettings, asked: Asked) -> None:
         _train_folds(settings, asked)
     else:
         _train(settings, asked.out, asked.resume)
+
+
+def _check_places(settings: TrainSettings, asked: Asked) -> None:
+    """Refuse at once what would be refused only after slow imports."""
+    if settings.data.startswith(FOLDER):
+        folder_of(settings.data)
+    if settings.transfer is not None:
+        check_file(settings.transfer.pretrained_file)
+    if not (asked.resume or asked.find_lr):
+        refuse_taken(asked.out)
 
 
 def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
@@ -200,13 +212,21 @@ def _show_folds(result: "FoldsResult", out: Path) -> None:
         for each in result.results
     }
     found = {name: f"{each['mean']:.2%} ± {each['deviation']:.2%}" for name, each in result.summary().items()}
-    rows["held out"] = f"{found['val_accuracy']}, of each fold's best epoch, which it chose itself"
-    rows["last epoch"] = found["last_val_accuracy"]
-    rows["test"] = found["test_accuracy"]
-    if result.suspicious is not None:
-        where = f"see {out / 'label-noise.png'} and .csv"
-        rows["labels"] = f"{result.suspicious} of {result.labels} are suspicious; {where}"
-    show_rows(rows | left_out(result.skipped))
+    all_right = ", every label right" if result.suspicious is None else ""
+    for name, split in {"val": "held out", "test": "test"}.items():
+        if f"{name}_mean_average_precision" in found:
+            rows[f"{split}, mean average precision"] = found[f"{name}_mean_average_precision"]
+    rows[f"held out{all_right}"] = f"{found['val_accuracy']}, of each fold's best epoch, which it chose itself"
+    rows[f"last epoch{all_right}"] = found["last_val_accuracy"]
+    rows[f"test{all_right}"] = found["test_accuracy"]
+    show_rows(rows | {"labels": _suspicious(result, out)} | left_out(result.skipped))
+
+
+def _suspicious(result: "FoldsResult", out: Path) -> str:
+    if result.suspicious is None:
+        return "no report of suspicious labels: there is one where each picture has a single label"
+    where = f"see {out / 'label-noise.png'} and .csv"
+    return f"{result.suspicious} of {result.labels} are suspicious; {where}"
 
 
 def _measured(split: str, accuracy: float, precision: float | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from statistics import mean, stdev
 import torch
 from torch import Tensor
 
-from zoo.checkpoint import read_json, refuse_taken
+from zoo.checkpoint import read_json
 from zoo.data import Dataset, find_data
 from zoo.errors import CheckpointError
 from zoo.evaluate import evaluate
@@ -23,13 +23,20 @@ from zoo.files import standing_folder, write_file
 from zoo.folds import divide, fold_of, joined_targets
 from zoo.label_noise import as_csv, as_sheet, picture_names, rank_doubts
 from zoo.load import load_run
+from zoo.places import refuse_taken
 from zoo.resume import check_same_settings, has_ended
 from zoo.settings import TrainSettings
 from zoo.split_parts import PartSplit
 from zoo.train import Observer, train
 
 FOLDS_SCHEMA_VERSION = 1
-MEASURES = ("val_accuracy", "last_val_accuracy", "test_accuracy")
+MEASURES = (
+    "val_accuracy",
+    "last_val_accuracy",
+    "test_accuracy",
+    "val_mean_average_precision",
+    "test_mean_average_precision",
+)
 Watch = Callable[[int], AbstractContextManager[Observer]]
 
 
@@ -38,7 +45,8 @@ class FoldResult:
     """What one fold measured.
 
     `val_accuracy` is that of the best epoch on the pictures held out, which also chose the epoch and so flatters it
-    a little; `last_val_accuracy` is that of the last epoch, which nothing chose.
+    a little; `last_val_accuracy` is that of the last epoch, which nothing chose. The mean average precisions are
+    those of multi-label data, None for others; there the one on the pictures held out chose the epoch.
     """
 
     fold: int
@@ -46,6 +54,12 @@ class FoldResult:
     val_accuracy: float
     last_val_accuracy: float
     test_accuracy: float
+    val_mean_average_precision: float | None = None
+    test_mean_average_precision: float | None = None
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON values by name, without those that were not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,8 @@ class FoldsResult:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Mean and standard deviation (of a sample: over folds - 1) of each measure."""
-        values = {name: [float(getattr(each, name)) for each in self.results] for name in MEASURES}
+        measured = [each.to_json() for each in self.results]
+        values = {name: [float(each[name]) for each in measured] for name in MEASURES if name in measured[0]}
         return {name: {"mean": mean(each), "deviation": stdev(each)} for name, each in values.items()}
 
 
@@ -106,7 +121,7 @@ def _check_place(settings: TrainSettings, folds: int, out: Path, resume: bool) -
 
 
 def _train_fold(settings: TrainSettings, run: Path, watch: Watch) -> None:
-    begun = standing_folder(run).is_dir()
+    begun = (run / "config.json").is_file()
     if begun and has_ended(run):
         check_same_settings(run, settings)
         return
@@ -120,7 +135,15 @@ def _unwatched(fold: int) -> AbstractContextManager[Observer]:
 
 def _result(run: Path, fold: int) -> FoldResult:
     best, last = (read_json(standing_folder(run / name) / "metrics.json") for name in ("best", "last"))
-    return FoldResult(fold, best["epoch"], best["val_accuracy"], last["val_accuracy"], best["test_accuracy"])
+    return FoldResult(
+        fold,
+        best["epoch"],
+        best["val_accuracy"],
+        last["val_accuracy"],
+        best["test_accuracy"],
+        best.get("val_mean_average_precision"),
+        best.get("test_mean_average_precision"),
+    )
 
 
 def _same_data(settings: TrainSettings, out: Path) -> Dataset:
@@ -141,7 +164,7 @@ def _write(out: Path, data: Dataset, results: Sequence[FoldResult], suspicious: 
     values = {
         "schema_version": FOLDS_SCHEMA_VERSION,
         "data_key": _key(data),
-        "results": [asdict(each) for each in results],
+        "results": [each.to_json() for each in results],
         **({"summary": measured.summary()} if len(results) > 1 else {}),
         "labels": measured.labels,
         "suspicious": suspicious,

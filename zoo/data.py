@@ -12,7 +12,8 @@ from zoo.augment import Augmentation
 from zoo.errors import DataError
 from zoo.folder import FolderContents, scan
 from zoo.hf_data import PREFIX as HF
-from zoo.hf_data import open_hf
+from zoo.hf_data import open_hf, subset_of
+from zoo.places import FOLDER, folder_of
 from zoo.preprocessing import Preprocessing
 from zoo.settings import BadImages, SplitName
 from zoo.shelves import PHOTOS, Shelves
@@ -21,7 +22,6 @@ from zoo.targets import Task, task_of
 from zoo.torchvision_data import PREFIX as TORCHVISION
 from zoo.torchvision_data import open_torchvision
 
-FOLDER = "folder:"
 NO_AUGMENTATION = Augmentation()
 MEANING: dict[Task, str] = {"single-label": "a picture has one class", "multi-label": "a picture may have many labels"}
 KINDS = f"{FOLDER}PATH, {TORCHVISION}NAME and {HF}NAME"
@@ -144,7 +144,7 @@ def find_data(name: str, *, bad_images: BadImages = "fail", workers: int = 0) ->
         DataError: there is none of that name, or it is not as it should be.
     """
     if name.startswith(FOLDER):
-        return StoredPictures(public_name(name), scan(Path(name.removeprefix(FOLDER)), bad_images), workers)
+        return StoredPictures(public_name(name), scan(folder_of(name), bad_images), workers)
     if name.startswith(TORCHVISION):
         return StoredPictures(name, open_torchvision(name.removeprefix(TORCHVISION)), workers)
     if name.startswith(HF):
@@ -156,8 +156,10 @@ def public_name(name: str) -> str:
     """The name of a data set without the way to it on this machine."""
     kind, _, place = name.rpartition(":")
     path, _, column = place.partition("#")
+    path, subset = subset_of(path) if kind == HF[:-1] else (path, "")
     is_path = kind == FOLDER[:-1] or (kind == HF[:-1] and Path(path).is_dir())
-    return f"{kind}:{Path(path).resolve().name}{'#' * bool(column)}{column}" if is_path else name
+    more = f"{'@' * bool(subset)}{subset}{'#' * bool(column)}{column}"
+    return f"{kind}:{Path(path).resolve().name}{more}" if is_path else name
 
 
 def _digits() -> Dataset:

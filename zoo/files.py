@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".new"  # how the names end of what is not yet whole
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether this is what a crash left of a file or folder that was being written here."""
+    return path.name.startswith(".") and path.name.endswith(UNFINISHED)
+
 
 def write_file(path: Path, data: bytes) -> None:
     """Put `data` at `path`, over what was there, so that a reader sees all of the old or all of the new."""
@@ -58,7 +65,7 @@ def _swap(new: Path, path: Path) -> None:
 
 
 def _neighbour(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
 
 
 def _flush(path: Path) -> None:

@@ -2,6 +2,7 @@
 
     hf:NAME            hf:beans, hf:uoft-cs/cifar10, hf:pictures/ (a folder)
     hf:NAME#COLUMN     where several columns hold classes: hf:uoft-cs/cifar100#fine_label
+    hf:NAME@SUBSET     where a set has several: hf:NAME@SUBSET#COLUMN if both
 
 The pictures are the one column of type Image; the labels are one of type ClassLabel, or a list of them, which makes the
 data multi-label. Needs the extra `zoonnx[hf]`.
@@ -63,21 +64,28 @@ def open_hf(name: str) -> Shelves:
     return Shelves(labels, with_all_splits(parts, labels))
 
 
+def subset_of(place: str) -> tuple[str, str]:
+    """A set's name, or a folder, and which of its subsets, if one is named."""
+    name, _, subset = place.partition("@")
+    return (place, "") if Path(place).is_dir() else (name, subset)
+
+
 def _load(place: str) -> Any:
     """All splits by name; whatever goes wrong in the library is one sentence."""
     load_dataset = _library()
+    name, subset = subset_of(place)
     try:
-        found = load_dataset(str(Path(place))) if Path(place).is_dir() else load_dataset(place)
+        found = load_dataset(str(Path(name)) if Path(name).is_dir() else name, subset or None)
     except Exception as error:  # the library's own, the hub's, and those of every file format
         words = " ".join(str(error).split()).rstrip(". ")
         raise DataError(
             f"the data set {place} cannot be loaded ({type(error).__name__}: {words}); check the name and the network, "
-            "or give a folder that holds it: hf:FOLDER"
+            "name one of its subsets if it has several (hf:NAME@SUBSET), or give a folder that holds it: hf:FOLDER"
         ) from error
     return found
 
 
-def _library() -> Callable[[str], Any]:
+def _library() -> Callable[..., Any]:
     try:
         from datasets import load_dataset
     except ImportError as error:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from zoo.checkpoint import check_tensors, read_json, read_settings
 from zoo.errors import CheckpointError, SettingsError
 from zoo.files import fallback, new_folder, standing_folder
+from zoo.session import device_of
 from zoo.settings import TrainSettings
 
 FREE = ("workers", "checkpoint_every_steps", "track")  # settings that may differ: they have no effect on the weights
@@ -157,6 +158,8 @@ def interruptions() -> Iterator[threading.Event]:
 
 
 def _differ(was: TrainSettings, settings: TrainSettings, name: str) -> bool:
+    if name == "device" and "auto" in (was.device, settings.device):  # it is the device that it stands for here
+        return device_of(was) != device_of(settings)
     return bool(getattr(was, name) != getattr(settings, name))
 
 

@@ -86,7 +86,7 @@ def make_accelerator(settings: TrainSettings, run: Path) -> Accelerator:
         DeviceError: the device is not there.
         SettingsError: the precision is not one of the device's, or a tracker is not installed.
     """
-    device = _device(settings)
+    device = device_of(settings)
     check_tracker(settings.track)
     # Precision is part of a state that all accelerators of a process share, and that another run may have made.
     AcceleratorState._reset_state(reset_partial_state=False)
@@ -102,8 +102,13 @@ def make_accelerator(settings: TrainSettings, run: Path) -> Accelerator:
     return accelerator
 
 
-def _device(settings: TrainSettings) -> str:
-    """The device's type; with `auto` the best that is there."""
+def device_of(settings: TrainSettings) -> str:
+    """The device's type; with `auto` the best that is there.
+
+    Raises:
+        DeviceError: the device is not there.
+        SettingsError: the precision is not one of the device's.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     device = (
         next(name for name, is_there in there.items() if is_there) if settings.device == "auto" else settings.device
@@ -125,6 +130,7 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, features: Path) -
         net, data, origin = build_net(settings, source)
     whole: Any = net
     _check_pieces(settings, data, accelerator.num_processes)
+    _check_shift(settings, data)
     whole.to(accelerator.device)
     if settings.channels_last:
         whole.to(memory_format=torch.channels_last)
@@ -170,6 +176,14 @@ def _check_pieces(settings: TrainSettings, data: Dataset, processes: int) -> Non
     if least < settings.accumulate_steps:
         pieces = f"{settings.accumulate_steps} pieces in each of {processes} processes"
         raise SettingsError(f"batches of {count} pictures are too small for {pieces}")
+
+
+def _check_shift(settings: TrainSettings, data: Dataset) -> None:
+    """Require that a shift leaves something of every picture; an axis of length 1 does not move."""
+    sides = [side for side in data.input_size[1:] if side > 1]
+    if settings.max_shift_px and settings.max_shift_px >= min(sides, default=1):
+        size = "x".join(str(side) for side in data.input_size[1:])
+        raise SettingsError(f"max_shift_px {settings.max_shift_px} moves pictures of {size} pixels out of sight")
 
 
 def _drop_wrappers(accelerator: Accelerator, net: nn.Module) -> None:

@@ -115,7 +115,8 @@ def _step(session: Session, x: Tensor, targets: Tensor, weight: float) -> float:
             share = _weight(session, wanted) / weight
             # The share is where the gradient begins: as a factor of the loss it would be one more operation to undo.
             first = torch.full_like(loss, share * accelerator.num_processes)  # whose gradients are averaged
-            accelerator.backward(loss, gradient=first)
+            # What accelerator.backward does, without its division by a number of steps that is always 1.
+            (accelerator.scaler.scale(loss) if accelerator.scaler else loss).backward(gradient=first)
         total.add_(loss.detach(), alpha=share)
     if session.settings.clip_grad_norm:
         accelerator.clip_grad_norm_(session.net.parameters(), session.settings.clip_grad_norm)

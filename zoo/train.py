@@ -164,7 +164,8 @@ def _save_epoch(session: Session, run: Path, position: Position, metrics: EpochM
     after = Position(position.epoch + 1, history=[*position.history, line])
     if session.accelerator.is_main_process:
         with _saving(run):
-            _save(session, run / "last", metrics)
+            if not session.on_features or _ended(session.settings, after):  # a head's state is all that changes
+                _save(session, run / "last", metrics)
             if all(metrics.rank > earlier.rank for earlier in _epochs(position)):
                 _save(session, run / "best", metrics)
             write_epochs(run, after.history)

@@ -105,6 +105,7 @@ def test_eval_saves_images_and_logits(zoonnx, short_run, tmp_path):
     [
         (["convnet5", "--data", "digits"], "no net is called 'convnet5'; did you mean 'convnet4'"),
         (["convnet4", "--data", "digits", "--lr", "0"], "lr must be greater than 0; got 0.0"),
+        (["convnet4", "--data", "digits", "--max-shift", "8"], "max_shift_px 8 moves pictures of 8x8 pixels out of"),
     ],
 )
 def test_a_mistake_is_one_sentence(zoonnx, tmp_path, arguments, message):
@@ -114,6 +115,29 @@ def test_a_mistake_is_one_sentence(zoonnx, tmp_path, arguments, message):
     assert said.stderr.startswith(f"zoonnx train: {message}")
     assert said.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "convnet4", "--data", "digits", "--out", "{taken}"], "is there already and is not empty"),
+        (["train", "convnet4", "--data", "folder:", "--out", "{new}"], "'folder:' names no folder"),
+        (["train", "convnet4", "--data", "folder:nowhere", "--out", "{new}"], "there is no folder nowhere"),
+        (["train", "convnet4", "--data", "digits", "--out", "{new}", "--epochs", "0"], "epochs must be 1 or more"),
+        (
+            ["tune", "resnet18", "--data", "digits", "--out", "{new}", "--pretrained-file", "no.safetensors"],
+            "there is no file no.safetensors of weights",
+        ),
+    ],
+)
+def test_plain_mistakes_do_not_wait_for_torch(tmp_path, arguments, message):
+    """They are told before anything that is slow to import."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "other.txt").write_text("")
+    asked = [each.format(taken=tmp_path / "taken", new=tmp_path / "new") for each in arguments]
+    code = "import sys; sys.modules['torch'] = None; import zoonnx; zoonnx.main(sys.argv[1:])"
+    said = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)
+    assert (said.returncode, message in said.stderr) == (2, True), said.stderr
 
 
 def test_help_does_not_wait_for_torch():

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.label_noise import measure
 from zoo.checkpoint import read_settings
@@ -109,6 +110,37 @@ def test_a_fold_that_stopped_midway_goes_on(trained, tmp_path) -> None:
     assert train_folds(SETTINGS, 2, halted, resume=True) == result
     weights = [place / "fold-1" / "best" / "model.safetensors" for place in (halted, out)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize("left", [[], [".config.json.0123abcd.new"]])
+def test_a_fold_that_stopped_before_it_began_begins(trained, tmp_path, left) -> None:
+    """Its folder was made, and its settings were not yet written, or not whole."""
+    out, result = trained
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    shutil.rmtree(again / "fold-2")
+    (again / "fold-2").mkdir()
+    for name in left:
+        (again / "fold-2" / name).write_text("{")
+    assert train_folds(SETTINGS, 2, again, resume=True) == result
+
+
+def test_many_labels_are_told_by_their_precision(tmp_path, command) -> None:
+    """The mean average precision of each split stands first, and why there is no report of doubtful labels."""
+    for index in range(24):
+        picture = Image.new("L", (8, 8), 200 if index % 2 else 40)
+        picture.save(tmp_path / f"{index}.png")
+    lines = [f"{index}.png,{'bright;any' if index % 2 else 'any' if index % 3 else ''}" for index in range(24)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,labels", *lines]) + "\n")
+    asked = ["--input-size", "1,8,8", "--epochs", 1, "--device", "cpu", "--workers", 0, "--folds", 2]
+    said = command("train", "mlp", "--data", f"folder:{tmp_path}", "--out", tmp_path / "run", *asked)
+    assert said.status == 0, said.err
+    found = json.loads((tmp_path / "run" / "folds.json").read_text())
+    precision = found["summary"]["test_mean_average_precision"]
+    assert found["results"][0]["test_mean_average_precision"] is not None
+    shown = next(line for line in said.out.splitlines() if line.startswith("test, mean average precision"))
+    assert shown.rstrip().endswith(f"{precision['mean']:.2%} ± {precision['deviation']:.2%}")
+    assert "no report of suspicious labels" in said.out
 
 
 @pytest.mark.parametrize(

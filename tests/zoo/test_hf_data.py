@@ -148,3 +148,15 @@ def test_a_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'zoonnx\[hf\]'"):
         find_data("hf:beans")
+
+
+def test_a_subset_is_chosen_by_its_name(tmp_path):
+    """Of a set that has several; without a name the library's list of them is told."""
+    for subset, labels in (("pets", ("cat", "dog")), ("birds", ("tit", "owl"))):
+        write_parquet(tmp_path / subset, {"label": kinds(*labels)}, {"train": 12}, lambda number: {"label": number % 2})
+    configs = "".join(f"- config_name: {each}\n  data_files: {each}/train.parquet\n" for each in ("pets", "birds"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    assert find_data(f"hf:{tmp_path}@birds").labels == ("tit", "owl")
+    assert find_data(f"hf:{tmp_path}@pets#label").name == f"hf:{tmp_path.name}@pets#label"
+    with pytest.raises(DataError, match=r"pets.*birds.*hf:NAME@SUBSET"):
+        find_data(f"hf:{tmp_path}")

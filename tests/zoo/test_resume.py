@@ -8,9 +8,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
+from zoo.checkpoint import start_run
 from zoo.errors import CheckpointError, InterruptedRunError, SettingsError
+from zoo.resume import check_same_settings
 from zoo.settings import TrainSettings
 from zoo.train import Step, train
 
@@ -145,6 +148,18 @@ def test_other_settings_are_named(folder_settings, tmp_path):
     with pytest.raises(SettingsError, match=r"other settings: epochs was 3, now 9; lr was 0.01, now 0.5"):
         train(replace(folder_settings, lr=0.5, epochs=9), run, resume=True)
     train(replace(folder_settings, workers=1, checkpoint_every_steps=0), run, resume=True)
+
+
+def test_auto_is_the_device_that_it_stands_for(folder_settings, tmp_path, monkeypatch):
+    """A run that began on it goes on with it by name; on another machine, where auto is another, it does not."""
+    run = tmp_path / "run"
+    start_run(run, replace(folder_settings, device="auto"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    check_same_settings(run, replace(folder_settings, device="cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SettingsError, match="device was auto, now cpu"):
+        check_same_settings(run, replace(folder_settings, device="cpu"))
 
 
 def test_other_pictures_are_refused(folder_settings, painted, tmp_path):

@@ -114,6 +114,7 @@ def command_settings(monkeypatch):
     from zoo import cli_train
 
     asked = []
+    monkeypatch.setattr(cli_train, "_check_places", lambda settings, asked: None)
     monkeypatch.setattr(cli_train, "_train", lambda settings, out, resume: asked.append((settings, out)))
 
     def run(line):
