@@ -24,7 +24,7 @@ from export.errors import UnfitNetError
 from export.interface import Interface
 from export.parity import Agreement, Reference
 from export.runtime import Runtime, with_every_value
-from export.trace import Identity, Output, inside, trace
+from export.trace import Identity, Output, inside, shapes, trace
 from protos import manifest
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
@@ -55,10 +55,10 @@ def map_layers(model: onnx.ModelProto, net: nn.Module, interface: Interface) -> 
     outputs = trace(net, interface.for_net(inputs))
     exact = _trace_exactly(net, interface.for_net(inputs, torch.float64))
     there = interface.at(*interface.sizes[-1])
-    other = trace(net, there.for_net(there.noise(OTHER_BATCH)))
+    other = shapes(net, there.for_net(there.noise(OTHER_BATCH)))
     finder = _Finder(_values(model, {interface.input_name: inputs}), outputs, exact)
-    shapes = [_free_shape(a.value.shape, b.value.shape) for a, b in zip(outputs, other, strict=True)]
-    layers = [finder.entry(index, shape) for index, shape in enumerate(shapes)]
+    free = [_free_shape(a.value.shape, shape) for a, (_, shape) in zip(outputs, other, strict=True)]
+    layers = [finder.entry(index, shape) for index, shape in enumerate(free)]
     _require_distinct(layers)
     return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
 

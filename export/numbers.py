@@ -16,16 +16,17 @@ import torch
 from torch import nn
 
 from export.errors import ParityError
+from export.expectation import Expectation, Sample
 from export.interface import Interface, arrays
 from export.layers import FLOOR, NOWHERE, REWRITTEN
 from export.parity import Agreement, Reference, compare
 from export.runtime import Runtime, with_values
-from export.trace import Output, traced
 from protos import manifest
 
 BATCHES = (1, 2, 3, 5)
 
 Array = npt.NDArray[Any]
+Got = tuple[Mapping[str, Array], Mapping[str, Array]]  # the outputs as served; every layer's value
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,17 @@ class Check:
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """What PyTorch, in both precisions, and the file gave for one batch of inputs of one size."""
+class _Found:
+    """How every layer and output of one batch agrees."""
 
     batch: int
     size: tuple[int, int]
-    expected: tuple[Mapping[str, Array], Mapping[str, Output]]  # the model's outputs; the layers
-    exact: tuple[Mapping[str, Array], Mapping[str, Output]]
-    outputs: Mapping[str, Array]
-    values: Mapping[str, Array]
+    layers: Mapping[str, Agreement]
+    outputs: Mapping[str, Agreement]
+
+    @property
+    def holds(self) -> bool:
+        return all(each.holds for found in (self.layers, self.outputs) for each in found.values())
 
 
 def check_numbers(
@@ -57,16 +60,28 @@ def check_numbers(
 
     Raises: ParityError.
     """
-    runner = _Runner(model, net, layer_map)
+    runner = _Runner(model, layer_map)
+    double = copy.deepcopy(net).double()
     checks: list[Check] = []
-    for height, width in interface.sizes:
-        there = interface.at(height, width)
+    for size in interface.sizes:
+        expectation = Expectation(net, double, interface.at(*size), max(BATCHES))
         for batch in BATCHES:
-            sample = runner.run(there, batch)
-            _check_layers(layer_map, sample)
-            checks += [Check(batch, name, found, (height, width)) for name, found in _outputs(sample)]
+            found = _found(layer_map, expectation, runner, batch)
+            _require_layers(layer_map, found)
+            checks += [Check(batch, name, each, size) for name, each in found.outputs.items()]
             _require_outputs(checks, layer_map)
     return checks
+
+
+def _found(layer_map: manifest.LayerMap, expectation: Expectation, runner: "_Runner", batch: int) -> _Found:
+    """Compare with rows of the largest batch, where they are evidence; what departs, with that batch alone."""
+    got = runner.run(expectation.interface, expectation.inputs(batch))
+    size = expectation.interface.sizes[0]
+    for sample in expectation.samples(batch):
+        found = _Found(batch, size, _layers(layer_map, sample, got), dict(_outputs(sample, got)))
+        if found.holds:
+            break
+    return found
 
 
 def torch_outputs(net: nn.Module, inputs: Array, interface: Interface) -> dict[str, Array]:
@@ -76,48 +91,44 @@ def torch_outputs(net: nn.Module, inputs: Array, interface: Interface) -> dict[s
 
 
 class _Runner:
-    def __init__(self, model: onnx.ModelProto, net: nn.Module, layer_map: manifest.LayerMap) -> None:
+    """The file, as it is served and with every layer open."""
+
+    def __init__(self, model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
         self._whole = Runtime(model)
         self._opened = Runtime(with_values(model, _values(layer_map)), optimise=False)
-        self._net, self._double = net, copy.deepcopy(net).double()  # last: no copy of the model is left in memory
 
-    def run(self, interface: Interface, batch: int) -> _Sample:
-        inputs = interface.noise(batch)
+    def run(self, interface: Interface, inputs: Array) -> Got:
+        """The outputs as served; every value."""
         feeds = {interface.input_name: inputs}
-        return _Sample(
-            batch,
-            interface.sizes[0],
-            _torch(self._net, inputs, interface, torch.float32),
-            _torch(self._double, inputs, interface, torch.float64),
-            self._whole.run(feeds),
-            self._opened.run(feeds),
-        )
-
-
-def _torch(
-    net: nn.Module, inputs: Array, interface: Interface, dtype: torch.dtype
-) -> tuple[Mapping[str, Array], Mapping[str, Output]]:
-    given, outputs = traced(net, interface.for_net(inputs, dtype))
-    return arrays(interface.outputs(given)), {output.name: output for output in outputs}
+        return self._whole.run(feeds), self._opened.run(feeds)
 
 
 def _values(layer_map: manifest.LayerMap) -> Sequence[str]:
     return list(dict.fromkeys(layer.value for layer in layer_map.layers if layer.value))
 
 
-def _check_layers(layer_map: manifest.LayerMap, sample: _Sample) -> None:
-    """Compare each layer once, where several are one tensor. Raises: ParityError at the first that departs."""
+def _layers(layer_map: manifest.LayerMap, sample: Sample, got: Got) -> dict[str, Agreement]:
+    """Compare each layer once, where several are one tensor."""
     known: dict[object, Agreement] = {}
+    found = {}
     for layer in layer_map.layers:
         if not layer.value:
             continue
-        expected, exact = sample.expected[1][layer.name], sample.exact[1][layer.name]
+        expected, exact = sample.expected.layers[layer.name], sample.exact.layers[layer.name]
         key = (layer.value, expected.identity)
         if key not in known:
-            known[key] = Reference(expected.value, exact.value, FLOOR).agreement(sample.values[layer.value])
-        _note(layer, known[key])
-        if not known[key].holds:
-            raise ParityError(_layer_failure(layer, sample, known[key]))
+            known[key] = Reference(expected.value, exact.value, FLOOR).agreement(got[1][layer.value])
+        found[layer.name] = known[key]
+    return found
+
+
+def _require_layers(layer_map: manifest.LayerMap, found: _Found) -> None:
+    """Note what is found of each layer. Raises: ParityError at the first that departs."""
+    for layer in layer_map.layers:
+        if layer.value:
+            _note(layer, found.layers[layer.name])
+            if not found.layers[layer.name].holds:
+                raise ParityError(_layer_failure(layer, found))
 
 
 def _note(layer: manifest.Layer, found: Agreement) -> None:
@@ -127,10 +138,10 @@ def _note(layer: manifest.Layer, found: Agreement) -> None:
         layer.tolerance = found.tolerance
 
 
-def _outputs(sample: _Sample) -> Iterator[tuple[str, Agreement]]:
-    expected, exact = sample.expected[0], sample.exact[0]
+def _outputs(sample: Sample, got: Got) -> Iterator[tuple[str, Agreement]]:
+    expected, exact = sample.expected.outputs, sample.exact.outputs
     for name in sorted(expected):
-        yield name, compare(sample.outputs[name], expected[name], exact[name])
+        yield name, compare(got[0][name], expected[name], exact[name])
 
 
 def _require_outputs(checks: Sequence[Check], layer_map: manifest.LayerMap) -> None:
@@ -153,11 +164,11 @@ def _is_lost(layer: manifest.Layer, layers: Mapping[str, manifest.Layer]) -> boo
     )
 
 
-def _layer_failure(layer: manifest.Layer, sample: _Sample, found: Agreement) -> str:
+def _layer_failure(layer: manifest.Layer, found: _Found) -> str:
     return (
-        f"layer '{layer.name}' ({layer.kind}) is the first to depart from PyTorch, at batch {sample.batch} "
-        f"of {'x'.join(map(str, sample.size))}: "
-        f"{_distances(found)}; nothing was written."
+        f"layer '{layer.name}' ({layer.kind}) is the first to depart from PyTorch, at batch {found.batch} "
+        f"of {'x'.join(map(str, found.size))}: "
+        f"{_distances(found.layers[layer.name])}; nothing was written."
     )
 
 

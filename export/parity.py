@@ -47,11 +47,13 @@ class Reference:
     def __init__(self, expected: Array, exact: Array, floor: float = FLOOR) -> None:
         """`expected` and `exact` are of one shape; `floor` is the least tolerance, of the largest magnitude."""
         self._expected = expected
-        known = np.isfinite(expected) & np.isfinite(exact)
-        if not known.all():
+        error = _largest(expected, exact)
+        if not np.isfinite(error):
+            known = np.isfinite(expected) & np.isfinite(exact)
             expected, exact = expected[known], exact[known]
-        self._error = distance(expected, exact)
-        scale = float(np.max(np.abs(expected), initial=0.0))
+            error = distance(expected, exact)
+        self._error = error
+        scale = max(float(np.max(expected, initial=0.0)), -float(np.min(expected, initial=0.0)))
         self._tolerance = min(max(NOISE_MULTIPLE * self._error, floor * scale), CEILING * scale)
         if not np.issubdtype(expected.dtype, np.floating):
             self._tolerance = 0.0  # a number that counts or decides is the same or wrong
@@ -80,8 +82,7 @@ def distance(a: Array, b: Array) -> float:
     """Return the largest absolute difference; infinite where one is NaN and the other not, or the shapes differ."""
     if a.shape != b.shape:
         return float("inf")
-    with np.errstate(invalid="ignore"):
-        largest = float(np.max(np.abs(np.subtract(a, b, dtype=np.float64)), initial=0.0))
+    largest = _largest(a, b)
     if np.isfinite(largest):  # the usual case, three times as fast
         return largest
     left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -89,6 +90,17 @@ def distance(a: Array, b: Array) -> float:
     with np.errstate(invalid="ignore"):  # infinity minus infinity: told apart by `same`
         difference = np.nan_to_num(np.abs(left - right), nan=np.inf, posinf=np.inf)
     return float(np.max(difference, initial=0.0, where=~same))
+
+
+def _largest(a: Array, b: Array) -> float:
+    """The largest absolute difference of two arrays of one shape; NaN or infinite where a number of them is.
+
+    Of two float32 arrays the difference is float32: of close numbers it is exact.
+    """
+    exact = np.float32 if a.dtype == b.dtype == np.float32 else np.float64
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.subtract(a, b, dtype=exact)
+        return max(float(np.max(difference, initial=0.0)), -float(np.min(difference, initial=0.0)))
 
 
 def _rounded(value: float) -> float:

@@ -61,19 +61,23 @@ def require_outputs(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
 def _require_steady(net: nn.Module, x: torch.Tensor, given: Mapping[str, torch.Tensor]) -> None:
     for name, value in given.items():
         _require_rows(name, value, len(x))
-    again = named_outputs(_run(net, x))
-    singles = [named_outputs(_run(net, x[index : index + 1])) for index in range(len(x))]
+    singles = [list(named_outputs(_run(net, x[index : index + 1])).values()) for index in range(len(x))]
+    again = list(named_outputs(_run(net, x[:1])).values())
     for index, (name, value) in enumerate(given.items()):
-        if not torch.equal(value, list(again.values())[index]):
-            raise UnfitNetError(
-                f"the net gives other {name} for the same pictures each time: is dropout on in its forward?"
-            )
-        alone = torch.cat([list(single.values())[index] for single in singles])
+        if not torch.equal(singles[0][index], again[index]):
+            raise UnfitNetError(_unsteady(name))
+        alone = torch.cat([single[index] for single in singles])
         if alone.shape != value.shape or not _same(alone, value):
+            if not torch.equal(value, list(named_outputs(_run(net, x)).values())[index]):
+                raise UnfitNetError(_unsteady(name))
             raise UnfitNetError(
                 f"the net's {name} for a picture depend on the other pictures of its batch, which a server chooses: "
                 "does a norm use the batch's own statistics?"
             )
+
+
+def _unsteady(name: str) -> str:
+    return f"the net gives other {name} for the same pictures each time: is dropout on in its forward?"
 
 
 def _require_rows(name: str, value: torch.Tensor, count: int) -> None:
