@@ -39,7 +39,7 @@ def test_the_command_gives_the_same_weights_as_the_function(command_run, short_r
     assert (run / "best" / "model.safetensors").read_bytes() == (short_run / "best" / "model.safetensors").read_bytes()
 
 
-def test_every_option_reaches_the_settings(zoonnx, tmp_path):
+def test_every_option_reaches_the_settings(command, tmp_path):
     """The run's config.json holds what the command line said."""
     options = {
         "--epochs": 1,
@@ -69,7 +69,7 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
         "--device": "cpu",
     }
     flat = [part for option in options.items() for part in option]
-    zoonnx("train", "convnet4", "--data", "digits", "--out", tmp_path / "run", *flat)
+    command("train", "convnet4", "--data", "digits", "--out", tmp_path / "run", *flat)
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     renamed = {"max_shift": "max_shift_px"}
     names = {option: option.removeprefix("--").replace("-", "_") for option in options}
@@ -78,19 +78,19 @@ def test_every_option_reaches_the_settings(zoonnx, tmp_path):
     assert settings == expected
 
 
-def test_eval_measures_what_training_noted(zoonnx, short_run):
+def test_eval_measures_what_training_noted(command, short_run):
     """eval --json on the test split gives the accuracy that train noted."""
-    said = zoonnx("eval", short_run, "--data", "digits", "--json")
-    found, noted = json.loads(said.stdout), load_net(short_run).weights.metrics
+    said = command("eval", short_run, "--data", "digits", "--json")
+    found, noted = json.loads(said.out), load_net(short_run).weights.metrics
     assert (found["split"], found["images"], found["accuracy"]) == ("test", 360, noted["test_accuracy"])
-    assert said.stderr == ""
+    assert said.err == ""
 
 
-def test_eval_saves_images_and_logits(zoonnx, short_run, tmp_path):
+def test_eval_saves_images_and_logits(command, short_run, tmp_path):
     """It says how good the net is; what is saved, sent through the net again, gives the saved logits."""
-    said = zoonnx("eval", short_run / "last", "--data", "digits", "--split", "val", "--save", tmp_path / "saved")
-    assert "digits, val split" in said.stdout
-    assert "of 137 images wrong" in said.stdout
+    said = command("eval", short_run / "last", "--data", "digits", "--split", "val", "--save", tmp_path / "saved")
+    assert "digits, val split" in said.out
+    assert "of 137 images wrong" in said.out
     rows = list(csv.DictReader((tmp_path / "saved" / "predictions.csv").read_text().splitlines()))
     loaded = load_net(short_run / "last")
     pixels = np.stack([np.asarray(Image.open(tmp_path / "saved" / row["file"])) for row in rows])  # (137, 8, 8)
@@ -108,12 +108,12 @@ def test_eval_saves_images_and_logits(zoonnx, short_run, tmp_path):
         (["convnet4", "--data", "digits", "--max-shift", "8"], "max_shift_px 8 moves pictures of 8x8 pixels out of"),
     ],
 )
-def test_a_mistake_is_one_sentence(zoonnx, tmp_path, arguments, message):
+def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
     """Status 2, the sentence on stderr, no traceback and no folder."""
-    said = zoonnx("train", *arguments, "--out", tmp_path / "run")
-    assert said.returncode == 2
-    assert said.stderr.startswith(f"zoonnx train: {message}")
-    assert said.stderr.count("\n") == 1
+    said = command("train", *arguments, "--out", tmp_path / "run")
+    assert said.status == 2
+    assert said.err.startswith(f"zoonnx train: {message}")
+    assert said.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
