@@ -31,14 +31,16 @@ def read_manifest(folder: Path) -> tuple[Any, Finding]:
     """Return a version's manifest as it stands on disk, None where it is absent or broken, and what was found."""
     name = "manifest"
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return None, Finding(name, "not done", f"there is no {MANIFEST}: nothing says which bytes are the right ones")
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         fields = json.loads(content.decode("utf-8"))
-    except ValueError as error:
+        faults = [Fault(str(path), words) for words in _manifest_faults(fields, content)]
+    except (ValueError, RecursionError) as error:
         return None, found(name, "its form", [Fault(str(path), f"it cannot be read as JSON: {error}")])
-    faults = [Fault(str(path), words) for words in _manifest_faults(fields, content)]
+    except OSError as error:
+        return None, found(name, "its form", [Fault(str(path), f"it cannot be read: {error.strerror}")])
     return (None if faults else fields), found(name, "its own hash and its form", faults)
 
 
@@ -58,11 +60,16 @@ def check_files(subject: Subject) -> Finding:
     for path, entry in sorted(promised.items()):
         words = _outside(path) or _difference(subject.folder / path, entry.bytes, entry.sha256)
         faults += [Fault(_shown(subject, path), words)] if words else []
-    known = {(subject.folder / path).resolve() for path in promised} | {(subject.folder / MANIFEST).resolve()}
-    extra = [path for path in (*subject.paths, *subject.strange_folders) if path.resolve() not in known]
+    known = {_place(subject.folder / path) for path in (*promised, MANIFEST)}
+    extra = [path for path in (*subject.paths, *subject.strange_folders) if _place(path) not in known]
     faults += [Fault(str(path), f"{MANIFEST} does not name it: move it away") for path in extra]
     total = sum(entry.bytes for entry in promised.values())
     return found("files", f"size and SHA-256 of {len(promised)} files, {total:,} bytes; none more", faults)
+
+
+def _place(path: Path) -> Path:
+    """Where a file stands, wherever it leads as a link."""
+    return path.parent.resolve() / path.name
 
 
 def _outside(path: str) -> str:
@@ -74,7 +81,7 @@ def _outside(path: str) -> str:
 
 def _difference(path: Path, size: int, sha256: str) -> str:
     if not path.is_file():
-        return "it is missing"
+        return "it is no file" if path.is_dir() or path.is_symlink() else "it is missing"
     if path.stat().st_size != size:
         return f"it has {path.stat().st_size:,} bytes; {MANIFEST} promises {size:,}"
     return "" if _sha256(path) == sha256 else f"its SHA-256 is not the one in {MANIFEST}: it was changed or damaged"

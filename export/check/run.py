@@ -38,7 +38,7 @@ def check_model(place: Path, progress: Callable[[str], None] = lambda step: None
 def _check_version(folder: Path, progress: Callable[[str], None]) -> VersionReport:
     fields, manifest = read_manifest(folder)
     findings = [manifest]
-    sealed = (folder / MANIFEST).is_file()
+    sealed = manifest.result != "not done"
     if fields is not None:
         _require_known_schema(folder, fields.get("schema_version"))
     subject = Subject(folder, fields)
@@ -57,6 +57,8 @@ def _run(name: str, check: Check, subject: Subject) -> Finding:
         return found(name, "", [Fault(str(error.file), error.words)])
     except UnicodeDecodeError as error:
         return found(name, "", [Fault(str(subject.folder), f"a text is not UTF-8: {error}")])
+    except OSError as error:
+        return found(name, "", [Fault(str(error.filename or subject.folder), f"it cannot be read: {error.strerror}")])
 
 
 def _not_done(name: str) -> Finding:

@@ -57,12 +57,14 @@ class Subject:
     def config(self) -> inference.ModelConfig | None:
         """The model's configuration, None where there is none. Raises: DamagedError."""
         path = self.shared / CONFIG
-        if not path.is_file():
+        if not path.exists() and not path.is_symlink():
             return None
         try:
             return text_format.Parse(path.read_text("utf-8"), inference.ModelConfig())
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise DamagedError(path, f"it cannot be read as a model configuration: {error}") from error
+        except OSError as error:
+            raise DamagedError(path, f"it cannot be read: {error.strerror}") from error
 
     @property
     def model_path(self) -> Path:

@@ -225,3 +225,26 @@ def test_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (version,) = found["versions"]
     assert [each["check"] for each in version["findings"]] == CHECKS
     assert version["findings"][1]["faults"][0]["file"] == str(model / "labels.txt")
+
+
+class TestStrangeFiles:
+    """What stands in a file's place and is none: a sentence and exit status 1, never a traceback."""
+
+    @pytest.mark.parametrize("name", ["1/manifest.json", "config.pbtxt", "labels.txt", "1/model.onnx"])
+    @pytest.mark.parametrize("kind", ["loop", "folder"])
+    def test_no_file(self, model: Path, name: str, kind: str) -> None:
+        """A loop of links, or a folder, is named."""
+        (model / name).unlink()
+        if kind == "loop":
+            (model / name).symlink_to(model / name)
+        else:
+            (model / name).mkdir()
+        (report,) = check_model(model)
+        assert any(Path(name).name in fault.file for fault in report.faults)
+        assert command(model) == 1
+
+    def test_deep_manifest(self, model: Path) -> None:
+        """JSON that is nested too deeply is no manifest."""
+        (model / "1" / "manifest.json").write_text("[" * 200_000 + "]" * 200_000, "utf-8")
+        assert "cannot be read as JSON" in "".join(faults(check_model(model)))
+        assert command(model) == 1
