@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from rich.table import Table
 
 from export.report import report_folder
 from export.variants.evidence import Evidence
@@ -47,12 +46,22 @@ def page(facts: dict[str, Any], planned: Plan, outcomes: Sequence[Outcome]) -> s
     return "\n".join(lines)
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """The same for the terminal, with why each refused one was refused below it."""
-    shown = Table(*HEAD, title="variants (fp32 / variant)")
-    for each in outcomes:
-        shown.add_row(*cells(each), style=None if each.verdict.kept else "red")
-    return shown
+def lines(outcome: Outcome) -> list[str]:
+    """The same for the terminal, in few words: the variant's figures, and fp32's behind 'of'."""
+    head = f"{outcome.kind:<6}{'kept' if outcome.verdict.kept else 'REFUSED'}"
+    found = outcome.figures
+    if found is None:
+        return [head]
+    costs = [f"{found.variant_bytes / 1e6:.2f} of {found.fp32_bytes / 1e6:.2f} MB"]
+    if found.latency:
+        ms, speed = found.latency, found.latency.speedup
+        costs.append(f"{ms.variant_ms.median:.3g} of {ms.fp32_ms.median:.3g} ms, {speed:.2f} times as fast")
+    quality = [f"outputs at {found.output_db:.1f} dB"]
+    if found.worst_layer:
+        quality.append(f"worst layer {found.worst_layer[0]} at {found.worst_layer[1]:.1f} dB")
+    if found.accuracy:
+        quality.insert(0, f"accuracy {found.accuracy.variant:.2%} of {found.accuracy.fp32:.2%}")
+    return [f"{head}: {', '.join(costs)}", f"      {', '.join(quality)}"]
 
 
 def cells(outcome: Outcome) -> list[str]:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from export.settings import ExportSettings
 from export.variants.make import Plan, make_variants, plan, require_all_kept
-from export.variants.report import table, write_reports
+from export.variants.report import lines, write_reports
 from export.variants.settings import Bounds, VariantSettings, parse_kinds, parse_target
 from zoo import LoadedNet
 
@@ -32,8 +32,9 @@ def finish(plan: Plan, version: Path, console: Console) -> None:
         outcomes = make_variants(plan, version, lambda step: status.update(f"{name}: {step}"))
     page = write_reports(models, name, int(version.name), plan, outcomes)
     out = Console()
-    out.print(table(outcomes))
     for each in outcomes:
+        for words in lines(each):
+            out.print(words, soft_wrap=True, highlight=False, markup=False)
         for words in (*each.verdict.reasons, *each.verdict.notes):
             out.print(f"{each.kind}: {words}", soft_wrap=True, highlight=False, markup=False)
     out.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)

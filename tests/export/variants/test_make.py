@@ -24,7 +24,7 @@ from export.check.run import check_model
 from export.errors import CalibrationDataError, RepositoryError, VariantError
 from export.module_source import loaded_module, plain_preprocessing
 from export.variants.make import plan, require_all_kept
-from export.variants.report import write_reports
+from export.variants.report import lines, write_reports
 from export.variants.settings import KINDS, Bounds, VariantSettings
 from export.variants.write import edge_folder
 from protos import manifest
@@ -207,6 +207,16 @@ def test_no_path(everything: Everything) -> None:
     for path in files:
         for place in places:
             assert place.encode() not in path.read_bytes(), (path, place)
+
+
+def test_terminal(everything: Everything) -> None:
+    """A variant is two lines that fit a narrow terminal, with its verdict and its figures."""
+    shown = {kind: lines(each) for kind, each in everything.outcomes.items()}
+    assert max(len(line) for each in shown.values() for line in each) <= 80
+    figures = everything.outcomes["int8"].figures
+    assert figures is not None
+    assert shown["int8"][0].startswith(f"int8  kept: {figures.variant_bytes / 1e6:.2f} of ")
+    assert f"outputs at {figures.output_db:.1f} dB" in shown["int8"][1]
 
 
 def test_report(everything: Everything) -> None:
