@@ -20,6 +20,12 @@ def named_outputs(given: Any) -> dict[str, Tensor]:
     named = {_name(path): tensor for path, tensor in found}
     if not named:
         raise UnfitNetError("the net gives no tensor at all.")
+    for name, tensor in named.items():
+        if tensor.is_complex():
+            raise UnfitNetError(
+                f"the net's '{name}' is {str(tensor.dtype).removeprefix('torch.')}; ONNX models give real numbers: "
+                "give torch.view_as_real of it."
+            )
     if len(named) < len(found):
         raise UnfitNetError(f"two outputs of the net would have one name; it gives {', '.join(p for p, _ in found)}.")
     return named
