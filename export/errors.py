@@ -75,6 +75,12 @@ class RepositoryError(ExportError):
     """The model repository cannot take this model."""
 
 
+class TargetError(RepositoryError):
+    """The disk did not take a model."""
+
+    exit_status = 1
+
+
 class RepositoryConflictError(RepositoryError):
     """The repository holds a model of this name that promises another interface."""
 

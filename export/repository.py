@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from export.errors import RepositoryConflictError, RepositoryError
+from export.errors import RepositoryConflictError, RepositoryError, TargetError
 
 STAGING_PREFIX = ".staging-"
 WHOLE = "model"
@@ -49,7 +49,7 @@ def write_version(model: Path, shared: Mapping[str, bytes], files: Mapping[str, 
             _write(staging / WHOLE, shared)
             return _put(staging / WHOLE, model, shared)
     except OSError as error:
-        raise RepositoryError(f"cannot write {model}: {error.strerror or error}; nothing was changed there.") from error
+        raise TargetError(f"cannot write {model}: {error.strerror or error}; nothing was changed there.") from error
 
 
 def _put(whole: Path, model: Path, shared: Mapping[str, bytes]) -> Path:

@@ -155,6 +155,11 @@ def _exported(file: Path) -> Subject:
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} is not a manifest of zoonnx: {error}") from error
     rule = promise.preprocessing
+    if not promise.source.net or ":" in promise.source.net:
+        raise CheckpointError(
+            f"{promise.name} was exported from {promise.source.net or 'a program'}, whose net is not known here; "
+            f"its layers stand in {file}, and in reports/ beside the repository"
+        )
     net = on_meta(lambda: _net_of(promise))
     layers = {layer.name: layer for layer in promise.layer_map.layers}
     return Subject(promise.name, promise.source.net, net, (rule.channels, rule.height, rule.width), layers)

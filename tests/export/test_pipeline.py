@@ -19,7 +19,7 @@ from google.protobuf import json_format, text_format
 from onnx import numpy_helper
 
 from export import Exported, ExportSettings, export_model, repository
-from export.errors import ConversionError, ExportError, RepositoryConflictError, RepositoryError, UnfitNetError
+from export.errors import ConversionError, ExportError, RepositoryConflictError, TargetError, UnfitNetError
 from export.manifest_json import canonical_sha256
 from export.runtime import require_runs
 from protos import inference, manifest
@@ -245,7 +245,7 @@ class TestRefusals:
     def test_read_only_target(self, convnet4: LoadedNet, tmp_path: Path) -> None:
         """A repository that cannot be written to is said so, and stays as it was."""
         (tmp_path / "models").write_text("a file where a folder should be")
-        with pytest.raises(RepositoryError, match="nothing was changed there"):
+        with pytest.raises(TargetError, match="nothing was changed there"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
         assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
@@ -256,7 +256,7 @@ class TestRefusals:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(repository.os, "fsync", full)
-        with pytest.raises(RepositoryError, match="No space left on device; nothing was changed there"):
+        with pytest.raises(TargetError, match="No space left on device; nothing was changed there"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
         assert files_below(tmp_path) == []
 

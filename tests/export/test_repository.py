@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from export import repository
-from export.errors import RepositoryConflictError, RepositoryError
+from export.errors import RepositoryConflictError, RepositoryError, TargetError
 
 SHARED = {"config.pbtxt": b"config"}
 FILES = {"model.onnx": b"model", "test_data_set_0/input_0.pb": b"input"}
@@ -35,7 +35,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RepositoryError, match=r"cannot write .*: No space left on device; nothing was changed"):
+    with pytest.raises(TargetError, match=r"cannot write .*: No space left on device; nothing was changed"):
         repository.write_version(tmp_path / "m", SHARED, FILES)
     with pytest.raises(RepositoryError):
         repository.write_version(tmp_path / "new", SHARED, FILES)

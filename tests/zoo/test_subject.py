@@ -58,6 +58,16 @@ def test_unknown_names(tmp_path):
         subject_of(str(tmp_path))
 
 
+@pytest.mark.parametrize(("net", "words"), [("code.nets:make", "code.nets:make"), ("", "a program")])
+def test_a_net_of_other_code(tmp_path, net, words):
+    """An export of somebody's own function or module cannot be built again: where its layers stand is said."""
+    promise = manifest.Manifest(name="m", source=manifest.Source(net=net))
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "manifest.json").write_text(json_format.MessageToJson(promise))
+    with pytest.raises(CheckpointError, match=rf"m was exported from {words}, whose net is not known here; its layers"):
+        subject_of(str(tmp_path))
+
+
 @pytest.mark.parametrize("text", ["", "3", "3,224", "3,a,224", "3,0,224", "3,-1,224", "3,1,2,3,4", "3x8x8"])
 def test_an_input_size_is_whole_numbers(text):
     """C,H,W, or C,L for a signal; nothing else."""

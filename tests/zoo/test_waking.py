@@ -16,7 +16,7 @@ def silent(net: torch.nn.Module) -> list[str]:
 
 @pytest.mark.parametrize("name", ["resnet18", "test_convnext"])
 def test_no_branch_sleeps(name: str) -> None:
-    """The scales that timm starts at zero, or nearly so, are drawn anew; all other weights stay as they were drawn."""
+    """The scales that timm starts at zero, or nearly so, are drawn anew, and BatchNorm's; other weights stay."""
     torch.manual_seed(3)
     plain = timm.create_model(name)
     assert silent(plain) != []
@@ -24,12 +24,15 @@ def test_no_branch_sleeps(name: str) -> None:
     assert silent(woken) == []
     before, after = plain.state_dict(), woken.state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
-    assert changed == set(silent(plain))
+    norms = {f"{path}.weight" for path, each in plain.named_modules() if isinstance(each, torch.nn.BatchNorm2d)}
+    assert changed == {*silent(plain), *norms}
+    assert all(0.5 <= float(after[key].min()) < float(after[key].max()) <= 1.5 for key in changed)
 
 
 def test_other_weights_are_left_alone() -> None:
-    """A net without sleeping scales is not touched; biases may be zero."""
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    """A net without such scales is not touched, nor are scales that somebody chose; biases may be zero."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.LayerNorm(4))
+    net[1].weight.data = torch.tensor([0.25, 3.0])
     before = {key: value.clone() for key, value in net.state_dict().items()}
     wake(net)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
