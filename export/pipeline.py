@@ -20,7 +20,7 @@ from export.metadata import stamp, strip
 from export.module_source import loaded_module
 from export.naming import name_values
 from export.numbers import check_numbers, torch_outputs
-from export.prepare import prepare
+from export.prepare import prepare, require_free_size
 from export.promise import Found, manifest_of
 from export.report import write_report
 from export.settings import ExportSettings
@@ -71,6 +71,8 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     progress = Steps(hear)
     progress("preparing the net")
     net = prepare(given.net)
+    if settings.dynamic_size:
+        require_free_size(net)
     interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
     contract = contract_of(interface, first_outputs(net, interface), given.labels)
     shared = config.shared_files(settings, contract)

@@ -16,6 +16,7 @@ from export.errors import UnfitNetError
 from export.net_outputs import named_outputs
 from export.trace import inside
 
+PADS_BY_SIZE = ("2dSame", "2dSameExport")  # timm's classes
 COMPANY = 1e-3  # of the largest logit: more than another batch size explains
 
 
@@ -29,6 +30,22 @@ def prepare(net: nn.Module) -> nn.Module:
     clone.eval()
     clone.requires_grad_(False)
     return clone
+
+
+def require_free_size(net: nn.Module) -> None:
+    """Refuse layers that pad by the size of what they get, as TensorFlow's "same" does.
+
+    Each makes the size behind it a longer expression of the input's; torch.export does not come to an end with a few.
+
+    Raises: UnfitNetError, naming the first.
+    """
+    for path, module in net.named_modules():
+        if type(module).__name__.endswith(PADS_BY_SIZE):
+            raise UnfitNetError(
+                f"the input's height and width cannot be free: layer '{path}' ({type(module).__name__}) pads by the "
+                "size of its input, as TensorFlow does, and torch.export does not come to an end with that. "
+                "Export it for one size, without --dynamic-size."
+            )
 
 
 def require_classifies(net: nn.Module, x: torch.Tensor) -> torch.Tensor:

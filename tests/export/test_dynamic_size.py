@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from google.protobuf import text_format
+from timm.layers import Conv2dSame
 from torch import nn
 
 import zoonnx as dispatcher
@@ -103,6 +104,13 @@ class TestRefusals:
         assert (end.value.code, list(tmp_path.iterdir())) == (2, [])
         assert "height and width cannot be free: the net fails on an input of" in words
         assert f"in its layer '{layer}'" in words
+
+    def test_padding_by_size(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+        """TensorFlow's padding keeps torch.export busy for ever: it is refused before, with the layer."""
+        net = nn.Sequential(nn.Conv2d(1, 2, 1), Conv2dSame(2, 2, 3, stride=2)).eval()
+        with pytest.raises(UnfitNetError, match=r"layer '1' \(Conv2dSame\) pads by the size of its input"):
+            raw(net, convnet4, tmp_path / "models")
+        assert list(tmp_path.iterdir()) == []
 
     def test_logits_that_grow_with_the_picture(self, convnet4: LoadedNet, tmp_path: Path) -> None:
         """Classes are as many at every size."""
