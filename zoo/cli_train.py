@@ -182,10 +182,16 @@ def _train_folds(settings: TrainSettings, asked: Asked) -> None:
 
 
 def _find_lr(settings: TrainSettings, run: Path) -> None:
-    from zoo.files import write_file
-    from zoo.lr_finder import find_lr
+    from rich.console import Console
+    from rich.progress import Progress
 
-    curve, picture = find_lr(settings), run.with_name(f"{run.name}.lr.png")
+    from zoo.files import write_file
+    from zoo.lr_finder import STEPS, find_lr
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("learning rate range test", total=STEPS)
+        curve = find_lr(settings, lambda: progress.advance(task))
+    picture = run.with_name(f"{run.name}.lr.png")
     run.parent.mkdir(parents=True, exist_ok=True)
     write_file(picture, curve.png())
     diverges = f"{curve.diverges:.2g}" if curve.diverges else f"not up to {curve.rates[-1]:.2g}"

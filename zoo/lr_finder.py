@@ -8,7 +8,7 @@ import io
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,16 @@ LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 140  # 20 steps a decade
 SMOOTHING = 3.0  # steps: the standard deviation of the Gaussian that smooths the losses, ahead and back
 BLOWN_UP = 3.0  # the test ends where the mean of the last losses is this many times the first one
 RECENT = 5  # losses in that mean
+BEGUN = 0.1  # of the whole fall: so much of it is more than noise
 
 
 @dataclass(frozen=True)
 class LrCurve:
     """The losses of the steps and what they say; `smoothed` is their mean over neighbouring steps.
 
-    `suggested` is the rate at which the smoothed loss falls most steeply over the rate's logarithm. `diverges` is the
-    first rate after the lowest loss at which half of what had been won is lost again, None if that never came.
+    `suggested` is the rate at which the smoothed loss falls most steeply over the rate's logarithm, once the fall has
+    begun. `diverges` is the first rate after the lowest loss at which half of what had been won is lost again, None if
+    that never came.
     """
 
     rates: tuple[float, ...]
@@ -76,8 +78,10 @@ def rate_of(step: int) -> float:
     return float(LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)))
 
 
-def find_lr(settings: TrainSettings) -> LrCurve:
+def find_lr(settings: TrainSettings, watch: Callable[[], None] = lambda: None) -> LrCurve:
     """Measure the losses of the net and the data of `settings`, all that learns in the run's last epoch learning.
+
+    `watch` is called after each of up to STEPS steps.
 
     Raises:
         ZooError: see its subclasses, as `train`.
@@ -87,11 +91,15 @@ def find_lr(settings: TrainSettings) -> LrCurve:
         accelerator = make_accelerator(settings, Path(folder))
         with torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []):
             session = prepare(replace(settings, epochs=1), accelerator, Path(folder))
-            return _find(session)
+            return _find(session, watch)
 
 
-def _find(session: Session) -> LrCurve:
-    return judge(list(_losses(replace(session, scheduler=RisingRate(session.optimizer)))))
+def _find(session: Session, watch: Callable[[], None]) -> LrCurve:
+    losses = []
+    for loss in _losses(replace(session, scheduler=RisingRate(session.optimizer))):
+        losses.append(loss)
+        watch()
+    return judge(losses)
 
 
 def judge(losses: Sequence[float]) -> LrCurve:
@@ -109,12 +117,13 @@ def judge(losses: Sequence[float]) -> LrCurve:
             f"the loss did not fall at any learning rate from {rates[0]:g} to {rates[-1]:g}; "
             "look at the data, or at the backbone's preprocessing"
         )
-    slopes = np.gradient(smoothed)[: lowest + 1]  # the steps are even in the rate's logarithm
+    begin = _descent(smoothed, lowest)
+    slopes = np.gradient(smoothed)[begin : lowest + 1]  # the steps are even in the rate's logarithm
     return LrCurve(
         tuple(rates[: len(finite)]),
         tuple(finite),
         tuple(smoothed),
-        suggested=rates[int(np.argmin(slopes))],
+        suggested=rates[begin + int(np.argmin(slopes))],
         diverges=_divergence(rates, smoothed, lowest),
     )
 
@@ -147,6 +156,12 @@ def _steps(session: Session) -> Iterator[Step]:
 
 def _lowest(smoothed: Sequence[float]) -> int:
     return int(np.argmin(smoothed))
+
+
+def _descent(smoothed: Sequence[float], lowest: int) -> int:
+    """Where the fall to the lowest loss begins: a steep piece before that is the batches' noise."""
+    level = smoothed[0] - BEGUN * (smoothed[0] - smoothed[lowest])
+    return next(step for step in range(lowest, -1, -1) if step == 0 or smoothed[step - 1] > level)
 
 
 def _divergence(rates: Sequence[float], smoothed: Sequence[float], lowest: int) -> float | None:

@@ -36,6 +36,12 @@ class TestJudgement:
         assert curve.diverges is not None
         assert abs(math.log10(curve.diverges / rise)) < 0.2
 
+    def test_noise_before_the_fall_is_no_fall(self) -> None:
+        """A few easy batches at a rate that teaches nothing are steeper than a slow fall, and not what is meant."""
+        losses = planted(3e-3, 0.5)
+        dip = [loss - (3 if 30 <= step < 33 else 0) for step, loss in enumerate(losses)]
+        assert abs(math.log10(judge(dip).suggested / 3e-3)) < 0.15
+
     def test_a_loss_that_is_no_number_is_the_divergence(self) -> None:
         """Where no step before it had lost half of the fall."""
         curve = judge([*planted(1e-3, 1e9)[:100], math.nan])
