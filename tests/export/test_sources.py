@@ -187,7 +187,7 @@ class TestModules:
             (lambda x: (x, None), "it gives NoneType at '1'"),
             (lambda x: {"a": {"b": x}, "a.b": x}, "two outputs of the net would have one name"),
             (lambda x: x.mean(), "output for 6 pictures are 0 rows"),
-            (lambda x: {"z": x.to(torch.complex64)}, "output 'z' is torch.complex64, which no client can take"),
+            (lambda x: {"z": x.to(torch.complex64)}, "the net's 'z' is complex64; ONNX models give real numbers"),
         ],
     )
     def test_raw_refusals(self, tmp_path: Path, forward: Callable[[torch.Tensor], Any], words: str) -> None:
