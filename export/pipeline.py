@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from export import config, large, repository
-from export.contract import contract_of
+from export.contract import Contract, contract_of
 from export.convert import convert
 from export.errors import SettingsError
 from export.head import head_of
@@ -70,30 +70,38 @@ def export_model(
 def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Exported:
     progress = Steps(hear)
     progress("preparing the net")
-    net = prepare(given.net)
-    if settings.dynamic_size:
-        require_free_size(net)
-    interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
-    contract = contract_of(interface, first_outputs(net, interface), given.labels)
+    net, interface, contract = _prepared(given, settings)
     shared = config.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
     model = _convert(net, interface, settings)
+    found = _checked(model, net, interface, progress)
+    strip(model)
+    stamp(model, found.layer_map, contract.labels, contract.preprocessing)
+    progress("writing")
+    promise = manifest_of(given, settings, contract, interface, model, found)
+    exported = _write(settings, shared, model, promise, _test_data(net, interface))
+    write_report(settings.to, exported.version, promise, progress.seconds())
+    return exported
+
+
+def _prepared(given: LoadedNet, settings: ExportSettings) -> tuple[nn.Module, Interface, Contract]:
+    net = prepare(given.net)
+    if settings.dynamic_size:
+        require_free_size(net)
+    interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
+    return net, interface, contract_of(interface, first_outputs(net, interface), given.labels)
+
+
+def _checked(model: onnx.ModelProto, net: nn.Module, interface: Interface, progress: Progress) -> Found:
+    """What mapping and checking found; the values of `model` are then named after the layers."""
     progress("finding every layer in the file")
     layer_map = map_layers(model, net, interface)
     name_values(model, layer_map)
     progress("asking witnesses for every shape")
     shapes = check_shapes(model, net, layer_map, interface)
     progress("comparing with PyTorch")
-    checks = check_numbers(model, net, layer_map, interface)
-    strip(model)
-    stamp(model, layer_map, contract.labels, contract.preprocessing)
-    progress("writing")
-    found = Found(layer_map, shapes, checks)
-    promise = manifest_of(given, settings, contract, interface, model, found)
-    exported = _write(settings, shared, model, promise, _test_data(net, interface))
-    write_report(settings.to, exported.version, promise, progress.seconds())
-    return exported
+    return Found(layer_map, shapes, check_numbers(model, net, layer_map, interface))
 
 
 def _convert(net: nn.Module, interface: Interface, settings: ExportSettings) -> onnx.ModelProto:
