@@ -65,7 +65,8 @@ def page(results: dict[str, Any]) -> str:
 
 
 def bare_export(loaded: LoadedNet) -> float:
-    """CPU seconds of torch.onnx.export alone, with a free batch."""
+    """CPU seconds of torch.onnx.export alone, with a free batch; without gradients, with which it refuses MaxViT."""
+    loaded.net.requires_grad_(False)
     example = torch.zeros(2, *loaded.preprocessing.input_size)
     batch = torch.export.Dim("batch", min=1)
     with quietly(), seconds() as spent:

@@ -42,9 +42,12 @@ class Runtime:
         self.output_names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Return the named outputs (all, if none are named)."""
+        """Return the named outputs (all, if none are named). Raises: ConversionError."""
         names = list(outputs) if outputs is not None else self.output_names
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        try:
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        except Exception as error:
+            raise ConversionError(f"onnxruntime cannot run the model: {error}") from error
 
 
 def _session(model: onnx.ModelProto, options: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from export import large
-from export.errors import ExportError, SettingsError, VariantError
+from export.errors import ConversionError, ExportError, SettingsError, VariantError
 from export.metadata import restamp
 from export.variants import fixed, fp16, int8, ort, session, write
 from export.variants.bounds import Verdict, judge
@@ -119,7 +119,7 @@ class _Maker:
             made = makers[kind]()
             self._progress(f"measuring {kind} beside fp32")
             figures = self._measured(made)
-        except VariantError as error:
+        except (VariantError, ConversionError) as error:
             return Outcome(kind, "", Verdict((str(error),), ()), None, None)
         verdict = judge(kind, figures, self._evidence, self._settings)
         folder = self._kept(made, figures) if verdict.kept else None

@@ -13,7 +13,7 @@ from export.variants import fp16
 from export.variants.entry import spread_constants
 from export.variants.fixed import fix, require_fixed
 from export.variants.graph import sort_nodes
-from export.variants.int8 import quantise
+from export.variants.int8 import calibrate, quantise
 from export.variants.latency import compare, summary
 from export.variants.measure import sqnr_db
 from export.variants.settings import Bounds, VariantSettings, parse_kinds
@@ -124,6 +124,24 @@ def test_nothing_to_quantise() -> None:
     """int8 of a model without weights is refused."""
     with pytest.raises(VariantError, match="no convolution"):
         quantise(model([helper.make_node("Relu", ["x"], ["y"], "r")]), {})
+
+
+def test_stacks_of_matrices_stay_as_they_are() -> None:
+    """onnxruntime cannot run their int8 product by channel; a plain matrix beside them is quantised."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal(shape) for name, shape in (("stack", (3, 4, 4)), ("plain", (4, 4)))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "stack"], ["a"], "a"),
+        helper.make_node("ReduceSum", ["a", "first"], ["b"], "b", keepdims=0),
+        helper.make_node("MatMul", ["b", "plain"], ["y"], "y"),
+    ]
+    whole = model(nodes, weights)
+    whole.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+    quantised = quantise(whole, calibrate(whole, [{"x": x}], "minmax"))
+    difference = np.abs(run(quantised, x) - run(whole, x)).max()
+    assert 0 < difference < 0.05 * np.abs(run(whole, x)).max()
+    assert "stack" in {each.input[1] for each in quantised.graph.node if each.op_type == "MatMul"}
 
 
 class TestEntry:
