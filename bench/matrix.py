@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from bench.common import RESULTS, ROOT, machine, table
+from bench.export import bare_export
 from bench.nets import NETS, Net
 from export import Exported, ExportSettings, export_model
-from export.convert import quietly
 from export.errors import ExportError
 from export.prepare import prepare
 from export.variants.make import make_variants, plan
@@ -107,7 +107,7 @@ def measure(net: Net) -> Row:
     loaded = load(net)
     size = loaded.preprocessing.input_size
     try:
-        bare_seconds = seconds(lambda: bare_export(loaded))[0]
+        bare_seconds = bare_export(loaded)
         with tempfile.TemporaryDirectory() as folder:
             settings = ExportSettings(to=Path(folder), name=net.name)
             spent, exported = seconds(lambda: export_model(loaded, settings))
@@ -183,22 +183,6 @@ def called_modules(net: nn.Module, preprocessing: Preprocessing) -> set[str]:
 def holds_tensor(output: Any) -> bool:
     values = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
     return isinstance(output, torch.Tensor) or any(holds_tensor(value) for value in values)
-
-
-def bare_export(loaded: LoadedNet) -> None:
-    """What a user would write without us."""
-    example = torch.zeros(2, *loaded.preprocessing.input_size)
-    with quietly():
-        torch.onnx.export(
-            loaded.net,
-            (example,),
-            dynamo=True,
-            opset_version=20,
-            input_names=["x"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            verbose=False,
-        )
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
