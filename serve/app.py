@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +16,7 @@ from serve.health import Health
 from serve.model import Model
 
 log = logging.getLogger(__name__)
+CLOSE_S = 1.0
 
 
 def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -22,10 +25,14 @@ def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     Raises:
         SetupError: one of its leaves, by what keeps the server from starting.
     """
-    asyncio.run(_run(settings, announce))
+    if not asyncio.run(_run(settings, announce)):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)  # a thread in onnxruntime would abort the interpreter's own way out
 
 
-async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
+async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> bool:
+    """Serve, and return whether no thread of a model is left."""
     stop = _stop_event()
     core, health = Core(), Health()
     control = Control(core, settings, health.set_model)
@@ -42,8 +49,20 @@ async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> Non
         core.stop()
         await server.stop()
     await control.close()
-    await core.close()
+    is_closed = await _close(core)
     log.info("stopped")
+    return is_closed
+
+
+async def _close(core: Core) -> bool:
+    """Let the models go; one that still computes for requests that were given up is not waited for."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await core.close()
+    except TimeoutError:
+        log.warning("a model still computes for requests that were given up: the server ends without it")
+        return False
+    return True
 
 
 @asynccontextmanager

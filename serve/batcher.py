@@ -10,6 +10,7 @@ outputs out, and meet the loop only at the lines and when a batch is done.
 """
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -44,6 +45,7 @@ class Batcher(Generic[PlanT]):
         self._loop = asyncio.get_running_loop()
         names = [f"{name}#{index}" for index in range(settings.instances)]
         self._threads = [threading.Thread(target=self._work, name=each, daemon=True) for each in names]
+        self._working, self._ended = len(self._threads), asyncio.Event()
         for thread in self._threads:
             thread.start()
 
@@ -79,8 +81,7 @@ class Batcher(Generic[PlanT]):
         while self._open:
             await asyncio.wait(set(self._open))
         self._lines.close()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+        await self._ended.wait()
 
     def _check_room(self, waiting: Waiting, policy: QueuePolicy) -> None:
         if policy.max_waiting and self._lines.waiting_at(waiting.level) >= policy.max_waiting:
@@ -90,8 +91,10 @@ class Batcher(Generic[PlanT]):
     def _close_request(self, kind: Kind[PlanT], waiting: Waiting, answer: "asyncio.Future[Answer]") -> None:
         """Forget a request that is answered; one whose client left is not computed any more."""
         self._open.discard(answer)
-        if answer.cancelled() and not waiting.taken:
-            self._lines.leave(kind, waiting)
+        if not answer.cancelled():
+            return
+        self._lines.leave(kind, waiting)  # which waits for a thread that is just taking it
+        if not waiting.taken:
             self._statistics.failed(waiting.since_ns, Reason.CANCELED)
 
     def _limit_wait(self, kind: Kind[PlanT], waiting: Waiting, policy: QueuePolicy, timeout_us: int) -> None:
@@ -117,12 +120,23 @@ class Batcher(Generic[PlanT]):
         """Run batch after batch, in one of the model's own threads."""
         while (taken := self._lines.take()) is not None:
             self._answer(*taken)
+        self._tell(self._end_one)
+
+    def _end_one(self) -> None:
+        self._working -= 1
+        if not self._working:
+            self._ended.set()
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        """Let the loop do `what`, unless it has ended without waiting for this thread."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(what, *arguments)
 
     def _answer(self, plan: PlanT, batch: Sequence[Waiting]) -> None:
         try:
             self._run_and_share(plan, batch)
         except Exception as error:  # noqa: BLE001  whatever the model raised is the clients' answer
-            self._loop.call_soon_threadsafe(self._fail, batch, error)
+            self._tell(self._fail, batch, error)
 
     def _run_and_share(self, plan: PlanT, batch: Sequence[Waiting]) -> None:
         taken_ns = time.monotonic_ns()
@@ -139,7 +153,7 @@ class Batcher(Generic[PlanT]):
         starts = accumulate((each.rows for each in batch[:-1]), initial=0)
         parts = [_part(outputs, start, each.rows, full) for each, start in zip(batch, starts, strict=True)]
         timing = Timing(taken_ns, infer_ns, output_ns, time.monotonic_ns())
-        self._loop.call_soon_threadsafe(self._succeed, batch, parts, timing)
+        self._tell(self._succeed, batch, parts, timing)
 
     def _succeed(self, batch: Sequence[Waiting], parts: Sequence[Answer], timing: Timing) -> None:
         rows = sum(each.rows for each in batch)
@@ -183,4 +197,4 @@ def stacked(arrays: Sequence[Array]) -> Array:
     if first.dtype.hasobject:
         return np.concatenate(arrays)
     data = b"".join(np.ascontiguousarray(each).data for each in arrays)
-    return np.frombuffer(data, first.dtype).reshape(-1, *first.shape[1:])
+    return np.frombuffer(data, first.dtype).reshape(sum(map(len, arrays)), *first.shape[1:])

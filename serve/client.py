@@ -280,10 +280,16 @@ def failure(error: Any, url: str, timeout_s: float) -> ClientError:
     code: grpc.StatusCode = error.code()
     kind = ERRORS.get(code, ServerFailedError)
     words = {
-        UnreachableError: f"no server answers at {url}: {error.details()}",
+        UnreachableError: _unavailable(url, str(error.details())),
         TimedOutError: f"{url} did not answer within {timeout_s:g} s.",
     }
     return kind(words.get(kind, f"{url} answered {code.name}: {error.details()}"))
+
+
+def _unavailable(url: str, details: str) -> str:
+    """gRPC says the same of a server that is not there and of one that answers that it cannot now."""
+    is_gone = any(word in details.lower() for word in ("connect", "socket", "resolve", "resolution", "unreachable"))
+    return f"no server answers at {url}: {details}" if is_gone else f"{url} answered UNAVAILABLE: {details}"
 
 
 def matching_layers(answer: introspect.LayersResponse, pattern: str) -> tuple[LayerInfo, ...]:

@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import Message
 
 from export.check.findings import Fault, Finding, found
-from export.check.subject import Subject
+from export.check.subject import Subject, read_plain
 from export.keys import CONFIG, LABELS, LAYERS_KEY, MANIFEST
 from export.manifest_json import canonical_sha256, written
 
@@ -34,7 +34,7 @@ def read_manifest(folder: Path) -> tuple[Any, Finding]:
     if not path.exists() and not path.is_symlink():
         return None, Finding(name, "not done", f"there is no {MANIFEST}: nothing says which bytes are the right ones")
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
         fields = json.loads(content.decode("utf-8"))
         faults = [Fault(str(path), words) for words in _manifest_faults(fields, content)]
     except (ValueError, RecursionError) as error:
@@ -112,6 +112,8 @@ def check_paths(subject: Subject) -> Finding:
 
 
 def _absolute_paths(subject: Subject, path: Path) -> Iterator[str]:
+    if not path.is_file():
+        return  # which is a fault of its own
     if path.name in TEXTS:
         yield from _in_text(path.read_text("utf-8"))
     elif path == subject.model_path:

@@ -1,5 +1,6 @@
 """What is checked: the versions of a model, as they stand on disk."""
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +61,7 @@ class Subject:
         if not path.exists() and not path.is_symlink():
             return None
         try:
-            return text_format.Parse(path.read_text("utf-8"), inference.ModelConfig())
+            return text_format.Parse(read_plain(path).decode("utf-8"), inference.ModelConfig())
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise DamagedError(path, f"it cannot be read as a model configuration: {error}") from error
         except OSError as error:
@@ -86,6 +87,13 @@ class Subject:
     def metadata(self) -> Mapping[str, str]:
         """What the ONNX file says about itself."""
         return {entry.key: entry.value for entry in self.model.metadata_props}
+
+
+def read_plain(path: Path) -> bytes:
+    """Return what a file holds. Raises: OSError, also where it is a pipe or a device, which might never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return path.read_bytes()
 
 
 def version_folders(place: Path) -> Sequence[Path]:

@@ -173,6 +173,10 @@ class TestStacking:
         np.testing.assert_array_equal(found, np.concatenate(parts))
         assert found.dtype == dtype
 
+    def test_rows_of_nothing(self) -> None:
+        """A size of 0 is a size."""
+        assert stacked([np.zeros((1, 0, 3)), np.zeros((2, 0, 3))]).shape == (3, 0, 3)
+
 
 class TestDelay:
     """A request may be made to wait for company."""
@@ -240,6 +244,24 @@ class TestTrouble:
             assert [size for size, _ in model.batches] == [1, 1]
 
         asyncio.run(main())
+
+    def test_a_cancelled_request_counts_once(self) -> None:
+        """Whether it is in line or in the model when its client leaves, it is one success or one failure."""
+
+        async def main() -> Statistics:
+            model, statistics = Model(), Statistics()
+            batcher = Batcher(model.run, BatchSettings(4), statistics)
+            running = await TestBatches().busy(model, batcher)
+            (waiting,) = await begin(batcher, (rows(1), NONE))
+            running.cancel()
+            waiting.cancel()
+            await asyncio.sleep(0.02)
+            model.go.set()
+            await batcher.close()
+            return statistics
+
+        statistics = asyncio.run(main())
+        assert (statistics.success.count, statistics.fail.count) == (1, 1)
 
     def test_close_answers_what_waits(self) -> None:
         """Stopping does not lose a request that is in line or in the model."""

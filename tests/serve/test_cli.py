@@ -156,6 +156,20 @@ class TestServe:
                 assert answer.result(20)["y"].shape == (512, 512)
             assert process.wait(10) == 0
 
+    def test_ends_within_its_grace(self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What takes longer than the grace is given up: the server ends all the same, and says so."""
+        with serve(write_slow(tmp_path / "slow.onnx"), "--grpc-port", 0, "--provider", "cpu") as process:
+            assert process.stdout
+            assert process.stderr
+            url = process.stdout.readline().split()[-1]
+            with Client(url, timeout_s=60) as client, ThreadPoolExecutor() as pool:
+                answer = pool.submit(client.infer, "slow", {"count": np.array([10**6])})
+                time.sleep(0.5)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+                assert answer.exception(20) is not None
+            assert "still computes for requests that were given up" in process.stderr.read()
+
     def test_port_in_use(self, zoonnx: Zoonnx, url: str, models: Path) -> None:
         """A second server does not share a port silently; it says so at once."""
         port = url.rpartition(":")[2]

@@ -1,6 +1,7 @@
 """A whole model holds; whatever is done to a file is found, and the file is named."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -231,12 +232,14 @@ class TestStrangeFiles:
     """What stands in a file's place and is none: a sentence and exit status 1, never a traceback."""
 
     @pytest.mark.parametrize("name", ["1/manifest.json", "config.pbtxt", "labels.txt", "1/model.onnx"])
-    @pytest.mark.parametrize("kind", ["loop", "folder"])
+    @pytest.mark.parametrize("kind", ["loop", "folder", "pipe"])
     def test_no_file(self, model: Path, name: str, kind: str) -> None:
-        """A loop of links, or a folder, is named."""
+        """A loop of links, a folder, or a pipe that never ends, is named."""
         (model / name).unlink()
         if kind == "loop":
             (model / name).symlink_to(model / name)
+        elif kind == "pipe":
+            os.mkfifo(model / name)
         else:
             (model / name).mkdir()
         (report,) = check_model(model)
