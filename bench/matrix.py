@@ -249,13 +249,13 @@ INTRODUCTION = """\
 Every net of the catalog and backbones of timm, each with random weights of which no branch is zero, through the whole
 of `zoonnx export`. Written by `python -m bench.matrix`; `tests/export/test_matrix.py` holds every row to what it says.
 
-*Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone, which goes first and
-so pays for what torch keeps of a net (with both warm the median of six nets is higher: `python -m bench.export`).
-*Parity* is the worst output's error at batches 1, 2, 3 and 5, as a share of what is allowed. *Verified* are shapes that the needed
-independent witnesses know and none contradicts. *Exact*, *alias*, *folded* and *not exported* are the tensors that
-modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there. *int8* is the
-variant's fate within the default bounds, its worst output's SQNR on noise (the nets are untrained) and its speedup at
-batch 1 on one thread."""
+*Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone, which goes first
+and so pays for what torch keeps of a net (with both warm the median of six nets is higher: `python -m bench.export`).
+*Parity* is the worst output's error at batches 1, 2, 3 and 5, as a share of what is allowed. *Verified* are shapes
+that the needed independent witnesses know and none contradicts. *Exact*, *alias*, *folded* and *not exported* are the
+tensors that modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there.
+*int8* is the variant's fate within the default bounds, its worst output's SQNR on noise (the nets are untrained) and
+its speedup at batch 1 on one thread."""
 
 
 def summary(rows: Sequence[Row], done: Sequence[Row]) -> str:

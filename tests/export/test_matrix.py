@@ -11,7 +11,15 @@ from zoo.catalog import CATALOG
 
 # Layers whose output stands nowhere in the file, and module outputs whose shape too few witnesses know: no more of
 # them, and of no other nets.
-NOT_EXPORTED = {"resnest14d": 4, "dpn48b": 4, "eca_nfnet_l0": 1, "levit_128s": 1, "pit_ti_224": 2, "coat_lite_tiny": 40}
+NOT_EXPORTED = {
+    "resnest14d": 4,
+    "dpn48b": 4,
+    "eca_nfnet_l0": 1,
+    "levit_128s": 1,
+    "xcit_nano_12_p16_224": 1,
+    "pit_ti_224": 2,
+    "coat_lite_tiny": 40,
+}
 TOO_FEW_WITNESSES = {"edgenext_xx_small": 1}
 
 
