@@ -9,6 +9,7 @@ data multi-label. Needs the extra `zoonnx[hf]`.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.errors import DataError
+from zoo.hub import impatient
 from zoo.shelves import Part, Shelves, with_all_splits
 
 PREFIX = "hf:"
@@ -74,15 +76,21 @@ def _load(place: str) -> Any:
     """All splits by name; whatever goes wrong in the library is one sentence."""
     load_dataset = _library()
     name, subset = subset_of(place)
+    is_folder = Path(name).is_dir()
     try:
-        found = load_dataset(str(Path(name)) if Path(name).is_dir() else name, subset or None)
+        with nullcontext() if is_folder else impatient():
+            return load_dataset(str(Path(name)) if is_folder else name, subset or None)
     except Exception as error:  # the library's own, the hub's, and those of every file format
-        words = " ".join(str(error).split()).rstrip(". ")
         raise DataError(
-            f"the data set {place} cannot be loaded ({type(error).__name__}: {words}); check the name and the network, "
+            f"the data set {place} cannot be loaded ({_gist(error)}); check the name and the network, "
             "name one of its subsets if it has several (hf:NAME@SUBSET), or give a folder that holds it: hf:FOLDER"
         ) from error
-    return found
+
+
+def _gist(error: Exception) -> str:
+    if isinstance(error, ConnectionError):
+        return "the hub cannot be reached, and its cache on this machine does not hold it"
+    return f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('. ')}"
 
 
 def _library() -> Callable[..., Any]:

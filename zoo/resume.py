@@ -109,6 +109,7 @@ def check_resumable(run: Path, settings: TrainSettings) -> None:
         CheckpointError: there is no run, or it has ended.
         SettingsError: it was begun with other settings; they are named.
     """
+    _refuse_folds(run)
     check_same_settings(run, settings)
     if has_ended(run):
         raise CheckpointError(f"{run} has ended; there is nothing to resume")
@@ -155,6 +156,13 @@ def interruptions() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _refuse_folds(run: Path) -> None:
+    """Say of a folder of folds how one goes on with them."""
+    if (run / "fold-1" / "config.json").is_file():
+        folds = read_settings(run / "fold-1").folds
+        raise SettingsError(f"{run} was begun with --folds {folds}: go on with it by --folds {folds} --resume")
 
 
 def _differ(was: TrainSettings, settings: TrainSettings, name: str) -> bool:

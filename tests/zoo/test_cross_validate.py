@@ -18,6 +18,7 @@ from zoo.errors import CheckpointError, SettingsError
 from zoo.report.command import command as command_of
 from zoo.settings import TrainSettings
 from zoo.splits import MemorySplit
+from zoo.train import train
 
 SETTINGS = TrainSettings(net="convnet4", data="some", epochs=1, batch_size=32, device="cpu")
 
@@ -159,6 +160,13 @@ def test_refusals(trained, settings, folds, resume, message) -> None:
     with pytest.raises((CheckpointError, SettingsError), match=message):
         train_folds(settings, folds, out, resume=resume)
     assert (out / "folds.json").read_bytes() == before
+
+
+def test_folds_are_not_resumed_as_one_run(trained) -> None:
+    """The error names the option that was left out, and the number."""
+    out, _ = trained
+    with pytest.raises(SettingsError, match=r"run was begun with --folds 2: go on with it by --folds 2 --resume$"):
+        train(SETTINGS, out, resume=True)
 
 
 def test_there_is_nothing_to_go_on_with(tmp_path) -> None:

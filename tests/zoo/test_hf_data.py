@@ -1,9 +1,12 @@
 """Data sets that the datasets library reads, from folders of its own forms."""
 
 import io
+import socket
 import sys
+import time
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -141,6 +144,30 @@ def test_offline():
         DataError, match=r"the data set nobody/nothing cannot be loaded .*; check the name and the network"
     ):
         find_data("hf:nobody/nothing")
+
+
+def test_a_hub_that_answers_nothing_is_given_up_soon(monkeypatch, caplog):
+    """It is asked once, and the library neither tries again nor tells of it."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    for place, name in ((datasets.config, "HF_ENDPOINT"), (huggingface_hub.constants, "ENDPOINT")):
+        monkeypatch.setattr(place, name, endpoint)
+        monkeypatch.setattr(place, "HF_HUB_OFFLINE", False)
+    started = time.perf_counter()
+    with pytest.raises(DataError, match=r"\(the hub cannot be reached, and its cache on this machine does not hold it\)"):
+        find_data("hf:nobody/nothing")
+    assert time.perf_counter() - started < 5
+    assert caplog.messages == []
+
+
+def test_a_folder_asks_no_hub(monkeypatch, tmp_path):
+    """Not even whether it is there."""
+    monkeypatch.setattr("zoo.hub._is_reachable", lambda endpoint: pytest.fail(f"asked {endpoint}"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    name = write_parquet(tmp_path / "set", {"label": kinds("a", "b")}, {"train": 8}, lambda number: {"label": number % 2})
+    assert find_data(name).labels == ("a", "b")
 
 
 def test_a_missing_package(monkeypatch):
