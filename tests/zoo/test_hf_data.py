@@ -156,7 +156,9 @@ def test_a_hub_that_answers_nothing_is_given_up_soon(monkeypatch, caplog):
         monkeypatch.setattr(place, name, endpoint)
         monkeypatch.setattr(place, "HF_HUB_OFFLINE", False)
     started = time.perf_counter()
-    with pytest.raises(DataError, match=r"\(the hub cannot be reached, and its cache on this machine does not hold it\)"):
+    with pytest.raises(
+        DataError, match=r"\(the hub cannot be reached, and its cache on this machine does not hold it\)"
+    ):
         find_data("hf:nobody/nothing")
     assert time.perf_counter() - started < 5
     assert caplog.messages == []
@@ -166,7 +168,9 @@ def test_a_folder_asks_no_hub(monkeypatch, tmp_path):
     """Not even whether it is there."""
     monkeypatch.setattr("zoo.hub._is_reachable", lambda endpoint: pytest.fail(f"asked {endpoint}"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    name = write_parquet(tmp_path / "set", {"label": kinds("a", "b")}, {"train": 8}, lambda number: {"label": number % 2})
+    name = write_parquet(
+        tmp_path / "set", {"label": kinds("a", "b")}, {"train": 8}, lambda number: {"label": number % 2}
+    )
     assert find_data(name).labels == ("a", "b")
 
 
