@@ -174,11 +174,14 @@ print({"sgd", "adam", "adamw"} <= set(list_optimizers()))""",
         "Transfer learning",
         "A net trained on many pictures serves for other classes with a new end.",
         "Right: any backbone of timm takes a new head (`zoonnx tune`).",
-        code="""import torch
+        code="""from typing import get_args
+
+import torch
 from zoo import create_model
 from zoo.heads import attach_head
+from zoo.settings import Head
 
-for head in ("linear", "mlp", "conv1x1", "attention"):
+for head in get_args(Head):
     net = attach_head(create_model("test_resnet"), head, num_classes=5).eval()
     print(head, tuple(net(torch.zeros(1, 3, 160, 160)).shape))""",
     ),

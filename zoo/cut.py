@@ -1,6 +1,7 @@
 """Backbones that end early, at a layer before those that know too much of the task they were trained on.
 
-What comes after that layer becomes Identity, so that every other layer keeps its path, and its weights their names.
+What comes after that layer becomes `LeftOut`, an Identity, so that every other layer keeps its path,
+and its weights their names.
 """
 
 import copy
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import SettingsError, did_you_mean
+from zoo.layers import LeftOut
 from zoo.preprocessing import Preprocessing
 
 
@@ -26,7 +28,7 @@ def cut_after(net: nn.Module, layer: str) -> None:
     net.eval()
     wanted, later = _watch(net, layer)
     for path in _outermost_after(layer, later):
-        net.set_submodule(path, nn.Identity())
+        net.set_submodule(path, LeftOut())
     _check_hands_on(net, layer, wanted)
     net.train(was_training)
 

@@ -124,7 +124,8 @@ def _axes_text(texts: list[str]) -> str:
 
 
 def _shown(geometry: Geometry, depth: int | None) -> list[Layer]:
-    return [layer for layer in geometry.layers if layer.path and (depth is None or layer.level <= depth)]
+    there = [layer for layer in geometry.layers if layer.path and not layer.is_left_out]
+    return [layer for layer in there if depth is None or layer.level <= depth]
 
 
 def _volume(layer: Layer) -> str:

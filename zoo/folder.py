@@ -19,6 +19,7 @@ from zoo.division import divide
 from zoo.errors import DataError
 from zoo.label_table import TABLE, multi_hot, read_table, split_rows
 from zoo.pictures import SUFFIXES, fault_of
+from zoo.places import check_folder
 from zoo.preprocessing import Preprocessing
 from zoo.settings import BadImages
 from zoo.splits import FileSplit
@@ -54,10 +55,9 @@ def scan(root: Path, bad_images: BadImages) -> FolderContents:
     """Find the pictures of each class or label and look at every file once.
 
     Raises:
-        DataError: no folder, fewer than two classes, a class without pictures, or bad files that should not be skipped.
+        DataError: not a folder, fewer than two classes, a class without any, or bad files that should not be skipped.
     """
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}; pictures lie in one folder a class: {root}/CLASS/*.png")
+    check_folder(root)
     return _scan_table(root, bad_images) if (root / TABLE).is_file() else _scan_classes(root, bad_images)
 
 

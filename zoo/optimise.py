@@ -14,8 +14,10 @@ from zoo.errors import SettingsError, did_you_mean
 from zoo.heads import HeadedNet
 from zoo.settings import TrainSettings
 
-# It says, on stderr, that a schedule of one step changes nothing, which is as it should be.
-logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
+# They say, on stderr, that a schedule of one step changes nothing, and that a backbone of one layer has no layer before
+# it whose rate could be lower. Both are as they should be.
+for name in ("timm.scheduler.cosine_lr", "timm.optim._param_groups"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 WARMUP_SHARE = 0.1  # of all steps: the learning rate rises, then falls along a cosine
 

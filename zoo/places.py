@@ -12,14 +12,26 @@ def folder_of(data: str) -> Path:
     """The folder that `folder:PATH` names.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or it is a file.
     """
     place = data.removeprefix(FOLDER)
     if not place:
         raise DataError(f"'{data}' names no folder; write {FOLDER}PATH, or {FOLDER}. for the one you are in")
-    if not Path(place).is_dir():
-        raise DataError(f"there is no folder {place}; pictures lie in one folder a class: {place}/CLASS/*.png")
+    check_folder(Path(place))
     return Path(place)
+
+
+def check_folder(root: Path) -> None:
+    """Require a folder where pictures may lie.
+
+    Raises:
+        DataError: there is none, or it is a file.
+    """
+    if root.is_dir():
+        return
+    if root.exists():
+        raise DataError(f"{root} is a file; give the folder that holds a folder of pictures for each class")
+    raise DataError(f"there is no folder {root}; pictures lie in one folder a class: {root}/CLASS/*.png")
 
 
 def refuse_taken(run: Path) -> None:

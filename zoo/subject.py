@@ -15,6 +15,7 @@ from zoo.files import standing_folder
 from zoo.geometry.measure import Geometry, Layer, measure
 from zoo.heads import attach_head
 from zoo.interface import config_of
+from zoo.layers import LeftOut
 from zoo.load import load_net
 from zoo.settings import Head
 
@@ -176,8 +177,8 @@ def _net_of(promise: manifest.Manifest) -> nn.Module:
     size = (rule.height, rule.width)
     net = create_model(promise.source.net, in_chans=channels, img_size=size if head == "flat" else None)
     for path, kind in kinds.items():
-        if kind == "Identity" and path.startswith("backbone."):  # nothing of it was exported: see cut.py
-            net.set_submodule(path.removeprefix("backbone."), nn.Identity())
+        if kind == LeftOut.__name__:
+            net.set_submodule(path.removeprefix("backbone."), LeftOut())
     return attach_head(net, head, classes)
 
 

@@ -123,6 +123,10 @@ def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
         (["train", "convnet4", "--data", "digits", "--out", "{taken}"], "is there already and is not empty"),
         (["train", "convnet4", "--data", "folder:", "--out", "{new}"], "'folder:' names no folder"),
         (["train", "convnet4", "--data", "folder:nowhere", "--out", "{new}"], "there is no folder nowhere"),
+        (
+            ["train", "convnet4", "--data", "folder:{taken}/other.txt", "--out", "{new}"],
+            "other.txt is a file; give the folder that holds a folder of pictures for each class",
+        ),
         (["train", "convnet4", "--data", "digits", "--out", "{new}", "--epochs", "0"], "epochs must be 1 or more"),
         (
             ["tune", "resnet18", "--data", "digits", "--out", "{new}", "--pretrained-file", "no.safetensors"],

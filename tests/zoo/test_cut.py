@@ -7,13 +7,27 @@ import torch
 from google.protobuf import json_format
 
 from protos import manifest
+from zoo import describe
 from zoo.catalog import create_model
 from zoo.errors import SettingsError
 from zoo.heads import attach_head
 from zoo.load import load_net
 from zoo.settings import Transfer
-from zoo.subject import subject_of
+from zoo.subject import Subject, subject_of
 from zoo.train import train
+
+CUT_ROWS = [
+    *(f"backbone.{name}{number}" for number in (1, 2) for name in ("conv", "bn", "act")),
+    *("head", "head.flatten", "head.drop", "head.fc"),
+]
+
+
+def shown_of(subject):
+    """The rows of a description, and where it says that the map ends."""
+    geometry = subject.geometry()
+    rows = describe.as_json(subject, geometry, None)["layers"]
+    assert describe.as_table(subject, geometry, None).row_count == len(rows)
+    return [row["name"] for row in rows], describe.summary(subject, geometry)[2]
 
 
 def moved_batch_norms(name):
@@ -81,7 +95,18 @@ def test_an_exported_cut_net_is_found_again(tmp_path):
         layer_map=manifest.LayerMap(layers=layers),
     )
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(promise))
-    assert subject_of(str(tmp_path)).net.state_dict().keys() == net.state_dict().keys()
+    subject = subject_of(str(tmp_path))
+    assert subject.net.state_dict().keys() == net.state_dict().keys()
+    assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last map")
+
+
+def test_a_description_shows_what_is_left():
+    """No row for what was cut off; the last map is one that a layer gives. A net's own Identity stays."""
+    net = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
+    subject = Subject("cut", "convnet4", net.to("meta").eval(), (1, 8, 8))
+    assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last map")
+    whole = subject_of("test_resnet")
+    assert "Identity" in {layer["kind"] for layer in describe.as_json(whole, whole.geometry(), None)["layers"]}
 
 
 def test_stored_features_are_those_of_the_cut(short_run, short_settings, tmp_path):

@@ -171,6 +171,14 @@ def test_a_run_has_its_own_weights(tuned, settings, tmp_path):
         train(replace(settings, net=str(tuned)), tmp_path / "run")
 
 
+def test_a_backbone_of_one_layer_has_no_rates_to_tell_of(settings, caplog):
+    """A cut may leave one; it learns at the full rate, as the head does, and timm's warning is not ours."""
+    net = attach_head(create_model("convnet4"), "flat", num_classes=2, cut="act1")
+    groups = make_optimizer(net, replace(settings, layer_decay=0.5)).param_groups
+    assert {group.get("lr_scale", 1.0) for group in groups} == {1.0}
+    assert caplog.messages == []
+
+
 def test_tune_from_the_command_line(command, settings, weights_file, tmp_path):
     """Every option reaches the settings; eval takes the run."""
     options = {

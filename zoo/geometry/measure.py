@@ -15,6 +15,7 @@ from zoo.geometry.graph import Call, Constant, Graph, Node, Ref, record
 from zoo.geometry.rules import RULES, WINDOWS
 from zoo.geometry.sizes import Window
 from zoo.geometry.values import Value, constant, image
+from zoo.layers import LeftOut
 
 Shape = tuple[int, ...]
 
@@ -49,6 +50,11 @@ class Layer:
     @property
     def kind(self) -> str:
         return type(self.module).__name__
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the layer itself was cut off, and its input is handed on in its place."""
+        return isinstance(self.module, LeftOut)
 
     @property
     def output(self) -> Shape | None:
@@ -102,13 +108,13 @@ class Geometry:
 
     @property
     def last_map(self) -> Layer | None:
-        """The last layer whose output has channels and places: a map or tokens, not a vector."""
-        maps = [layer for layer in self.layers if layer.path and layer.output and _is_map(layer.output)]
+        """The last layer, of those that are still there, whose output has channels and places: not a vector."""
+        maps = [layer for layer in self.layers if layer.path and not layer.is_left_out and _is_map(layer.output)]
         return maps[-1] if maps else None
 
 
-def _is_map(shape: Shape) -> bool:
-    return sum(size > 1 for size in shape[1:]) > 1
+def _is_map(shape: Shape | None) -> bool:
+    return shape is not None and sum(size > 1 for size in shape[1:]) > 1
 
 
 def measure(net: nn.Module, input_size: Sequence[int]) -> Geometry:
