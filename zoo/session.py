@@ -16,6 +16,7 @@ from torch import nn
 from zoo.augment import Augmentation
 from zoo.build import build_net
 from zoo.data import NO_AUGMENTATION, Dataset, find_data
+from zoo.edges import tell_of_cropping
 from zoo.errors import DeviceError, SettingsError
 from zoo.head_means import begin_from_means
 from zoo.load import WeightsSource
@@ -131,6 +132,8 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, features: Path) -
     whole: Any = net
     _check_pieces(settings, data, accelerator.num_processes)
     _check_shift(settings, data)
+    if source.input_size is None and accelerator.is_main_process and settings.fold <= 1:
+        tell_of_cropping(data)
     whole.to(accelerator.device)
     if settings.channels_last:
         whole.to(memory_format=torch.channels_last)
