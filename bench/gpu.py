@@ -179,21 +179,23 @@ def half_precision(single: Path, half: Path) -> None:
 
 def measure(models: Path, names: Sequence[str], plan: Plan) -> list[dict[str, Any]]:
     """Measure each model served and by itself, turn by turn."""
+    from bench.asking import asking
     from bench.serving import serving
 
-    with serving(models, "--provider", plan.provider, log=None) as server:
-        return [compare(models, name, server, plan) for name in names]
+    with serving(models, "--provider", plan.provider, log=None) as server, asking() as asker:
+        return [compare(models, name, server, asker, plan) for name in names]
 
 
-def compare(models: Path, name: str, server: Any, plan: Plan) -> dict[str, Any]:
+def compare(models: Path, name: str, server: Any, asker: Any, plan: Plan) -> dict[str, Any]:
     """One model's images a second, in each way."""
-    from bench.serving import Load, by_itself, client, executions, report
+    from bench.serving import by_itself, executions
+    from serve.load import LoadSettings
     from serve.session import Session
 
     session = Session.open(models / name / "1" / "model.onnx", plan.provider)
     loads = {
-        "singles": Load(name, plan.singles, 1, plan.seconds),
-        "wholes": Load(name, plan.wholes, plan.largest, plan.seconds),
+        "singles": LoadSettings(name, plan.singles, 1, plan.seconds),
+        "wholes": LoadSettings(name, plan.wholes, plan.largest, plan.seconds),
     }
     rates: dict[str, list[float]] = {"alone_1": [], "alone_largest": [], "singles": [], "wholes": []}
     before = executions(server.url, name)
@@ -201,7 +203,7 @@ def compare(models: Path, name: str, server: Any, plan: Plan) -> dict[str, Any]:
         rates["alone_1"].append(by_itself(session, [1], plan.seconds)[0])
         rates["alone_largest"].append(by_itself(session, [plan.largest], plan.seconds)[0])
         for kind, load in loads.items():
-            rates[kind].append(report(client(server.url, load))["rows_per_s"])
+            rates[kind].append(asker.ask(server.url, load)["rows_per_s"])
     ratio = ratios(rates["wholes"], rates["alone_largest"])
     batches = executions(server.url, name) - before
     found = {kind: summary(values) for kind, values in rates.items()}

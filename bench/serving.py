@@ -1,6 +1,5 @@
-"""What the benchmarks of the server share: models, a server process, a client process, and onnxruntime by itself."""
+"""What the benchmarks of the server share: a server process, one that answers alike, and onnxruntime by itself."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -26,17 +25,6 @@ class Server:
     url: str
     metrics: str
     ready_s: float
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a client process asks for: `requests_per_s` 0 is as fast as answers come."""
-
-    model: str
-    concurrency: int
-    batch_size: int = 1
-    seconds: float = 3.0
-    requests_per_s: float = 0.0
 
 
 @contextmanager
@@ -70,23 +58,6 @@ def canned(real: Server, model: str) -> Iterator[str]:
             yield _line(process).split()[-1]
         finally:
             process.send_signal(signal.SIGTERM)
-
-
-def client(url: str, load: Load, metrics: str = "") -> "subprocess.Popen[str]":
-    """A client process that has begun to ask; `report` waits for what it measured."""
-    options = [load.model, "--url", url, "--concurrency", load.concurrency, "--batch-size", load.batch_size]
-    options += ["--seconds", load.seconds, "--rate", load.requests_per_s, "--metrics", metrics, "--json"]
-    command = [sys.executable, "-m", "zoonnx", "bench", "--model", *map(str, options)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def report(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """What `zoonnx bench --json` said."""
-    said, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    found: dict[str, Any] = json.loads(said)
-    return found
 
 
 def executions(url: str, model: str) -> Counter[int]:
