@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +16,7 @@ from serve.shared_memory import Place, Regions
 from serve.tensors import Array, Request, Response, Tensor
 
 LENGTH = struct.Struct("<I")
+PIECE = 2**14  # typed elements converted in one go, about a millisecond, in which no other thread runs
 MOST_DIMENSIONS = 64  # numpy's limit; checked before sizes are multiplied, which of many huge ones takes minutes
 REGION, REGION_OFFSET, REGION_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
 CLASSIFICATION = "classification"
@@ -41,6 +42,11 @@ def request_from_message(message: inference.ModelInferRequest, regions: Regions)
         priority=_count(message.parameters, "priority"),
         timeout_us=_count(message.parameters, "timeout"),
     )
+
+
+def is_long(message: inference.ModelInferRequest) -> bool:
+    """Whether a request has so many typed elements that nobody should wait for their conversion."""
+    return any(_typed(each) > PIECE for each in message.inputs if each.HasField("contents"))
 
 
 def message_from_request(request: Request) -> inference.ModelInferRequest:
@@ -111,7 +117,7 @@ def _datatype(tensor: WireTensor) -> Datatype:
 
 def _from_raw(tensor: WireTensor, datatype: Datatype, raw: bytes) -> Array:
     if datatype is datatypes.BYTES:
-        return _shaped(tensor, _split(tensor.name, raw), datatype)
+        return _shaped(tensor, list(_split(tensor.name, raw)), datatype)
     expected = math.prod(tensor.shape) * datatype.numpy.itemsize
     if len(raw) != expected:
         raise InvalidRequestError(
@@ -145,17 +151,23 @@ def _from_contents(tensor: WireTensor, datatype: Datatype) -> Array:
     return _shaped(tensor, getattr(tensor.contents, datatype.contents), datatype)
 
 
-def _shaped(tensor: WireTensor, values: Iterable[Any], datatype: Datatype) -> Array:
-    elements = list(values)
+def _typed(tensor: WireTensor) -> int:
+    return max(len(getattr(tensor.contents, name)) for name in CONTENTS)
+
+
+def _shaped(tensor: WireTensor, elements: Sequence[Any], datatype: Datatype) -> Array:
     if len(elements) != math.prod(tensor.shape):
         raise InvalidRequestError(
             f"tensor '{tensor.name}': shape {list(tensor.shape)} has {math.prod(tensor.shape)} elements, "
             f"but {len(elements)} came."
         )
+    array = np.empty(len(elements), datatype.numpy)
     try:
-        return _reshaped(np.array(elements, datatype.numpy), tensor)
+        for start in range(0, len(elements), PIECE):
+            array[start : start + PIECE] = elements[start : start + PIECE]
     except OverflowError:
         raise InvalidRequestError(f"tensor '{tensor.name}': a value does not fit into {datatype.name}.") from None
+    return _reshaped(array, tensor)
 
 
 def _raw(message: inference.ModelInferRequest, regions: Regions) -> Sequence[bytes]:

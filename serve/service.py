@@ -1,5 +1,6 @@
 """What the RPCs do: convert, call the core, convert."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
@@ -87,7 +88,10 @@ class InferenceService:
     async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
         model = self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
         validation.descriptions(message.inputs, model.signature)
-        request = codec.request_from_message(message, self._regions)
+        if codec.is_long(message):
+            request = await asyncio.to_thread(codec.request_from_message, message, self._regions)
+        else:
+            request = codec.request_from_message(message, self._regions)
         places = codec.places(message, self._regions)
         return codec.message_from_response(await self._core.infer(request), places)
 

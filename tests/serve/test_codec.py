@@ -9,6 +9,7 @@ import tritonclient.utils
 from protos import inference
 from serve import codec, datatypes
 from serve.datatypes import Datatype
+from serve.errors import InvalidRequestError
 from serve.shared_memory import Regions
 from serve.tensors import Array, Request, Tensor
 
@@ -53,6 +54,30 @@ def test_typed_lists(datatype: Datatype) -> None:
     (tensor,) = codec.tensors([described], [])
     assert tensor.array.dtype == datatype.numpy
     assert tensor.array.tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_long_lists_are_converted_in_pieces(more: int) -> None:
+    """Every element stands in its place, and one too large is found in any piece."""
+    count = 3 * codec.PIECE + more
+    message = inference.ModelInferRequest()
+    described = message.inputs.add(name="x", datatype="INT16", shape=[count])
+    described.contents.int_contents.extend(value % 30000 for value in range(count))
+    (tensor,) = codec.tensors(message.inputs, [])
+    assert np.array_equal(tensor.array, np.arange(count) % 30000)
+    described.contents.int_contents[count - 1] = 2**15
+    with pytest.raises(InvalidRequestError, match="a value does not fit into INT16"):
+        list(codec.tensors(message.inputs, []))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(codec.PIECE, False), (codec.PIECE + 1, True)])
+def test_what_is_long(count: int, expected: bool) -> None:
+    """One input of many elements is enough."""
+    message = inference.ModelInferRequest(raw_input_contents=[bytes(10**6)])
+    assert not codec.is_long(message)
+    for number in (1, count):
+        message.inputs.add(name="x").contents.int_contents.extend([0] * number)
+    assert codec.is_long(message) == expected
 
 
 @pytest.mark.parametrize("datatype", [each for each in NAMED if each.values[0] is not datatypes.BF16])

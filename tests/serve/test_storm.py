@@ -53,6 +53,25 @@ def resident_mib(process: "subprocess.Popen[str]") -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
 
 
+def test_a_long_list_does_not_hold_up_others(server: tuple["subprocess.Popen[str]", str]) -> None:
+    """While four million typed elements become an array other requests are answered."""
+    values = [0.0] * 2**22
+    tensor = Tensor(name="x", datatype="FP32", shape=[2**21, 2], contents=Contents(fp32_contents=values))
+    data = Infer(model_name="bare", inputs=[tensor]).SerializeToString()
+    with grpc.insecure_channel(server[1]) as channel:
+        live, infer = (channel.unary_unary(METHODS[name].path) for name in ("ServerLive", "ModelInfer"))
+        start_s = time.perf_counter()
+        answer = infer.future(data)
+        waits_s = []
+        while not answer.done():
+            sent_s = time.perf_counter()
+            live(b"")
+            waits_s.append(time.perf_counter() - sent_s)
+        took_s = time.perf_counter() - start_s
+    assert answer.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert max(waits_s) < took_s / 2
+
+
 def test_thousands_at_once(server: tuple["subprocess.Popen[str]", str]) -> None:
     """All requests of a storm are answered; gRPC's own limit would drop most of them as CANCELLED."""
 
