@@ -48,6 +48,7 @@ def contract_of(interface: Interface, given: Sequence[Mapping[str, Tensor]], lab
     there = (interface.at(*size) for size in interface.sizes)
     taken = [{interface.input_name: torch.from_numpy(each.telling())} for each in there]
     if not isinstance(interface, Pictures):
+        _require_other_names(interface.input_name, given[0])
         return Contract(_tensors(taken), _tensors(given), labels, None)
     _require_fixed_classes(given)
     rule, multi_label = message_of(interface.preprocessing), interface.head.activation == "sigmoid"
@@ -66,6 +67,16 @@ def message_of(rule: Preprocessing) -> manifest.Preprocessing:
         mean=rule.mean,
         std=rule.std,
     )
+
+
+def _require_other_names(taken: str, given: Mapping[str, Tensor]) -> None:
+    if taken in given:
+        raise UnfitNetError(
+            f"the net's output '{taken}' would have the name of the model's input, which no file can hold: rename it."
+        )
+    for name in given:
+        if not name.isprintable():
+            raise UnfitNetError(f"the net's output {name!r} has a name that no client can write: rename it.")
 
 
 def _require_fixed_classes(given: Sequence[Mapping[str, Tensor]]) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 from export import large
 from export.diagnosis import explain
 from export.errors import ConversionError
+from export.freedom import require_free
 from export.naming import name_outputs
 from export.runtime import require_runs
 from export.taps import tapped
@@ -85,6 +86,7 @@ def _export(net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, A
         raise ConversionError(f"torch.onnx cannot convert {type(net).__name__}: {why}.") from error
     if program is None:
         raise ConversionError(f"torch.onnx returned nothing for {type(net).__name__}.")
+    require_free(program.exported_program, {axis: each.__name__ for axis, each in free.items()})
     return program.model_proto
 
 

@@ -42,12 +42,23 @@ def _unsupported(program: Any, error: BaseException) -> str:
     if not found:
         return ""
     operation = found[-1][1]
-    for node in program.graph.nodes:
+    place = next(_places(program, operation), "") or next(_places(_taken_apart(program), operation), "")
+    return f"ONNX has no translation of {operation}{place}"
+
+
+def _places(program: Any, operation: str) -> Iterator[str]:
+    for node in program.graph.nodes if program else ():
         if operation.partition(".")[2] in str(node.target):
             paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-            line = _last_own(FRAME.findall(node.meta.get("stack_trace") or ""))
-            return f"ONNX has no translation of {operation}{_place(paths[-1] if paths else '', line)}"
-    return f"ONNX has no translation of {operation}"
+            yield _place(paths[-1] if paths else "", _last_own(FRAME.findall(node.meta.get("stack_trace") or "")))
+
+
+def _taken_apart(program: Any) -> Any:
+    """The program in the smaller operations that torch.onnx translates, None where that fails."""
+    try:
+        return program.run_decompositions()
+    except Exception:  # noqa: BLE001 - only the place of the operation stays unknown
+        return None
 
 
 def _place(path: str, line: str) -> str:

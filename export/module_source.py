@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from export.errors import SettingsError, SourceError
+from export.outside import bare_net
 from zoo import LoadedNet
 from zoo.load import WeightsSource
 from zoo.preprocessing import Preprocessing
@@ -50,8 +51,9 @@ def loaded_module(
 ) -> LoadedNet:
     """Return `net` with all that is known of it: without `preprocessing`, what its own `pretrained_cfg` says.
 
-    Raises: SourceError when neither says what the net takes.
+    Raises: SourceError when neither says what the net takes; UnfitNetError.
     """
+    net = bare_net(net)
     kind = type(net).__name__
     if preprocessing is None:
         if not getattr(net, "pretrained_cfg", None):

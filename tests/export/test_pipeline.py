@@ -236,6 +236,17 @@ class TestRefusals:
         words = r"no translation of prims.bessel_j0 in module '2' at test_pipeline.py:\d+: return torch.special"
         self.refused(self.changed(convnet4, net), tmp_path, words)
 
+    def test_operation_made_of_another(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+        """An operation that torch.onnx makes of the net's own has the line of the net's own."""
+
+        class Odd(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.linalg.svdvals(x[..., None]).expand(-1, 10)
+
+        net = torch.nn.Sequential(torch.nn.Flatten(), Odd()).eval()
+        words = r"no translation of aten._linalg_svd in module '1' at test_pipeline.py:\d+: return torch.linalg"
+        self.refused(self.changed(convnet4, net), tmp_path, words)
+
     def test_opset_that_the_runtime_does_not_know(self) -> None:
         """The runtime itself is asked what it runs."""
         require_runs(23)

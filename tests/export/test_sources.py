@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from torch import nn
 
 from export import ExportSettings, export_model
+from export.check.run import check_model
 from export.cli_source import SourceOptions, load_source
 from export.errors import ExportError, SourceError, UnfitNetError
 from export.module_source import plain_preprocessing
@@ -180,6 +181,12 @@ class TestModules:
         assert [each.name for each in exported.manifest.outputs] == ["logits", "probabilities"]
         assert (tmp_path / "n" / "labels.txt").read_text() == "no\nyes\n"
 
+    def test_labels_that_look_like_paths(self, tmp_path: Path) -> None:
+        """Open Images' names of classes begin at a root, and say nothing of a machine."""
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+        export_model(net, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("/m/01g317", "/m/0k4j"))
+        assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
+
     @pytest.mark.parametrize(
         ("forward", "words"),
         [
@@ -187,6 +194,9 @@ class TestModules:
             (lambda x: (x, None), "it gives NoneType at '1'"),
             (lambda x: {"a": {"b": x}, "a.b": x}, "two outputs of the net would have one name"),
             (lambda x: x.mean(), "output for 6 pictures are 0 rows"),
+            (lambda x: {"x": x + 1, "y": x}, "output 'x' would have the name of the model's input"),
+            (lambda x: {"a\nb": x}, "has a name that no client can write"),
+            (lambda x: {"\ud800": x}, "has a name that no client can write"),
             (lambda x: {"z": x.to(torch.complex64)}, "the net's 'z' is complex64; ONNX models give real numbers"),
         ],
     )

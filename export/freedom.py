@@ -1,0 +1,62 @@
+"""Whether a graph holds for every size that its file leaves free.
+
+Where a net's forward asks for a size (`if x.shape[0] > 8:`), torch.onnx follows the answer that its example gives,
+notes what that took for granted, and forgets the note in the file: the file would be wrong at other sizes, silently.
+
+Requires: what torch.onnx captured, and the names of the input's free axes.
+Ensures: nothing was taken for granted about the batch, nor a largest height or width.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from export.errors import ConversionError
+
+BATCH = 0
+SMALLEST = 2  # at a batch of 1 the file is run
+
+
+def require_free(program: Any, names: Mapping[int, str]) -> None:
+    """Refuse an exported `program` that holds for some sizes alone; `names` are those of the input's free axes.
+
+    The batch, axis 0, must be free of any condition, the others of a largest size: a layer needs its least.
+    Raises: ConversionError, with the condition.
+    """
+    for condition in (*_fixed(program, names), *_ranges(program, names), *_decisions(program, names[BATCH])):
+        raise ConversionError(
+            f"the net's forward decides by the size of its input, and the file would hold only where {condition}; "
+            f"{' and '.join(names.values())} must be free: let one way do for every size."
+        )
+
+
+def _input(program: Any) -> Any:
+    """The input as it was captured: the last placeholder, behind the weights."""
+    return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-1]
+
+
+def _fixed(program: Any, names: Mapping[int, str]) -> Iterator[str]:
+    size = _input(program).shape[BATCH]
+    if isinstance(size, int):
+        yield f"{names[BATCH]} = {size}"
+
+
+def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[str]:
+    for axis, name in names.items():
+        found = program.range_constraints.get(_symbol(program, axis))
+        if found is not None and found.upper.is_Integer:  # else it is infinite
+            yield f"{name} <= {found.upper}"
+        if found is not None and axis == BATCH and found.lower > SMALLEST:
+            yield f"{name} >= {found.lower}"
+
+
+def _decisions(program: Any, name: str) -> Iterator[str]:
+    batch, notes = _symbol(program, BATCH), _input(program).fake_mode.shape_env.deferred_runtime_asserts
+    for note in (note for group in notes.values() for note in group):
+        if note.expr.free_symbols == {batch}:
+            yield str(note.expr).replace(str(batch), name)
+
+
+def _symbol(program: Any, axis: int) -> Any:
+    """What stands for a free size; None where the size is fixed."""
+    size = _input(program).shape[axis]
+    return None if isinstance(size, int) else size.node.expr
