@@ -66,6 +66,7 @@ def export(
     from rich.console import Console
 
     from export.cli_source import SourceOptions, load_source
+    from export.errors import SettingsError
     from export.pipeline import export_model
     from export.settings import ExportSettings
 
@@ -73,7 +74,7 @@ def export(
     loaded = load_source(source, options)
     settings = ExportSettings(
         to=to,
-        name=name or loaded.name,
+        name=loaded.name if name is None else name,
         opset=opset,
         max_batch_size=max_batch_size,
         raw=raw,
@@ -88,6 +89,8 @@ def export(
 
         bounds = {"max_accuracy_drop_points": max_accuracy_drop, "min_speedup": min_speedup}
         plan = planned(loaded, settings, variants, calibration_data, target, bounds)
+    elif calibration_data:
+        raise SettingsError("--calibration-data is for variants: name some with --variants, or leave it out.")
     with console.status("exporting") as status:
         exported = export_model(loaded, settings, lambda step: status.update(f"{settings.name}: {step}"))
     _report(exported)

@@ -58,6 +58,9 @@ def _labels(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        return tuple(path.read_text("utf-8").splitlines())
+        labels = tuple(path.read_text("utf-8-sig").splitlines())  # Windows' editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"the labels in {path} cannot be read: {error}") from error
+    if not labels:
+        raise SettingsError(f"{path} holds no labels: write one for each class, one a line.")
+    return labels

@@ -13,7 +13,8 @@ from typing import Any
 from export.errors import ConversionError
 
 BATCH = 0
-SMALLEST = 2  # at a batch of 1 the file is run
+SMALLEST = 2  # PyTorch takes 0 and 1 for special; at a batch of 1 the file is run
+LOOKED_AT = range(SMALLEST, 257)  # a condition that holds for these decides nothing
 
 
 def require_free(program: Any, names: Mapping[int, str]) -> None:
@@ -52,7 +53,7 @@ def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[str]:
 def _decisions(program: Any, name: str) -> Iterator[str]:
     batch, notes = _symbol(program, BATCH), _input(program).fake_mode.shape_env.deferred_runtime_asserts
     for note in (note for group in notes.values() for note in group):
-        if note.expr.free_symbols == {batch}:
+        if note.expr.free_symbols == {batch} and not all(note.expr.subs(batch, size) for size in LOOKED_AT):
             yield str(note.expr).replace(str(batch), name)
 
 

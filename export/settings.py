@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.errors import SettingsError
 
-MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # a file system takes 255, and variants add to it
 OPSETS = range(18, 24)
 MAX_BATCH_SIZE = 2**31 - 1  # an int32 in Triton's configuration
 
@@ -37,7 +37,8 @@ class ExportSettings:
         """Refuse values out of range. Raises: SettingsError."""
         if not MODEL_NAME.fullmatch(self.name):
             raise SettingsError(
-                f"{self.name!r} cannot be a model's name: use letters, digits, '_', '.' and '-', not starting with '.'."
+                f"{self.name!r} cannot be a model's name: use letters, digits, '_', '.' and '-', not "
+                "starting with '.' or '-', at most 200 of them (--name)."
             )
         if self.opset not in OPSETS:
             raise SettingsError(f"opset {self.opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}.")

@@ -89,6 +89,8 @@ def test_output_that_cannot_be_written() -> None:
         (("export", "convnet5", "--to", "{tmp}/models"), "did you mean 'convnet4'"),
         (("export", "convnet4", "--to", "{tmp}/models", "--opset", "99"), "opset 99 is not supported"),
         (("export", "convnet4", "--to", "{tmp}/models", "--name", "a/b"), "cannot be a model's name"),
+        (("export", "convnet4", "--to", "{tmp}/models", "--name", ""), "cannot be a model's name"),
+        (("export", "convnet4", "--to", "{tmp}/models", "--calibration-data", "digits"), "is for variants"),
         (("serve", "{tmp}/nowhere"), "nowhere"),
         (("infer", "{tmp}/nothing.png", "--model", "m"), "nothing.png"),
     ],

@@ -1,5 +1,6 @@
 """From pixels to the numbers a net was trained on."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Protocol, Self, get_args
@@ -48,6 +49,8 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
                 raise SettingsError(f"{name} needs one number for each of {self.channels} channels; got {values}")
+            if not all(map(math.isfinite, values)):
+                raise SettingsError(f"{name} must be finite numbers; got {values}")
         if min(self.std) <= 0:
             raise SettingsError(f"std must be greater than 0 in every channel; got {self.std}")
         if not 0 < self.crop_pct <= MAX_CROP_PCT:

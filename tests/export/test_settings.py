@@ -20,6 +20,7 @@ from zoo import LoadedNet, load_net
         ({"name": "../up"}, "cannot be a model's name"),
         ({"name": ""}, "cannot be a model's name"),
         ({"name": ".hidden"}, "cannot be a model's name"),
+        ({"name": "a" * 201}, "at most 200 of them"),
         ({"opset": 17}, "opset 17 is not supported: choose 18 to 23"),
         ({"opset": 24}, "opset 24 is not supported"),
         ({"max_batch_size": 0}, "max_batch_size is 0"),

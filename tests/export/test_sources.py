@@ -53,7 +53,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module in the current folder, under a name of its own."""
     name = "mynets_" + re.sub(r"\W", "_", tmp_path.name)
     (tmp_path / f"{name}.py").write_text(CODE)
-    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    (tmp_path / "labels.txt").write_text("\ufeffa\nb\nc\nd\ne\n", "utf-8")
+    (tmp_path / "empty.txt").touch()
     monkeypatch.chdir(tmp_path)
     return name
 
@@ -135,6 +136,7 @@ class TestFunctions:
             (f"{package}:build", SourceOptions(mean="1"), "need --input-size"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("none.txt")), "cannot be read"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("empty.txt")), "holds no labels"),
         ):
             with pytest.raises(ExportError, match=words):
                 load_source(source, options)

@@ -46,6 +46,8 @@ def test_refuses_other_images(images):
     [
         ({"input_size": (3, 0, 5)}, r"input_size is .*; got \(3, 0, 5\)"),
         ({"mean": (0.5,)}, r"mean needs one number for each of 3 channels; got \(0.5,\)"),
+        ({"mean": (0.0, float("nan"), 0.0)}, "mean must be finite numbers"),
+        ({"std": (1.0, float("inf"), 1.0)}, "std must be finite numbers"),
         ({"std": (1.0, 1.0, 0.0)}, "std must be greater than 0"),
         ({"crop_pct": 0.0}, r"crop_pct is in \(0, 2.0\]; got 0.0"),
         ({"crop_pct": 2.1}, r"crop_pct is in \(0, 2.0\]; got 2.1"),
