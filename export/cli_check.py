@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def check(
-    place: Annotated[Path, typer.Argument(metavar="models/NAME", help="a model's folder, or one version's")],
+    place: Annotated[
+        Path, typer.Argument(metavar="models/NAME", help="a model's folder, or one version's; edge/NAME likewise")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
     """Verify a written model again, from its files alone; PyTorch is not needed.

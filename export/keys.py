@@ -6,6 +6,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"  # beside MODEL, where one file cannot hold all
 TEST_DATA = "test_data_set_0"
+EDGE_FILES = "files.json"  # beside the files for devices
 
 LAYERS_KEY = "zoonnx.layers"
 LABELS_KEY = "zoonnx.labels"

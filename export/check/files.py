@@ -36,7 +36,7 @@ def read_manifest(folder: Path) -> tuple[Any, Finding]:
     try:
         content = read_plain(path)
         fields = json.loads(content.decode("utf-8"))
-        faults = [Fault(str(path), words) for words in _manifest_faults(fields, content)]
+        faults = [Fault(str(path), words) for words in form_faults(fields, content)]
     except (ValueError, RecursionError) as error:
         return None, found(name, "its form", [Fault(str(path), f"it cannot be read as JSON: {error}")])
     except OSError as error:
@@ -44,7 +44,8 @@ def read_manifest(folder: Path) -> tuple[Any, Finding]:
     return (None if faults else fields), found(name, "its own hash and its form", faults)
 
 
-def _manifest_faults(fields: Any, content: bytes) -> Iterator[str]:
+def form_faults(fields: Any, content: bytes) -> Iterator[str]:
+    """Say what is wrong with a manifest, or another list that holds its own hash."""
     if not isinstance(fields, dict):
         yield "it is JSON, but no manifest"
     elif fields.get("sha256") != canonical_sha256(fields):
@@ -58,7 +59,7 @@ def check_files(subject: Subject) -> Finding:
     promised = {entry.path: entry for entry in subject.promise.files} if subject.promise else {}
     faults = []
     for path, entry in sorted(promised.items()):
-        words = _outside(path) or _difference(subject.folder / path, entry.bytes, entry.sha256)
+        words = _outside(path) or difference(subject.folder / path, entry.bytes, entry.sha256)
         faults += [Fault(_shown(subject, path), words)] if words else []
     known = {_place(subject.folder / path) for path in (*promised, MANIFEST)}
     extra = [path for path in (*subject.paths, *subject.strange_folders) if _place(path) not in known]
@@ -79,12 +80,13 @@ def _outside(path: str) -> str:
     return "" if inside and parts else "the manifest names a file outside the model's folder"
 
 
-def _difference(path: Path, size: int, sha256: str) -> str:
+def difference(path: Path, size: int, sha256: str, of: str = MANIFEST) -> str:
+    """Say how a file differs from what the list `of` promises; nothing where it does not."""
     if not path.is_file():
         return "it is no file" if path.is_dir() or path.is_symlink() else "it is missing"
     if path.stat().st_size != size:
-        return f"it has {path.stat().st_size:,} bytes; {MANIFEST} promises {size:,}"
-    return "" if _sha256(path) == sha256 else f"its SHA-256 is not the one in {MANIFEST}: it was changed or damaged"
+        return f"it has {path.stat().st_size:,} bytes; {of} promises {size:,}"
+    return "" if _sha256(path) == sha256 else f"its SHA-256 is not the one in {of}: it was changed or damaged"
 
 
 def _sha256(path: Path) -> str:

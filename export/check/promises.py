@@ -127,9 +127,9 @@ def check_labels(subject: Subject) -> Finding:
         if (labels or []) != lines
     ]
     for output in subject.config.output if subject.config else ():
-        if output.label_filename == LABELS and len(lines) != output.dims[-1]:
-            words = f"it has {len(lines)} labels; output '{output.name}' has {output.dims[-1]} classes"
-            faults.append(Fault(str(path), words))
+        if output.label_filename == LABELS and [len(lines)] != output.dims[-1:]:
+            classes = f"{output.dims[-1]} classes" if output.dims else "no classes"
+            faults.append(Fault(str(path), f"it has {len(lines)} labels; output '{output.name}' has {classes}"))
     return found("labels", f"{len(lines)} labels" if lines else "no labels", faults)
 
 

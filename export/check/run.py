@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from export.check.edge import check_edge, is_edge
 from export.check.files import check_files, check_origin, check_paths, read_manifest
 from export.check.findings import Fault, Finding, VersionReport, found
 from export.check.numbers import check_shapes, check_test_data
@@ -28,11 +29,12 @@ CONTENTS: dict[str, Check] = {
 
 
 def check_model(place: Path, progress: Callable[[str], None] = lambda step: None) -> list[VersionReport]:
-    """Check every version of the model's folder `place`, or the one version whose folder it is.
+    """Check every version of the model's folder `place`, or the one version whose folder it is; edge/NAME likewise.
 
     `progress` hears what is about to be checked. Raises: NoModelError, NewerSchemaError.
     """
-    return [_check_version(folder, progress) for folder in version_folders(place)]
+    folders = version_folders(place)
+    return [check_edge(each) if is_edge(each) else _check_version(each, progress) for each in folders]
 
 
 def _check_version(folder: Path, progress: Callable[[str], None]) -> VersionReport:
@@ -66,7 +68,8 @@ def _not_done(name: str) -> Finding:
 
 
 def _require_known_schema(folder: Path, schema: object) -> None:
-    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+    number = int(schema) if isinstance(schema, int | str) and str(schema).isdecimal() else 0  # JSON may quote it
+    if number > SCHEMA_VERSION:
         raise NewerSchemaError(
             f"{folder / MANIFEST} has schema_version {schema}; this zoonnx knows up to {SCHEMA_VERSION}: "
             "install a newer zoonnx to check it."

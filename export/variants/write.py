@@ -5,10 +5,10 @@ Ensures: whole or not at all, like every version; no path of this machine; the m
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +17,8 @@ from onnx import numpy_helper
 
 from export import repository
 from export.errors import ExportError, RepositoryConflictError, RepositoryError
-from export.keys import CONFIG, LABELS, MANIFEST, MODEL, TEST_DATA
-from export.manifest_json import seal, to_json
+from export.keys import CONFIG, EDGE_FILES, LABELS, MANIFEST, MODEL, TEST_DATA
+from export.manifest_json import canonical_sha256, seal, to_json, written
 from export.runtime import Runtime
 from export.variants.evidence import Evidence
 from export.variants.measure import Figures
@@ -108,8 +108,8 @@ def write_servable(
     }
     files = {MODEL: model.SerializeToString(deterministic=True), **test_data}
     seal(promise, {**files, **{f"../{file}": content for file, content in shared.items()}})
-    written = {**files, MANIFEST: to_json(promise).encode()}
-    return repository.write_version(original.repository / name, shared, written)
+    everything = {**files, MANIFEST: to_json(promise).encode()}
+    return repository.write_version(original.repository / name, shared, everything)
 
 
 def describe(original: Original, kind: Kind, how: str, evidence: Evidence, figures: Figures) -> manifest.Variant:
@@ -138,17 +138,18 @@ def write_edge(original: Original, files: Mapping[str, bytes]) -> Path:
     folder = edge_folder(original.repository, original.name, original.version)
     if folder.exists():
         raise RepositoryError(f"{folder} stands there already: move it away.")
-    facts = {
+    facts: dict[str, Any] = {
         "of": {"name": original.name, "version": original.version, "sha256": original.sha256},
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for name, content in sorted(files.items())
         },
     }
+    listed = written({**facts, "sha256": canonical_sha256(facts)})
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(folder) as staging:
-            for name, content in {**files, "files.json": (json.dumps(facts, indent=1) + "\n").encode()}.items():
+            for name, content in {**files, EDGE_FILES: listed.encode()}.items():
                 (staging / name).write_bytes(content)
     except OSError as error:
         raise RepositoryError(f"cannot write {folder}: {error.strerror or error}.") from error

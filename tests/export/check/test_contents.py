@@ -157,6 +157,51 @@ def test_other_weights(model: Path) -> None:
     assert "the model's 'logits' departs from it by" in words
 
 
+@pytest.mark.parametrize("content", [b"", b"\x08\x80garbage"])
+def test_test_data_that_is_no_tensor(model: Path, content: bytes) -> None:
+    """Test data that cannot be read is a fault of that file."""
+    (model / "1" / "test_data_set_0" / "output_0.pb").write_bytes(content)
+    reseal(model / "1")
+    (words,) = faults(model)["test data"]
+    assert words.startswith("1/test_data_set_0/output_0.pb: it cannot be read as a tensor: ")
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_test_data_without_a_batch_or_numbers(model: Path, right: bool) -> None:
+    """An output that is one number, or text, is compared as any."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            helper.make_node("Cast", ["x"], ["text"], to=onnx.TensorProto.STRING),
+        ],
+        "other",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.INT64, [2])],
+        [
+            helper.make_tensor_value_info("sum", onnx.TensorProto.INT64, []),
+            helper.make_tensor_value_info("text", onnx.TensorProto.STRING, [2]),
+        ],
+    )
+    other = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    data = model.parent / "other" / "1" / "test_data_set_0"
+    data.mkdir(parents=True)
+    onnx.save(other, data.parent / "model.onnx")
+    values = {"input_0": ("x", [1, 2]), "output_0": ("sum", 3), "output_1": ("text", ["1", "2" if right else "3"])}
+    for file, (name, value) in values.items():
+        array = np.array(value, object if name == "text" else np.int64)
+        (data / f"{file}.pb").write_bytes(numpy_helper.from_array(array, name).SerializeToString())
+    wrong = {} if right else {"test data": ["1/test_data_set_0/output_1.pb: the model's 'text' is not what it holds"]}
+    assert faults(data.parent.parent) == wrong
+
+
+def test_labels_of_an_output_without_sizes(model: Path) -> None:
+    """A configuration that gives an output labels, but no sizes, is a fault, not a traceback."""
+    path = model / "config.pbtxt"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "dims" not in line))
+    reseal(model / "1")
+    found = faults(model)
+    assert "labels.txt: it has 10 labels; output 'logits' has no classes" in found.get("labels", found)
+
+
 def test_a_graph_that_does_not_run(model: Path) -> None:
     """A node that is no operation of ONNX's is found by ONNX's checker, and by the runtime, without a traceback."""
     change_model(model, lambda proto: setattr(proto.graph.node[5], "op_type", "Blur"))

@@ -121,9 +121,10 @@ def test_every_version_or_one(model: Path) -> None:
     assert command(model / "1") == 0
 
 
-def test_newer_schema(model: Path) -> None:
-    """A schema version that only a later zoonnx knows is refused, not misread."""
-    reseal(model / "1", lambda fields: fields.update(schema_version=99))
+@pytest.mark.parametrize("number", [99, "99"])
+def test_newer_schema(model: Path, number: int | str) -> None:
+    """A schema version that only a later zoonnx knows is refused, not misread, also where JSON quotes it."""
+    reseal(model / "1", lambda fields: fields.update(schema_version=number))
     with pytest.raises(NewerSchemaError, match=r"schema_version 99; this zoonnx knows up to \d+: install a newer"):
         check_model(model)
     assert command(model) == 2
