@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from protos import loader
+from serve import grpc_log
 from serve.config import ServerSettings
 from serve.control import Control
 from serve.core import Core
@@ -78,6 +79,7 @@ class GrpcServer:
             ("grpc.server.max_pending_requests", MOST_PENDING),
             ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
         ]
+        grpc_log.install()
         self._server = grpc.aio.server(options=options)
         regions = Regions()
         inference = InferenceService(core, control, regions)
