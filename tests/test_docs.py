@@ -52,14 +52,20 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.mark.timeout(400)
-def test_readme_runs_from_top_to_bottom(shell: Shell) -> None:
-    """The shell blocks, then the Python block against the server that they started, in order, in one shell."""
+def test_readme_runs_from_top_to_bottom(shell: Shell, tmp_path: Path) -> None:
+    """The shell blocks, then the Python block against the server that they started, in order, in one shell.
+
+    Then every file is there that README says an export has.
+    """
     python = "".join(f"python -W error - <<'PYTHON'\n{block}\nPYTHON\n" for block in blocks("python"))
     script = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "\n".join(blocks("shell")[:-1])
     script += f"\n{python}\n{blocks('shell')[-1]}"
     done = shell(script.replace("8001", str(free_port())))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ready: 1 model on grpc" in done.stdout
+    written = re.findall(r"^    ((?:models|reports)/\S+)", README, flags=re.MULTILINE)
+    assert len(written) >= 6
+    assert [file for file in written if not (tmp_path / "work" / file).exists()] == []
 
 
 @pytest.mark.parametrize("verb", dispatcher.VERBS)
