@@ -78,13 +78,20 @@ def read_settings(run: Path) -> TrainSettings:
     """The settings of a run.
 
     Raises:
-        CheckpointError: the folder is not a run, or of a schema that this version does not know.
+        CheckpointError: the folder is not a run but of folds or none, or of a schema that this version does not know.
     """
+    if holds_folds(run):
+        raise CheckpointError(f"{run} holds a run for each of several folds; name one of them: {run / 'fold-1'}")
     config = read_json(run / "config.json")
     if config.get("schema_version") != RUN_SCHEMA_VERSION:
         found = config.get("schema_version")
         raise CheckpointError(f"{run / 'config.json'} should have schema_version {RUN_SCHEMA_VERSION}; it has {found}")
     return TrainSettings.from_json(config["settings"])
+
+
+def holds_folds(run: Path) -> bool:
+    """Whether `--folds` made the folder: its runs lie in fold-1 and so on."""
+    return (run / "fold-1" / "config.json").is_file()
 
 
 def read_origin(run: Path) -> Origin:

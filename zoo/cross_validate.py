@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.checkpoint import read_json
 from zoo.data import Dataset, find_data
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, SettingsError
 from zoo.evaluate import evaluate
 from zoo.files import standing_folder, write_file
 from zoo.folds import divide, fold_of, joined_targets
@@ -89,6 +89,7 @@ def train_folds(
         ZooError: see its subclasses, as `train`; nothing is written if the settings, the data or the device are at
             fault.
         CheckpointError: `out` is there already; or, to resume, holds no folds, or those of other pictures.
+        SettingsError: `out` to resume is one run.
     """
     _check_place(settings, folds, out, resume)
     results: list[FoldResult] = []
@@ -116,6 +117,8 @@ def _check_place(settings: TrainSettings, folds: int, out: Path, resume: bool) -
     replace(settings, fold=1, folds=folds)  # refuses a number that is out of range
     if not resume:
         refuse_taken(out)
+    elif (out / "config.json").is_file():
+        raise SettingsError(f"{out} was begun without --folds: go on with it by --resume alone")
     elif not standing_folder(out / "fold-1").is_dir():
         raise CheckpointError(f"{out} holds no folds to go on with; leave --resume out to begin")
 

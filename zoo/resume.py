@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zoo.checkpoint import check_tensors, read_json, read_settings
+from zoo.checkpoint import check_tensors, holds_folds, read_json, read_settings
 from zoo.errors import CheckpointError, SettingsError
 from zoo.files import fallback, new_folder, standing_folder
 from zoo.session import device_of
@@ -160,7 +160,7 @@ def interruptions() -> Iterator[threading.Event]:
 
 def _refuse_folds(run: Path) -> None:
     """Say of a folder of folds how one goes on with them."""
-    if (run / "fold-1" / "config.json").is_file():
+    if holds_folds(run):
         folds = read_settings(run / "fold-1").folds
         raise SettingsError(f"{run} was begun with --folds {folds}: go on with it by --folds {folds} --resume")
 

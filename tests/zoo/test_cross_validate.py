@@ -15,6 +15,7 @@ from zoo.checkpoint import read_settings
 from zoo.cross_validate import train_folds
 from zoo.data import DATASETS, Dataset, load_dataset
 from zoo.errors import CheckpointError, SettingsError
+from zoo.load import load_net
 from zoo.report.command import command as command_of
 from zoo.settings import TrainSettings
 from zoo.splits import MemorySplit
@@ -167,6 +168,21 @@ def test_folds_are_not_resumed_as_one_run(trained) -> None:
     out, _ = trained
     with pytest.raises(SettingsError, match=r"run was begun with --folds 2: go on with it by --folds 2 --resume$"):
         train(SETTINGS, out, resume=True)
+
+
+def test_one_run_is_not_resumed_as_folds(trained) -> None:
+    """The other way round."""
+    out, _ = trained
+    with pytest.raises(SettingsError, match=r"fold-1 was begun without --folds: go on with it by --resume alone$"):
+        train_folds(SETTINGS, 2, out / "fold-1", resume=True)
+
+
+def test_folds_are_no_net(trained) -> None:
+    """Each of them is one, and has a name."""
+    out, _ = trained
+    with pytest.raises(CheckpointError, match=r"holds a run for each of several folds; name one of them: .*fold-1$"):
+        load_net(out)
+    assert load_net(out / "fold-1").fold == (1, 2)
 
 
 def test_there_is_nothing_to_go_on_with(tmp_path) -> None:
