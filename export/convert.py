@@ -1,7 +1,7 @@
 """PyTorch to ONNX, by torch.onnx's dynamo exporter.
 
 Requires: a prepared net (see prepare.py), the size of one input, and as many names as the net gives tensors.
-Ensures: a checked model with the asked opset, one input `x` and the named outputs, all with a free batch first; height
+Ensures: a model with the asked opset, one input `x` and the named outputs, all with a free batch first; height
 and width are free where that is asked for, or ConversionError says what in the net fixes them.
 """
 
@@ -17,7 +17,6 @@ import onnx
 import torch
 from torch import nn
 
-from export import large
 from export.diagnosis import explain
 from export.errors import ConversionError
 from export.freedom import require_free
@@ -54,10 +53,6 @@ def convert(
         del model.graph.output[len(outputs) :]
     _require_count(model, outputs)
     name_outputs(model, outputs)
-    try:
-        large.check(model)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConversionError(f"torch.onnx wrote a model that ONNX's own checker refuses: {error}") from error
     return model
 
 

@@ -1,36 +1,40 @@
-"""What PyTorch gives for several batches, run as seldom as evidence allows.
+"""What PyTorch gives for the inputs by which a file is judged, run as seldom as evidence allows.
 
-A net whose rows do not depend on each other gives for the first pictures of a batch what it gives for them alone. So
-the largest batch is run once in both precisions, and its first rows are what a smaller one must give.
+All telling inputs are run once in float32 and once in float64: the layers are found by them, and every number is
+compared with them. A net whose rows do not depend on each other gives for the first inputs of a batch what it gives for
+them alone, so the first rows are what a smaller batch must give.
 
-Requires: a prepared net, the same in float64, and the interface of the file made of it.
+Requires: a prepared net and the interface of the file made of it.
 Ensures: rows stand for a batch only where PyTorch itself, run on a second batch, gives those rows at every layer; and
 whoever does not find them in the file can have each batch run by itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy.typing as npt
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from export.interface import Interface, arrays
+from export.forward import Layers, run, run_in_float64, run_traced
+from export.interface import Interface
 from export.parity import Reference
-from export.trace import Output, traced
+from export.trace import Identity
 
 SECOND = 2  # the batch that tells whether rows stand alone
+FLOOR = 2e-5  # to know a layer's value again, where small numbers left over from large ones differ by more
 
 Array = npt.NDArray[Any]
+Rows = TypeVar("Rows", Tensor, Array)
 
 
 @dataclass(frozen=True)
 class Given:
-    """What one run in PyTorch gave: the model's outputs, and every layer's."""
+    """What one run in PyTorch gave: the model's outputs, and every layer's in the order in which the calls ended."""
 
-    outputs: Mapping[str, Array]
-    layers: Mapping[str, Output]
+    outputs: Mapping[str, Tensor]
+    layers: Layers
 
     def rows(self, batch: int, of: int) -> "Given":
         """What the first `batch` of `of` inputs gave; what is not there for each input stays whole."""
@@ -39,64 +43,93 @@ class Given:
         return Given(outputs, layers)
 
 
-@dataclass(frozen=True)
 class Sample:
     """One batch in float32, and the same in float64."""
 
-    expected: Given
-    exact: Given
+    def __init__(self, expected: Given, exact: Given) -> None:
+        self.expected, self.exact = expected, exact
+        self._references: dict[Identity, Reference] = {}
+
+    def reference(self, layer: str) -> Reference:
+        """What the layer gave, to compare with; layers that gave one tensor share it."""
+        given = self.expected.layers[layer]
+        if given.identity not in self._references:
+            self._references[given.identity] = Reference(given.value, self.exact.layers[layer].value, FLOOR)
+        return self._references[given.identity]
+
+    def output(self, name: str) -> Reference:
+        """What the model's output is, to compare with."""
+        return Reference(self.expected.outputs[name].numpy(), self.exact.outputs[name].numpy())
 
 
 class Expectation:
-    """What the file must give for the first inputs of one sequence, at one size."""
+    """What the file must give for the telling inputs, or the first of them, at one size."""
 
-    def __init__(self, net: nn.Module, double: nn.Module, interface: Interface, most: int) -> None:
-        """`most` is the largest batch."""
+    def __init__(self, net: nn.Module, interface: Interface) -> None:
+        """Run `net` in float32. Raises: UnfitNetError."""
         self.interface = interface
-        self._net, self._double, self._most = net, double, most
-        self._noise = interface.noise(most)
-        self._whole = self._run(most)
-        self._stand_alone = self._rows_are_the_second_batch()
+        self._net = net
+        self._inputs = interface.telling()
+        self.given = self._traced(run_traced, self.most)
+        self.second = self._traced(run_traced, SECOND)
+
+    @property
+    def most(self) -> int:
+        """How many inputs there are."""
+        return len(self._inputs)
 
     def inputs(self, batch: int) -> Array:
         """The first `batch` inputs."""
-        return self._noise[:batch]
+        return self._inputs[:batch]
+
+    def outputs(self, batch: int) -> Mapping[str, Tensor]:
+        """The model's outputs for the first `batch` inputs, as PyTorch gives them now. Raises: UnfitNetError."""
+        return self._outputs(run(self._net, self._for_net(batch)))
+
+    @cached_property
+    def whole(self) -> Sample:
+        """All inputs. Raises: UnfitNetError when the net does not run in float64."""
+        return Sample(self.given, self._traced(run_in_float64, self.most))
 
     def samples(self, batch: int) -> Iterator[Sample]:
         """What can stand for that batch, the cheapest first; the last is PyTorch's own run of it."""
-        if batch == self._most:
-            yield self._whole
+        if batch == self.most:
+            yield self.whole
             return
-        if self._stand_alone:
-            yield self._rows(batch)
-        yield self._run(batch)
+        if self._rows_stand_alone:
+            yield self._second_rows if batch == SECOND else self._rows(batch)
+        yield Sample(self._traced(run_traced, batch), self._traced(run_in_float64, batch))
 
-    def _run(self, batch: int) -> Sample:
-        return Sample(self._given(self._net, batch, torch.float32), self._given(self._double, batch, torch.float64))
+    def _for_net(self, batch: int) -> Tensor:
+        return self.interface.for_net(self.inputs(batch))
 
-    def _given(self, net: nn.Module, batch: int, dtype: torch.dtype) -> Given:
-        given, outputs = traced(net, self.interface.for_net(self.inputs(batch), dtype))
-        return Given(arrays(self.interface.outputs(given)), {output.name: output for output in outputs})
+    def _traced(self, way: Callable[[nn.Module, Tensor], tuple[Any, Layers]], batch: int) -> Given:
+        given, layers = way(self._net, self._for_net(batch))
+        return Given(self._outputs(given), layers)
+
+    def _outputs(self, given: Any) -> Mapping[str, Tensor]:
+        """Copies: a net may give a buffer in which it writes again."""
+        return {name: value.clone() for name, value in self.interface.outputs(given).items()}
 
     def _rows(self, batch: int) -> Sample:
-        return Sample(*(each.rows(batch, self._most) for each in (self._whole.expected, self._whole.exact)))
+        return Sample(*(each.rows(batch, self.most) for each in (self.whole.expected, self.whole.exact)))
 
-    def _rows_are_the_second_batch(self) -> bool:
+    @cached_property
+    def _second_rows(self) -> Sample:
+        return self._rows(SECOND)
+
+    @cached_property
+    def _rows_stand_alone(self) -> bool:
         """Whether PyTorch, run on another batch, gives the rows of the largest, up to its own float32 error."""
-        rows, alone = self._rows(SECOND), self._given(self._net, SECOND, torch.float32)
+        rows, alone = self._second_rows, self.second
         if rows.expected.layers.keys() != alone.layers.keys():
             return False
-        outputs = (
-            (rows.expected.outputs[name], rows.exact.outputs[name], each) for name, each in alone.outputs.items()
-        )
-        layers = (
-            (rows.expected.layers[name].value, rows.exact.layers[name].value, each.value)
-            for name, each in alone.layers.items()
-        )
-        return all(Reference(row, exact).agreement(each).holds for row, exact, each in (*outputs, *layers))
+        outputs = ((rows.output(name), each.numpy()) for name, each in alone.outputs.items())
+        once = {each.identity: (rows.reference(name), each.value) for name, each in alone.layers.items()}
+        return all(reference.agreement(each).holds for reference, each in (*outputs, *once.values()))
 
 
-def _rows(value: Array, batch: int, of: int) -> Array:
+def _rows(value: Rows, batch: int, of: int) -> Rows:
     """The rows of the first `batch` of `of` inputs, where each input has as many."""
     if value.ndim == 0 or len(value) % of:
         return value

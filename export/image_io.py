@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export import large
 from export.convert import INPUT, LOGITS
 from export.head import Head
 from zoo.preprocessing import Preprocessing
@@ -31,7 +30,6 @@ def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> 
     graph.initializer.extend([*_constants(preprocessing), *head.constants()])
     _replace_input(graph)
     _add_probabilities(graph)
-    large.check(whole)
     return whole
 
 

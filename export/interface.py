@@ -3,7 +3,6 @@
 Every check asks here for its inputs, and for what the file must give when the net gave something.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
@@ -16,9 +15,9 @@ from torch import Tensor, nn
 from export import image_io, pictures
 from export.convert import INPUT, LOGITS
 from export.errors import UnfitNetError
+from export.forward import run
 from export.head import Head
 from export.net_outputs import named_outputs
-from export.prepare import require_classifies, require_outputs
 from export.settings import ExportSettings
 from zoo.preprocessing import Preprocessing
 
@@ -26,6 +25,7 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int, int]  # channels, height, width
 Free = tuple[tuple[int, int], ...]
 
+NAMING_BATCH = 2  # inputs on which a net is run only to hear what its outputs are called
 LARGER = (37, 53)  # odd and unlike: no stride of a net fits the size that is so much larger by chance
 
 
@@ -59,7 +59,7 @@ class Interface(Protocol):
         """What the net takes where the file takes `inputs`: (N, C, H, W)."""
 
     def outputs(self, given: Any) -> dict[str, Tensor]:
-        """What the file must give, by name, where the net gave `given`."""
+        """What the file must give, by name, where the net gave `given`. Raises: UnfitNetError."""
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of the converted `model` with this interface."""
@@ -103,6 +103,7 @@ class Pictures:
         return self.preprocessing.normalise(torch.from_numpy(inputs), dtype)
 
     def outputs(self, given: Any) -> dict[str, Tensor]:
+        _require_logits(given)
         return {LOGITS: given, image_io.PROBABILITIES: self.head.apply(given)}
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -129,19 +130,24 @@ class Raw:
         return np.random.default_rng(batch).standard_normal((batch, *self.input_size), np.float32)
 
     def telling(self) -> Array:
-        """Noise, zeros, ones, half of each, a ramp."""
+        """Two of noise, zeros, ones beside zeros, a ramp."""
         _, height, width = self.input_size
-        inputs = np.concatenate([self.noise(2), np.zeros((4, *self.input_size), np.float32)])
-        inputs[3] = 1
-        inputs[4, ..., : (width + 1) // 2] = 1
-        inputs[5] = np.linspace(-2, 2, height * width, dtype=np.float32).reshape(height, width)
+        inputs = np.concatenate([self.noise(2), np.zeros((3, *self.input_size), np.float32)])
+        inputs[3, ..., : (width + 1) // 2] = 1
+        inputs[4] = np.linspace(-2, 2, height * width, dtype=np.float32).reshape(height, width)
         return inputs
 
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(inputs).to(dtype)
 
     def outputs(self, given: Any) -> dict[str, Tensor]:
-        return dict(zip(self.net_outputs, named_outputs(given).values(), strict=True))
+        named = named_outputs(given)
+        if tuple(named) != self.net_outputs:
+            raise UnfitNetError(
+                f"the net gives {', '.join(self.net_outputs)} for some inputs and {', '.join(named)} for others: "
+                "a file gives the same tensors for all."
+            )
+        return named
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
         return model
@@ -153,32 +159,18 @@ def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportS
     if not settings.raw:
         return Pictures(preprocessing, head, others)
     unnamed = Raw(preprocessing.input_size, ())
-    return Raw(unnamed.input_size, tuple(require_outputs(net, unnamed.for_net(unnamed.telling()))), others)
+    given = run(net, unnamed.for_net(unnamed.noise(NAMING_BATCH)))
+    return Raw(unnamed.input_size, tuple(named_outputs(given)), others)
 
 
 def _larger(size: Size) -> tuple[int, int]:
     return size[1] + LARGER[0], size[2] + LARGER[1]
 
 
-def first_outputs(net: nn.Module, interface: Interface) -> list[dict[str, Tensor]]:
-    """Return what the file must give for the telling inputs, at each of its sizes. Raises: UnfitNetError."""
-    own, *others = (interface.at(*size) for size in interface.sizes)
-    return [_outputs_at(net, own), *(_outputs_elsewhere(net, other) for other in others)]
-
-
-def _outputs_at(net: nn.Module, interface: Interface) -> dict[str, Tensor]:
-    inputs = interface.for_net(interface.telling())
-    if isinstance(interface, Pictures):
-        return interface.outputs(require_classifies(net, inputs))
-    return require_outputs(net, inputs)
-
-
-def _outputs_elsewhere(net: nn.Module, interface: Interface) -> dict[str, Tensor]:
-    try:
-        return _outputs_at(net, interface)
-    except UnfitNetError as error:
-        raise UnfitNetError(f"the input's height and width cannot be free: {error}") from error
-
-
-def arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
-    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
+def _require_logits(given: Any) -> None:
+    if not isinstance(given, Tensor) or given.ndim != 2 or not given.is_floating_point():
+        got = f"{given.dtype} of {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise UnfitNetError(
+            f"the net must give logits, one float tensor of (N, classes); it gives {got}. "
+            "Export it with raw outputs (--raw) if that is meant."
+        )

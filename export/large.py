@@ -43,6 +43,16 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` to infer shapes from: of each weight that is no shape, only its name, type and sizes."""
+    copy = onnx.ModelProto()
+    _copy_fields(model, copy, {"graph"})
+    _copy_fields(model.graph, copy.graph, {"initializer"})
+    for weight in model.graph.initializer:
+        _add_light(copy.graph, weight, (0, _bytes(weight)) if _may_be_outside(weight) else None)
+    return copy
+
+
 def contents(model: onnx.ModelProto) -> dict[str, bytes]:
     """Return the files that `model` consists of on disk, by name."""
     if not is_large(model):
@@ -80,7 +90,11 @@ def _bytes(weight: onnx.TensorProto) -> int:
 def _outside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     if not is_large(model):
         return []
-    return [each for each in model.graph.initializer if each.HasField("raw_data") and _bytes(each) > INSIDE_BELOW_BYTES]
+    return [each for each in model.graph.initializer if _may_be_outside(each)]
+
+
+def _may_be_outside(weight: onnx.TensorProto) -> bool:
+    return weight.HasField("raw_data") and _bytes(weight) > INSIDE_BELOW_BYTES
 
 
 def _places(model: onnx.ModelProto) -> Mapping[str, tuple[int, int]]:

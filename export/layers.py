@@ -3,33 +3,27 @@
 The exporter notes on each node the modules inside which it was computed. A module's output is then the last value
 computed inside it; whether that is so is not believed but measured, value against value, on the same input.
 
-Requires: a model whose nodes still carry the exporter's metadata, and the prepared net that it came from.
+Requires: a model whose nodes still carry the exporter's metadata, and what the net that it came from gives.
 Ensures: one entry for every tensor that every module call gave, in the order in which the calls ended; no entry is a
 guess. The net itself has none: what it gives are the model's outputs.
 """
 
 import ast
-import copy
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 import onnx
-import torch
-from torch import nn
 
-from export.errors import UnfitNetError
-from export.interface import Interface
-from export.parity import Agreement, Reference
+from export.expectation import Expectation, Sample
+from export.parity import Agreement
 from export.runtime import Runtime, with_every_value
-from export.trace import Identity, Output, inside, shapes, trace
+from export.trace import Output
 from protos import manifest
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
-OTHER_BATCH = 2
-FLOOR = 2e-5  # to know a value again, not to judge it: small numbers left over from large ones differ by more
 
 NOWHERE = "it hands its input on, and the file holds that value nowhere"
 REWRITTEN = "no value computed inside it equals its output: the exporter rewrote it together with its surroundings"
@@ -46,44 +40,18 @@ class Value:
     array: Array
 
 
-def map_layers(model: onnx.ModelProto, net: nn.Module, interface: Interface) -> manifest.LayerMap:
-    """Find every module's output among the values of `model`, which takes and gives what `interface` says.
+def map_layers(model: onnx.ModelProto, expectations: Sequence[Expectation]) -> manifest.LayerMap:
+    """Find every module's output among the values of `model`; what PyTorch gave is known at each size of its input.
 
-    Raises: UnfitNetError when two layers would have one name, or the net does not run in float64.
+    Raises: UnfitNetError when the net does not run in float64.
     """
-    inputs = interface.telling()
-    outputs = trace(net, interface.for_net(inputs))
-    exact = _trace_exactly(net, interface.for_net(inputs, torch.float64))
-    there = interface.at(*interface.sizes[-1])
-    other = shapes(net, there.for_net(there.noise(OTHER_BATCH)))
-    finder = _Finder(_values(model, {interface.input_name: inputs}), outputs, exact)
-    free = [_free_shape(a.value.shape, shape) for a, (_, shape) in zip(outputs, other, strict=True)]
-    layers = [finder.entry(index, shape) for index, shape in enumerate(free)]
-    _require_distinct(layers)
+    own, other = expectations[0], expectations[-1].second.layers
+    sample, feeds = own.whole, {own.interface.input_name: own.inputs(own.most)}
+    finder = _Finder(_values(model, feeds), sample)
+    layers = [
+        finder.entry(index, _free_shape(each, other)) for index, each in enumerate(sample.expected.layers.values())
+    ]
     return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
-
-
-def _trace_exactly(net: nn.Module, x: torch.Tensor) -> list[Output]:
-    """Return the trace of the net's copy in float64. Raises: UnfitNetError, naming the layer in which that fails."""
-    double = copy.deepcopy(net).double()
-    with inside(double) as where:
-        try:
-            return trace(double, x)
-        except Exception as error:
-            layer = f" in its layer '{where()}'" if where() else ""
-            raise UnfitNetError(
-                f"the net runs in float32 but not in float64{layer}, so its error cannot be measured: its forward "
-                "fixes a dtype. Where it casts, as in x.float(), let it follow the weights: x.to(self.weight.dtype). "
-                f"PyTorch says {type(error).__name__}: {error}"
-            ) from error
-
-
-def _require_distinct(layers: Sequence[manifest.Layer]) -> None:
-    name, count = Counter(layer.name for layer in layers).most_common(1)[0]
-    if count > 1:
-        raise UnfitNetError(
-            f"{count} layers would be called '{name}': rename the module that has '@' or ':' in its name."
-        )
 
 
 def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
@@ -95,15 +63,14 @@ def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
 
 
 class _Finder:
-    def __init__(self, values: Sequence[Value], outputs: Sequence[Output], exact: Sequence[Output]) -> None:
-        self._outputs, self._exact = outputs, exact
+    def __init__(self, values: Sequence[Value], sample: Sample) -> None:
+        self._sample, self._outputs = sample, list(sample.expected.layers.values())
         self._values = values
-        self._calls = Counter(output.path for output in outputs if output.element == 0)
+        self._calls = Counter(output.path for output in self._outputs if output.element == 0)
         self._inside: defaultdict[str, list[Value]] = defaultdict(list)
         for value in values:
             for path in dict.fromkeys(value.scopes):
                 self._inside[path].append(value)
-        self._references: dict[Identity, Reference] = {}
         self._entries: dict[str, manifest.Layer] = {}
 
     def entry(self, index: int, shape: Sequence[int]) -> manifest.Layer:
@@ -163,13 +130,8 @@ class _Finder:
         expected = self._outputs[index].value
         if value.array.shape != expected.shape or value.array.dtype != expected.dtype:
             return None
-        reference = self._reference(self._outputs[index].identity, index)
+        reference = self._sample.reference(self._outputs[index].name)
         return reference.agreement(value.array) if reference.may_hold(value.array) else None
-
-    def _reference(self, identity: Identity, index: int) -> Reference:
-        if identity not in self._references:
-            self._references[identity] = Reference(self._outputs[index].value, self._exact[index].value, FLOOR)
-        return self._references[identity]
 
     def _not_there(self, index: int) -> manifest.Layer:
         output = self._outputs[index]
@@ -189,6 +151,7 @@ def _values(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Value]:
     return [Value(name, scopes_of(node), arrays[name]) for node in model.graph.node for name in node.output if name]
 
 
-def _free_shape(shape: tuple[int, ...], other: tuple[int, ...]) -> list[int]:
-    """Return `shape` with -1 where the input decides."""
-    return [size if size == other_size else -1 for size, other_size in zip(shape, other, strict=True)]
+def _free_shape(output: Output, others: Mapping[str, Output]) -> list[int]:
+    """Return the shape of `output` with -1 where the input decides: where it is another for other inputs."""
+    other = others[output.name].value.shape
+    return [size if size == other_size else -1 for size, other_size in zip(output.value.shape, other, strict=True)]

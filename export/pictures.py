@@ -15,13 +15,12 @@ def noise(preprocessing: Preprocessing, batch: int) -> Pictures:
 
 
 def telling(preprocessing: Preprocessing) -> Pictures:
-    """Return pictures on which values that are equal for noise differ: noise, black, white, half of each, a ramp.
+    """Return five pictures on which values that are equal for noise differ: two of noise, black, half white, a ramp.
 
     Noise alone leaves a unit that is dead on it, or a clamp that it does not reach, looking like something else.
     """
     _, height, width = preprocessing.input_size
-    pictures = np.concatenate([noise(preprocessing, 2), np.zeros_like(noise(preprocessing, 4))])
-    pictures[3] = 255
-    pictures[4, :, : (width + 1) // 2] = 255
-    pictures[5] = np.linspace(0, 255, height * width).reshape(height, width, 1)
+    pictures = np.concatenate([noise(preprocessing, 2), np.zeros_like(noise(preprocessing, 3))])
+    pictures[3, :, : (width + 1) // 2] = 255
+    pictures[4] = np.linspace(0, 255, height * width).reshape(height, width, 1)
     return pictures

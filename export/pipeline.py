@@ -9,29 +9,29 @@ from onnx import numpy_helper
 from torch import nn
 
 from export import config, large, repository
-from export.contract import Contract, contract_of
+from export.contract import contract_of
 from export.convert import convert
-from export.errors import SettingsError
+from export.errors import ConversionError, SettingsError
+from export.expectation import SECOND, Expectation
 from export.head import head_of
-from export.interface import Interface, first_outputs, interface_of
+from export.interface import Interface, interface_of
 from export.layers import map_layers
 from export.manifest_json import seal, to_json
 from export.metadata import stamp, strip
 from export.module_source import loaded_module
 from export.naming import name_values
-from export.numbers import check_numbers, torch_outputs
+from export.numbers import check_numbers
 from export.prepare import prepare, require_free_size
 from export.promise import Found, manifest_of
 from export.report import write_report
 from export.settings import ExportSettings
 from export.shapes import check_shapes
+from export.steady import expectations
 from export.steps import Progress, Steps
 from export.taps import before_norms
 from protos import manifest
 from zoo import LoadedNet
 from zoo.preprocessing import Preprocessing
-
-TEST_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -70,52 +70,66 @@ def export_model(
 def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Exported:
     progress = Steps(hear)
     progress("preparing the net")
-    net, interface, contract = _prepared(given, settings)
+    net, interface, expected = _prepared(given, settings)
+    contract = contract_of(interface, [each.given.outputs for each in expected], given.labels)
     shared = config.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
-    model = _convert(net, interface, settings)
-    found = _checked(model, net, interface, progress)
+    model = _convert(net, expected, interface, settings)
+    found = _checked(model, net, expected, interface, progress)
     strip(model)
     stamp(model, found.layer_map, contract.labels, contract.preprocessing)
     progress("writing")
     promise = manifest_of(given, settings, contract, interface, model, found)
-    exported = _write(settings, shared, model, promise, _test_data(net, interface))
+    exported = _write(settings, shared, model, promise, _test_data(expected[0]))
     write_report(settings.to, exported.version, promise, progress.seconds())
     return exported
 
 
-def _prepared(given: LoadedNet, settings: ExportSettings) -> tuple[nn.Module, Interface, Contract]:
+def _prepared(given: LoadedNet, settings: ExportSettings) -> tuple[nn.Module, Interface, list[Expectation]]:
     net = prepare(given.net)
     if settings.dynamic_size:
         require_free_size(net)
     interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
-    return net, interface, contract_of(interface, first_outputs(net, interface), given.labels)
+    return net, interface, expectations(net, interface)
 
 
-def _checked(model: onnx.ModelProto, net: nn.Module, interface: Interface, progress: Progress) -> Found:
+def _checked(
+    model: onnx.ModelProto, net: nn.Module, expected: Sequence[Expectation], interface: Interface, progress: Progress
+) -> Found:
     """What mapping and checking found; the values of `model` are then named after the layers."""
     progress("finding every layer in the file")
-    layer_map = map_layers(model, net, interface)
+    layer_map = map_layers(model, expected)
     name_values(model, layer_map)
     progress("asking witnesses for every shape")
     shapes = check_shapes(model, net, layer_map, interface)
     progress("comparing with PyTorch")
-    return Found(layer_map, shapes, check_numbers(model, net, layer_map, interface))
+    return Found(layer_map, shapes, check_numbers(model, layer_map, expected))
 
 
-def _convert(net: nn.Module, interface: Interface, settings: ExportSettings) -> onnx.ModelProto:
-    example = interface.at(*interface.sizes[-1])
-    taps = before_norms(net, example.for_net(example.noise(TEST_BATCH))) if settings.taps else ()
+def _convert(
+    net: nn.Module, expected: Sequence[Expectation], interface: Interface, settings: ExportSettings
+) -> onnx.ModelProto:
+    last = expected[-1]
+    taps = before_norms(net, list(last.second.layers.values())) if settings.taps else ()
     model = convert(
         net,
-        example.input_size,
+        last.interface.input_size,
         settings.opset,
         interface.net_outputs,
         taps,
         dynamic_size=settings.dynamic_size,
     )
-    return interface.attach(model)
+    whole = interface.attach(model)
+    _require_valid(whole)
+    return whole
+
+
+def _require_valid(model: onnx.ModelProto) -> None:
+    try:
+        large.check(model)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"torch.onnx wrote a model that ONNX's own checker refuses: {error}") from error
 
 
 def _write(
@@ -133,12 +147,11 @@ def _write(
     return Exported(folder, int(folder.name), promise, len(model.graph.node), sum(map(len, parts.values())))
 
 
-def _test_data(net: nn.Module, interface: Interface) -> dict[str, bytes]:
+def _test_data(expected: Expectation) -> dict[str, bytes]:
     """One batch and what PyTorch makes of it, in the layout of ONNX's own backend tests."""
-    inputs = interface.noise(TEST_BATCH)
-    expected = torch_outputs(net, inputs, interface)
-    named = {"input_0": (interface.input_name, inputs)}
-    named |= {f"output_{index}": (name, value) for index, (name, value) in enumerate(expected.items())}
+    named = {"input_0": (expected.interface.input_name, expected.inputs(SECOND))}
+    outputs = expected.second.outputs
+    named |= {f"output_{index}": (name, each.numpy()) for index, (name, each) in enumerate(outputs.items())}
     return {
         f"test_data_set_0/{file}.pb": numpy_helper.from_array(array, name).SerializeToString(deterministic=True)
         for file, (name, array) in named.items()

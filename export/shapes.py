@@ -32,7 +32,7 @@ from export.errors import ShapeError
 from export.expressions import evaluate
 from export.fields import note_fields
 from export.interface import Interface
-from export.large import light
+from export.large import weightless
 from export.runtime import Runtime, with_every_value
 from export.trace import layer_name, shapes
 from protos import manifest
@@ -74,10 +74,11 @@ def check_shapes(
 ) -> manifest.Shapes:
     """Hear all witnesses, and write the verdict on each layer into `layer_map`. Raises: ShapeError."""
     cases = [Case(batch, *size) for size in interface.sizes for batch in BATCHES]
+    meta = copy.deepcopy(net).to("meta")
     witnesses = [
         Witness(RUNTIME, _runtime(model, interface, cases)),
-        Witness(PYTORCH, _by_value(layer_map, _pytorch(net, interface, cases))),
-        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(net, interface, layer_map))),
+        Witness(PYTORCH, _by_value(layer_map, _pytorch(meta, interface, cases))),
+        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(meta, interface, layer_map))),
         _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)), cases)),
         _symbolic_inference(_stripped(model), cases),
     ]
@@ -153,17 +154,17 @@ def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]
     return {value: {case: ran[case][value].shape for case in cases} for value in values}
 
 
-def _pytorch(net: nn.Module, interface: Interface, cases: Sequence[Case]) -> Testimony:
+def _pytorch(meta: nn.Module, interface: Interface, cases: Sequence[Case]) -> Testimony:
     """What each module gives on the meta device, by layer name."""
-    meta, channels = copy.deepcopy(net).to("meta"), interface.input_size[0]
+    channels = interface.input_size[0]
     inputs = {case: torch.empty(case.batch, channels, case.height, case.width, device="meta") for case in cases}
     heard = {case: dict(shapes(meta, x)) for case, x in inputs.items()}
     return {name: {case: heard[case][name] for case in cases} for name in heard[cases[0]]}
 
 
-def _geometry(net: nn.Module, interface: Interface, layer_map: manifest.LayerMap) -> Testimony:
+def _geometry(meta: nn.Module, interface: Interface, layer_map: manifest.LayerMap) -> Testimony:
     """What zoo's arithmetic says, at batch 1, by layer name. What a unit sees comes with it, into `layer_map`."""
-    meta, channels = copy.deepcopy(net).to("meta"), interface.input_size[0]
+    channels = interface.input_size[0]
     measured = {Case(1, *size): measure(meta, (channels, *size)) for size in interface.sizes}
     note_fields(layer_map, next(iter(measured.values())))
     heard: defaultdict[str, dict[Case, Shape]] = defaultdict(dict)
@@ -181,8 +182,8 @@ def _by_value(layer_map: manifest.LayerMap, testimony: Testimony) -> Testimony:
 
 
 def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy without any shape that the exporter filled in, and light enough to be inferred from."""
-    bare = light(model)
+    """Return a copy without any shape that the exporter filled in, and without weights, which have nothing to say."""
+    bare = weightless(model)
     del bare.graph.value_info[:]
     for output in bare.graph.output:
         output.type.tensor_type.ClearField("shape")

@@ -15,12 +15,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from export.trace import trace
+from export.trace import Output
 
 
-def before_norms(net: nn.Module, x: torch.Tensor) -> Sequence[str]:
-    """Return the paths of the modules whose output goes straight into a BatchNorm, in order."""
-    outputs = trace(net, x)
+def before_norms(net: nn.Module, outputs: Sequence[Output]) -> Sequence[str]:
+    """Return the paths of the modules whose output goes straight into a BatchNorm, in order; `outputs` is one run's."""
     norms = [output for output in outputs if isinstance(net.get_submodule(output.path), _BatchNorm)]
     taken = {identity for norm in norms for identity in norm.inputs}
     makers = (output.path for output in outputs if output.identity in taken and not output.handed_on and output.path)

@@ -51,13 +51,8 @@ def layer_name(path: str, call: int, element: int) -> str:
     return path + (f"@{call}" if call else "") + (f":{element}" if element else "")
 
 
-def trace(net: nn.Module, x: torch.Tensor) -> list[Output]:
-    """Return an entry for each tensor that each module call gave, in the order in which the calls ended."""
-    return traced(net, x)[1]
-
-
 def traced(net: nn.Module, x: torch.Tensor) -> tuple[Any, list[Output]]:
-    """Return what `net` itself gives, and its trace."""
+    """Return what `net` gives, and an entry for each tensor that each module call gave, in order of the calls' ends."""
     recorder = _Recorder()
     handles = [handle for path, module in net.named_modules() for handle in recorder.attach(path, module)]
     try:
@@ -118,6 +113,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.outputs: list[Output] = []
         self._alive: list[torch.Tensor] = []  # a freed tensor's place in memory would be used again
+        self._copies: dict[Identity, npt.NDArray[Any]] = {}  # a block gives what its last layer gave
         self._calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
         self._stack: list[str] = []
         self._inputs: list[frozenset[Identity]] = []
@@ -143,11 +139,18 @@ class _Recorder:
             call = next(self._calls[path])
             for element, tensor in enumerate(_tensors(result)):
                 self._alive.append(tensor)
-                value = tensor.detach().clone().cpu().numpy()
-                kind = type(module).__name__
-                self.outputs.append(Output(path, call, element, kind, parent, value, _identity(tensor), inputs))
+                kind, identity = type(module).__name__, _identity(tensor)
+                if identity not in self._copies:
+                    self._copies[identity] = _array(tensor.detach().clone().cpu())
+                value = self._copies[identity]
+                self.outputs.append(Output(path, call, element, kind, parent, value, identity, inputs))
 
         return hook
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """The tensor's numbers; numpy has no bfloat16, all of which float32 has."""
+    return np.asarray(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
 
 
 def _identity(tensor: torch.Tensor) -> Identity:

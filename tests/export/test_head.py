@@ -17,6 +17,7 @@ from export.metadata import restamp
 from export.numbers import check_numbers
 from export.prepare import prepare
 from export.runtime import Runtime
+from export.steady import expectations
 from protos import manifest
 from zoo import LoadedNet
 from zoo.load import WeightsSource
@@ -40,7 +41,7 @@ def test_every_head(
     net, model = converted
     interface = Pictures(convnet4.preprocessing, Head(activation, temperature))
     whole = interface.attach(model)
-    check_numbers(whole, net, manifest.LayerMap(), interface)
+    check_numbers(whole, manifest.LayerMap(), expectations(net, interface))
     found = Runtime(whole).run({"image": interface.noise(4)})
     cooled = torch.from_numpy(found["logits"]) / temperature
     expected = cooled.softmax(-1) if activation == "softmax" else cooled.sigmoid()

@@ -148,6 +148,20 @@ def test_the_checker_still_refuses(exported: Exported) -> None:
         large.check(model)
 
 
+def test_shapes_are_inferred_without_weights(exported: Exported) -> None:
+    """Inference hears the same of a copy without weights; what may be a shape is still in it."""
+    model = onnx.load(exported.folder / "model.onnx")
+    del model.graph.value_info[:]
+    bare = large.weightless(model)
+    assert bare.ByteSize() < model.ByteSize() - FEW_BYTES
+    found, expected = (
+        onnx.shape_inference.infer_shapes(each, strict_mode=True, data_prop=True).graph.value_info
+        for each in (bare, model)
+    )
+    assert expected
+    assert list(found) == list(expected)
+
+
 @pytest.mark.usefixtures("few")
 def test_variants_are_refused(convnet4: LoadedNet, tmp_path: Path) -> None:
     """Variants of a large net are refused before anything is done."""

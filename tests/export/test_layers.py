@@ -17,6 +17,7 @@ from export.errors import UnfitNetError
 from export.interface import Pictures
 from export.layers import map_layers
 from export.prepare import prepare
+from export.steady import expectations
 from export.taps import before_norms
 from protos import manifest
 from zoo import LoadedNet
@@ -29,7 +30,7 @@ def mapped(net: nn.Module) -> dict[str, manifest.Layer]:
     """Return the layer map of `net`, by name, at 3x8x8."""
     prepared = prepare(net.eval())
     model = SMALL.attach(convert(prepared, SMALL.input_size, 20))
-    return {layer.name: layer for layer in map_layers(model, prepared, SMALL).layers}
+    return {layer.name: layer for layer in map_layers(model, expectations(prepared, SMALL)).layers}
 
 
 def status(layer: manifest.Layer) -> tuple[str, str]:
@@ -135,9 +136,10 @@ class TestTaps:
                 return self.norm(self.again(self.norm(self.again(x)).tanh()))
 
         net = prepare(Shared().eval())
-        assert list(before_norms(net, SMALL.for_net(SMALL.noise(2)))) == ["again"]
+        expected = expectations(net, SMALL)
+        assert list(before_norms(net, list(expected[0].given.layers.values()))) == ["again"]
         model = SMALL.attach(convert(net, SMALL.input_size, 20, taps=["again"]))
-        layers = {layer.name: layer for layer in map_layers(model, net, SMALL).layers}
+        layers = {layer.name: layer for layer in map_layers(model, expected).layers}
         assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
 
 

@@ -14,6 +14,7 @@ from export.layers import map_layers
 from export.naming import name_values
 from export.prepare import prepare
 from export.runtime import Runtime, with_every_value
+from export.steady import expectations
 from protos import manifest
 from zoo import load_net
 
@@ -55,7 +56,7 @@ def test_names_that_are_taken_make_way() -> None:
     net = prepare(Crossed().eval())
     rule = type(rule)(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     model = Pictures(rule).attach(convert(net, rule.input_size, 20))
-    layer_map = map_layers(model, net, Pictures(rule))
+    layer_map = map_layers(model, expectations(net, Pictures(rule)))
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = Runtime(model).run({"image": image})
     name_values(model, layer_map)

@@ -4,20 +4,21 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from torch import nn
 
 from export.convert import convert
 from export.errors import ParityError
+from export.expectation import Expectation
 from export.interface import Pictures
 from export.layers import map_layers
 from export.naming import name_values
 from export.numbers import check_numbers
 from export.parity import compare, distance
 from export.prepare import prepare
+from export.steady import expectations
 from protos import manifest
 from zoo import LoadedNet
 
-Mapped = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, Pictures]
+Mapped = tuple[onnx.ModelProto, manifest.LayerMap, list[Expectation]]
 
 
 @pytest.fixture
@@ -25,9 +26,10 @@ def mapped(convnet4: LoadedNet) -> Mapped:
     """A converted net, its model with the layers' names, and their map."""
     net, interface = prepare(convnet4.net), Pictures(convnet4.preprocessing)
     model = interface.attach(convert(net, interface.input_size, 20))
-    layer_map = map_layers(model, net, interface)
+    expected = expectations(net, interface)
+    layer_map = map_layers(model, expected)
     name_values(model, layer_map)
-    return model, net, layer_map, interface
+    return model, layer_map, expected
 
 
 class TestGate:
@@ -39,7 +41,7 @@ class TestGate:
         assert [(each.batch, each.output) for each in checks] == [
             (batch, output) for batch in (1, 2, 3, 5) for output in ("logits", "probabilities")
         ]
-        for layer in mapped[2].layers:
+        for layer in mapped[1].layers:
             assert (layer.tolerance > 0) == bool(layer.value)
             assert layer.max_abs_error <= layer.tolerance
 
@@ -51,11 +53,11 @@ class TestGate:
 
     def test_wrong_from_the_start(self, mapped: Mapped) -> None:
         """Where the file never held a layer's output, the outputs depart, and the first such layer is named."""
-        model, net, layer_map, interface = mapped
+        model, _, expected = mapped
         nudge(model, "conv2.weight", 0.1)
-        layer_map = map_layers(model, net, interface)
+        layer_map = map_layers(model, expected)
         with pytest.raises(ParityError, match=r"'logits' departs .* the first layer that departs is 'conv2' .Conv2d."):
-            check_numbers(model, net, layer_map, interface)
+            check_numbers(model, layer_map, expected)
 
     def test_the_last_weight(self, mapped: Mapped) -> None:
         """Weights of the classifier, moved by a hundredth, are noticed."""

@@ -195,10 +195,11 @@ class TestModules:
             (lambda x: [], "gives no tensor at all"),
             (lambda x: (x, None), "it gives NoneType at '1'"),
             (lambda x: {"a": {"b": x}, "a.b": x}, "two outputs of the net would have one name"),
-            (lambda x: x.mean(), "output for 6 pictures are 0 rows"),
             (lambda x: {"x": x + 1, "y": x}, "output 'x' would have the name of the model's input"),
             (lambda x: {"a\nb": x}, "has a name that no client can write"),
             (lambda x: {"\ud800": x}, "has a name that no client can write"),
+            (lambda x: x.mean(), "output for 5 pictures are 0 rows"),
+            (lambda x: {"z": x.to(torch.bfloat16)}, "output 'z' is torch.bfloat16, which no client can take"),
             (lambda x: {"z": x.to(torch.complex64)}, "the net's 'z' is complex64; ONNX models give real numbers"),
         ],
     )

@@ -1,0 +1,78 @@
+"""Runs a net on the telling inputs, and refuses one of which no file can be made that a server may batch.
+
+Requires: a prepared net, and the interface of the file to be made of it.
+Ensures: at each of the interface's sizes every output has a finite row for each input, which is the same each time and
+does not depend on the other inputs of its batch.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from export.errors import UnfitNetError
+from export.expectation import Expectation
+from export.interface import Interface
+
+COMPANY = 1e-3  # of the largest number: more than another batch size explains
+
+
+def expectations(net: nn.Module, interface: Interface) -> list[Expectation]:
+    """Return what PyTorch gives at each of the interface's sizes. Raises: UnfitNetError."""
+    own, *others = (interface.at(*size) for size in interface.sizes)
+    return [_examined(net, own), *(_examined_elsewhere(net, other) for other in others)]
+
+
+def _examined_elsewhere(net: nn.Module, interface: Interface) -> Expectation:
+    try:
+        return _examined(net, interface)
+    except UnfitNetError as error:
+        raise UnfitNetError(f"the input's height and width cannot be free: {error}") from error
+
+
+def _examined(net: nn.Module, interface: Interface) -> Expectation:
+    expectation = Expectation(net, interface)
+    for name, value in expectation.given.outputs.items():
+        _require_rows(name, value, expectation.most)
+    _require_steady(expectation)
+    return expectation
+
+
+def _require_rows(name: str, value: Tensor, count: int) -> None:
+    rows = value.shape[0] if value.ndim else 0
+    if rows != count or not bool(torch.isfinite(value).all()):
+        what = "are not all finite" if rows == count else f"are {rows} rows"
+        raise UnfitNetError(f"the net's {name} for {count} pictures {what}: there must be a finite row for each.")
+
+
+def _require_steady(expectation: Expectation) -> None:
+    one, again = expectation.outputs(1), expectation.outputs(1)
+    for name, value in one.items():
+        if not torch.equal(value, again[name]):
+            raise UnfitNetError(_unsteady(name))
+    for alone in (one, expectation.second.outputs):
+        _require_own_rows(expectation, alone)
+
+
+def _require_own_rows(expectation: Expectation, alone: Mapping[str, Tensor]) -> None:
+    """Refuse a net whose outputs for the first inputs alone are not those that it gives for them among all."""
+    for name, value in expectation.given.outputs.items():
+        if _same(alone[name], value):
+            continue
+        if not torch.equal(expectation.outputs(expectation.most)[name], value):
+            raise UnfitNetError(_unsteady(name))
+        raise UnfitNetError(
+            f"the net's {name} for a picture depend on the other pictures of its batch, which a server chooses: "
+            "does a norm use the batch's own statistics?"
+        )
+
+
+def _unsteady(name: str) -> str:
+    return f"the net gives other {name} for the same pictures each time: is dropout on in its forward?"
+
+
+def _same(alone: Tensor, among: Tensor) -> bool:
+    rows = among[: len(alone)] if alone.ndim else among
+    if alone.shape != rows.shape or not rows.is_floating_point():
+        return torch.equal(alone, rows)
+    return torch.allclose(alone, rows, rtol=0.0, atol=COMPANY * float(among.abs().max()))

@@ -1,0 +1,86 @@
+"""A net is run as seldom as tells whether a server may batch what it is given."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from export.convert import convert
+from export.errors import UnfitNetError
+from export.interface import Raw
+from export.layers import map_layers
+from export.numbers import BATCHES, check_numbers
+from export.prepare import prepare
+from export.steady import expectations
+
+SMALL = Raw((2, 4, 4), ("output",))
+
+
+class Net(nn.Module):
+    """Gives what `forward` makes of the input, and counts the inputs that it was given, by dtype."""
+
+    def __init__(self, forward: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+        self.inner = forward
+        self.seen: Counter[torch.dtype] = Counter()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """(N, 2, 4, 4) to whatever the test wants."""
+        if not torch.compiler.is_compiling():
+            self.seen[x.dtype] += len(x)
+        return self.inner(self.act(x))
+
+
+def test_how_often_pytorch_is_run() -> None:
+    """One run of all inputs in both precisions, one of two, two of one: for the map and all batches together."""
+    net = prepare(Net(lambda x: x.mean((2, 3))).eval())
+    model = convert(net, SMALL.input_size, 20, SMALL.net_outputs)
+    net.seen.clear()
+    expected = expectations(net, SMALL)
+    layer_map = map_layers(model, expected)
+    assert len(check_numbers(model, layer_map, expected)) == len(BATCHES)
+    assert net.seen[torch.float32] == 5 + 2 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda x: (x - x.mean(0, keepdim=True)).sum((2, 3)), "output for a picture depend on the other pictures"),
+        (lambda x: torch.nn.functional.dropout(x, 0.5), "other output for the same pictures each time"),
+        (lambda x: x.sum((2, 3)).log(), "output for 5 pictures are not all finite"),
+        (lambda x: x[:1], "output for 5 pictures are 1 rows"),
+        (lambda x: x.squeeze(0), "are 2 rows|fails on an input|depend on the other pictures"),
+    ],
+)
+def test_what_no_server_may_batch(forward: Callable[[torch.Tensor], Any], words: str) -> None:
+    """Each is refused in words that say what is wrong with it."""
+    with pytest.raises(UnfitNetError, match=words):
+        expectations(Net(forward).eval(), SMALL)
+
+
+def test_other_tensors_for_another_batch() -> None:
+    """A net that gives one tensor more for a single picture is refused."""
+    several = Net(lambda x: {"output": x, "extra": x} if len(x) == 1 else {"output": x})
+    with pytest.raises(UnfitNetError, match="gives output for some inputs and output, extra for others"):
+        expectations(several.eval(), SMALL)
+
+
+def test_the_same_buffer_each_time() -> None:
+    """A net that writes its answer into a buffer of its own does not pass for steady."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("given", torch.zeros(5, 1))
+            self.calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.given[: len(x)].fill_(float(self.calls))
+
+    with pytest.raises(UnfitNetError, match="for the same pictures each time"):
+        expectations(Counting().eval(), SMALL)
