@@ -79,27 +79,44 @@ def main() -> None:
     """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NET", help="only these nets")
-    parser.add_argument("--again", action="store_true", help="measure nets that were measured before, too")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also nets that were measured before (but not their int8)",
+    )
     parser.add_argument("--int8", action="store_true", help="also try int8 where that was not done (takes long)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = read()
     wanted = [net for net in NETS if not options.names or net.name in options.names]
-    missing = [net for net in wanted if options.again or net.name not in rows]
-    if missing:
-        bare_export(load(NETS[0]))  # the first export also imports
-    for index, net in enumerate(missing, 1):
-        rows[net.name] = row = measure(net)
-        write(rows)
-        sys.stdout.write(f"{index} of {len(missing)}  {brief(row)}\n")
-        sys.stdout.flush()
-    for net in wanted if options.int8 else ():
-        if not rows[net.name].int8 and not rows[net.name].refused:
-            rows[net.name] = replace(rows[net.name], int8=int8_verdict(net))
-            write(rows)
-            sys.stdout.write(f"{net.name}: int8 {rows[net.name].int8}\n")
-            sys.stdout.flush()
+    export_each([net for net in wanted if options.again or net.name not in rows], rows)
+    if options.int8:
+        try_int8([net for net in wanted if not rows[net.name].int8 and not rows[net.name].refused], rows)
     PAGE.write_text(page([rows[net.name] for net in NETS if net.name in rows]))
+
+
+def export_each(nets: Sequence[Net], rows: dict[str, Row]) -> None:
+    """Measure the nets; each row is written at once. What `rows` knows of their int8 stays."""
+    if nets:
+        bare_export(load(NETS[0]))  # the first export also imports
+    for index, net in enumerate(nets, 1):
+        int8 = rows[net.name].int8 if net.name in rows else ""
+        rows[net.name] = replace(measure(net), int8=int8)
+        write(rows)
+        say(f"{index} of {len(nets)}  {brief(rows[net.name])}")
+
+
+def try_int8(nets: Sequence[Net], rows: dict[str, Row]) -> None:
+    """Add the verdict on each net's int8 variant to its row; each is written at once."""
+    for index, net in enumerate(nets, 1):
+        rows[net.name] = replace(rows[net.name], int8=int8_verdict(net))
+        write(rows)
+        say(f"{index} of {len(nets)}  {net.name}: int8 {rows[net.name].int8}")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def measure(net: Net) -> Row:
@@ -107,10 +124,11 @@ def measure(net: Net) -> Row:
     loaded = load(net)
     size = loaded.preprocessing.input_size
     try:
-        bare_seconds = bare_export(loaded)
+        bare_export(loaded)  # what torch keeps of a net, neither way pays for
         with tempfile.TemporaryDirectory() as folder:
             settings = ExportSettings(to=Path(folder), name=net.name)
             spent, exported = seconds(lambda: export_model(loaded, settings))
+        bare_seconds = bare_export(loaded)
     except (ExportError, torch.onnx.errors.OnnxExporterError) as error:
         return Row(net.name, net.family, size, refused=" ".join(str(error).split())[:400])
     return described(net, loaded, exported, spent, bare_seconds)
@@ -249,8 +267,8 @@ INTRODUCTION = """\
 Every net of the catalog and backbones of timm, each with random weights of which no branch is zero, through the whole
 of `zoonnx export`. Written by `python -m bench.matrix`; `tests/export/test_matrix.py` holds every row to what it says.
 
-*Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone, which goes first
-and so pays for what torch keeps of a net (with both warm the median of six nets is higher: `python -m bench.export`).
+*Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone, measured right after
+(a first export, of which torch keeps a part in memory, goes before both and does not count).
 *Parity* is the worst output's error at batches 1, 2, 3 and 5, as a share of what is allowed. *Verified* are shapes
 that the needed independent witnesses know and none contradicts. *Exact*, *alias*, *folded* and *not exported* are the
 tensors that modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there.

@@ -44,12 +44,15 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of `model` to infer shapes from: of each weight that is no shape, only its name, type and sizes."""
+    """Return a copy of `model` to infer shapes from: a weight that is no shape is an input of its type and sizes."""
     copy = onnx.ModelProto()
     _copy_fields(model, copy, {"graph"})
     _copy_fields(model.graph, copy.graph, {"initializer"})
     for weight in model.graph.initializer:
-        _add_light(copy.graph, weight, (0, _bytes(weight)) if _may_be_outside(weight) else None)
+        if _may_be_outside(weight):
+            copy.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+        else:
+            copy.graph.initializer.append(weight)
     return copy
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
+from torch import nn
 
 from export.expectation import Expectation, Sample
 from export.parity import Agreement
@@ -40,14 +41,14 @@ class Value:
     array: Array
 
 
-def map_layers(model: onnx.ModelProto, expectations: Sequence[Expectation]) -> manifest.LayerMap:
-    """Find every module's output among the values of `model`; what PyTorch gave is known at each size of its input.
+def map_layers(model: onnx.ModelProto, net: nn.Module, expectations: Sequence[Expectation]) -> manifest.LayerMap:
+    """Find every module's output among the values of `model`; what `net` gave is known at each size of its input.
 
     Raises: UnfitNetError when the net does not run in float64.
     """
     own, other = expectations[0], expectations[-1].second.layers
     sample, feeds = own.whole, {own.interface.input_name: own.inputs(own.most)}
-    finder = _Finder(_values(model, feeds), sample)
+    finder = _Finder(_values(model, feeds, _first_paths(net)), sample)
     layers = [
         finder.entry(index, _free_shape(each, other)) for index, each in enumerate(sample.expected.layers.values())
     ]
@@ -60,6 +61,12 @@ def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
         if entry.key == NAME_SCOPES:
             return tuple(ast.literal_eval(entry.value))[:-1]
     return ()
+
+
+def _first_paths(net: nn.Module) -> Mapping[str, str]:
+    """The path by which each module is known, where it stands in the net at several."""
+    known: dict[nn.Module, str] = {}
+    return {path: known.setdefault(module, path) for path, module in net.named_modules(remove_duplicate=False)}
 
 
 class _Finder:
@@ -145,10 +152,15 @@ class _Finder:
         return manifest.Layer(status=manifest.NOT_EXPORTED, reason=REWRITTEN)
 
 
-def _values(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Value]:
+def _values(model: onnx.ModelProto, feeds: dict[str, Array], paths: Mapping[str, str]) -> list[Value]:
     """Return every node's outputs in order, computed by onnxruntime with the graph as written."""
     arrays = Runtime(with_every_value(model), optimise=False).run(feeds)
-    return [Value(name, scopes_of(node), arrays[name]) for node in model.graph.node for name in node.output if name]
+    return [
+        Value(name, tuple(paths.get(path, path) for path in scopes_of(node)), arrays[name])
+        for node in model.graph.node
+        for name in node.output
+        if name
+    ]
 
 
 def _free_shape(output: Output, others: Mapping[str, Output]) -> list[int]:

@@ -99,7 +99,7 @@ def _checked(
 ) -> Found:
     """What mapping and checking found; the values of `model` are then named after the layers."""
     progress("finding every layer in the file")
-    layer_map = map_layers(model, expected)
+    layer_map = map_layers(model, net, expected)
     name_values(model, layer_map)
     progress("asking witnesses for every shape")
     shapes = check_shapes(model, net, layer_map, interface)

@@ -30,7 +30,7 @@ def mapped(net: nn.Module) -> dict[str, manifest.Layer]:
     """Return the layer map of `net`, by name, at 3x8x8."""
     prepared = prepare(net.eval())
     model = SMALL.attach(convert(prepared, SMALL.input_size, 20))
-    return {layer.name: layer for layer in map_layers(model, expectations(prepared, SMALL)).layers}
+    return {layer.name: layer for layer in map_layers(model, prepared, expectations(prepared, SMALL)).layers}
 
 
 def status(layer: manifest.Layer) -> tuple[str, str]:
@@ -139,7 +139,7 @@ class TestTaps:
         expected = expectations(net, SMALL)
         assert list(before_norms(net, list(expected[0].given.layers.values()))) == ["again"]
         model = SMALL.attach(convert(net, SMALL.input_size, 20, taps=["again"]))
-        layers = {layer.name: layer for layer in map_layers(model, expected).layers}
+        layers = {layer.name: layer for layer in map_layers(model, net, expected).layers}
         assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
 
 
@@ -160,6 +160,31 @@ class TestOddNets:
         layers = mapped(Twice())
         assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
         assert layers["again"].value != layers["again@1"].value
+
+    def test_at_two_places(self) -> None:
+        """A module that stands in the net at two paths is found under the first, however the net calls it."""
+
+        class Block(nn.Module):
+            def __init__(self, inner: nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.inner(x).tanh()
+
+        class Lent(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.lent = nn.Conv2d(4, 4, 3, padding=1)
+                self.blocks = nn.Sequential(Block(self.lent), Block(self.lent))
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.blocks(x)
+
+        layers = mapped(Lent())
+        assert status(layers["lent"]) == status(layers["lent@1"]) == ("EXACT", "")
+        assert layers["lent"].value != layers["lent@1"].value
+        assert "blocks.0.inner" not in layers
 
     def test_tuple_output(self) -> None:
         """Each tensor of a tuple has an entry."""

@@ -18,7 +18,6 @@ NOT_EXPORTED = {
     "levit_128s": 1,
     "xcit_nano_12_p16_224": 1,
     "pit_ti_224": 2,
-    "coat_lite_tiny": 40,
 }
 TOO_FEW_WITNESSES = {"edgenext_xx_small": 1}
 

@@ -56,7 +56,7 @@ def test_names_that_are_taken_make_way() -> None:
     net = prepare(Crossed().eval())
     rule = type(rule)(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     model = Pictures(rule).attach(convert(net, rule.input_size, 20))
-    layer_map = map_layers(model, expectations(net, Pictures(rule)))
+    layer_map = map_layers(model, net, expectations(net, Pictures(rule)))
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = Runtime(model).run({"image": image})
     name_values(model, layer_map)

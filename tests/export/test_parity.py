@@ -27,7 +27,7 @@ def mapped(convnet4: LoadedNet) -> Mapped:
     net, interface = prepare(convnet4.net), Pictures(convnet4.preprocessing)
     model = interface.attach(convert(net, interface.input_size, 20))
     expected = expectations(net, interface)
-    layer_map = map_layers(model, expected)
+    layer_map = map_layers(model, net, expected)
     name_values(model, layer_map)
     return model, layer_map, expected
 
@@ -51,11 +51,11 @@ class TestGate:
         with pytest.raises(ParityError, match=r"layer 'bn3' .BatchNorm2d. is the first to depart .* batch 1 of 8x8: "):
             check_numbers(*mapped)
 
-    def test_wrong_from_the_start(self, mapped: Mapped) -> None:
+    def test_wrong_from_the_start(self, mapped: Mapped, convnet4: LoadedNet) -> None:
         """Where the file never held a layer's output, the outputs depart, and the first such layer is named."""
         model, _, expected = mapped
         nudge(model, "conv2.weight", 0.1)
-        layer_map = map_layers(model, expected)
+        layer_map = map_layers(model, prepare(convnet4.net), expected)
         with pytest.raises(ParityError, match=r"'logits' departs .* the first layer that departs is 'conv2' .Conv2d."):
             check_numbers(model, layer_map, expected)
 

@@ -30,7 +30,7 @@ def prepared(convnet4: LoadedNet) -> Prepared:
     """A converted net with its layer map, as the check gets it."""
     net, rule = prepare(convnet4.net), Pictures(convnet4.preprocessing)
     model = rule.attach(convert(net, rule.input_size, 20))
-    return model, net, map_layers(model, expectations(net, rule)), rule
+    return model, net, map_layers(model, net, expectations(net, rule)), rule
 
 
 def knows(found: manifest.Shapes) -> dict[str, int]:

@@ -41,7 +41,7 @@ def test_how_often_pytorch_is_run() -> None:
     model = convert(net, SMALL.input_size, 20, SMALL.net_outputs)
     net.seen.clear()
     expected = expectations(net, SMALL)
-    layer_map = map_layers(model, expected)
+    layer_map = map_layers(model, net, expected)
     assert len(check_numbers(model, layer_map, expected)) == len(BATCHES)
     assert net.seen[torch.float32] == 5 + 2 + 1 + 1
 
