@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import onnx
 from google.protobuf.message import Message
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from export.keys import MODEL, WEIGHTS
@@ -21,6 +23,9 @@ from export.keys import MODEL, WEIGHTS
 EXTERNAL_FROM_BYTES = 1_900_000_000  # of weights: the graph and its notes need room, too
 INSIDE_BELOW_BYTES = 1024  # a weight this small may be a shape, which inference must read
 PAGE_BYTES = 4096
+NUMPYS_OWN = 1  # numpy's mark of the dtypes that it has itself
+
+Array = npt.NDArray[Any]
 
 
 def is_large(model: onnx.ModelProto) -> bool:
@@ -30,30 +35,37 @@ def is_large(model: onnx.ModelProto) -> bool:
 
 
 def light(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of `model`; of a large one, without its large weights: their places in WEIGHTS stand instead."""
-    copy = onnx.ModelProto()
-    if not is_large(model):
-        copy.CopyFrom(model)
-        return copy
-    _copy_fields(model, copy, {"graph"})
-    _copy_fields(model.graph, copy.graph, {"initializer"})
-    places = _places(model)
+    """Return a copy of a large `model` without its large weights: their places in WEIGHTS stand instead."""
+    copy, places = _without_weights(model), _places(model)
     for weight in model.graph.initializer:
-        _add_light(copy.graph, weight, places.get(weight.name))
+        if weight.name in places:
+            _add_outside(copy.graph, weight, places[weight.name])
+        else:
+            copy.graph.initializer.append(weight)
     return copy
 
 
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of `model` to infer shapes from: a weight that is no shape is an input of its type and sizes."""
-    copy = onnx.ModelProto()
-    _copy_fields(model, copy, {"graph"})
-    _copy_fields(model.graph, copy.graph, {"initializer"})
+    copy = _without_weights(model)
     for weight in model.graph.initializer:
         if _may_be_outside(weight):
             copy.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
         else:
             copy.graph.initializer.append(weight)
     return copy
+
+
+def apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Mapping[str, Array]]:
+    """Return a copy of `model` and, by name, those of its weights that the copy only says to be outside."""
+    copy, weights = _without_weights(model), {}
+    for weight in model.graph.initializer:
+        if _may_be_outside(weight) and helper.tensor_dtype_to_np_dtype(weight.data_type).isbuiltin == NUMPYS_OWN:
+            _add_outside(copy.graph, weight, (0, _bytes(weight)))
+            weights[weight.name] = numpy_helper.to_array(weight)
+        else:
+            copy.graph.initializer.append(weight)
+    return copy, weights
 
 
 def contents(model: onnx.ModelProto) -> dict[str, bytes]:
@@ -100,6 +112,13 @@ def _may_be_outside(weight: onnx.TensorProto) -> bool:
     return weight.HasField("raw_data") and _bytes(weight) > INSIDE_BELOW_BYTES
 
 
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    _copy_fields(model, copy, {"graph"})
+    _copy_fields(model.graph, copy.graph, {"initializer"})
+    return copy
+
+
 def _places(model: onnx.ModelProto) -> Mapping[str, tuple[int, int]]:
     """The offset and the length of each outside weight."""
     places, end = {}, 0
@@ -120,11 +139,8 @@ def _chunks(model: onnx.ModelProto) -> Iterator[bytes]:
         end = offset + length
 
 
-def _add_light(graph: onnx.GraphProto, weight: onnx.TensorProto, place: tuple[int, int] | None) -> None:
+def _add_outside(graph: onnx.GraphProto, weight: onnx.TensorProto, place: tuple[int, int]) -> None:
     added = graph.initializer.add()
-    if place is None:
-        added.CopyFrom(weight)
-        return
     _copy_fields(weight, added, {"raw_data"})
     added.raw_data = b""
     set_external_data(added, WEIGHTS, *place)

@@ -20,7 +20,7 @@ from torch import nn
 
 from export.expectation import Expectation, Sample
 from export.parity import Agreement
-from export.runtime import Runtime, with_every_value
+from export.runtime import Runtime, every_value
 from export.trace import Output
 from protos import manifest
 
@@ -154,7 +154,7 @@ class _Finder:
 
 def _values(model: onnx.ModelProto, feeds: dict[str, Array], paths: Mapping[str, str]) -> list[Value]:
     """Return every node's outputs in order, computed by onnxruntime with the graph as written."""
-    arrays = Runtime(with_every_value(model), optimise=False).run(feeds)
+    arrays = Runtime(model, every_value(model), optimise=False).run(feeds)
     return [
         Value(name, tuple(paths.get(path, path) for path in scopes_of(node)), arrays[name])
         for node in model.graph.node

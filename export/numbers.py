@@ -18,7 +18,7 @@ from export.expectation import Expectation, Sample
 from export.interface import Interface
 from export.layers import NOWHERE, REWRITTEN
 from export.parity import Agreement
-from export.runtime import Runtime, with_values
+from export.runtime import Runtime
 from protos import manifest
 
 BATCHES = (1, 2, 3, 5)
@@ -84,7 +84,7 @@ class _Runner:
 
     def __init__(self, model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
         self._whole = Runtime(model)
-        self._opened = Runtime(with_values(model, _values(layer_map)), optimise=False)
+        self._opened = Runtime(model, _values(layer_map), optimise=False)
 
     def run(self, interface: Interface, inputs: Array) -> Got:
         """The outputs as served; every value."""

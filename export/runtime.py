@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 
 from export.errors import ConversionError
-from export.large import is_large, on_disk
+from export.large import apart
 
 IR_VERSION = 10  # what torch's exporter writes
 PROVIDERS = ["CPUExecutionProvider"]
@@ -26,8 +26,18 @@ class Runtime:
     With `optimise=False` the graph runs as written, which keeps every intermediate value fetchable.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, optimise: bool = True, weights: Path | None = None) -> None:
-        """Load `model`; `weights` is the folder of those that stand beside its file. Raises: ConversionError."""
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        values: Iterable[str] = (),
+        *,
+        optimise: bool = True,
+        weights: Path | None = None,
+    ) -> None:
+        """Load `model`, to give `values`, too; `weights` is the folder of those that stand beside its file.
+
+        Raises: ConversionError.
+        """
         levels = onnxruntime.GraphOptimizationLevel
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -36,7 +46,7 @@ class Runtime:
         if weights is not None:
             options.add_session_config_entry(OUTSIDE_WEIGHTS, os.fspath(weights))
         try:
-            self._session = _session(model, options)
+            self._session = _session(model, values, options)
         except Exception as error:
             raise ConversionError(f"onnxruntime refuses the model: {error}") from error
         self.output_names = [output.name for output in self._session.get_outputs()]
@@ -50,12 +60,14 @@ class Runtime:
             raise ConversionError(f"onnxruntime cannot run the model: {error}") from error
 
 
-def _session(model: onnx.ModelProto, options: Any) -> Any:
-    """A large model is no message: its session maps the weights from a file, which is gone when the session is."""
-    if not is_large(model):
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
-    with on_disk(model) as path:
-        return onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
+def _session(model: onnx.ModelProto, values: Iterable[str], options: Any) -> Any:
+    """The weights go beside the graph, as arrays: serialising, parsing and copying them would take most of the time."""
+    graph, weights = apart(model)
+    known = {output.name for output in graph.graph.output}
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in known)
+    given = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    options.add_external_initializers(list(weights), given)
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=PROVIDERS)
 
 
 def require_runs(opset: int) -> None:
@@ -86,15 +98,6 @@ def _runs(opset: int) -> bool:
     return True
 
 
-def with_every_value(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of `model` that gives every node's outputs as graph outputs."""
-    return with_values(model, [name for node in model.graph.node for name in node.output if name])
-
-
-def with_values(model: onnx.ModelProto, values: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of `model` that gives the named values, too."""
-    open_model = onnx.ModelProto()
-    open_model.CopyFrom(model)
-    known = {output.name for output in model.graph.output}
-    open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in known)
-    return open_model
+def every_value(model: onnx.ModelProto) -> list[str]:
+    """Return the names of what `model`'s nodes give, in order."""
+    return [name for node in model.graph.node for name in node.output if name]

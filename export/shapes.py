@@ -33,7 +33,7 @@ from export.expressions import evaluate
 from export.fields import note_fields
 from export.interface import Interface
 from export.large import weightless
-from export.runtime import Runtime, with_every_value
+from export.runtime import Runtime, every_value
 from export.trace import layer_name, shapes
 from protos import manifest
 from zoo.errors import GeometryError
@@ -145,12 +145,12 @@ def _heard(name: str, ask: Callable[[], Testimony]) -> Witness:
 
 
 def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]) -> Testimony:
-    runtime = Runtime(with_every_value(model), optimise=False)
+    values = every_value(model)
+    runtime = Runtime(model, values, optimise=False)
     ran = {
         case: runtime.run({interface.input_name: interface.at(case.height, case.width).noise(case.batch)})
         for case in cases
     }
-    values = [name for node in model.graph.node for name in node.output if name]
     return {value: {case: ran[case][value].shape for case in cases} for value in values}
 
 

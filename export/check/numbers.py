@@ -13,7 +13,7 @@ from export.check.findings import Fault, Finding, found
 from export.check.subject import Subject, read_plain
 from export.errors import ConversionError, DamagedError
 from export.keys import MANIFEST, TEST_DATA
-from export.runtime import Runtime, with_every_value
+from export.runtime import Runtime, every_value
 from protos import manifest
 
 BATCHES = (1, 3)
@@ -99,8 +99,8 @@ def _datatype(subject: Subject, name: str) -> int:
 
 
 def _seen(subject: Subject, sizes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    runtime = Runtime(with_every_value(subject.model), optimise=False, weights=subject.folder)
-    values = [name for node in subject.model.graph.node for name in node.output if name]
+    values = every_value(subject.model)
+    runtime = Runtime(subject.model, values, optimise=False, weights=subject.folder)
     seen: dict[str, dict[int, tuple[int, ...]]] = {value: {} for value in values}
     for batch in _batches(subject):
         feeds = {name: _noise(_datatype(subject, name), (batch, *tail)) for name, tail in sizes.items()}

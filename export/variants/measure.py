@@ -4,7 +4,7 @@ Ensures: accuracy, size and SQNR are the same in every run; what depends on the 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import onnx
 
 from export.convert import LOGITS
 from export.errors import VariantError
-from export.runtime import Runtime
+from export.runtime import Runtime, every_value
 from export.variants import graph
 from export.variants.evidence import Evidence, Pictures
 from export.variants.latency import Latency
@@ -94,8 +94,7 @@ class Judge:
         self._model, self._preprocessing, self._evidence = model, preprocessing, evidence
         few = max(4, min(64, NUMBERS // math.prod(preprocessing.input_size)))
         self._few = self.feeds(evidence.test.images[:few])
-        values = [name for node in model.graph.node for name in node.output if name]
-        seen = Runtime(_giving(model, values), optimise=False).run(self._few)
+        seen = Runtime(model, every_value(model), optimise=False).run(self._few)
         self._values = {name: array for name, array in seen.items() if array.dtype == np.float32}
         self._answers: dict[int, dict[str, Array]] = {}
 
@@ -122,7 +121,7 @@ class Judge:
     def values_db(self, variant: onnx.ModelProto) -> dict[str, float]:
         """The SQNR of every value that both models name, outputs included. Raises: VariantError."""
         there = [name for name in self._values if name in graph.values(variant)]
-        got = Runtime(_giving(variant, there), optimise=False).run(self._few)
+        got = Runtime(variant, there, optimise=False).run(self._few)
         for name in there:
             if got[name].shape != self._values[name].shape:
                 has, wanted = list(got[name].shape), list(self._values[name].shape)
@@ -180,12 +179,3 @@ class Judge:
         return np.concatenate(
             [runtime.run(self.feeds(pictures.images[start : start + size]), [LOGITS])[LOGITS] for start in starts]
         )
-
-
-def _giving(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of `model` that gives exactly the named values."""
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    known = {output.name for output in model.graph.output}
-    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    return opened

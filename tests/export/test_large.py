@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from export import Exported, ExportSettings, export_model, large, symbolic
 from export.check.run import check_model
 from export.errors import SettingsError
-from export.runtime import Runtime, with_every_value, with_values
+from export.runtime import Runtime, every_value
 from export.variants.make import plan
 from export.variants.settings import VariantSettings
 from serve.client import Client
@@ -105,8 +105,8 @@ def test_the_server_answers_as_for_one_file(outside: Exported, exported: Exporte
     layer = next(each for each in exported.manifest.layer_map.layers if each.value)
     outputs = ["logits", "probabilities", layer.name]
     answers = answers_of_a_server(outside.folder.parent.parent, images, outputs)
-    small = with_values(onnx.load(exported.folder / "model.onnx"), [layer.value])
-    expected = Runtime(small).run({"image": images}, ["logits", "probabilities", layer.value])
+    small = onnx.load(exported.folder / "model.onnx")
+    expected = Runtime(small, [layer.value]).run({"image": images}, ["logits", "probabilities", layer.value])
     for got, wanted in zip((answers[name] for name in outputs), expected.values(), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
 
@@ -131,7 +131,7 @@ def test_no_message_holds_the_weights(exported: Exported, monkeypatch: pytest.Mo
         return content
 
     monkeypatch.setattr(onnx.ModelProto, "SerializeToString", measured)
-    Runtime(with_every_value(model), optimise=False)
+    Runtime(model, every_value(model), optimise=False)
     large.check(model)
     files = large.contents(model)
     assert len(sizes) == 3

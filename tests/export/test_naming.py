@@ -13,7 +13,7 @@ from export.interface import Pictures
 from export.layers import map_layers
 from export.naming import name_values
 from export.prepare import prepare
-from export.runtime import Runtime, with_every_value
+from export.runtime import Runtime, every_value
 from export.steady import expectations
 from protos import manifest
 from zoo import load_net
@@ -61,7 +61,7 @@ def test_names_that_are_taken_make_way() -> None:
     before = Runtime(model).run({"image": image})
     name_values(model, layer_map)
     onnx.checker.check_model(model, full_check=True)
-    found = Runtime(with_every_value(model), optimise=False).run({"image": image})
+    found = Runtime(model, every_value(model), optimise=False).run({"image": image})
     x = rule.normalise(torch.from_numpy(image))
     np.testing.assert_allclose(found["sigmoid"], x.tanh(), atol=1e-6)
     np.testing.assert_allclose(found["tanh"], x.sigmoid(), atol=1e-6)
