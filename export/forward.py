@@ -58,7 +58,7 @@ def _tried(net: nn.Module, x: torch.Tensor, way: Callable[..., Any], sentence: C
         return way(net, x)
     except UnfitNetError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a forward may call sys.exit
         where = _failing_layer(net, x)
         layer = f" in its layer '{where}'" if where else ""
         raise UnfitNetError(sentence(layer, f"{type(error).__name__}: {error}")) from error
@@ -66,7 +66,7 @@ def _tried(net: nn.Module, x: torch.Tensor, way: Callable[..., Any], sentence: C
 
 def _failing_layer(net: nn.Module, x: torch.Tensor) -> str:
     """Run what failed again, with an eye on where it is."""
-    with inside(net) as where, contextlib.suppress(Exception):
+    with inside(net) as where, contextlib.suppress(Exception, SystemExit):
         _plainly(net, x)
         return ""
     return where()

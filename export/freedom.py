@@ -38,7 +38,7 @@ def _input(program: Any) -> Any:
 def _fixed(program: Any, names: Mapping[int, str]) -> Iterator[str]:
     size = _input(program).shape[BATCH]
     if isinstance(size, int):
-        yield f"{names[BATCH]} = {size}"
+        yield f"{names[BATCH]} = {size} (a len() fixes it: take x.shape[0])"
 
 
 def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[str]:

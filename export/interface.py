@@ -56,7 +56,7 @@ class Interface(Protocol):
         """Inputs on which values that are equal for noise differ."""
 
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What the net takes where the file takes `inputs`: (N, C, H, W)."""
+        """What the net takes where the file takes `inputs`: (N, C, H, W), in memory of its own."""
 
     def outputs(self, given: Any) -> dict[str, Tensor]:
         """What the file must give, by name, where the net gave `given`. Raises: UnfitNetError."""
@@ -100,7 +100,7 @@ class Pictures:
         return pictures.telling(self.preprocessing)
 
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.preprocessing.normalise(torch.from_numpy(inputs), dtype)
+        return self.preprocessing.normalise(torch.from_numpy(inputs), dtype).contiguous()
 
     def outputs(self, given: Any) -> dict[str, Tensor]:
         _require_logits(given)
@@ -138,7 +138,7 @@ class Raw:
         return inputs
 
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.from_numpy(inputs).to(dtype)
+        return torch.tensor(inputs, dtype=dtype)
 
     def outputs(self, given: Any) -> dict[str, Tensor]:
         named = named_outputs(given)

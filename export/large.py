@@ -59,8 +59,9 @@ def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
 def apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Mapping[str, Array]]:
     """Return a copy of `model` and, by name, those of its weights that the copy only says to be outside."""
     copy, weights = _without_weights(model), {}
+    taken = {name for node in model.graph.node for name in node.input}  # onnxruntime misses those of loops and branches
     for weight in model.graph.initializer:
-        if _may_be_outside(weight) and helper.tensor_dtype_to_np_dtype(weight.data_type).isbuiltin == NUMPYS_OWN:
+        if weight.name in taken and _may_be_outside(weight) and _is_numpys(weight):
             _add_outside(copy.graph, weight, (0, _bytes(weight)))
             weights[weight.name] = numpy_helper.to_array(weight)
         else:
@@ -106,6 +107,10 @@ def _outside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     if not is_large(model):
         return []
     return [each for each in model.graph.initializer if _may_be_outside(each)]
+
+
+def _is_numpys(weight: onnx.TensorProto) -> bool:
+    return helper.tensor_dtype_to_np_dtype(weight.data_type).isbuiltin == NUMPYS_OWN
 
 
 def _may_be_outside(weight: onnx.TensorProto) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from torch import nn
@@ -159,7 +160,7 @@ def _values(model: onnx.ModelProto, feeds: dict[str, Array], paths: Mapping[str,
         Value(name, tuple(paths.get(path, path) for path in scopes_of(node)), arrays[name])
         for node in model.graph.node
         for name in node.output
-        if name
+        if name and isinstance(arrays[name], np.ndarray)  # a sequence is no layer's output
     ]
 
 

@@ -26,7 +26,7 @@ from export.promise import Found, manifest_of
 from export.report import write_report
 from export.settings import ExportSettings
 from export.shapes import check_shapes
-from export.steady import expectations
+from export.steady import expectations, require_steady
 from export.steps import Progress, Steps
 from export.taps import before_norms
 from protos import manifest
@@ -76,6 +76,8 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
     model = _convert(net, expected, interface, settings)
+    for each in expected:
+        require_steady(each)  # after the conversion, which says where a forward decides by the values
     found = _checked(model, net, expected, interface, progress)
     strip(model)
     stamp(model, found.layer_map, contract.labels, contract.preprocessing)

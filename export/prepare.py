@@ -5,9 +5,11 @@ Ensures: a copy on the CPU, BatchNorm layers plain, re-parameterisable blocks fu
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
-from timm.utils.model import reparameterize_model, unfreeze
+from timm.layers import unfreeze_batch_norm_2d
+from timm.utils.model import reparameterize_model
 from torch import nn
 
 from export.errors import UnfitNetError
@@ -19,8 +21,8 @@ def prepare(net: nn.Module) -> nn.Module:
     """Return a copy of `net` that converts cleanly. Raises: UnfitNetError."""
     _require_eval(net)
     _require_finite(net)
-    clone = copy.deepcopy(net).cpu()
-    unfreeze(clone)  # timm's frozen BatchNorm would export as loose Mul and Add nodes
+    _require_float32(net)
+    clone = unfreeze_batch_norm_2d(_copied(net).cpu())  # timm's frozen BatchNorm would be loose Mul and Add nodes
     clone = reparameterize_model(clone)
     clone.eval()
     clone.requires_grad_(False)
@@ -53,7 +55,31 @@ def _require_eval(net: nn.Module) -> None:
 
 
 def _require_finite(net: nn.Module) -> None:
-    for name, tensor in net.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            count = int((~torch.isfinite(tensor)).sum())
-            raise UnfitNetError(f"the weight '{name}' holds {count} values that are NaN or infinite: train it again.")
+    for name, tensor in net.named_parameters():
+        _require_none(name, tensor, "NaN or infinite", lambda numbers: ~torch.isfinite(numbers))
+    for name, buffer in net.named_buffers():  # the mask of an attention is infinite
+        _require_none(name, buffer, "NaN", torch.isnan)
+
+
+def _require_none(name: str, tensor: torch.Tensor, what: str, wrong: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    count = int(wrong(tensor).sum()) if tensor.is_floating_point() else 0
+    if count:
+        raise UnfitNetError(f"the weight '{name}' holds {count} values that are {what}: train it again.")
+
+
+def _require_float32(net: nn.Module) -> None:
+    for name, tensor in net.named_parameters():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UnfitNetError(
+                f"the weight '{name}' is {kind}, and a net is exported from float32: call net.float() first; "
+                "--variants fp16 makes the smaller file."
+            )
+
+
+def _copied(net: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(net)
+    except (Exception, RecursionError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnfitNetError(f"the net cannot be copied, which every check needs: {why}.") from error

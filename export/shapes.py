@@ -17,11 +17,11 @@ Ensures: no two witnesses contradict each other. A module's output is verified b
 value by runtime and one more. What has fewer is listed, never called verified.
 """
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ from export.expressions import evaluate
 from export.fields import note_fields
 from export.interface import Interface
 from export.large import weightless
+from export.meta import without_numbers
 from export.runtime import Runtime, every_value
 from export.trace import layer_name, shapes
 from protos import manifest
@@ -74,12 +75,12 @@ def check_shapes(
 ) -> manifest.Shapes:
     """Hear all witnesses, and write the verdict on each layer into `layer_map`. Raises: ShapeError."""
     cases = [Case(batch, *size) for size in interface.sizes for batch in BATCHES]
-    meta = copy.deepcopy(net).to("meta")
+    meta = without_numbers(net)
     witnesses = [
         Witness(RUNTIME, _runtime(model, interface, cases)),
-        Witness(PYTORCH, _by_value(layer_map, _pytorch(meta, interface, cases))),
-        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(meta, interface, layer_map))),
-        _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)), cases)),
+        _heard(PYTORCH, lambda: _by_value(layer_map, _pytorch(meta, interface, cases)), Exception),
+        _heard(GEOMETRY, lambda: _by_value(layer_map, _geometry(meta, interface, layer_map)), GeometryError),
+        _heard(ONNX, lambda: _inferred(_onnx_inference(_stripped(model)), cases), onnx.shape_inference.InferenceError),
         _symbolic_inference(_stripped(model), cases),
     ]
     names = {layer.value: layer.name for layer in reversed(layer_map.layers) if layer.value}
@@ -136,11 +137,11 @@ def _contradiction(value: str, layer: str, case: Case, said: Testimony) -> str:
     return f"the witnesses disagree on the shape of {where} at {case}: {words}. Nothing was written."
 
 
-def _heard(name: str, ask: Callable[[], Testimony]) -> Witness:
-    """Ask a witness that may be unable to speak: it then is silent, which the verdict says."""
+def _heard(name: str, ask: Callable[[], Testimony], *unable: type[Exception]) -> Witness:
+    """Ask a witness that may be `unable` to speak: it then is silent, which the verdict says."""
     try:
         return Witness(name, ask())
-    except (GeometryError, onnx.shape_inference.InferenceError) as error:
+    except unable as error:
         return Witness(name, {}, " ".join(str(error).split())[:200] or type(error).__name__)
 
 
@@ -151,7 +152,8 @@ def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]
         case: runtime.run({interface.input_name: interface.at(case.height, case.width).noise(case.batch)})
         for case in cases
     }
-    return {value: {case: ran[case][value].shape for case in cases} for value in values}
+    arrays = [value for value in values if isinstance(ran[cases[0]][value], np.ndarray)]  # a sequence has no shape
+    return {value: {case: ran[case][value].shape for case in cases} for value in arrays}
 
 
 def _pytorch(meta: nn.Module, interface: Interface, cases: Sequence[Case]) -> Testimony:

@@ -1,8 +1,8 @@
 """Runs a net on the telling inputs, and refuses one of which no file can be made that a server may batch.
 
 Requires: a prepared net, and the interface of the file to be made of it.
-Ensures: at each of the interface's sizes every output has a finite row for each input, which is the same each time and
-does not depend on the other inputs of its batch.
+Ensures: at each of the interface's sizes every output has a finite row for each input; once asked, that it is the same
+each time and does not depend on the other inputs of its batch.
 """
 
 from collections.abc import Mapping
@@ -34,18 +34,23 @@ def _examined(net: nn.Module, interface: Interface) -> Expectation:
     expectation = Expectation(net, interface)
     for name, value in expectation.given.outputs.items():
         _require_rows(name, value, expectation.most)
-    _require_steady(expectation)
     return expectation
 
 
 def _require_rows(name: str, value: Tensor, count: int) -> None:
     rows = value.shape[0] if value.ndim else 0
+    if rows == count and not value.numel():
+        raise UnfitNetError(f"the net's {name} is of shape {list(value.shape)}: there is nothing in it to serve.")
     if rows != count or not bool(torch.isfinite(value).all()):
         what = "are not all finite" if rows == count else f"are {rows} rows"
         raise UnfitNetError(f"the net's {name} for {count} pictures {what}: there must be a finite row for each.")
 
 
-def _require_steady(expectation: Expectation) -> None:
+def require_steady(expectation: Expectation) -> None:
+    """Refuse a net whose answer to an input is not the same each time and in any company.
+
+    Raises: UnfitNetError.
+    """
     one, again = expectation.outputs(1), expectation.outputs(1)
     for name, value in one.items():
         if not torch.equal(value, again[name]):

@@ -14,7 +14,7 @@ from export.interface import Raw
 from export.layers import map_layers
 from export.numbers import BATCHES, check_numbers
 from export.prepare import prepare
-from export.steady import expectations
+from export.steady import expectations, require_steady
 
 SMALL = Raw((2, 4, 4), ("output",))
 
@@ -42,6 +42,7 @@ def test_how_often_pytorch_is_run() -> None:
     net.seen.clear()
     expected = expectations(net, SMALL)
     layer_map = map_layers(model, net, expected)
+    require_steady(*expected)
     assert len(check_numbers(model, layer_map, expected)) == len(BATCHES)
     assert net.seen[torch.float32] == 5 + 2 + 1 + 1
 
@@ -59,14 +60,14 @@ def test_how_often_pytorch_is_run() -> None:
 def test_what_no_server_may_batch(forward: Callable[[torch.Tensor], Any], words: str) -> None:
     """Each is refused in words that say what is wrong with it."""
     with pytest.raises(UnfitNetError, match=words):
-        expectations(Net(forward).eval(), SMALL)
+        require_steady(*expectations(Net(forward).eval(), SMALL))
 
 
 def test_other_tensors_for_another_batch() -> None:
     """A net that gives one tensor more for a single picture is refused."""
     several = Net(lambda x: {"output": x, "extra": x} if len(x) == 1 else {"output": x})
     with pytest.raises(UnfitNetError, match="gives output for some inputs and output, extra for others"):
-        expectations(several.eval(), SMALL)
+        require_steady(*expectations(several.eval(), SMALL))
 
 
 def test_the_same_buffer_each_time() -> None:
@@ -83,4 +84,4 @@ def test_the_same_buffer_each_time() -> None:
             return self.given[: len(x)].fill_(float(self.calls))
 
     with pytest.raises(UnfitNetError, match="for the same pictures each time"):
-        expectations(Counting().eval(), SMALL)
+        require_steady(*expectations(Counting().eval(), SMALL))

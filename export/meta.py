@@ -1,0 +1,39 @@
+"""A net without numbers: the same modules, whose tensors are on PyTorch's meta device.
+
+Requires: a prepared net.
+Ensures: no weight is copied; tensors that modules keep without having registered them are on the meta device, too.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def without_numbers(net: nn.Module) -> nn.Module:
+    """Return a copy of `net` that computes shapes alone."""
+    return copy.deepcopy(net, {id(tensor): _empty(tensor) for tensor in _tensors(net)})
+
+
+def _tensors(net: nn.Module) -> Iterator[torch.Tensor]:
+    yield from net.parameters()
+    yield from net.buffers()
+    for module in net.modules():
+        yield from _inside(value for name, value in vars(module).items() if name not in ("_parameters", "_modules"))
+
+
+def _inside(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict):
+            yield from _inside(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _inside(value)
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    there = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
