@@ -19,8 +19,9 @@ from torch import nn
 
 from export.diagnosis import explain
 from export.errors import ConversionError
-from export.freedom import require_free
+from export.freedom import Condition, conditions, require_free
 from export.naming import name_outputs
+from export.otherwise import require_same
 from export.runtime import require_runs
 from export.taps import tapped
 
@@ -46,12 +47,15 @@ def convert(
     Raises: ConversionError.
     """
     require_runs(opset)
+    example = torch.zeros(EXAMPLE_BATCH, *input_size)
     with tapped(net, taps):
-        model = _export(net, torch.zeros(EXAMPLE_BATCH, *input_size), opset, _free_axes(dynamic_size))
+        model, given = _export(net, example, opset, _free_axes(dynamic_size))
     _require_opset(model, opset)
     if taps:
         del model.graph.output[len(outputs) :]
     _require_count(model, outputs)
+    if dynamic_size:
+        require_same(model, net, given, example)
     name_outputs(model, outputs)
     return model
 
@@ -61,7 +65,10 @@ def _free_axes(dynamic_size: bool) -> dict[int, Any]:
     return {axis: torch.export.Dim(name, min=1) for axis, name in names.items()}
 
 
-def _export(net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any]) -> onnx.ModelProto:
+def _export(
+    net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any]
+) -> tuple[onnx.ModelProto, list[Condition]]:
+    """The model, and what it takes for granted about the sizes that are free."""
     shapes = (free,)
     try:
         with quietly():
@@ -81,8 +88,9 @@ def _export(net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, A
         raise ConversionError(f"torch.onnx cannot convert {type(net).__name__}: {why}.") from error
     if program is None:
         raise ConversionError(f"torch.onnx returned nothing for {type(net).__name__}.")
-    require_free(program.exported_program, {axis: each.__name__ for axis, each in free.items()})
-    return program.model_proto
+    names = {axis: each.__name__ for axis, each in free.items()}
+    require_free(program.exported_program, names)
+    return program.model_proto, conditions(program.exported_program, names)
 
 
 def _require_opset(model: onnx.ModelProto, opset: int) -> None:

@@ -23,6 +23,7 @@ from export.parity import Reference
 from export.trace import Identity
 
 SECOND = 2  # the batch that tells whether rows stand alone
+ALONE = slice(3, 4)  # half white: its mean is not 0, and no earlier input has its largest numbers
 FLOOR = 2e-5  # to know a layer's value again, where small numbers left over from large ones differ by more
 
 Array = npt.NDArray[Any]
@@ -65,10 +66,10 @@ class Sample:
 class Expectation:
     """What the file must give for the telling inputs, or the first of them, at one size."""
 
-    def __init__(self, net: nn.Module, interface: Interface) -> None:
-        """Run `net` in float32. Raises: UnfitNetError."""
+    def __init__(self, net: nn.Module, interface: Interface, unused: nn.Module) -> None:
+        """Run `net` in float32; `unused` is a copy that was never run. Raises: UnfitNetError."""
         self.interface = interface
-        self._net = net
+        self._net, self._unused = net, unused
         self._inputs = interface.telling()
         self.given = self._traced(run_traced, self.most)
         self.second = self._traced(run_traced, SECOND)
@@ -82,9 +83,14 @@ class Expectation:
         """The first `batch` inputs."""
         return self._inputs[:batch]
 
-    def outputs(self, batch: int) -> Mapping[str, Tensor]:
-        """The model's outputs for the first `batch` inputs, as PyTorch gives them now. Raises: UnfitNetError."""
-        return self._outputs(run(self._net, self._for_net(batch)))
+    def outputs(self) -> Mapping[str, Tensor]:
+        """The model's outputs for all inputs, as PyTorch gives them now. Raises: UnfitNetError."""
+        return self._outputs(run(self._net, self._for_net(self.most)))
+
+    def alone(self, *, unused: bool = False) -> Mapping[str, Tensor]:
+        """The same for the input ALONE, of the net or of its copy that was not run before; ask that once."""
+        net = self._unused if unused else self._net
+        return self._outputs(run(net, self.interface.for_net(self._inputs[ALONE])))
 
     @cached_property
     def whole(self) -> Sample:

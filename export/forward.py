@@ -20,6 +20,11 @@ Given = Any  # a tensor, or tuples, lists and dicts of them
 Layers = Mapping[str, Output]  # by name what each layer gives, in the order in which the calls end
 
 
+def unused(net: nn.Module) -> nn.Module:
+    """Return a copy with the same weights, but with buffers and attributes of its own, where a forward may write."""
+    return copy.deepcopy(net, {id(weight): weight for weight in net.parameters()})
+
+
 def run(net: nn.Module, x: torch.Tensor) -> Given:
     """Run the net as it is, and nothing else. Raises: UnfitNetError."""
     return _tried(net, x, _plainly, _failure(x))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from export import image_io, pictures
 from export.convert import INPUT, LOGITS
 from export.errors import UnfitNetError
-from export.forward import run
+from export.forward import run, unused
 from export.head import Head
 from export.net_outputs import named_outputs
 from export.settings import ExportSettings
@@ -159,7 +159,7 @@ def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportS
     if not settings.raw:
         return Pictures(preprocessing, head, others)
     unnamed = Raw(preprocessing.input_size, ())
-    given = run(net, unnamed.for_net(unnamed.noise(NAMING_BATCH)))
+    given = run(unused(net), unnamed.for_net(unnamed.noise(NAMING_BATCH)))
     return Raw(unnamed.input_size, tuple(named_outputs(given)), others)
 
 

@@ -49,6 +49,7 @@ class Runtime:
             self._session = _session(model, values, options)
         except Exception as error:
             raise ConversionError(f"onnxruntime refuses the model: {error}") from error
+        self.input_names = [each.name for each in self._session.get_inputs()]
         self.output_names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 Requires: a prepared net, and the interface of the file to be made of it.
 Ensures: at each of the interface's sizes every output has a finite row for each input; once asked, that it is the same
-each time and does not depend on the other inputs of its batch.
+each time, does not depend on what the net was run on before, nor on the other inputs of its batch.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import UnfitNetError
-from export.expectation import Expectation
+from export.expectation import ALONE, SECOND, Expectation
+from export.forward import unused
 from export.interface import Interface
 
 COMPANY = 1e-3  # of the largest number: more than another batch size explains
@@ -20,18 +21,19 @@ COMPANY = 1e-3  # of the largest number: more than another batch size explains
 def expectations(net: nn.Module, interface: Interface) -> list[Expectation]:
     """Return what PyTorch gives at each of the interface's sizes. Raises: UnfitNetError."""
     own, *others = (interface.at(*size) for size in interface.sizes)
-    return [_examined(net, own), *(_examined_elsewhere(net, other) for other in others)]
+    never_run = unused(net)
+    return [_examined(net, own, never_run), *(_examined_elsewhere(net, other, never_run) for other in others)]
 
 
-def _examined_elsewhere(net: nn.Module, interface: Interface) -> Expectation:
+def _examined_elsewhere(net: nn.Module, interface: Interface, never_run: nn.Module) -> Expectation:
     try:
-        return _examined(net, interface)
+        return _examined(net, interface, never_run)
     except UnfitNetError as error:
         raise UnfitNetError(f"the input's height and width cannot be free: {error}") from error
 
 
-def _examined(net: nn.Module, interface: Interface) -> Expectation:
-    expectation = Expectation(net, interface)
+def _examined(net: nn.Module, interface: Interface, never_run: nn.Module) -> Expectation:
+    expectation = Expectation(net, interface, unused(never_run))
     for name, value in expectation.given.outputs.items():
         _require_rows(name, value, expectation.most)
     return expectation
@@ -47,24 +49,24 @@ def _require_rows(name: str, value: Tensor, count: int) -> None:
 
 
 def require_steady(expectation: Expectation) -> None:
-    """Refuse a net whose answer to an input is not the same each time and in any company.
+    """Refuse a net whose answer to an input is not the same each time, after any others and in any company.
 
     Raises: UnfitNetError.
     """
-    one, again = expectation.outputs(1), expectation.outputs(1)
-    for name, value in one.items():
-        if not torch.equal(value, again[name]):
-            raise UnfitNetError(_unsteady(name))
-    for alone in (one, expectation.second.outputs):
-        _require_own_rows(expectation, alone)
+    alone, at_first = expectation.alone(), expectation.alone(unused=True)
+    for name, value in alone.items():
+        if not torch.equal(value, at_first[name]):
+            raise UnfitNetError(_changed(name, is_steady=torch.equal(value, expectation.alone()[name])))
+    _require_own_rows(expectation, alone, ALONE)
+    _require_own_rows(expectation, expectation.second.outputs, slice(0, SECOND))
 
 
-def _require_own_rows(expectation: Expectation, alone: Mapping[str, Tensor]) -> None:
-    """Refuse a net whose outputs for the first inputs alone are not those that it gives for them among all."""
+def _require_own_rows(expectation: Expectation, alone: Mapping[str, Tensor], place: slice) -> None:
+    """Refuse a net whose outputs for some inputs alone are not those that it gives for them among all."""
     for name, value in expectation.given.outputs.items():
-        if _same(alone[name], value):
+        if _same(alone[name], value, place):
             continue
-        if not torch.equal(expectation.outputs(expectation.most)[name], value):
+        if not torch.equal(expectation.outputs()[name], value):
             raise UnfitNetError(_unsteady(name))
         raise UnfitNetError(
             f"the net's {name} for a picture depend on the other pictures of its batch, which a server chooses: "
@@ -72,12 +74,21 @@ def _require_own_rows(expectation: Expectation, alone: Mapping[str, Tensor]) -> 
         )
 
 
+def _changed(name: str, *, is_steady: bool) -> str:
+    if not is_steady:
+        return _unsteady(name)
+    return (
+        f"the net's {name} for a picture depend on what the net was run on before, and a file remembers nothing: "
+        "does its forward write into a buffer or an attribute?"
+    )
+
+
 def _unsteady(name: str) -> str:
     return f"the net gives other {name} for the same pictures each time: is dropout on in its forward?"
 
 
-def _same(alone: Tensor, among: Tensor) -> bool:
-    rows = among[: len(alone)] if alone.ndim else among
+def _same(alone: Tensor, among: Tensor, place: slice) -> bool:
+    rows = among[place] if alone.ndim else among
     if alone.shape != rows.shape or not rows.is_floating_point():
         return torch.equal(alone, rows)
     return torch.allclose(alone, rows, rtol=0.0, atol=COMPANY * float(among.abs().max()))

@@ -38,7 +38,7 @@ class Last(nn.Module):
 
 def expectation(net: nn.Module) -> Expectation:
     """Of the five telling inputs."""
-    return Expectation(net.eval(), SMALL)
+    return Expectation(net.eval(), SMALL, net)
 
 
 def plain() -> nn.Module:

@@ -36,7 +36,10 @@ class Net(nn.Module):
 
 
 def test_how_often_pytorch_is_run() -> None:
-    """One run of all inputs in both precisions, one of two, two of one: for the map and all batches together."""
+    """One run of all inputs in both precisions, one of two, one of one: for the map and all batches together.
+
+    A copy that was not run before is run on one more, uncounted.
+    """
     net = prepare(Net(lambda x: x.mean((2, 3))).eval())
     model = convert(net, SMALL.input_size, 20, SMALL.net_outputs)
     net.seen.clear()
@@ -44,7 +47,54 @@ def test_how_often_pytorch_is_run() -> None:
     layer_map = map_layers(model, net, expected)
     require_steady(*expected)
     assert len(check_numbers(model, layer_map, expected)) == len(BATCHES)
-    assert net.seen[torch.float32] == 5 + 2 + 1 + 1
+    assert net.seen[torch.float32] == 5 + 2 + 1
+
+
+class Remembering(nn.Module):
+    """Divides by something that earlier inputs left behind."""
+
+    def __init__(self, remember: Callable[[nn.Module, torch.Tensor], None]) -> None:
+        super().__init__()
+        self.register_buffer("peak", torch.zeros(()))
+        self.first: torch.Tensor | None = None
+        self.calls, self.remember = 0, remember
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 2, 4, 4) to (N, 2)."""
+        self.remember(self, x)
+        scale = self.peak if self.first is None else self.first
+        return x.mean((2, 3)) / (scale + 1 + (self.calls > 1))
+
+
+def keep_the_peak(net: Any, x: torch.Tensor) -> None:
+    net.peak.copy_(torch.maximum(net.peak, x.max()))
+
+
+def keep_the_first(net: Any, x: torch.Tensor) -> None:
+    net.first = x.max() if net.first is None else net.first
+
+
+def count(net: Any, _x: torch.Tensor) -> None:
+    net.calls += 1
+
+
+@pytest.mark.parametrize("remember", [keep_the_peak, keep_the_first, count])
+def test_a_net_that_remembers(remember: Callable[[nn.Module, torch.Tensor], None]) -> None:
+    """What a net keeps of the telling inputs would be in the file as if it had been given with it."""
+    with pytest.raises(UnfitNetError, match="depend on what the net was run on before"):
+        require_steady(*expectations(Remembering(remember).eval(), SMALL))
+
+
+def test_what_is_kept_and_never_used() -> None:
+    """A net may count its calls, or keep what it would compute again in the same way."""
+
+    class Keeping(Remembering):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.first = torch.full((), float(x.shape[2])) if self.first is None else self.first
+            return x.mean((2, 3)) / self.first
+
+    require_steady(*expectations(Keeping(count).eval(), SMALL))
 
 
 @pytest.mark.parametrize(
