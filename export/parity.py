@@ -3,7 +3,8 @@
 The measure is PyTorch itself: its float32 result lies some distance from its own float64 result, and a faithful
 conversion lies about as far. So the tolerance is a small multiple of that distance, with a floor for values where
 float32 happens to be exact and a ceiling where it is hopeless, both relative to the values' size. Where a result is
-infinite or NaN, both must be.
+infinite or NaN, both must be. Numbers that lie far above all others, as those of a mask do, are compared by themselves:
+what they allow would be anything for the others.
 
 Ensures: two arrays either agree within a tolerance that has a reason, or do not. numbers.py asks for all of a model.
 """
@@ -16,6 +17,8 @@ import numpy.typing as npt
 
 CEILING = 1e-2  # of the largest magnitude: a net whose own float32 is worse than that cannot be compared
 NOISE_MULTIPLE = 10.0  # measured: onnxruntime lies at 0.7 to 2.3 times PyTorch's own noise
+GAP = 1e3  # between one number and the next larger: beyond it begin those that are compared by themselves
+LEAST_SHARE, LEAST = 0.1, 4  # of the numbers below such a gap: fewer may be what large ones left by chance
 SAMPLE = 4096  # elements that tell most values apart
 FLOOR = 4e-6  # of the largest magnitude: 32 units in float32's last place
 
@@ -47,6 +50,7 @@ class Reference:
     def __init__(self, expected: Array, exact: Array, floor: float = FLOOR) -> None:
         """`expected` and `exact` are of one shape; `floor` is the least tolerance, of the largest magnitude."""
         self._expected = expected
+        all_expected, all_exact = expected, exact
         error = _largest(expected, exact)
         if not np.isfinite(error):
             known = np.isfinite(expected) & np.isfinite(exact)
@@ -57,17 +61,39 @@ class Reference:
         self._tolerance = min(max(NOISE_MULTIPLE * self._error, floor * scale), CEILING * scale)
         if not np.issubdtype(expected.dtype, np.floating):
             self._tolerance = 0.0  # a number that counts or decides is the same or wrong
+        groups = _groups(all_expected, scale)
+        self._parts = [(where, Reference(all_expected[where], all_exact[where], floor)) for where in groups]
         self._stride = max(1, expected.size // SAMPLE)
 
     def agreement(self, got: Array) -> Agreement:
-        """How far `got` lies from PyTorch."""
+        """How far `got` lies from PyTorch; of several groups of numbers, what fails, else what allows most."""
+        if self._parts and got.shape == self._expected.shape:
+            found = [part.agreement(got[where]) for where, part in self._parts]
+            return max(found, key=lambda each: (not each.holds, each.tolerance))
         error = distance(got, self._expected)
         return Agreement(_rounded(error), _rounded(self._error), _rounded(self._tolerance))
 
     def may_hold(self, got: Array) -> bool:
         """Whether `got`, of the same shape, agrees as far as a sample of it tells."""
+        if self._parts:
+            return all(part.may_hold(got[where]) for where, part in self._parts)
         found, expected = (each.reshape(-1)[:: self._stride] for each in (got, self._expected))
         return distance(found, expected) <= 1.01 * self._tolerance
+
+
+def _groups(numbers: Array, largest: float) -> list[npt.NDArray[np.bool_]]:
+    """Where the numbers are that lie below a gap, and where those above; nothing where there is no gap."""
+    if largest <= GAP or not np.issubdtype(numbers.dtype, np.floating):
+        return []
+    stride = max(1, numbers.size // SAMPLE)
+    sizes = np.abs(numbers.reshape(-1)[::stride])
+    sizes = np.sort(sizes[np.isfinite(sizes) & (sizes > 0)])
+    gaps = np.flatnonzero((sizes[1:] > GAP) & (sizes[1:] / GAP >= sizes[:-1]))
+    gaps = gaps[gaps + 1 >= max(LEAST, LEAST_SHARE * sizes.size)]
+    if not gaps.size:
+        return []
+    large = np.abs(numbers) > sizes[gaps[-1]] * np.sqrt(GAP)
+    return [~large, large]
 
 
 def compare(got: Array, expected: Array, exact: Array, floor: float = FLOOR) -> Agreement:

@@ -136,15 +136,17 @@ class Judge:
     def figures(self, variant: onnx.ModelProto, numbers: onnx.ModelProto | None = None) -> Figures:
         """Measure `variant`; `numbers` is a model that gives the target's numbers, where this machine would not.
 
+        An output's SQNR is then the worse of both: the variant itself must not be another net.
         Raises: VariantError where no output is float32, or the values are of other shapes.
         """
         outputs = self.float_outputs()
         values_db = self.values_db(numbers or variant)
+        own_db = self.values_db(variant) if numbers else values_db
         accuracy, agreement = self.accuracy(numbers or variant, self._evidence.test)
         return Figures(
             fp32_bytes=self._model.ByteSize(),
             variant_bytes=variant.ByteSize(),
-            outputs_db={name: values_db[name] for name in outputs if name in values_db},
+            outputs_db={name: min(values_db[name], own_db[name]) for name in outputs if name in values_db},
             layers_db=self.layers_db(variant, values_db),
             accuracy=accuracy,
             agreement=agreement,

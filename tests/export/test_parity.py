@@ -94,6 +94,19 @@ class TestMeasure:
         assert not compare(np.array([np.inf, 5.0, 2.0]), expected, exact).holds
         assert not compare(np.array([1.0, 1.0, 2.0]), expected, exact).holds
 
+    @pytest.mark.parametrize("huge", [1e6, -1e9, float(np.finfo(np.float32).min)])
+    def test_huge_numbers_are_no_excuse_for_the_others(self, huge: float) -> None:
+        """A mask, or one loud class, is compared by itself: beside it, numbers of ordinary size must still be right."""
+        small = np.random.default_rng(0).standard_normal(32).astype(np.float32)
+        expected = np.concatenate([small, np.full(32, huge, np.float32)])
+        exact = expected.astype(np.float64)
+        found = compare(expected * np.float32(1 - 1e-6), expected, exact)
+        assert (found.holds, found.tolerance) == (True, float(f"{4e-6 * abs(float(np.float32(huge))):.2e}"))
+        for wrong in (0, 40):
+            moved = expected.copy()
+            moved[wrong] *= 0.99
+            assert not compare(moved, expected, exact).holds
+
     def test_nan_is_no_agreement(self) -> None:
         """A NaN on one side only is an infinite distance; on both it is the same value."""
         one, nan = np.array([1.0]), np.array([np.nan])

@@ -23,6 +23,7 @@ from torch import nn
 from export.check.run import check_model
 from export.errors import CalibrationDataError, RepositoryError, VariantError
 from export.module_source import loaded_module, plain_preprocessing
+from export.variants import fp16
 from export.variants.make import plan, require_all_kept
 from export.variants.report import lines, write_reports
 from export.variants.settings import KINDS, Bounds, VariantSettings
@@ -34,6 +35,8 @@ from tests.export.variants.conftest import ANY_SPEED, Everything, again, make
 from zoo import LoadedNet, load_net
 from zoo.data import load_dataset
 from zoo.load import WeightsSource
+
+HALVE = fp16.to_half
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -50,6 +53,23 @@ class Classes(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         y = self.conv(x).mean((2, 3))
         return (y, y.argmax(1)) if self.logits else y.argmax(1)
+
+
+def other_net(model: onnx.ModelProto, islands: list[str]) -> onnx.ModelProto:
+    """A float16 file that went wrong as it was written: its first weight is ten times as large."""
+    half = HALVE(model, islands)
+    weight = next(each for each in half.graph.initializer if each.name.endswith("weight/half"))
+    weight.CopyFrom(numpy_helper.from_array(10 * numpy_helper.to_array(weight), weight.name))
+    return half
+
+
+def test_a_float16_file_is_run_itself(trained: LoadedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures are of float16 on a device, and of the file as it stands: the worse counts."""
+    monkeypatch.setattr(fp16, "to_half", other_net)
+    settings = VariantSettings(("fp16",), bounds=ANY_SPEED)
+    found = make(replace(trained, weights=WeightsSource("random", 0), data=""), tmp_path / "models", settings)
+    (verdict,) = (each.verdict for each in found.outcomes.values())
+    assert re.match(r"the outputs' SQNR is -?[\d.]+ dB, needed are", verdict.reasons[0])
 
 
 def given(net: nn.Module) -> LoadedNet:
