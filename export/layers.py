@@ -8,7 +8,6 @@ Ensures: one entry for every tensor that every module call gave, in the order in
 guess. The net itself has none: what it gives are the model's outputs.
 """
 
-import ast
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,9 @@ from torch import nn
 from export.expectation import Expectation, Sample
 from export.parity import Agreement
 from export.runtime import Runtime, every_value
+from export.scopes import scopes_of
 from export.trace import Output
 from protos import manifest
-
-NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 NOWHERE = "it hands its input on, and the file holds that value nowhere"
 REWRITTEN = "no value computed inside it equals its output: the exporter rewrote it together with its surroundings"
@@ -54,14 +52,6 @@ def map_layers(model: onnx.ModelProto, net: nn.Module, expectations: Sequence[Ex
         finder.entry(index, _free_shape(each, other)) for index, each in enumerate(sample.expected.layers.values())
     ]
     return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
-
-
-def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Return the paths of the modules around `node`, outermost first; the net itself is ''."""
-    for entry in node.metadata_props:
-        if entry.key == NAME_SCOPES:
-            return tuple(ast.literal_eval(entry.value))[:-1]
-    return ()
 
 
 def _first_paths(net: nn.Module) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf import json_format
 
 from export.keys import LABELS_KEY, LAYERS_KEY, MEASURED, PREPROCESSING_KEY
-from export.layers import NAME_SCOPES
+from export.scopes import NAME_SCOPES
 from protos import manifest
 
 

@@ -1,6 +1,7 @@
 """The whole way, in order: prepare, convert, attach, map, check, write. Nothing is written before all checks hold."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from export import config, large, repository
 from export.contract import contract_of
 from export.convert import convert
-from export.errors import ConversionError, SettingsError
+from export.errors import ConversionError, ExportError, SettingsError
 from export.expectation import SECOND, Expectation
 from export.head import head_of
 from export.interface import Interface, interface_of
@@ -78,7 +79,8 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     model = _convert(net, expected, interface, settings)
     for each in expected:
         require_steady(each)  # after the conversion, which says where a forward decides by the values
-    found = _checked(model, net, expected, interface, progress)
+    with _speaking_of_sizes(settings):
+        found = _checked(model, net, expected, interface, progress)
     strip(model)
     stamp(model, found.layer_map, contract.labels, contract.preprocessing)
     progress("writing")
@@ -94,6 +96,17 @@ def _prepared(given: LoadedNet, settings: ExportSettings) -> tuple[nn.Module, In
         require_free_size(net)
     interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
     return net, interface, expectations(net, interface)
+
+
+@contextlib.contextmanager
+def _speaking_of_sizes(settings: ExportSettings) -> Iterator[None]:
+    """Say in each error that the sizes were to be free, where they were: that is why most such files are refused."""
+    try:
+        yield
+    except ExportError as error:
+        if not settings.dynamic_size:
+            raise
+        raise type(error)(f"the input's height and width cannot be free: {error}") from error
 
 
 def _checked(

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import onnxruntime
 
 from export.errors import ConversionError
 from export.large import apart
+from export.scopes import scopes_of
 
 IR_VERSION = 10  # what torch's exporter writes
 PROVIDERS = ["CPUExecutionProvider"]
+FATAL = 4  # what else goes wrong is raised, too
+NODE = re.compile(r"Name:'([^']*)'")
 OUTSIDE_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 Array = npt.NDArray[Any]
@@ -41,10 +45,11 @@ class Runtime:
         levels = onnxruntime.GraphOptimizationLevel
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = FATAL
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
         if weights is not None:
             options.add_session_config_entry(OUTSIDE_WEIGHTS, os.fspath(weights))
+        self._nodes = model.graph.node
         try:
             self._session = _session(model, values, options)
         except Exception as error:
@@ -58,7 +63,18 @@ class Runtime:
         try:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
         except Exception as error:
-            raise ConversionError(f"onnxruntime cannot run the model: {error}") from error
+            where = f"{_shown(inputs)}{self._layer(str(error))}"
+            raise ConversionError(f"onnxruntime cannot run the model on {where}: {error}") from error
+
+    def _layer(self, error: str) -> str:
+        """Name the layer of the node that `error` names."""
+        name = NODE.search(error)
+        scopes = next((scopes_of(node) for node in self._nodes if name and node.name == name[1]), ())
+        return f" in its layer '{scopes[-1]}'" if scopes and scopes[-1] else ""
+
+
+def _shown(inputs: Mapping[str, Array]) -> str:
+    return ", ".join(f"{name} of {'x'.join(map(str, array.shape))}" for name, array in inputs.items())
 
 
 def _session(model: onnx.ModelProto, values: Iterable[str], options: Any) -> Any:

@@ -104,18 +104,10 @@ def _seen(subject: Subject, sizes: Mapping[str, tuple[int, ...]]) -> Shapes:
     seen: dict[str, dict[int, tuple[int, ...]]] = {value: {} for value in values}
     for batch in _batches(subject):
         feeds = {name: _noise(_datatype(subject, name), (batch, *tail)) for name, tail in sizes.items()}
-        computed = _run(runtime, feeds, values)
+        computed = runtime.run(feeds, values)
         for value in values:
             seen[value][batch] = np.shape(computed[value])
     return seen
-
-
-def _run(runtime: Runtime, feeds: Mapping[str, Array], values: Sequence[str] | None = None) -> dict[str, Array]:
-    try:
-        return runtime.run(feeds, values)
-    except Exception as error:
-        shapes = ", ".join(f"'{name}' of {list(array.shape)}" for name, array in feeds.items())
-        raise ConversionError(f"onnxruntime cannot run it on {shapes}: {error}") from error
 
 
 def _noise(elem_type: int, shape: tuple[int, ...]) -> Array:
@@ -189,7 +181,7 @@ def check_test_data(subject: Subject) -> Finding:
     if not feeds:
         return Finding(name, "not done", f"there is no {TEST_DATA}")
     try:
-        got = _run(Runtime(subject.model, weights=subject.folder), feeds)
+        got = Runtime(subject.model, weights=subject.folder).run(feeds)
     except ConversionError as error:
         return found(name, "what onnxruntime computes", [Fault(str(subject.model_path), str(error))])
     expected = {path: each for path, each in tensors.items() if path.stem.startswith("output")}
