@@ -115,7 +115,7 @@ def _faults(
         total = len(files) + len(known or {})
         raise DataError(
             f"{len(report)} of {total} pictures in {root} cannot be used: {'; '.join(report[:MOST_NAMED])}{more}; "
-            "mend or remove them, or leave them out by --bad-images skip"
+            "mend or remove them, or train without them by --bad-images skip"
         )
     return faults
 

@@ -38,7 +38,7 @@ def require_fixed(model: onnx.ModelProto) -> None:
     free = [name for name in names if name not in infos or not _is_fixed(infos[name])]
     if free:
         raise VariantError(
-            f"fixed: the shape of '{free[0]}' and of {len(free) - 1} more values stays free with a batch of 1."
+            f"the shape of '{free[0]}' and of {len(free) - 1} more values stays free with a batch of 1."
         )
 
 
