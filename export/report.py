@@ -66,7 +66,10 @@ def _outputs(promise: manifest.Manifest) -> str:
         for check in promise.parity.checks
     ]
     head = ("output", "batch", "largest difference", "allowed", "PyTorch's own float32 error")
-    return f"Compared with PyTorch, on random inputs.\n\n{table(head, rows)}"
+    return (
+        "Compared with PyTorch on two inputs of noise, zeros, half and half, a ramp; a smaller batch is the first of "
+        f"them.\n\n{table(head, rows)}"
+    )
 
 
 def _batch(check: manifest.ParityCheck) -> str:
