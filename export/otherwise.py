@@ -84,6 +84,9 @@ def _agrees(runtime: Runtime, net: nn.Module, sizes: tuple[int, ...]) -> bool:
     except UnfitNetError:
         return True
     exact, _ = run_in_float64(net, x.clone())
-    got = runtime.run({runtime.input_names[0]: x.numpy()}, runtime.output_names)
+    try:
+        got = runtime.run({runtime.input_names[0]: x.numpy()}, runtime.output_names)
+    except ConversionError as error:
+        raise ConversionError(f"the input's height and width cannot be free: {error}") from error
     triples = zip(got.values(), given.values(), named_outputs(exact).values(), strict=True)
     return all(compare(each, ours.numpy(), best.numpy()).holds for each, ours, best in triples)

@@ -37,9 +37,7 @@ def require_fixed(model: onnx.ModelProto) -> None:
     names += [name for node in model.graph.node for name in node.output if name]
     free = [name for name in names if name not in infos or not _is_fixed(infos[name])]
     if free:
-        raise VariantError(
-            f"the shape of '{free[0]}' and of {len(free) - 1} more values stays free with a batch of 1."
-        )
+        raise VariantError(f"the shape of '{free[0]}' and of {len(free) - 1} more values stays free with a batch of 1.")
 
 
 def _is_fixed(info: onnx.ValueInfoProto) -> bool:

@@ -1,5 +1,6 @@
 """Shapes are what independent witnesses agree on; one that lies stops the export, one that is silent is counted."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ class TestVerdict:
 
     def test_fewer_witnesses_are_not_enough(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without geometry and both inferences nothing is verified, and each value is listed."""
-        for name in ("_geometry", "_onnx_inference"):
-            monkeypatch.setattr(shapes, name, silent)
+        monkeypatch.setattr(shapes, "_geometry", silent(GeometryError))
+        monkeypatch.setattr(shapes, "_onnx_inference", silent(onnx.shape_inference.InferenceError))
         monkeypatch.setattr(shapes.symbolic, "infer", lambda _: Inferred([], "lost for words"))
         found = shapes.check_shapes(*prepared[:3], prepared[3])
         assert (found.module_outputs_verified, found.other_values_verified) == (0, 0)
@@ -174,5 +175,10 @@ class TestContradiction:
             shapes.check_shapes(frozen, net, layer_map, rule)
 
 
-def silent(*_: Any) -> Any:
-    raise GeometryError("lost for words")
+def silent(error: type[Exception]) -> Callable[..., Any]:
+    """A witness that cannot speak."""
+
+    def ask(*_: Any) -> Any:
+        raise error("lost for words")
+
+    return ask
