@@ -4,9 +4,10 @@ import asyncio
 import re
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, repeat
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ async def measure(url: str, settings: LoadSettings) -> LoadReport:
     """
     async with AsyncClient(url, retries=0) as client:
         inputs = _inputs(await client.model(settings.model), settings.batch_size)
-        answers, cpu_s = await asyncio.gather(_load(client, settings, inputs), _cpu_spent_s(settings))
+        answers, cpu_s = await all_of(_load(client, settings, inputs), _cpu_spent_s(settings))
     latencies_s = [each.latency_s for each in answers if 0 <= each.end_s < settings.seconds]
     number = len(latencies_s)
     if not number:
@@ -113,8 +114,19 @@ async def _load(client: AsyncClient, settings: LoadSettings, inputs: Mapping[str
             end_s = time.perf_counter()
             answers.append(_Answer(end_s - begin_s, end_s - start_s))
 
-    await asyncio.gather(*(ask(_turns(settings, each)) for each in range(settings.concurrency)))
+    await all_of(*(ask(_turns(settings, each)) for each in range(settings.concurrency)))
     return answers
+
+
+async def all_of(*work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """What each gives; where one fails, the others are ended before its error is raised."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _turns(settings: LoadSettings, worker: int) -> Iterator[float]:

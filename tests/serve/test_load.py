@@ -1,5 +1,6 @@
 """`zoonnx bench`: what it measures is what the server counts."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import tritonclient.grpc
 
 from serve.errors import SettingsError
-from serve.load import LoadSettings
+from serve.load import LoadSettings, all_of
 from tests.conftest import Zoonnx
 from tests.serve.conftest import Serve
 
@@ -80,3 +81,25 @@ def test_settings() -> None:
     """Metrics are fetched by HTTP, never from a file."""
     with pytest.raises(SettingsError, match="file:///etc/passwd"):
         LoadSettings("m", metrics="file:///etc/passwd")
+
+
+def test_nothing_goes_on_after_a_failure() -> None:
+    """Where one request fails, those beside it are ended before the error is told."""
+    ended = []
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    async def failing() -> None:
+        await asyncio.sleep(0.01)
+        raise SettingsError("no")
+
+    async def together() -> None:
+        with pytest.raises(SettingsError, match="no"):
+            await all_of(long(), failing(), long())
+        assert ended == [True, True]
+
+    asyncio.run(together())
