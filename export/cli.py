@@ -109,13 +109,18 @@ def _report(exported: "Exported") -> None:
     table = Table(show_header=False, box=None)
     table.add_row("model", f"{promise.name}, version {exported.version}")
     table.add_row("weights", _weights(promise.source))
-    table.add_row("file", f"{exported.model_bytes / 1e6:.2f} MB, {exported.nodes} nodes, opset {promise.format.opset}")
+    table.add_row("file", f"{_size(exported.model_bytes)}, {exported.nodes} nodes, opset {promise.format.opset}")
     table.add_row("probabilities", _probabilities(promise.head))
     table.add_row("parity", f"{worst.output} within {worst.max_abs_error:.1e} (allowed {worst.tolerance:.1e})")
     table.add_row("layers", _layers(promise.layer_map.layers))
     table.add_row("shapes", _shapes(promise.shapes))
     table.add_row("folder", str(exported.folder))
+    table.add_row("report", str(exported.report))
     Console().print(table)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _probabilities(head: "manifest.Head") -> str:

@@ -32,7 +32,10 @@ def load_source(source: str, options: SourceOptions) -> LoadedNet:
     own = ("input_size", "mean", "std", "labels")
     misplaced = [f"--{name.replace('_', '-')}" for name in own if getattr(options, name) is not None]
     if misplaced:
-        raise SettingsError(f"{', '.join(misplaced)}: only for package.module:function; '{source}' says it itself.")
+        raise SettingsError(
+            f"{', '.join(misplaced)}: only for a net of your own, package.module:function; '{source}' is read as "
+            "a net's name or a run's folder, which says it itself."
+        )
     return load_net(source, seed=options.seed, pretrained=options.pretrained, pretrained_file=options.pretrained_file)
 
 

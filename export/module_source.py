@@ -1,6 +1,7 @@
 """A net from anybody's code: the module that `package.module:function` returns, or one that a program has at hand."""
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from zoo.load import WeightsSource
 from zoo.preprocessing import Preprocessing
 
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+OURS = ("export", "protos", "serve", "zoo", "zoonnx")
 
 
 def is_function(source: str) -> bool:
@@ -75,6 +77,7 @@ def plain_preprocessing(
 
 def _find(source: str) -> Callable[[], Any]:
     module_name, _, name = source.partition(":")
+    _require_other_name(module_name)
     module = _import(module_name)
     function = getattr(module, name, None)
     if not callable(function):
@@ -82,6 +85,15 @@ def _find(source: str) -> Callable[[], Any]:
         raise SourceError(f"{source}: '{name}' {what}; the module '{module_name}' was found.")
     found: Callable[[], Any] = function
     return found
+
+
+def _require_other_name(name: str) -> None:
+    """Refuse a module in the current folder that one of zoonnx's own packages hides."""
+    package = name.partition(".")[0]
+    here = Path.cwd() / package
+    ours = importlib.util.find_spec(package) if package in OURS else None
+    if ours and (here.is_dir() or here.with_suffix(".py").is_file()) and Path(ours.origin or "").parent != here:
+        raise SourceError(f"'{package}' is the name of a package of zoonnx: give yours another name than that.")
 
 
 def _import(name: str) -> Any:

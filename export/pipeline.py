@@ -16,6 +16,7 @@ from export.errors import ConversionError, ExportError, SettingsError
 from export.expectation import SECOND, Expectation
 from export.head import head_of
 from export.interface import Interface, interface_of
+from export.keys import MODEL, WEIGHTS
 from export.layers import map_layers
 from export.manifest_json import seal, to_json
 from export.metadata import stamp, strip
@@ -44,6 +45,7 @@ class Exported:
     manifest: manifest.Manifest
     nodes: int
     model_bytes: int
+    report: Path
 
 
 def export_model(
@@ -85,9 +87,11 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     stamp(model, found.layer_map, contract.labels, contract.preprocessing)
     progress("writing")
     promise = manifest_of(given, settings, contract, interface, model, found)
-    exported = _write(settings, shared, model, promise, _test_data(expected[0]))
-    write_report(settings.to, exported.version, promise, progress.seconds())
-    return exported
+    files = {**large.contents(model), **_test_data(expected[0])}
+    folder = _write(settings, shared, files, promise)
+    report = write_report(settings.to, int(folder.name), promise, progress.seconds())
+    model_bytes = sum(len(files[name]) for name in (MODEL, WEIGHTS) if name in files)
+    return Exported(folder, int(folder.name), promise, len(model.graph.node), model_bytes, report)
 
 
 def _prepared(given: LoadedNet, settings: ExportSettings) -> tuple[nn.Module, Interface, list[Expectation]]:
@@ -148,18 +152,11 @@ def _require_valid(model: onnx.ModelProto) -> None:
 
 
 def _write(
-    settings: ExportSettings,
-    shared: dict[str, bytes],
-    model: onnx.ModelProto,
-    promise: manifest.Manifest,
-    test_data: dict[str, bytes],
-) -> Exported:
-    parts = large.contents(model)
-    files = {**parts, **test_data}
+    settings: ExportSettings, shared: dict[str, bytes], files: dict[str, bytes], promise: manifest.Manifest
+) -> Path:
     seal(promise, {**files, **{f"../{name}": each for name, each in shared.items()}})
     target = settings.to / settings.name
-    folder = repository.write_version(target, shared, {**files, "manifest.json": to_json(promise).encode()})
-    return Exported(folder, int(folder.name), promise, len(model.graph.node), sum(map(len, parts.values())))
+    return repository.write_version(target, shared, {**files, "manifest.json": to_json(promise).encode()})
 
 
 def _test_data(expected: Expectation) -> dict[str, bytes]:

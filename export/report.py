@@ -20,6 +20,12 @@ from zoo.files import write_file
 
 PAGE = "export.md"
 SHOWN = 20  # values by name where something is missing
+FREE = ("N", "free")  # the batch, and what else the input decides
+TERMS = """\
+`act@1` is the second call of `act`, `split:1` the second tensor that `split` gives. Exact: the file holds it, under its
+name or the one that is told. Alias: that layer gives the same tensor. Folded: computed as part of that layer. Sees: the
+pixels of the input that one unit depends on. Witnesses: PyTorch's meta device, arithmetic of our own (geometry), ONNX's
+and onnxruntime's (symbolic) inferences, and what onnxruntime computes (runtime)."""
 
 
 def report_folder(models: Path, name: str, version: int) -> Path:
@@ -92,17 +98,21 @@ def _shapes(found: manifest.Shapes) -> str:
 
 def _layers(layers: Sequence[manifest.Layer]) -> str:
     head = ("layer", "kind", "in the file", "shape", "sees", "largest difference", "allowed", "shape witnesses")
-    return table(head, [_row(layer) for layer in layers])
+    return f"{TERMS}\n\n{table(head, [_row(layer) for layer in layers])}"
 
 
 def _row(layer: manifest.Layer) -> Sequence[object]:
     where = manifest.LayerStatus.Name(layer.status).lower().replace("_", " ")
-    told = layer.of or layer.reason
+    told = layer.of or layer.reason or _other_name(layer)
     numbers = _numbers(layer.max_abs_error, layer.tolerance) if layer.value else ("", "")
-    shape = " x ".join("N" if size == -1 else str(size) for size in layer.shape)
+    shape = " x ".join(FREE[axis > 0] if size == -1 else str(size) for axis, size in enumerate(layer.shape))
     sees = " x ".join(f"{field.size:g}{'' if field.exact else ' at most'}" for field in layer.fields)
     witnesses = ", ".join(layer.shape_witnesses)
     return (layer.name, layer.kind, f"{where}: {told}" if told else where, shape, sees, *numbers, witnesses)
+
+
+def _other_name(layer: manifest.Layer) -> str:
+    return f"as `{layer.value}`" if layer.status == manifest.EXACT and layer.value != layer.name else ""
 
 
 def _numbers(*values: float) -> tuple[str, ...]:

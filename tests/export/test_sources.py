@@ -16,7 +16,7 @@ from export import ExportSettings, export_model
 from export.check.run import check_model
 from export.cli_source import SourceOptions, load_source
 from export.errors import ExportError, SourceError, UnfitNetError
-from export.module_source import plain_preprocessing
+from export.module_source import load_function, plain_preprocessing
 from export.net_outputs import named_outputs
 from protos import inference, manifest
 
@@ -131,7 +131,11 @@ class TestFunctions:
         with pytest.raises(SourceError, match="nothing says what Net takes: give its input size"):
             load_source(f"{package}:build", SourceOptions())
         for source, options, words in (
-            ("convnet4", SourceOptions(input_size="1,8,8"), "--input-size: only for package.module:function"),
+            (
+                "convnet4",
+                SourceOptions(input_size="1,8,8"),
+                "--input-size: only for a net of your own",
+            ),
             (f"{package}:build", SourceOptions(pretrained=True), "gives its own weights"),
             (f"{package}:build", SourceOptions(mean="1"), "need --input-size"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
@@ -220,3 +224,14 @@ class TestModules:
         with pytest.raises(UnfitNetError, match=words):
             export_model(Casting().eval(), ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_zoonnx_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that one of our packages hides is not said to be missing."""
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "mine.py").write_text("def build(): ...")
+    (tmp_path / "export.py").write_text("def build(): ...")
+    monkeypatch.chdir(tmp_path)
+    for source in ("zoo.mine:build", "export:build"):
+        with pytest.raises(SourceError, match="is the name of a package of zoonnx: give yours another"):
+            load_function(source, plain_preprocessing((3, 8, 8)))
