@@ -80,6 +80,6 @@ def _require_float32(net: nn.Module) -> None:
 def _copied(net: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(net)
-    except (Exception, RecursionError) as error:
+    except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise UnfitNetError(f"the net cannot be copied, which every check needs: {why}.") from error

@@ -49,7 +49,7 @@ class Base(nn.Module):
         return self.fc(self.middle(self.conv(x)).flatten(1))
 
     def middle(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError  # each test's net says what stands here
+        raise NotImplementedError  # abstract: each net of these tests says what stands here
 
 
 class TestConvnet4:
