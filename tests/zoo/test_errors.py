@@ -1,21 +1,26 @@
 """The errors and the surface of zoo."""
 
+from typing import Final
+
 import pytest
 
 import zoo
 from zoo import errors
 
+CLASSES: Final = [named for named in vars(errors).values() if isinstance(named, type)]
+OURS: Final = [error for error in CLASSES if issubclass(error, errors.ZooError)]
+
 
 def test_only_failed_work_is_status_1():
     """Every other error is the user's to mend."""
-    tree = [errors.ZooError, *errors.ZooError.__subclasses__()]
-    assert [error.__name__ for error in tree if error.exit_status == 1] == ["TrainingError"]
+    assert [error.__name__ for error in OURS if error.exit_status == 1] == ["TrainingError"]
 
 
 def test_the_docstring_draws_the_whole_tree():
     """No class is missing from the picture."""
-    names = [error.__name__ for error in errors.ZooError.__subclasses__()]
-    assert [name for name in names if f"── {name} " not in errors.__doc__] == []
+    below = [error.__name__ for error in OURS if error is not errors.ZooError]
+    assert len(below) > 5
+    assert [name for name in below if f"── {name} " not in errors.__doc__] == []
 
 
 def test_a_name_without_likeness_gets_no_hint():

@@ -49,16 +49,13 @@ def weights(run: Path) -> bytes:
 def test_it_changes_the_weights(settings, tmp_path, imbalance):
     """And a sampled run goes on bit by bit: the draw is a function of seed and epoch."""
 
-    class StoppedError(ZooError):
-        pass
-
     def stop(event):
         if getattr(event, "batch", 0) == 3 and event.epoch == 2:
-            raise StoppedError
+            raise ZooError("stopped")
 
     chosen = replace(settings, imbalance=imbalance, checkpoint_every_steps=1)
     train(chosen, tmp_path / "whole")
-    with pytest.raises(StoppedError):
+    with pytest.raises(ZooError, match="stopped"):
         train(chosen, tmp_path / "stopped", stop)
     train(replace(chosen, workers=2), tmp_path / "stopped", resume=True)
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")

@@ -198,14 +198,11 @@ class TestRun:
         """Losses of labels and mixed pictures are a function of seed, epoch and batch too."""
         from zoo.errors import ZooError
 
-        class StoppedError(ZooError):
-            pass
-
         def stop(event):
             if getattr(event, "epoch", 0) == 3 and hasattr(event, "val_loss"):
-                raise StoppedError
+                raise ZooError("stopped")
 
-        with pytest.raises(StoppedError):
+        with pytest.raises(ZooError, match="stopped"):
             train(settings, tmp_path / "run", stop)
         train(settings, tmp_path / "run", resume=True)
         files = [folder / "best" / "model.safetensors" for folder in (run, tmp_path / "run")]
