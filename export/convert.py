@@ -17,9 +17,10 @@ import onnx
 import torch
 from torch import nn
 
+from export.decisions import places
 from export.diagnosis import explain
 from export.errors import ConversionError
-from export.freedom import Condition, conditions, require_free
+from export.freedom import Condition, Where, conditions, require_free
 from export.naming import name_outputs
 from export.otherwise import require_same
 from export.runtime import require_runs
@@ -48,14 +49,16 @@ def convert(
     """
     require_runs(opset)
     example = torch.zeros(EXAMPLE_BATCH, *input_size)
+    free = _free_axes(dynamic_size)
+    where = _where(net, example, (free,))
     with tapped(net, taps):
-        model, given = _export(net, example, opset, _free_axes(dynamic_size))
+        model, given = _export(net, example, opset, free, where)
     _require_opset(model, opset)
     if taps:
         del model.graph.output[len(outputs) :]
     _require_count(model, outputs)
     if dynamic_size:
-        require_same(model, net, given, example)
+        require_same(model, net, given, example, where)
     name_outputs(model, outputs)
     return model
 
@@ -65,8 +68,16 @@ def _free_axes(dynamic_size: bool) -> dict[int, Any]:
     return {axis: torch.export.Dim(name, min=1) for axis, name in names.items()}
 
 
+def _where(net: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> Where:
+    def where(noted: str) -> str:
+        with quietly():
+            return places(net, example, dynamic_shapes).get(noted, "")
+
+    return where
+
+
 def _export(
-    net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any]
+    net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any], where: Where
 ) -> tuple[onnx.ModelProto, list[Condition]]:
     """The model, and what it takes for granted about the sizes that are free."""
     shapes = (free,)
@@ -89,7 +100,7 @@ def _export(
     if program is None:
         raise ConversionError(f"torch.onnx returned nothing for {type(net).__name__}.")
     names = {axis: each.__name__ for axis, each in free.items()}
-    require_free(program.exported_program, names)
+    require_free(program.exported_program, names, where)
     return program.model_proto, conditions(program.exported_program, names)
 
 

@@ -25,7 +25,7 @@ def explain(net: nn.Module, example: torch.Tensor, dynamic_shapes: Any, error: B
         try:
             program = torch.export.export(net, (example,), dynamic_shapes=dynamic_shapes, strict=False)
         except Exception as capture:  # noqa: BLE001 - whatever it is, it is the reason asked for
-            return f"{_reason(capture)}{_place(where(), _line_of(capture))}"
+            return f"{_reason(capture)}{place(where(), _line_of(capture))}"
     return _unsupported(program, error) or _words(list(_causes(error))[-1])
 
 
@@ -50,7 +50,7 @@ def _places(program: Any, operation: str) -> Iterator[str]:
     for node in program.graph.nodes if program else ():
         if operation.partition(".")[2] in str(node.target):
             paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-            yield _place(paths[-1] if paths else "", _last_own(FRAME.findall(node.meta.get("stack_trace") or "")))
+            yield place(paths[-1] if paths else "", last_own(FRAME.findall(node.meta.get("stack_trace") or "")))
 
 
 def _taken_apart(program: Any) -> Any:
@@ -61,7 +61,7 @@ def _taken_apart(program: Any) -> Any:
         return None
 
 
-def _place(path: str, line: str) -> str:
+def place(path: str, line: str) -> str:
     module = f" in module '{path}'" if path else ""
     return f"{module} at {line}" if line else module
 
@@ -70,12 +70,12 @@ def _line_of(error: BaseException) -> str:
     """The last line of the net's own code that was running when `error` was raised."""
     frames = [frame for cause in _causes(error) for frame in traceback.extract_tb(cause.__traceback__)]
     here = Path(__file__).parent
-    return _last_own(
+    return last_own(
         [(f.filename, str(f.lineno), f.line or "") for f in frames if not Path(f.filename).is_relative_to(here)]
     )
 
 
-def _last_own(frames: list[tuple[str, str, str]]) -> str:
+def last_own(frames: list[tuple[str, str, str]]) -> str:
     """The last of the frames that is not PyTorch's, as `file.py:LINE: code`, without the folder."""
     own = [frame for frame in frames if not frame[0].startswith((LIBRARY, "<"))]
     if not own:

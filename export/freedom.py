@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from export.decisions import at_least, at_most, fixed
 from export.errors import ConversionError
 
 BATCH = 0
@@ -19,27 +20,40 @@ SMALLEST = 2  # PyTorch takes 0 and 1 for special; at a batch of 1 the file is r
 LOOKED_AT = range(SMALLEST, 257)  # a condition that holds for these decides nothing
 
 Sizes = Mapping[int, int]  # of the axes of an input
+Where = Callable[[str], str]  # the clause that says where a thing was first taken for granted, by how it is noted
 
 
 @dataclass(frozen=True)
-class Condition:
-    """What a graph takes for granted, and whether that holds for some sizes."""
+class Granted:
+    """What a graph takes for granted: in words, and as PyTorch notes it (see decisions.py)."""
 
     words: str
+    noted: str
+
+    def refusal(self, where: Where) -> str:
+        """The beginning of a sentence that refuses the net."""
+        forward = f"the net's forward decides by the size of its input{where(self.noted)}"
+        return f"{forward}, and the file would hold only where {self.words}"
+
+
+@dataclass(frozen=True)
+class Condition(Granted):
+    """What a graph takes for granted, and whether that holds for some sizes."""
+
     holds: Callable[[Sizes], bool]
 
 
-def require_free(program: Any, names: Mapping[int, str]) -> None:
+def require_free(program: Any, names: Mapping[int, str], where: Where) -> None:
     """Refuse an exported `program` that holds for some sizes alone; `names` are those of the input's free axes.
 
     The batch, axis 0, must be free of any condition, the others of a largest size: a layer needs its least.
     Raises: ConversionError, with the condition.
     """
-    for condition in (*_fixed(program, names), *_ranges(program, names), *_decisions(program, names[BATCH])):
-        raise ConversionError(
-            f"the net's forward decides by the size of its input, and the file would hold only where {condition}; "
-            f"{' and '.join(names.values())} must be free: let one way do for every size."
-        )
+    for granted in (*_fixed(program, names), *_ranges(program, names), *_decisions(program, names[BATCH])):
+        free, way_out = ", ".join(names.values()), "let one way do for every size"
+        if len(names) > 1:
+            way_out += ", or export it for one size, without --dynamic-size"
+        raise ConversionError(f"{granted.refusal(where)}; {free} must be free: {way_out}.")
 
 
 def conditions(program: Any, names: Mapping[int, str]) -> list[Condition]:
@@ -48,16 +62,17 @@ def conditions(program: Any, names: Mapping[int, str]) -> list[Condition]:
     known = set(symbols.values())
     notes = {str(note): note for note in _notes(program) if {symbols[BATCH]} != note.free_symbols <= known}
     leasts = (_least(program, axis, name) for axis, name in names.items() if axis != BATCH)
-    found = [Condition(_named(note, symbols, names), _test(note, symbols)) for note in notes.values()]
+    found = [Condition(_named(words, symbols, names), words, _test(note, symbols)) for words, note in notes.items()]
     return [*(each for each in leasts if each), *found]
 
 
 def _least(program: Any, axis: int, name: str) -> Condition | None:
-    found = program.range_constraints.get(_symbol(program, axis))
+    symbol = _symbol(program, axis)
+    found = program.range_constraints.get(symbol)
     if found is None or found.lower <= 1:
         return None
     least = int(found.lower)
-    return Condition(f"{name} >= {least}", lambda sizes: sizes[axis] >= least)
+    return Condition(at_least(name, least), at_least(symbol, least), lambda sizes: sizes[axis] >= least)
 
 
 def _notes(program: Any) -> list[Any]:
@@ -67,8 +82,7 @@ def _notes(program: Any) -> list[Any]:
     ]
 
 
-def _named(note: Any, symbols: Mapping[int, Any], names: Mapping[int, str]) -> str:
-    words = str(note)
+def _named(words: str, symbols: Mapping[int, Any], names: Mapping[int, str]) -> str:
     for axis, name in names.items():
         words = words.replace(str(symbols[axis]), name)
     return words
@@ -83,26 +97,29 @@ def _input(program: Any) -> Any:
     return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-1]
 
 
-def _fixed(program: Any, names: Mapping[int, str]) -> Iterator[str]:
-    size = _input(program).shape[BATCH]
-    if isinstance(size, int):
-        yield f"{names[BATCH]} = {size} (a len() fixes it: take x.shape[0])"
-
-
-def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[str]:
+def _fixed(program: Any, names: Mapping[int, str]) -> Iterator[Granted]:
     for axis, name in names.items():
-        found = program.range_constraints.get(_symbol(program, axis))
+        size = _input(program).shape[axis]
+        if isinstance(size, int):
+            hint = " (a len() fixes it: take x.shape[0])" if axis == BATCH else ""
+            yield Granted(f"{name} = {size}{hint}", fixed(size))
+
+
+def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[Granted]:
+    for axis, name in names.items():
+        symbol = _symbol(program, axis)
+        found = program.range_constraints.get(symbol)
         if found is not None and found.upper.is_Integer:  # else it is infinite
-            yield f"{name} <= {found.upper}"
+            yield Granted(at_most(name, found.upper), at_most(symbol, found.upper))
         if found is not None and axis == BATCH and found.lower > SMALLEST:
-            yield f"{name} >= {found.lower}"
+            yield Granted(at_least(name, found.lower), at_least(symbol, found.lower))
 
 
-def _decisions(program: Any, name: str) -> Iterator[str]:
+def _decisions(program: Any, name: str) -> Iterator[Granted]:
     batch = _symbol(program, BATCH)
     for note in _notes(program):
         if note.free_symbols == {batch} and not all(note.subs(batch, size) for size in LOOKED_AT):
-            yield str(note).replace(str(batch), name)
+            yield Granted(str(note).replace(str(batch), name), str(note))
 
 
 def _symbol(program: Any, axis: int) -> Any:

@@ -8,6 +8,7 @@ Ensures: one entry for every tensor that every module call gave, in the order in
 guess. The net itself has none: what it gives are the model's outputs.
 """
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,17 +28,29 @@ from protos import manifest
 
 NOWHERE = "it hands its input on, and the file holds that value nowhere"
 REWRITTEN = "no value computed inside it equals its output: the exporter rewrote it together with its surroundings"
+IMPRECISE = "onnxruntime computes it less exactly than PyTorch does"
+LOST = (NOWHERE, REWRITTEN, IMPRECISE)  # reasons begin so where a number may be wrong
+MISSED = 10.0  # times what is allowed: a value that is farther from an output is another
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A value of the graph: its name, the modules inside which it was computed (outermost first), what it holds."""
+    """A value of the graph: its name, its place among all, inside which modules it is computed (outermost first)."""
 
     name: str
+    place: int
     scopes: tuple[str, ...]
     array: Array
+
+
+@dataclass(frozen=True)
+class Match:
+    """A value that holds what a layer gave, and how nearly."""
+
+    value: Value
+    agreement: Agreement
 
 
 def map_layers(model: onnx.ModelProto, net: nn.Module, expectations: Sequence[Expectation]) -> manifest.LayerMap:
@@ -70,6 +83,8 @@ class _Finder:
             for path in dict.fromkeys(value.scopes):
                 self._inside[path].append(value)
         self._entries: dict[str, manifest.Layer] = {}
+        self._nearest_inside = functools.cache(self._find_inside)
+        self._reached = -1  # the place of the value that the last module gave that computed one
 
     def entry(self, index: int, shape: Sequence[int]) -> manifest.Layer:
         """Return the entry of the index-th output. Entries are asked for in order."""
@@ -82,8 +97,16 @@ class _Finder:
         return entry
 
     def _computed(self, index: int) -> manifest.Layer:
-        found = self._match(index, self._inside[self._outputs[index].path])
-        return found or self._not_there(index)
+        """The last of the values inside the module; those of several calls are shared by the calls, in order."""
+        output = self._outputs[index]
+        later_calls = self._calls[output.path] - 1 - output.call
+        for match in reversed(self._nearest_inside(index)):
+            if later_calls and self._is_of_later_call(index, match.value):
+                later_calls -= 1
+                continue
+            self._reached = match.value.place
+            return _exact(match)
+        return self._not_there(index)
 
     def _handed_on(self, index: int) -> manifest.Layer:
         output = self._outputs[index]
@@ -94,61 +117,78 @@ class _Finder:
                     status=manifest.ALIAS, of=earlier.name, value=source.value, max_abs_error=source.max_abs_error
                 )
         around = [value for value in self._values if output.parent in value.scopes or not value.scopes]
-        return self._match(index, around) or manifest.Layer(status=manifest.NOT_EXPORTED, reason=NOWHERE)
+        nearest = self._nearest(index, around)
+        if not nearest:
+            return manifest.Layer(status=manifest.NOT_EXPORTED, reason=NOWHERE)
+        behind = (match for match in nearest if match.value.place > self._reached)
+        return _exact(next(behind, nearest[-1]))  # what its parent computed since the last module, else before
 
-    def _match(self, index: int, candidates: Sequence[Value]) -> manifest.Layer | None:
-        """Return an EXACT entry for the last of `candidates` that holds the index-th output.
-
-        The candidates of a module that is called several times are shared by its calls, in order.
-        """
-        output = self._outputs[index]
-        later_calls = self._calls[output.path] - 1 - output.call
-        for value in reversed(candidates):
-            agreement = self._agreement(index, value)
-            if agreement is None or not agreement.holds:
-                continue
-            if later_calls and self._holds_later(index, value):
-                later_calls -= 1
-                continue
-            return manifest.Layer(status=manifest.EXACT, value=value.name, max_abs_error=agreement.max_abs_error)
-        return None
-
-    def _holds_later(self, index: int, value: Value) -> bool:
+    def _is_of_later_call(self, index: int, value: Value) -> bool:
         """Whether `value` also holds what a later call of the same module gave."""
         output = self._outputs[index]
         return any(
             self._outputs[later].path == output.path
             and self._outputs[later].element == output.element
-            and (agreement := self._agreement(later, value)) is not None
-            and agreement.holds
+            and any(match.value is value for match in self._nearest_inside(later))
             for later in range(index + 1, len(self._outputs))
         )
 
+    def _find_inside(self, index: int) -> list[Match]:
+        return self._nearest(index, self._inside[self._outputs[index].path])
+
+    def _nearest(self, index: int, candidates: Sequence[Value]) -> list[Match]:
+        """Those of `candidates` that hold the index-th output, as nearly as the nearest of them, up to noise."""
+        found = [Match(value, found) for value in candidates if (found := self._agreement(index, value))]
+        least = min((match.agreement.max_abs_error for match in found), default=0.0)
+        return [match for match in found if match.agreement.max_abs_error <= least + match.agreement.reference_error]
+
     def _agreement(self, index: int, value: Value) -> Agreement | None:
+        """How nearly `value` holds the index-th output; None where it does not."""
         expected = self._outputs[index].value
         if value.array.shape != expected.shape or value.array.dtype != expected.dtype:
             return None
         reference = self._sample.reference(self._outputs[index].name)
-        return reference.agreement(value.array) if reference.may_hold(value.array) else None
+        if not reference.may_hold(value.array):
+            return None
+        found = reference.agreement(value.array)
+        return found if found.holds else None
 
     def _not_there(self, index: int) -> manifest.Layer:
         output = self._outputs[index]
         if not output.inputs:
             reason = "its output does not depend on the input, so the exporter computed it once"
             return manifest.Layer(status=manifest.NOT_EXPORTED, reason=reason)
+        if missed := self._just_missed(index):
+            return manifest.Layer(status=manifest.NOT_EXPORTED, reason=missed)
         for later in self._outputs[index + 1 :]:
             is_inside = later.path.startswith(f"{output.path}.")
             if output.identity in later.inputs and not later.handed_on and not is_inside:
                 return manifest.Layer(status=manifest.FOLDED, of=later.name)
         return manifest.Layer(status=manifest.NOT_EXPORTED, reason=REWRITTEN)
 
+    def _just_missed(self, index: int) -> str:
+        """Say of a value inside the module that it is its output, computed less exactly than is allowed."""
+        output = self._outputs[index]
+        reference = self._sample.reference(output.name)
+        same = [value for value in self._inside[output.path] if value.array.shape == output.value.shape]
+        found = [Match(value, reference.agreement(value.array)) for value in same]
+        nearest = min(reversed(found), key=lambda match: match.agreement.share, default=None)
+        if nearest is None or nearest.agreement.share > MISSED:
+            return ""
+        name, far, allowed = nearest.value.name, nearest.agreement.max_abs_error, nearest.agreement.tolerance
+        return f"{IMPRECISE}: '{name}' is {far:.1e} from PyTorch's, {allowed:.1e} is allowed"
+
+
+def _exact(match: Match) -> manifest.Layer:
+    return manifest.Layer(status=manifest.EXACT, value=match.value.name, max_abs_error=match.agreement.max_abs_error)
+
 
 def _values(model: onnx.ModelProto, feeds: dict[str, Array], paths: Mapping[str, str]) -> list[Value]:
     """Return every node's outputs in order, computed by onnxruntime with the graph as written."""
     arrays = Runtime(model, every_value(model), optimise=False).run(feeds)
     return [
-        Value(name, tuple(paths.get(path, path) for path in scopes_of(node)), arrays[name])
-        for node in model.graph.node
+        Value(name, place, tuple(paths.get(path, path) for path in scopes_of(node)), arrays[name])
+        for place, node in enumerate(model.graph.node)
         for name in node.output
         if name and isinstance(arrays[name], np.ndarray)  # a sequence is no layer's output
     ]

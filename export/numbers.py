@@ -16,7 +16,7 @@ import onnx
 from export.errors import ParityError
 from export.expectation import Expectation, Sample
 from export.interface import Interface
-from export.layers import NOWHERE, REWRITTEN
+from export.layers import LOST
 from export.parity import Agreement
 from export.runtime import Runtime
 from protos import manifest
@@ -146,9 +146,7 @@ def first_departing(layer_map: manifest.LayerMap) -> manifest.Layer | None:
 def _is_lost(layer: manifest.Layer, layers: Mapping[str, manifest.Layer]) -> bool:
     while layer.status == manifest.FOLDED and layer.of in layers:
         layer = layers[layer.of]
-    return layer.status == manifest.FOLDED or (
-        layer.status == manifest.NOT_EXPORTED and layer.reason in (REWRITTEN, NOWHERE)
-    )
+    return layer.status == manifest.FOLDED or (layer.status == manifest.NOT_EXPORTED and layer.reason.startswith(LOST))
 
 
 def _layer_failure(layer: manifest.Layer, found: _Found) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 
 from export.errors import ConversionError, UnfitNetError
 from export.forward import run, run_in_float64
-from export.freedom import Condition
+from export.freedom import Condition, Where
 from export.net_outputs import named_outputs
 from export.parity import compare
 from export.runtime import Runtime
@@ -29,18 +29,19 @@ BATCHES = (2, 3, 5, 16, 32, 64, 128, 256)
 LARGEST = 16  # times the example's pixels, in a comparison
 
 
-def require_same(model: onnx.ModelProto, net: nn.Module, given: Sequence[Condition], example: torch.Tensor) -> None:
+def require_same(
+    model: onnx.ModelProto, net: nn.Module, given: Sequence[Condition], example: torch.Tensor, where: Where
+) -> None:
     """Run `model` and `net` where one of the conditions does not hold; `example` is what the graph was captured on.
 
     Raises: ConversionError, with the condition.
     """
-    runtime = Runtime(model) if given else None
+    runtime = Runtime(model, optimise=False) if given else None  # as it is written: an error then names the layer
     for condition in given:
         for sizes in _sizes(condition, example):
             if runtime is None or prod(sizes) > LARGEST * example.numel() or not _agrees(runtime, net, sizes):
                 raise ConversionError(
-                    f"the net's forward decides by the size of its input, and the file would hold only where "
-                    f"{condition.words}, not for an input of {'x'.join(map(str, sizes))}: "
+                    f"{condition.refusal(where)}, not for an input of {'x'.join(map(str, sizes))}: "
                     "let one way do for every size, or export it for one size, without --dynamic-size."
                 )
 

@@ -292,6 +292,31 @@ class TestOddNets:
         layer = mapped(Clamped())["drop"]
         assert (status(layer)[0], layer.value) == ("EXACT", "mul")
 
+    @pytest.mark.parametrize("share", [1e-5, 1e-9])
+    def test_a_branch_that_adds_next_to_nothing(self, share: float) -> None:
+        """What a block hands on is not taken for what the block makes of it, however little that is."""
+
+        class Residual(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.keep = nn.Identity()
+                self.one, self.two = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.keep(x + share * self.one(x))
+                return x + share * self.two(x)
+
+        class Net(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.block = Residual()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.block(x)
+
+        layers = mapped(Net())
+        assert (layers["block.keep"].value, layers["block"].value) == ("add", "add_1")
+
     def test_two_layers_of_one_name(self) -> None:
         """A module whose own name looks like another's second call is refused by name."""
 
@@ -319,6 +344,21 @@ class TestOddNets:
         honest = module.Runtime.run
         monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.001 for k, v in honest(*a).items()})
         assert {status(layer)[0] for layer in mapped(Plain()).values()} & {"EXACT", "ALIAS"} == set()
+
+    def test_what_is_computed_less_exactly_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A value that is nearly a layer's is not said to be rewritten, and not taken for it either."""
+
+        class Plain(Base):
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x.tanh()
+
+        from export import layers as module
+
+        honest = module.Runtime.run
+        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.0001 for k, v in honest(*a).items()})
+        layer = mapped(Plain())["conv"]
+        assert status(layer)[0] == "NOT_EXPORTED"
+        assert "computes it less exactly than PyTorch does: 'conv2d' is " in layer.reason
 
 
 def hooked(net: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:

@@ -48,6 +48,38 @@ def test_refused(way: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], word
     assert not (tmp_path / "models").exists()
 
 
+class Split(nn.Module):
+    """A layer that takes its input line by line."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(list(x.split(1, dim=2)), dim=2)
+
+
+class Inner(nn.Module):
+    """A layer that asks."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.shape[2] > 12 else -x
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        (Inner(), r"in module '1' at test_otherwise.py:\d+: return x if .*only where height >= 25, not for"),
+        (
+            Split(),
+            r"in module '1' at test_otherwise.py:\d+: return torch.cat.*only where height = \d+; batch, height, width",
+        ),
+    ],
+)
+def test_the_layer_and_the_line_are_named(inner: nn.Module, words: str, tmp_path: Path) -> None:
+    """Of a size that a layer deep in the net decides by, and of one that it fixes."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), inner).eval()
+    settings = ExportSettings(to=tmp_path / "models", name="net", raw=True, dynamic_size=True)
+    with pytest.raises(ConversionError, match=words):
+        export_model(net, settings, preprocessing=SMALL)
+
+
 def padded(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """To a multiple of 4, where that is not so."""
     height, width = -x.shape[2] % 4, -x.shape[3] % 4
