@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def check(
     place: Annotated[
-        Path, typer.Argument(metavar="models/NAME", help="a model's folder, or one version's; edge/NAME likewise")
+        Path,
+        typer.Argument(metavar="models/NAME", help="a model's folder, one version's, or all models'; edge/ likewise"),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:

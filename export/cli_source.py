@@ -66,4 +66,8 @@ def _labels(path: Path | None) -> tuple[str, ...]:
         raise SettingsError(f"the labels in {path} cannot be read: {error}") from error
     if not labels:
         raise SettingsError(f"{path} holds no labels: write one for each class, one a line.")
+    if "" in labels:
+        raise SettingsError(
+            f"line {labels.index('') + 1} of {path} is empty: write one label for each class, one a line."
+        )
     return labels

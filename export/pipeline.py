@@ -72,6 +72,7 @@ def export_model(
 
 def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Exported:
     progress = Steps(hear)
+    repository.require_writable(settings.to / settings.name)
     progress("preparing the net")
     net, interface, expected = _prepared(given, settings)
     contract = contract_of(interface, [each.given.outputs for each in expected], given.labels)

@@ -8,13 +8,15 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from export.errors import RepositoryConflictError, RepositoryError, TargetError
 
 STAGING_PREFIX = ".staging-"
+ABANDONED_S = 24 * 3600  # a staging folder of that age is of an export that was killed
 WHOLE = "model"
 RACES = 20
 
@@ -35,6 +37,15 @@ def require_same(model: Path, shared: Mapping[str, bytes]) -> None:
                 f"{path} differs from what this export promises, and all versions of a model share it: "
                 "choose another --name, or move the old model away."
             )
+
+
+def require_writable(model: Path) -> None:
+    """Refuse, before anything is computed, a model folder that cannot get a version. Raises: TargetError."""
+    for wanted in (model.parent, model):
+        place = next(each for each in (wanted, *wanted.absolute().parents) if os.path.lexists(each))
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            why = "nothing can be written there" if place.is_dir() else "it is no folder"
+            raise TargetError(f"cannot write {model} because of {place}: {why}; nothing was changed there.")
 
 
 def write_version(model: Path, shared: Mapping[str, bytes], files: Mapping[str, bytes]) -> Path:
@@ -80,9 +91,18 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 @contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
     """A hidden folder on the same file system; what is not renamed away is removed."""
+    _remove_abandoned(parent)
     folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
     folder.chmod(0o755)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what exports left that were killed."""
+    for folder in parent.glob(f"{STAGING_PREFIX}*"):
+        with suppress(FileNotFoundError):  # another export removes it, or ends
+            if time.time() - folder.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -41,6 +41,7 @@ from zoo.errors import GeometryError
 from zoo.geometry.measure import measure
 
 BATCHES = (1, 3)
+NOTHING_WHOLE = "it works out no shape to the end from the sizes that are free"
 PYTORCH, GEOMETRY, ONNX, SYMBOLIC, RUNTIME = "pytorch", "geometry", "onnx", "symbolic", "runtime"
 
 Shape = tuple[int | None, ...]  # None: no evidence
@@ -98,15 +99,14 @@ def _verdict(agreeing: Mapping[str, list[str]], outputs: set[str], witnesses: li
         other_values=len(agreeing.keys() - outputs),
         other_values_verified=len(verified - outputs),
         unverified=[value for value in agreeing if value not in verified],
-        witnesses=[
-            manifest.ShapeWitness(
-                name=witness.name,
-                values=sum(witness.name in heard for heard in agreeing.values()),
-                silent_because=witness.silent_because,
-            )
-            for witness in witnesses
-        ],
+        witnesses=[_told(witness, agreeing) for witness in witnesses],
     )
+
+
+def _told(witness: Witness, agreeing: Mapping[str, list[str]]) -> manifest.ShapeWitness:
+    known = sum(witness.name in heard for heard in agreeing.values())
+    why = witness.silent_because or ("" if known else NOTHING_WHOLE)
+    return manifest.ShapeWitness(name=witness.name, values=known, silent_because=why)
 
 
 def _is_verified(heard: list[str], is_module_output: bool) -> bool:

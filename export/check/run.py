@@ -29,7 +29,7 @@ CONTENTS: dict[str, Check] = {
 
 
 def check_model(place: Path, progress: Callable[[str], None] = lambda step: None) -> list[VersionReport]:
-    """Check every version of the model's folder `place`, or the one version whose folder it is; edge/NAME likewise.
+    """Check the version whose folder `place` is, or every version of a model, or of all models of a repository.
 
     `progress` hears what is about to be checked. Raises: NoModelError, NewerSchemaError.
     """

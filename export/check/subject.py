@@ -97,20 +97,28 @@ def read_plain(path: Path) -> bytes:
 
 
 def version_folders(place: Path) -> Sequence[Path]:
-    """Return the version that `place` is, or those of the model `place`, oldest first. Raises: NoModelError."""
+    """Return the version that `place` is, those of the model `place`, oldest first, or those of a repository's models.
+
+    Raises: NoModelError.
+    """
     if not place.is_dir():
         raise NoModelError(f"{place} is no folder: give a model's, such as models/NAME, or a version's, models/NAME/2.")
     place = place if place.name not in ("", "..") else place.resolve()
     if _is_version(place):
         return [place if len(place.parts) > 1 else place.resolve()]
-    folders = [folder for folder in place.iterdir() if _is_version(folder)]
-    if not folders:
-        inside = next(
-            (each for each in sorted(place.iterdir()) if each.is_dir() and any(map(_is_version, each.iterdir()))), None
-        )
-        hint = f"; give one of its models, such as {inside}" if inside else ""
-        raise NoModelError(f"{place} holds no version of a model: those are folders with numbers for names{hint}.")
-    return sorted(folders, key=lambda folder: int(folder.name))
+    found = _versions(place) or [each for model in sorted(_folders(place)) for each in _versions(model)]
+    if not found:
+        raise NoModelError(f"{place} holds no version of a model: those are folders with numbers for names.")
+    return found
+
+
+def _versions(model: Path) -> list[Path]:
+    return sorted(filter(_is_version, _folders(model)), key=lambda folder: int(folder.name))
+
+
+def _folders(place: Path) -> list[Path]:
+    """The folders in it that are not hidden."""
+    return [each for each in place.iterdir() if each.is_dir() and not each.name.startswith(".")]
 
 
 def _is_version(folder: Path) -> bool:

@@ -21,6 +21,9 @@ from export.variants.measure import Figures
 from zoo.files import write_file
 
 MEASURED = ("accuracy", "drop, points", "SQNR, dB", "worst layer", "size, MB", "ms", "speedup", "RAM, MB")
+EXPLAINED = """\
+fp32 stands before the slash; ms and RAM are the median and the peak of one picture on one thread. The speedup is the
+median over rounds in which both ran one after the other, with its 95 % interval; it need not be the ratio of the ms."""
 HEAD = ("variant", "verdict", *MEASURED)
 
 
@@ -38,7 +41,7 @@ def page(facts: dict[str, Any], planned: Plan, outcomes: Sequence[Outcome]) -> s
     """The page for people."""
     lines = [f"# {facts['name']}, version {facts['version']}: variants", "", _judged_on(planned.evidence), ""]
     lines += [_row(HEAD), _row(["---"] * len(HEAD)), *(_row(cells(each)) for each in outcomes), ""]
-    lines += ["fp32 stands before the slash; ms and RAM are the median and the peak of one picture on one thread.", ""]
+    lines += [EXPLAINED, ""]
     for each in outcomes:
         lines += _section(each)
     here = facts["machine"]

@@ -254,10 +254,12 @@ class TestRefusals:
             require_runs(99)
 
     def test_read_only_target(self, convnet4: LoadedNet, tmp_path: Path) -> None:
-        """A repository that cannot be written to is said so, and stays as it was."""
+        """A repository that cannot be written to is said so before anything is computed, and stays as it was."""
         (tmp_path / "models").write_text("a file where a folder should be")
+        steps: list[str] = []
         with pytest.raises(TargetError, match="nothing was changed there"):
-            export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
+            export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"), steps.append)
+        assert steps == []
         assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
     def test_full_target(self, convnet4: LoadedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

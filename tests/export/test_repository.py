@@ -1,6 +1,7 @@
 """Versions appear whole or not at all."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,3 +75,24 @@ def test_conflict_names_the_file(tmp_path: Path) -> None:
     repository.write_version(tmp_path / "m", SHARED, FILES)
     with pytest.raises(RepositoryConflictError, match=r"config\.pbtxt differs"):
         repository.write_version(tmp_path / "m", {"config.pbtxt": b"other"}, FILES)
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
+    """A day later; what another export writes just now stays."""
+    for name, age_s in ((".staging-old", 2 * repository.ABANDONED_S), (".staging-new", 60)):
+        (tmp_path / name / "model").mkdir(parents=True)
+        then = time.time() - age_s
+        os.utime(tmp_path / name, (then, then))
+    repository.write_version(tmp_path / "m", SHARED, FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".staging-new", "m"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, with the reason; folders that are still to be made are none."""
+    repository.require_writable(tmp_path / "a" / "b" / "m")
+    (tmp_path / "file").touch()
+    with pytest.raises(TargetError, match=r"because of .*/file: it is no folder; nothing was changed"):
+        repository.require_writable(tmp_path / "file" / "models" / "m")
+    monkeypatch.setattr(os, "access", lambda place, _mode: place != tmp_path)  # root may write everywhere
+    with pytest.raises(TargetError, match=f"because of {tmp_path}: nothing can be written there"):
+        repository.require_writable(tmp_path / "models" / "m")

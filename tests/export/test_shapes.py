@@ -76,6 +76,20 @@ class TestVerdict:
             "symbolic",
         ]
 
+    def test_a_witness_that_knows_no_size_says_so(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever has spoken of every value, and knows the whole shape of none, has a reason, too."""
+        honest = shapes._onnx_inference
+
+        def vague(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+            infos = honest(model)
+            for dim in (dim for info in infos for dim in info.type.tensor_type.shape.dim):
+                dim.dim_param = "unk__7"
+            return infos
+
+        monkeypatch.setattr(shapes, "_onnx_inference", vague)
+        (onnx_witness,) = (each for each in shapes.check_shapes(*prepared).witnesses if each.name == "onnx")
+        assert (onnx_witness.values, onnx_witness.silent_because) == (0, shapes.NOTHING_WHOLE)
+
     @pytest.mark.parametrize(
         ("dim", "sizes"),
         [

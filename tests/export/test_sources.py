@@ -55,6 +55,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / f"{name}.py").write_text(CODE)
     (tmp_path / "labels.txt").write_text("\ufeffa\nb\nc\nd\ne\n", "utf-8")
     (tmp_path / "empty.txt").touch()
+    (tmp_path / "gap.txt").write_text("a\n\nc\nd\ne\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     return name
 
@@ -141,6 +142,11 @@ class TestFunctions:
             (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("none.txt")), "cannot be read"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("empty.txt")), "holds no labels"),
+            (
+                f"{package}:build",
+                SourceOptions(input_size="3,8,8", labels=Path("gap.txt")),
+                "line 2 of gap.txt is empty",
+            ),
         ):
             with pytest.raises(ExportError, match=words):
                 load_source(source, options)

@@ -121,6 +121,16 @@ def test_every_version_or_one(model: Path) -> None:
     assert command(model / "1") == 0
 
 
+def test_a_whole_repository(model: Path) -> None:
+    """Every version of every model is checked, by the models' names; hidden folders are none."""
+    shutil.copytree(model, model.parent / ".staging-x" / "model")
+    shutil.copytree(model, model.parent / "another")
+    flip(model.parent / "another" / "1" / "model.onnx", 0)
+    reports = check_model(model.parent)
+    assert [Path(report.folder) for report in reports] == [model.parent / "another" / "1", model / "1"]
+    assert [any(True for _ in report.faults) for report in reports] == [True, False]
+
+
 @pytest.mark.parametrize("number", [99, "99"])
 def test_newer_schema(model: Path, number: int | str) -> None:
     """A schema version that only a later zoonnx knows is refused, not misread, also where JSON quotes it."""
