@@ -7,9 +7,9 @@ from google.protobuf import text_format
 
 from export.contract import Contract
 from export.errors import UnfitNetError
+from export.keys import BACKEND, LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from export.keys import CONFIG as CONFIG
 from export.keys import LABELS as LABELS
-from export.keys import LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from export.metadata import compact_json
 from export.settings import ExportSettings
 from protos import inference, manifest
@@ -26,7 +26,7 @@ def config_text(settings: ExportSettings, contract: Contract) -> str:
     """Return config.pbtxt. Labels and preprocessing ride along as parameters, so that any client can ask for them."""
     config = inference.ModelConfig(
         name=settings.name,
-        backend="onnxruntime",
+        backend=BACKEND,
         max_batch_size=settings.max_batch_size,
         input=[
             inference.ModelInput(name=each.name, data_type=_datatype(each), dims=each.shape[1:])

@@ -21,13 +21,13 @@ from export.decisions import places
 from export.diagnosis import explain
 from export.errors import ConversionError
 from export.freedom import Condition, Where, conditions, require_free
+from export.keys import LOGITS as LOGITS
 from export.naming import name_outputs
 from export.otherwise import require_same
 from export.runtime import require_runs
 from export.taps import tapped
 
 INPUT = "x"
-LOGITS = "logits"
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 EXAMPLE_BATCH = 2  # not 1: the exporter would take a batch of 1 for a constant
 

@@ -10,12 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.convert import INPUT, LOGITS
 from export.head import Head
+from export.keys import IMAGE as IMAGE
+from export.keys import IMAGE_MEAN, IMAGE_SCALE
+from export.keys import PROBABILITIES as PROBABILITIES
 from zoo.preprocessing import Preprocessing
 
-IMAGE = "image"
-PROBABILITIES = "probabilities"
 NORMALISED = "normalised"
-CONSTANTS = MEAN, SCALE = "image_mean", "image_scale"
+CONSTANTS = IMAGE_MEAN, IMAGE_SCALE
 
 
 def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> onnx.ModelProto:
@@ -38,8 +39,8 @@ def _normalise_nodes() -> list[onnx.NodeProto]:
     return [
         helper.make_node("Transpose", [IMAGE], ["image_nchw"], "image_nchw", perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["image_nchw"], ["image_float"], "image_float", to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["image_float", MEAN], ["image_centred"], "image_centred"),
-        helper.make_node("Mul", ["image_centred", SCALE], [NORMALISED], NORMALISED),
+        helper.make_node("Sub", ["image_float", IMAGE_MEAN], ["image_centred"], "image_centred"),
+        helper.make_node("Mul", ["image_centred", IMAGE_SCALE], [NORMALISED], NORMALISED),
     ]
 
 
@@ -48,8 +49,8 @@ def _constants(preprocessing: Preprocessing) -> list[onnx.TensorProto]:
     scale = 1 / (np.array(preprocessing.std, np.float64) * 255)
     shape = (1, -1, 1, 1)
     return [
-        numpy_helper.from_array(mean.astype(np.float32).reshape(shape), MEAN),
-        numpy_helper.from_array(scale.astype(np.float32).reshape(shape), SCALE),
+        numpy_helper.from_array(mean.astype(np.float32).reshape(shape), IMAGE_MEAN),
+        numpy_helper.from_array(scale.astype(np.float32).reshape(shape), IMAGE_SCALE),
     ]
 
 

@@ -2,6 +2,7 @@
 
 CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
+BACKEND = "onnxruntime"  # as config.pbtxt names it
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"  # beside MODEL, where one file cannot hold all
@@ -14,5 +15,15 @@ PREPROCESSING_KEY = "zoonnx.preprocessing"
 TASK_KEY = "zoonnx.task"  # there for a model whose pictures may have several labels: MULTI_LABEL
 MULTI_LABEL = "multi-label"
 
+# The frame that an export puts around a net, in the graph.
+LOGITS = "logits"
+IMAGE, PROBABILITIES = "image", "probabilities"
+IMAGE_MEAN, IMAGE_SCALE = "image_mean", "image_scale"
+
 # What the manifest says of a layer, but not the file: what was measured on the way.
 MEASURED = ("max_abs_error", "reference_error", "tolerance", "shape_witnesses")
+
+
+def layer_name(path: str, call: int, element: int) -> str:
+    """Return `path`, with `@call` and `:element` where they are not 0."""
+    return path + (f"@{call}" if call else "") + (f":{element}" if element else "")

@@ -22,6 +22,9 @@ LEAST_SHARE, LEAST = 0.1, 4  # of the numbers below such a gap: fewer may be wha
 SAMPLE = 4096  # elements that tell most values apart
 FLOOR = 4e-6  # of the largest magnitude: 32 units in float32's last place
 
+VARIANT_MULTIPLE = 2.0  # of a variant's largest difference measured here: another CPU may round otherwise
+VARIANT_FLOOR = 1e-6
+
 Array = npt.NDArray[Any]
 
 

@@ -32,10 +32,11 @@ from export.errors import ShapeError
 from export.expressions import evaluate
 from export.fields import note_fields
 from export.interface import Interface
+from export.keys import layer_name
 from export.large import weightless
 from export.meta import without_numbers
 from export.runtime import Runtime, every_value
-from export.trace import layer_name, shapes
+from export.trace import shapes
 from protos import manifest
 from zoo.errors import GeometryError
 from zoo.geometry.measure import measure

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from export.keys import layer_name
+
 Identity = tuple[int, tuple[int, ...], tuple[int, ...], int]
 
 
@@ -44,11 +46,6 @@ class Output:
     def handed_on(self) -> bool:
         """Whether the module gave one of its inputs back, untouched."""
         return self.identity in self.inputs
-
-
-def layer_name(path: str, call: int, element: int) -> str:
-    """Return `path`, with `@call` and `:element` where they are not 0."""
-    return path + (f"@{call}" if call else "") + (f":{element}" if element else "")
 
 
 def traced(net: nn.Module, x: torch.Tensor) -> tuple[Any, list[Output]]:

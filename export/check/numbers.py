@@ -1,24 +1,20 @@
-"""What runs: every value's shape at two batch sizes, at each promised size, and the outputs of the test data."""
+"""What runs: every value's shape at two batch sizes, at each promised size."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from export.check.findings import Fault, Finding, found
-from export.check.subject import Subject, read_plain
-from export.errors import ConversionError, DamagedError
-from export.keys import MANIFEST, TEST_DATA
+from export.check.subject import Subject
+from export.errors import ConversionError
 from export.runtime import Runtime, every_value
 from protos import manifest
 
 BATCHES = (1, 3)
-USUAL_RTOL, USUAL_ATOL = 1e-3, 1e-5  # what ONNX's own backend tests allow
-TEXT = {"O", "S", "U"}  # NumPy's kinds of arrays that hold no numbers
 Array = npt.NDArray[Any]
 Shapes = Mapping[str, Mapping[int, tuple[int, ...]]]  # of each value, at each batch
 
@@ -39,7 +35,7 @@ def check_shapes(subject: Subject) -> Finding:
     inferred, silence = _inferred(subject.model)
     promised = _promised(subject)
     broken = [words for each in seen for words in (*_broken(promised, each), *_contradicted(inferred, each))]
-    faults = [Fault(file, words) for words in broken]
+    faults = [Fault(file, words) for words in (*broken, *_never_free(promised, seen))]
     agree = "ONNX's inference agrees where it knows" if not silence else f"ONNX's inference is silent: {silence}"
     ran = " and ".join(map(str, _batches(subject)))
     ran += f", each at {len(sizes)} sizes" if len(sizes) > 1 else ""
@@ -149,6 +145,16 @@ def _fits(shape: Sequence[int], seen: Mapping[int, tuple[int, ...]]) -> bool:
     return True
 
 
+def _never_free(promised: Sequence[tuple[str, str, Sequence[int]]], seen: Sequence[Shapes]) -> Iterator[str]:
+    """Free sizes of layers that nothing decides: they are the same at every batch and size."""
+    for who, value, shape in promised:
+        shapes = [has for each in seen for has in each.get(value, {}).values()]
+        if who.startswith("layer") and len(shapes) > 1 and all(len(has) == len(shape) for has in shapes):
+            for axis, size in enumerate(shape):
+                if size < 0 and len({has[axis] for has in shapes}) == 1:
+                    yield f"{who} should have a free size on axis {axis}; it is always {shapes[0][axis]}"
+
+
 def _inferred(model: onnx.ModelProto) -> tuple[dict[str, list[int | None]], str]:
     """What ONNX's strict inference says of each value, None where it knows no size; why it says nothing."""
     bare = onnx.ModelProto()
@@ -171,63 +177,3 @@ def _contradicted(inferred: Mapping[str, list[int | None]], seen: Shapes) -> Ite
             known = [size for size in zip(shape, has, strict=False) if size[0] is not None]
             if len(shape) != len(has) or any(said != size for said, size in known):
                 yield f"value '{value}' is {list(has)} at batch {batch}; ONNX's inference says {shape}"
-
-
-def check_test_data(subject: Subject) -> Finding:
-    """Run the model on its test data, optimised as a server runs it, and compare the outputs."""
-    name, folder = "test data", subject.folder / TEST_DATA
-    tensors = {path: _read_tensor(path) for path in sorted(folder.glob("*.pb"))}
-    feeds = dict(each for path, each in tensors.items() if path.stem.startswith("input"))
-    if not feeds:
-        return Finding(name, "not done", f"there is no {TEST_DATA}")
-    try:
-        got = Runtime(subject.model, weights=subject.folder).run(feeds)
-    except ConversionError as error:
-        return found(name, "what onnxruntime computes", [Fault(str(subject.model_path), str(error))])
-    expected = {path: each for path, each in tensors.items() if path.stem.startswith("output")}
-    faults = [fault for path, each in expected.items() for fault in _output_faults(subject, path, *each, got)]
-    allowed = "the export's tolerance" if subject.promise else f"{USUAL_RTOL:g} of their size"
-    return found(name, f"{len(expected)} outputs, within {allowed} of what is expected", faults)
-
-
-def _read_tensor(path: Path) -> tuple[str, Array]:
-    """A tensor by its name. Raises: DamagedError."""
-    try:
-        tensor = onnx.TensorProto.FromString(read_plain(path))
-        return tensor.name, numpy_helper.to_array(tensor)
-    except OSError:
-        raise
-    except Exception as error:
-        raise DamagedError(path, f"it cannot be read as a tensor: {error}") from error
-
-
-def _output_faults(
-    subject: Subject, path: Path, name: str, expected: Array, got: Mapping[str, Array]
-) -> Iterator[Fault]:
-    has = got.get(name)
-    if has is None or has.shape != expected.shape:
-        yield Fault(str(path), f"it holds '{name}' of {list(expected.shape)}, which the model does not give")
-        return
-    if TEXT & {expected.dtype.kind, has.dtype.kind}:
-        if not np.array_equal(has, expected):
-            yield Fault(str(path), f"the model's '{name}' is not what it holds")
-        return
-    batch = expected.shape[0] if expected.ndim else 0
-    tolerance = _tolerance(subject.promise, name, batch)
-    if tolerance is None:
-        yield Fault(str(subject.folder / MANIFEST), f"no parity check of '{name}' at batch {batch}")
-        return
-    error = np.abs(has.astype(np.float64) - expected.astype(np.float64))
-    if not np.all(error <= tolerance(expected)):
-        worst, allowed = float(np.max(error)), float(np.max(tolerance(expected)))
-        yield Fault(str(path), f"the model's '{name}' departs from it by {worst:.3g}; allowed is {allowed:.3g}")
-
-
-def _tolerance(promise: manifest.Manifest | None, output: str, batch: int) -> Any:
-    """How far an output may lie from what is expected, as a function of that; None where nothing says it."""
-    if promise is None:
-        return lambda expected: USUAL_ATOL + USUAL_RTOL * np.abs(expected)
-    for check in promise.parity.checks:
-        if check.output == output and check.batch == batch:
-            return lambda _expected, tolerance=check.tolerance: tolerance
-    return None

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from export.check.findings import Fault, Finding, found
 from export.check.subject import Subject
-from export.keys import CONFIG, LABELS, LABELS_KEY, LAYERS_KEY, MANIFEST, MEASURED, PREPROCESSING_KEY
+from export.keys import CONFIG, LABELS, LABELS_KEY, MANIFEST, PREPROCESSING_KEY
 from protos import inference, manifest
 
 DATATYPES: dict[int, str] = {
@@ -153,33 +153,6 @@ def _said(subject: Subject, key: str, of: Callable[[manifest.Manifest], Any]) ->
         yield str(subject.model_path), _json(subject.metadata.get(key, ""))
     if subject.config and (subject.promise or key in subject.config.parameters):
         yield str(subject.shared / CONFIG), _json(subject.config.parameters[key].string_value)
-
-
-def check_layers(subject: Subject) -> Finding:
-    """Compare the layer map in the file with the manifest's; look for each named value in the graph."""
-    file = str(subject.model_path)
-    if not subject.promise:
-        return Finding("layers", "not done", "no manifest, so no layer is promised")
-    stamped = _json(subject.metadata.get(LAYERS_KEY, "")) or {}
-    promised = [_fields(layer) for layer in subject.promise.layer_map.layers]
-    faults = [Fault(file, words) for words in _map_differences(stamped.get("layers", []), promised)]
-    graph = subject.model.graph
-    there = {name for node in graph.node for name in node.output} | {info.name for info in graph.input}
-    there |= {weight.name for weight in graph.initializer}
-    for layer in subject.promise.layer_map.layers:
-        if layer.value and layer.value not in there:
-            faults.append(Fault(file, f"layer '{layer.name}' should be its value '{layer.value}', which is not there"))
-    return found("layers", f"{len(promised)} layers, the same in the file and in {MANIFEST}", faults)
-
-
-def _map_differences(stamped: Sequence[Mapping[str, Any]], promised: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if len(stamped) != len(promised):
-        yield f"its layer map has {len(stamped)} layers; {MANIFEST} promises {len(promised)}"
-        return
-    for has, wanted in zip(stamped, promised, strict=True):
-        odd = sorted(key for key in has.keys() | wanted.keys() - MEASURED if has.get(key) != wanted.get(key))
-        if odd:
-            yield f"its layer map differs from {MANIFEST} at layer '{wanted.get('name')}': {', '.join(odd)}"
 
 
 def _fields(message: Message) -> dict[str, Any]:

@@ -19,15 +19,13 @@ from export import repository
 from export.errors import ExportError, RepositoryConflictError, RepositoryError
 from export.keys import CONFIG, EDGE_FILES, LABELS, MANIFEST, MODEL, TEST_DATA
 from export.manifest_json import canonical_sha256, seal, to_json, written
+from export.parity import VARIANT_FLOOR, VARIANT_MULTIPLE
 from export.runtime import Runtime
 from export.variants.evidence import Evidence
 from export.variants.measure import Figures
 from export.variants.settings import Kind
 from protos import inference, manifest
 from zoo.files import new_folder
-
-TOLERANCE = 2.0  # times the largest difference measured here: another CPU may round otherwise
-FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,10 @@ def _parity(original: Original, model: onnx.ModelProto) -> manifest.Parity:
             raise ExportError(f"'{name}' of {original.name}'s variant is not finite on the test data.")
         checks.append(
             manifest.ParityCheck(
-                batch=len(array), output=name, max_abs_error=error, tolerance=max(TOLERANCE * error, FLOOR)
+                batch=len(array),
+                output=name,
+                max_abs_error=error,
+                tolerance=max(VARIANT_MULTIPLE * error, VARIANT_FLOOR),
             )
         )
     return manifest.Parity(checks=checks)

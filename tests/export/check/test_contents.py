@@ -205,7 +205,7 @@ def test_labels_of_an_output_without_sizes(model: Path) -> None:
 def test_a_graph_that_does_not_run(model: Path) -> None:
     """A node that is no operation of ONNX's is found by ONNX's checker, and by the runtime, without a traceback."""
     change_model(model, lambda proto: setattr(proto.graph.node[5], "op_type", "Blur"))
-    assert list(faults(model)) == ["format", "shapes", "test data"]
+    assert list(faults(model)) == ["format", "shapes", "test data", "frame"]
 
 
 @pytest.mark.parametrize("path", ["/home/me/nets/net.py", "C:\\nets\\net.py", "file:///srv/nets/net.py"])

@@ -26,6 +26,8 @@ CHECKS = [
     "layers",
     "shapes",
     "test data",
+    "frame",
+    "record",
 ]
 FILES = sorted(str(path.relative_to(SCHEMA_1)) for path in SCHEMA_1.rglob("*") if path.is_file())
 
@@ -174,7 +176,8 @@ class TestModelsOfOthers:
         """A clear sentence says what cannot be found; the checks that need no manifest are done."""
         (report,) = check_model(foreign)
         done = results(report)
-        assert [name for name, result in done.items() if result == "not done"] == ["manifest", "paths", "layers"]
+        undone = ["manifest", "paths", "layers", "frame", "record"]
+        assert [name for name, result in done.items() if result == "not done"] == undone
         assert [done[name] for name in ("origin", "format", "interface", "shapes", "test data")] == ["holds"] * 5
         assert command(foreign) == 0
         assert "There is no manifest.json: a changed bit in its files cannot be found." in capsys.readouterr().out

@@ -28,7 +28,7 @@ def test_where_torch_cannot_be_imported() -> None:
     """All checks are done and hold in a process in which PyTorch, timm, zoo and serve cannot be imported."""
     done = run("check", SCHEMA_1)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "All 10 checks hold." in done.stdout
+    assert "All 12 checks hold." in done.stdout
 
 
 def test_the_check_can_fail() -> None:
