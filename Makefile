@@ -19,8 +19,9 @@ help: ## this list
 demo: .venv/installed ## train, export, serve and ask, offline, on handwritten digits
 	@$(BIN)/zoonnx demo
 
+# With worksteal a file's tests mostly stay in one process, which builds what they share once.
 test: .venv/installed ## the default test suite
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
 	@$(BIN)/ruff check .

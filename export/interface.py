@@ -26,6 +26,7 @@ Size = tuple[int, int, int]  # channels, height, width
 Free = tuple[tuple[int, int], ...]
 
 NAMING_BATCH = 2  # inputs on which a net is run only to hear what its outputs are called
+FAR = (10, 1e3, 1e6)
 LARGER = (37, 53)  # odd and unlike: no stride of a net fits the size that is so much larger by chance
 
 
@@ -54,6 +55,9 @@ class Interface(Protocol):
 
     def telling(self) -> Array:
         """Inputs on which values that are equal for noise differ."""
+
+    def far(self) -> Array:
+        """Inputs that reach where the telling ones do not."""
 
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         """What the net takes where the file takes `inputs`: (N, C, H, W), in memory of its own."""
@@ -99,6 +103,9 @@ class Pictures:
     def telling(self) -> Array:
         return pictures.telling(self.preprocessing)
 
+    def far(self) -> Array:
+        return pictures.far(self.preprocessing)
+
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.preprocessing.normalise(torch.from_numpy(inputs), dtype).contiguous()
 
@@ -136,6 +143,10 @@ class Raw:
         inputs[3, ..., : (width + 1) // 2] = 1
         inputs[4] = np.linspace(-2, 2, height * width, dtype=np.float32).reshape(height, width)
         return inputs
+
+    def far(self) -> Array:
+        """Ten, a thousand and a million times as large; the nearer ones tell where the farther ones overflow."""
+        return self.noise(len(FAR)) * np.array(FAR, np.float32).reshape(-1, 1, 1, 1)
 
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(inputs, dtype=dtype)

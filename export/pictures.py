@@ -24,3 +24,13 @@ def telling(preprocessing: Preprocessing) -> Pictures:
     pictures[3, :, : (width + 1) // 2] = 255
     pictures[4] = np.linspace(0, 255, height * width).reshape(height, width, 1)
     return pictures
+
+
+def far(preprocessing: Preprocessing) -> Pictures:
+    """Return pictures of 0 and 255 alone: noise, the first channel, all others, white, columns of colours."""
+    pictures = noise(preprocessing, 5) // 128 * 255
+    pictures[1:3] = 0
+    pictures[1, ..., 0] = pictures[2, ..., 1:] = 255
+    pictures[3] = 255
+    pictures[4] = pictures[4, :1]
+    return pictures

@@ -1,10 +1,12 @@
 """What several rooms' tests share: how the command is run, and models that are made once."""
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import pytest
@@ -29,6 +31,26 @@ def zoonnx() -> Zoonnx:
         )
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_torchlib_once() -> Iterator[None]:
+    """Let torch.onnx parse its 500 functions at the first export only: a quarter of a small net's time each."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter import _registration
+
+    apis = _registration.onnxscript_apis
+    read = functools.cache(lambda: apis.get_torchlib_ops())  # onnxscript is imported when the first asks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_registration, "onnxscript_apis", SimpleNamespace(get_torchlib_ops=read))
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that none is left alone at the end; the others stay in their random order."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -51,6 +51,7 @@ def shell(tmp_path: Path) -> Shell:
     return run
 
 
+@pytest.mark.first
 @pytest.mark.timeout(400)
 def test_readme_runs_from_top_to_bottom(shell: Shell, tmp_path: Path) -> None:
     """The shell blocks, then the Python block against the server that they started, in order, in one shell.

@@ -14,7 +14,7 @@ from torch import nn
 from export import Exported, ExportSettings, export_model
 from export.convert import convert
 from export.errors import UnfitNetError
-from export.interface import Pictures
+from export.interface import Interface, Pictures, Raw
 from export.layers import map_layers
 from export.prepare import prepare
 from export.steady import expectations
@@ -26,11 +26,11 @@ from zoo.preprocessing import Preprocessing
 SMALL = Pictures(Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
 
 
-def mapped(net: nn.Module) -> dict[str, manifest.Layer]:
+def mapped(net: nn.Module, interface: Interface = SMALL) -> dict[str, manifest.Layer]:
     """Return the layer map of `net`, by name, at 3x8x8."""
     prepared = prepare(net.eval())
-    model = SMALL.attach(convert(prepared, SMALL.input_size, 20))
-    return {layer.name: layer for layer in map_layers(model, prepared, expectations(prepared, SMALL)).layers}
+    model = interface.attach(convert(prepared, interface.input_size, 20, interface.net_outputs))
+    return {layer.name: layer for layer in map_layers(model, prepared, expectations(prepared, interface)).layers}
 
 
 def status(layer: manifest.Layer) -> tuple[str, str]:
@@ -316,6 +316,52 @@ class TestOddNets:
 
         layers = mapped(Net())
         assert (layers["block.keep"].value, layers["block"].value) == ("add", "add_1")
+
+    def test_a_clamp_that_no_telling_input_reaches(self) -> None:
+        """Where two values are equal for all telling inputs, others tell which of them is the module's."""
+
+        class Both(nn.Module):
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                y = x * 1.5 + 50
+                return y, y.clamp(min=0)
+
+        class Clamped(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.both = Both()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = self.both(x)
+                return a + b
+
+        layers = mapped(Clamped(), Raw((3, 8, 8), ("output",)))
+        assert [layers[name].value for name in ("both", "both:1")] == ["add", "clamp"]
+
+    def test_a_relu_that_only_colours_reach(self) -> None:
+        """The same for pictures, which have an end: what noise and grey pictures do not reach."""
+
+        class Mean(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(3, 4, 8)
+                self.conv.weight.data[:] = torch.tensor([1.0, -1.0, 0.0]).view(3, 1, 1) / 64
+                self.conv.bias.data.fill_(1.5)
+
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                y = self.conv(x)
+                return y + 0.1, (y + 0.1).relu()
+
+        class Coloured(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.mean = Mean()
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = self.mean(x)
+                return (a + b).flatten(1)
+
+        layers = mapped(Coloured())
+        assert [layers[name].value for name in ("mean", "mean:1")] == ["add", "relu"]
 
     def test_two_layers_of_one_name(self) -> None:
         """A module whose own name looks like another's second call is refused by name."""
