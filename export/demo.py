@@ -114,13 +114,13 @@ def _server(models: Path, log: Path) -> Iterator[str]:
     arguments = (models, "--grpc-port", 0)
     _announce("serve", arguments)
     with log.open("w") as errors:
-        server = subprocess.Popen(_command("serve", arguments), stdout=subprocess.PIPE, stderr=errors, text=True)
-        try:
-            yield _address(server, log)
-            _stop(server, log)
-        finally:
-            server.kill()
-            server.wait()
+        command = _command("serve", arguments)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server:
+            try:
+                yield _address(server, log)
+                _stop(server, log)
+            finally:
+                server.kill()
 
 
 def _address(server: "subprocess.Popen[str]", log: Path) -> str:
