@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from export.demo import MARKER, Comparison, compare, require
+import export.demo
+import zoonnx as dispatcher
+from export.demo import MARKER, Comparison, compare, demo, require
 from export.errors import DemoError
 from tests.conftest import Zoonnx
 
@@ -21,20 +23,55 @@ GOOD = Comparison(
 )
 
 
-def test_demo(zoonnx: Zoonnx, tmp_path: Path) -> None:
-    """Train, export, serve, ask and dump; what an earlier demo left is made anew."""
-    out = tmp_path / "demo"
-    (out / "models" / "digits" / "1").mkdir(parents=True)
-    (out / MARKER).touch()
-    done = zoonnx("demo", "--out", out)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo's verbs run here, where torch is imported already; only its server is a process of its own."""
+
+    def run(verb: str, *arguments: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            dispatcher.main([verb, *map(str, arguments)])
+        assert not ended.value.code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(export.demo, "_zoonnx", run)
+
+
+def expect_what_it_makes(out: Path, said: str) -> None:
     assert [path.name for path in (out / "models" / "digits").iterdir() if path.is_dir()] == ["1"]
-    shown = re.findall(r"accuracy (?:in PyTorch|as served) +│ (\d\d\.\d\d)%", done.stdout)
+    shown = re.findall(r"accuracy (?:in PyTorch|as served) +│ (\d\d\.\d\d)%", said)
     assert len(shown) == 2
     assert shown[0] == shown[1] >= "97.00"
     assert len(json.loads((out / "served.json").read_text())["results"]) == 360
     assert (out / "layers.safetensors").exists()
     assert (out / "layers.png").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Train, export, serve, ask and dump; what an earlier demo left is made anew."""
+    out = tmp_path / "demo"
+    (out / "models" / "digits" / "1").mkdir(parents=True)
+    (out / MARKER).touch()
+    demo(out)
+    expect_what_it_makes(out, capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_demo_as_it_is(zoonnx: Zoonnx, tmp_path: Path) -> None:
+    """The same by the command, each verb in a process of its own."""
+    done = zoonnx("demo", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    expect_what_it_makes(tmp_path / "demo", done.stdout)
+
+
+def test_a_verb_of_its_script(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is announced, runs in a process of its own, and ends the demo when it fails."""
+    with pytest.raises(DemoError, match="'zoonnx check' ended with exit status 2; its reason stands above"):
+        export.demo._zoonnx("check", tmp_path / "nothing")
+    said = capfd.readouterr()
+    assert f"$ zoonnx check {tmp_path}/nothing" in said.out.replace("\n", "")
+    assert said.err.startswith("zoonnx check: ")
 
 
 def test_a_folder_of_somebody_else_stays(zoonnx: Zoonnx, tmp_path: Path) -> None:
