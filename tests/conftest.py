@@ -34,6 +34,13 @@ def zoonnx() -> Zoonnx:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Leave the machine's other cores to the other test processes."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def read_torchlib_once() -> Iterator[None]:
     """Let torch.onnx parse its 500 functions at the first export only: a quarter of a small net's time each."""
     if "torch" not in sys.modules:

@@ -17,12 +17,6 @@ from zoo.settings import TrainSettings, Transfer
 from zoo.train import train
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Leave the machine's other cores to the other test processes."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     """The digits data set."""
