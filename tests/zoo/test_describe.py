@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from zoo import CATALOG, describe
+from export import ExportSettings, export_model
+from zoo import CATALOG, describe, load_net
 from zoo.subject import subject_of
 
 
 @pytest.fixture(scope="module")
-def exported(zoonnx, tmp_path_factory):
+def exported(tmp_path_factory):
     """An export of convnet4, and the manifest's layer map."""
     repository = tmp_path_factory.mktemp("models")
-    said = zoonnx("export", "convnet4", "--to", repository)
-    assert said.returncode == 0, said.stderr
+    export_model(load_net("convnet4"), ExportSettings(to=repository, name="convnet4"))
     folder = repository / "convnet4"
     return folder, json.loads((folder / "1" / "manifest.json").read_text())["layer_map"]["layers"]
 

@@ -43,7 +43,7 @@ def test_the_share_is_that_of_most_pictures(paint, tmp_path, sizes, rule, expect
 def test_a_run_says_so_in_one_line(command, paint, tmp_path, caplog, size, told):
     """Before it begins, and only where there is something to say."""
     pictures(paint, tmp_path / "set", size)
-    asked = ["--epochs", 1, "--device", "cpu", "--workers", 0, "--input-size", "3,32,32", "--find-lr"]
+    asked = ["--epochs", 1, "--device", "cpu", "--workers", 0, "--input-size", "3,32,32", "--batch-size", 8]
     said = command("train", "test_resnet", "--data", f"folder:{tmp_path / 'set'}", "--out", tmp_path / "run", *asked)
     assert said.status == 0, said.err
     expected = (

@@ -162,7 +162,7 @@ class StopError(Exception):
     """Whatever ends a process."""
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_bit_by_bit(painted, tmp_path, workers):
     """In the middle of an epoch, with every mechanism on."""
     settings = TrainSettings(

@@ -83,7 +83,7 @@ def whole(folder_settings, tmp_path_factory):
     return outcome(run)
 
 
-@pytest.mark.parametrize(("workers", "count"), [(0, 8), (2, 7)])
+@pytest.mark.parametrize(("workers", "count"), [pytest.param(0, 8, marks=pytest.mark.slow), (2, 7)])
 def test_a_killed_run_goes_on_bit_by_bit(folder_settings, whole, tmp_path, workers, count):
     """Killed by the system in the middle of an epoch, without a word."""
     settings, run = replace(folder_settings, workers=workers), tmp_path / "run"
