@@ -48,6 +48,8 @@ def _run(verb: str, arguments: list[str]) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has left: nothing to say, nobody to say it to
         sys.exit(1)
+    except MemoryError as error:
+        _fail(verb, f"this machine has not enough memory for that: {error or 'nothing is left'}.", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(verb, f"{where}{error.strerror or error}.", 1)

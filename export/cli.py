@@ -91,6 +91,11 @@ def export(
         plan = planned(loaded, settings, variants, calibration_data, target, bounds)
     elif calibration_data:
         raise SettingsError("--calibration-data is for variants: name some with --variants, or leave it out.")
+    elif (max_accuracy_drop, min_speedup, target) != (1.0, 1.0, "cpu"):
+        raise SettingsError(
+            "--max-accuracy-drop, --min-speedup and --target are for variants: name some with --variants, or leave "
+            "them out."
+        )
     with console.status("exporting") as status:
         exported = export_model(loaded, settings, lambda step: status.update(f"{settings.name}: {step}"))
     _report(exported)

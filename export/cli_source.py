@@ -47,19 +47,27 @@ def _preprocessing(options: SourceOptions) -> Preprocessing | None:
     size = parse_size(options.input_size)
     if len(size) != 3:
         raise SettingsError(f"--input-size is C,H,W, such as 3,224,224; got '{options.input_size}'.")
-    return plain_preprocessing((size[0], size[1], size[2]), _numbers(options.mean), _numbers(options.std))
+    mean, std = _numbers("--mean", options.mean), _numbers("--std", options.std)
+    return plain_preprocessing((size[0], size[1], size[2]), mean, std)
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
-        return tuple(float(part) for part in text.split(",")) if text is not None else None
+        numbers = tuple(float(part) for part in text.split(",")) if text is not None else None
     except ValueError:
         raise SettingsError(f"numbers are written like 0.5,0.5,0.5; got '{text}'.") from None
+    if numbers and 1 < max(numbers) < float("inf"):
+        raise SettingsError(
+            f"{option} is of pixels from 0 to 1; got '{text}': divide what is of pixels from 0 to 255 by 255."
+        )
+    return numbers
 
 
 def _labels(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise SettingsError(f"the labels in {path} cannot be read: it is no plain file, and might never end.")
     try:
         labels = tuple(path.read_text("utf-8-sig").splitlines())  # Windows' editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:

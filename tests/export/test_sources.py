@@ -12,6 +12,7 @@ import torch
 from google.protobuf import text_format
 from torch import nn
 
+import zoonnx as dispatcher
 from export import ExportSettings, export_model
 from export.check.run import check_model
 from export.cli_source import SourceOptions, load_source
@@ -140,6 +141,13 @@ class TestFunctions:
             (f"{package}:build", SourceOptions(pretrained=True), "gives its own weights"),
             (f"{package}:build", SourceOptions(mean="1"), "need --input-size"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
+            (
+                f"{package}:build",
+                SourceOptions(input_size="3,8,8", mean="123.675,116.28,103.53"),
+                "--mean is of pixels from 0 to 1; got '123.675,116.28,103.53': divide",
+            ),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", std="58,57,57"), "--std is of pixels from 0 to 1"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("/dev/null")), "it is no plain file"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("none.txt")), "cannot be read"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("empty.txt")), "holds no labels"),
             (
@@ -150,6 +158,23 @@ class TestFunctions:
         ):
             with pytest.raises(ExportError, match=words):
                 load_source(source, options)
+
+    @pytest.mark.parametrize(
+        ("options", "status", "words"),
+        [
+            (("--input-size", "3,1000000,1000000"), 1, "this machine has not enough memory for that: "),
+            (("--input-size", "3,8,8", "--min-speedup", "2"), 2, "are for variants: name some with --variants"),
+            (("--input-size", "3,8,8", "--target", "cuda"), 2, "are for variants: name some with --variants"),
+        ],
+    )
+    def test_refused_on_the_command_line(
+        self, package: str, options: tuple[str, ...], status: int, words: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What fits into no memory, and bounds on variants where none are made, end in a sentence."""
+        with pytest.raises(SystemExit) as end:
+            dispatcher.main(["export", f"{package}:build", "--to", "models", *options])
+        assert (end.value.code, Path("models").exists()) == (status, False)
+        assert words in capsys.readouterr().err
 
     def test_training_mode(self, package: str, tmp_path: Path) -> None:
         """A function that forgets eval() is told so, and nothing is written."""
