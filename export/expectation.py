@@ -9,7 +9,7 @@ Ensures: rows stand for a batch only where PyTorch itself, run on a second batch
 whoever does not find them in the file can have each batch run by itself.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,8 +18,9 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from export.forward import Layers, run, run_in_float64, run_traced
-from export.interface import Interface
+from export.interface import NOISE, TELLING, Interface
 from export.parity import Reference
+from export.summing import NormsSeen, SumsInLanes
 from export.trace import Identity
 
 SECOND = 2  # the batch that tells whether rows stand alone
@@ -45,32 +46,51 @@ class Given:
 
 
 class Sample:
-    """One batch in float32, and the same in float64."""
+    """One batch in float32, and the same in float64; in float32 with sums in lanes, too, where that is another."""
 
-    def __init__(self, expected: Given, exact: Given) -> None:
-        self.expected, self.exact = expected, exact
+    def __init__(self, expected: Given, exact: Given, in_lanes: Given | None) -> None:
+        self.expected, self.exact, self.in_lanes = expected, exact, in_lanes
         self._references: dict[Identity, Reference] = {}
+
+    def rows(self, batch: int, of: int) -> "Sample":
+        """What the first `batch` of `of` inputs gave."""
+        in_lanes = self.in_lanes.rows(batch, of) if self.in_lanes else None
+        return Sample(self.expected.rows(batch, of), self.exact.rows(batch, of), in_lanes)
+
+    def hopeless(self, count: int) -> set[int]:
+        """Those of the `count` inputs for which some layer's float32 is too far from its float64 to be judged by."""
+        layers = {id(each): each for each in map(self.reference, self.expected.layers)}
+        return {row for each in layers.values() for row in each.hopeless_rows(count)}
 
     def reference(self, layer: str) -> Reference:
         """What the layer gave, to compare with; layers that gave one tensor share it."""
         given = self.expected.layers[layer]
         if given.identity not in self._references:
-            self._references[given.identity] = Reference(given.value, self.exact.layers[layer].value, FLOOR)
+            other = self.in_lanes.layers[layer].value if self.in_lanes else None
+            self._references[given.identity] = Reference(given.value, self.exact.layers[layer].value, FLOOR, other)
         return self._references[given.identity]
 
     def output(self, name: str) -> Reference:
         """What the model's output is, to compare with."""
-        return Reference(self.expected.outputs[name].numpy(), self.exact.outputs[name].numpy())
+        other = self.in_lanes.outputs[name].numpy() if self.in_lanes else None
+        return Reference(self.expected.outputs[name].numpy(), self.exact.outputs[name].numpy(), other=other)
 
 
 class Expectation:
     """What the file must give for the telling inputs, or the first of them, at one size."""
 
-    def __init__(self, net: nn.Module, interface: Interface, unused: nn.Module) -> None:
-        """Run `net` in float32; `unused` is a copy that was never run. Raises: UnfitNetError."""
-        self.interface = interface
+    def __init__(
+        self, net: nn.Module, interface: Interface, unused: nn.Module, noisy: Collection[int] = frozenset()
+    ) -> None:
+        """Run `net` in float32; `unused` is a copy that was never run; the inputs `noisy` are noise instead.
+
+        Raises: UnfitNetError.
+        """
+        self.interface, self.noisy = interface, noisy
         self._net, self._unused = net, unused
         self._inputs = interface.telling()
+        self._inputs[list(noisy)] = interface.noise(self.most)[list(noisy)]
+        self._norms = NormsSeen()
         self.given = self._traced(run_traced, self.most)
         self.second = self._traced(run_traced, SECOND)
 
@@ -78,6 +98,11 @@ class Expectation:
     def most(self) -> int:
         """How many inputs there are."""
         return len(self._inputs)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What each input is."""
+        return tuple(NOISE if row in self.noisy else kind for row, kind in enumerate(TELLING))
 
     def inputs(self, batch: int) -> Array:
         """The first `batch` inputs."""
@@ -95,7 +120,11 @@ class Expectation:
     @cached_property
     def whole(self) -> Sample:
         """All inputs. Raises: UnfitNetError when the net does not run in float64."""
-        return Sample(self.given, self._traced(run_in_float64, self.most))
+        return self._sample(self.given, self.most)
+
+    def telling(self, noisy: Collection[int]) -> "Expectation":
+        """The same with noise in place of the inputs `noisy`, which tell nothing of this net."""
+        return Expectation(self._net, self.interface, self._unused, noisy)
 
     def samples(self, batch: int) -> Iterator[Sample]:
         """What can stand for that batch, the cheapest first; the last is PyTorch's own run of it."""
@@ -103,8 +132,16 @@ class Expectation:
             yield self.whole
             return
         if self._rows_stand_alone:
-            yield self._second_rows if batch == SECOND else self._rows(batch)
-        yield Sample(self._traced(run_traced, batch), self._traced(run_in_float64, batch))
+            yield self._second_rows if batch == SECOND else self.whole.rows(batch, self.most)
+        yield self._sample(self._traced(run_traced, batch), batch)
+
+    def _sample(self, expected: Given, batch: int) -> Sample:
+        with self._norms:
+            exact = self._traced(run_in_float64, batch)
+        if not self._norms.any:
+            return Sample(expected, exact, None)
+        with SumsInLanes():
+            return Sample(expected, exact, self._traced(run_traced, batch))
 
     def _for_net(self, batch: int) -> Tensor:
         return self.interface.for_net(self.inputs(batch))
@@ -117,12 +154,9 @@ class Expectation:
         """Copies: a net may give a buffer in which it writes again."""
         return {name: value.clone() for name, value in self.interface.outputs(given).items()}
 
-    def _rows(self, batch: int) -> Sample:
-        return Sample(*(each.rows(batch, self.most) for each in (self.whole.expected, self.whole.exact)))
-
     @cached_property
     def _second_rows(self) -> Sample:
-        return self._rows(SECOND)
+        return self.whole.rows(SECOND, self.most)
 
     @cached_property
     def _rows_stand_alone(self) -> bool:

@@ -25,6 +25,8 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int, int]  # channels, height, width
 Free = tuple[tuple[int, int], ...]
 
+NOISE = "noise"
+TELLING = (NOISE, NOISE, "zeros", "half and half", "a ramp")  # what the telling inputs are
 NAMING_BATCH = 2  # inputs on which a net is run only to hear what its outputs are called
 FAR = (10, 1e3, 1e6)
 LARGER = (37, 53)  # odd and unlike: no stride of a net fits the size that is so much larger by chance

@@ -8,6 +8,7 @@ Requires: a converted model, the net that it came from, and the conditions of it
 Ensures: where a condition does not hold, PyTorch cannot run the net either, or the file gives what PyTorch gives there.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from math import prod
 
@@ -22,6 +23,7 @@ from export.freedom import Condition, Where
 from export.net_outputs import named_outputs
 from export.parity import compare
 from export.runtime import Runtime
+from export.summing import NormsSeen, SumsInLanes
 
 LARGER = 64  # than the example, by so much at most: some of these break what a net may ask of a remainder
 FAR = (2, 4, 16)  # times that size: where a condition breaks there alone, no check would be quick
@@ -84,10 +86,13 @@ def _agrees(runtime: Runtime, net: nn.Module, sizes: tuple[int, ...]) -> bool:
         given = named_outputs(run(net, x.clone()))
     except UnfitNetError:
         return True
-    exact, _ = run_in_float64(net, x.clone())
+    with NormsSeen() as norms:
+        exact, _ = run_in_float64(net, x.clone())
+    with SumsInLanes() if norms.any else contextlib.nullcontext():
+        other = named_outputs(run(net, x.clone())) if norms.any else given
     try:
         got = runtime.run({runtime.input_names[0]: x.numpy()}, runtime.output_names)
     except ConversionError as error:
         raise ConversionError(f"the input's height and width cannot be free: {error}") from error
-    triples = zip(got.values(), given.values(), named_outputs(exact).values(), strict=True)
-    return all(compare(each, ours.numpy(), best.numpy()).holds for each, ours, best in triples)
+    found = zip(got.values(), *(each.values() for each in (given, named_outputs(exact), other)), strict=True)
+    return all(compare(each, *(tensor.numpy() for tensor in tensors)).holds for each, *tensors in found)

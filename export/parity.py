@@ -50,23 +50,31 @@ class Agreement:
 class Reference:
     """What PyTorch gave, in float32 and in float64: computed once, compared with many."""
 
-    def __init__(self, expected: Array, exact: Array, floor: float = FLOOR) -> None:
-        """`expected` and `exact` are of one shape; `floor` is the least tolerance, of the largest magnitude."""
-        self._expected = expected
-        all_expected, all_exact = expected, exact
-        error = _largest(expected, exact)
-        if not np.isfinite(error):
-            known = np.isfinite(expected) & np.isfinite(exact)
-            expected, exact = expected[known], exact[known]
-            error = distance(expected, exact)
-        self._error = error
-        scale = max(float(np.max(expected, initial=0.0)), -float(np.min(expected, initial=0.0)))
-        self._tolerance = min(max(NOISE_MULTIPLE * self._error, floor * scale), CEILING * scale)
+    def __init__(self, expected: Array, exact: Array, floor: float = FLOOR, other: Array | None = None) -> None:
+        """`expected` and `exact` are of one shape, and so is `other`, float32 computed in another way.
+
+        `floor` is the least tolerance, as a share of the largest magnitude.
+        """
+        self._expected, self._exact = expected, exact
+        self._ways = (expected,) if other is None else (expected, other)
+        self._error = max(_known_distance(way, exact) for way in self._ways)
+        self._scale = _magnitude(expected)
+        self._tolerance = min(max(NOISE_MULTIPLE * self._error, floor * self._scale), CEILING * self._scale)
         if not np.issubdtype(expected.dtype, np.floating):
             self._tolerance = 0.0  # a number that counts or decides is the same or wrong
-        groups = _groups(all_expected, scale)
-        self._parts = [(where, Reference(all_expected[where], all_exact[where], floor)) for where in groups]
+        self._parts = [
+            (where, Reference(expected[where], exact[where], floor, None if other is None else other[where]))
+            for where in _groups(expected, self._scale)
+        ]
         self._stride = max(1, expected.size // SAMPLE)
+
+    def hopeless_rows(self, count: int) -> set[int]:
+        """Of the rows of `count` inputs those in which float32 is too far from float64 to be compared with."""
+        if NOISE_MULTIPLE * self._error <= CEILING * self._scale or not self._exact.ndim or len(self._exact) % count:
+            return set()
+        apart = np.maximum.reduce([np.abs(way - self._exact) for way in self._ways]).reshape(count, -1)
+        hopeless = np.nan_to_num(apart, posinf=0.0).max(axis=1) > CEILING / NOISE_MULTIPLE * self._scale
+        return set(np.flatnonzero(hopeless).tolist())
 
     def agreement(self, got: Array) -> Agreement:
         """How far `got` lies from PyTorch; of several groups of numbers, what fails, else what allows most."""
@@ -99,12 +107,9 @@ def _groups(numbers: Array, largest: float) -> list[npt.NDArray[np.bool_]]:
     return [~large, large]
 
 
-def compare(got: Array, expected: Array, exact: Array, floor: float = FLOOR) -> Agreement:
-    """Compare `got` with PyTorch's float32 `expected` and float64 `exact`, all of one shape.
-
-    `floor` is the least tolerance, as a share of the largest magnitude.
-    """
-    return Reference(expected, exact, floor).agreement(got)
+def compare(got: Array, expected: Array, exact: Array, other: Array | None = None) -> Agreement:
+    """Compare `got` with PyTorch's float32 `expected`, float64 `exact` and another float32, all of one shape."""
+    return Reference(expected, exact, other=other).agreement(got)
 
 
 def distance(a: Array, b: Array) -> float:
@@ -119,6 +124,21 @@ def distance(a: Array, b: Array) -> float:
     with np.errstate(invalid="ignore"):  # infinity minus infinity: told apart by `same`
         difference = np.nan_to_num(np.abs(left - right), nan=np.inf, posinf=np.inf)
     return float(np.max(difference, initial=0.0, where=~same))
+
+
+def _known_distance(a: Array, b: Array) -> float:
+    """The largest absolute difference where both are finite."""
+    largest = _largest(a, b)
+    if np.isfinite(largest):
+        return largest
+    known = np.isfinite(a) & np.isfinite(b)
+    return distance(a[known], b[known])
+
+
+def _magnitude(numbers: Array) -> float:
+    """The largest magnitude of those that are finite."""
+    largest = max(float(np.max(numbers, initial=0.0)), -float(np.min(numbers, initial=0.0)))
+    return largest if np.isfinite(largest) else _magnitude(numbers[np.isfinite(numbers)])
 
 
 def _largest(a: Array, b: Array) -> float:

@@ -28,7 +28,7 @@ from export.promise import Found, manifest_of
 from export.report import write_report
 from export.settings import ExportSettings
 from export.shapes import check_shapes
-from export.steady import expectations, require_steady
+from export.steady import expectations, require_steady, telling
 from export.steps import Progress, Steps
 from export.taps import before_norms
 from protos import manifest
@@ -80,8 +80,9 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
     model = _convert(net, expected, interface, settings)
+    expected = telling(expected)  # after the conversion, which says where a forward decides by the values
     for each in expected:
-        require_steady(each)  # after the conversion, which says where a forward decides by the values
+        require_steady(each)
     with _speaking_of_sizes(settings):
         found = _checked(model, net, expected, interface, progress)
     strip(model)
@@ -124,7 +125,7 @@ def _checked(
     progress("asking witnesses for every shape")
     shapes = check_shapes(model, net, layer_map, interface)
     progress("comparing with PyTorch")
-    return Found(layer_map, shapes, check_numbers(model, layer_map, expected))
+    return Found(layer_map, shapes, check_numbers(model, layer_map, expected), expected[0].kinds)
 
 
 def _convert(

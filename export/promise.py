@@ -31,6 +31,7 @@ class Found:
     layer_map: manifest.LayerMap
     shapes: manifest.Shapes
     checks: Sequence[Check]
+    inputs: Sequence[str]  # what the net was compared on
 
 
 def manifest_of(
@@ -57,7 +58,9 @@ def manifest_of(
         ),
         layer_map=found.layer_map,
         shapes=found.shapes,
-        parity=manifest.Parity(checks=[_parity(check, settings.dynamic_size) for check in found.checks]),
+        parity=manifest.Parity(
+            checks=[_parity(check, settings.dynamic_size) for check in found.checks], inputs=found.inputs
+        ),
     )
 
 

@@ -15,12 +15,16 @@ import onnxruntime
 import torch
 
 from export.errors import RepositoryError
+from export.interface import TELLING
 from protos import manifest
 from zoo.files import write_file
 
 PAGE = "export.md"
 SHOWN = 20  # values by name where something is missing
 FREE = ("N", "free")  # the batch, and what else the input decides
+HOPELESS = (
+    "there even PyTorch's float32 is too far from its float64 to compare with, as behind a norm over a flat picture"
+)
 TERMS = """\
 `act@1` is the second call of `act`, `split:1` the second tensor that `split` gives. Exact: the file holds it, under its
 name or the one that is told. Alias: that layer gives the same tensor. Folded: computed as part of that layer. Sees: the
@@ -72,9 +76,12 @@ def _outputs(promise: manifest.Manifest) -> str:
         for check in promise.parity.checks
     ]
     head = ("output", "batch", "largest difference", "allowed", "PyTorch's own float32 error")
+    inputs = list(promise.parity.inputs)
+    replaced = [kind for kind, used in zip(TELLING, inputs, strict=True) if used != kind]
+    instead = f" Not on {', '.join(replaced)}: {HOPELESS}." if replaced else ""
     return (
-        "Compared with PyTorch on two inputs of noise, zeros, half and half, a ramp; a smaller batch is the first of "
-        f"them.\n\n{table(head, rows)}"
+        f"Compared with PyTorch on {', '.join(inputs)}; a smaller batch is the first of them.{instead}\n\n"
+        f"{table(head, rows)}"
     )
 
 

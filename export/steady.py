@@ -5,7 +5,7 @@ Ensures: at each of the interface's sizes every output has a finite row for each
 each time, does not depend on what the net was run on before, nor on the other inputs of its batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,15 @@ def expectations(net: nn.Module, interface: Interface) -> list[Expectation]:
     own, *others = (interface.at(*size) for size in interface.sizes)
     never_run = unused(net)
     return [_examined(net, own, never_run), *(_examined_elsewhere(net, other, never_run) for other in others)]
+
+
+def telling(expected: Sequence[Expectation]) -> list[Expectation]:
+    """Return the same expectations with noise in place of inputs by which the net's float32 cannot be judged.
+
+    A norm over the places of a flat picture divides by next to nothing, and gives what rounding left.
+    """
+    hopeless = {row for each in expected for row in each.whole.hopeless(each.most)}
+    return [each.telling(hopeless) for each in expected] if hopeless else list(expected)
 
 
 def _examined_elsewhere(net: nn.Module, interface: Interface, never_run: nn.Module) -> Expectation:

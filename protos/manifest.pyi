@@ -226,10 +226,12 @@ class ShapeWitness(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[int] = ..., silent_because: _Optional[str] = ...) -> None: ...
 
 class Parity(_message.Message):
-    __slots__ = ("checks",)
+    __slots__ = ("checks", "inputs")
     CHECKS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     checks: _containers.RepeatedCompositeFieldContainer[ParityCheck]
-    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping[str, _Any]]]] = ...) -> None: ...
+    inputs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping[str, _Any]]]] = ..., inputs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ParityCheck(_message.Message):
     __slots__ = ("batch", "output", "max_abs_error", "reference_error", "tolerance", "height", "width")

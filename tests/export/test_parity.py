@@ -12,7 +12,7 @@ from export.interface import Pictures
 from export.layers import map_layers
 from export.naming import name_values
 from export.numbers import check_numbers
-from export.parity import compare, distance
+from export.parity import Reference, compare, distance
 from export.prepare import prepare
 from export.steady import expectations
 from protos import manifest
@@ -86,6 +86,16 @@ class TestMeasure:
         expected, exact = np.array([100.0, 1.0]), np.array([150.0, 1.0])
         found = compare(expected + 2, expected, exact)
         assert (found.reference_error, found.tolerance, found.holds) == (50.0, 1.0, False)
+
+    def test_hopeless_rows_are_told_from_others(self) -> None:
+        """Of three inputs with two rows each, those for which float32 is far off; another float32 counts as well."""
+        exact = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 100.0])
+        expected = np.array([1.0, 2.0, 9.0, 4.0, 5.0, 100.0], np.float32)
+        other = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 90.0], np.float32)
+        assert Reference(expected, exact).hopeless_rows(3) == {1}
+        assert Reference(expected, exact, other=other).hopeless_rows(3) == {1, 2}
+        assert Reference(exact.astype(np.float32), exact).hopeless_rows(3) == set()
+        assert Reference(expected, exact).hopeless_rows(4) == set()
 
     def test_one_infinite_value_does_not_excuse_the_others(self) -> None:
         """Where a result overflows, the rest is still compared."""
