@@ -13,6 +13,7 @@ from export.head import Head
 from export.keys import IMAGE as IMAGE
 from export.keys import IMAGE_MEAN, IMAGE_SCALE
 from export.keys import PROBABILITIES as PROBABILITIES
+from export.naming import make_way
 from zoo.preprocessing import Preprocessing
 
 NORMALISED = "normalised"
@@ -24,6 +25,7 @@ def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> 
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     graph = whole.graph
+    make_way(graph, {*CONSTANTS, *(weight.name for weight in head.constants())})
     _rename_input(graph)
     nodes = [*_normalise_nodes(), *graph.node, *head.nodes(LOGITS, PROBABILITIES)]
     del graph.node[:]

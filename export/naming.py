@@ -5,7 +5,7 @@ Ensures: a value that is a layer's output bears the layer's name, in the file as
 and weights keep theirs; nothing is computed differently.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 
@@ -30,6 +30,12 @@ def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     _rename(graph, {**{name: f"{name}/unnamed" for name in taken}, **wanted})
     for info, name in zip(graph.output, names, strict=True):
         info.name = name
+
+
+def make_way(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Give weights of `graph` that bear one of `names` another: a net may have a parameter called that."""
+    taken = {weight.name for weight in graph.initializer} & set(names)
+    _rename(graph, {name: f"{name}/unnamed" for name in sorted(taken)})
 
 
 def _separate_outputs(graph: onnx.GraphProto) -> None:

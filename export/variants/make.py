@@ -234,11 +234,12 @@ def _runner(opened: Any, feeds: Mapping[str, Any]) -> Callable[[], object]:
 
 def _frame(model: onnx.ModelProto) -> list[str]:
     """The nodes around the net: from the pictures to normalised floats, and from logits to probabilities."""
-    from export.convert import LOGITS
-    from export.image_io import NORMALISED
+    from export.keys import IMAGE, IMAGE_SCALE, LOGITS
 
+    if model.graph.input[0].name != IMAGE:
+        return []  # what a raw net calls so are its own layers
     nodes = list(model.graph.node)
-    first = next((index for index, node in enumerate(nodes) if NORMALISED in node.output), -1)
+    first = next((index for index, node in enumerate(nodes) if IMAGE_SCALE in node.input), -1)
     after: list[str] = []
     reached = {LOGITS}
     for node in nodes:

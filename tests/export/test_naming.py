@@ -1,5 +1,7 @@
 """A layer's value bears the layer's name, in the file as in PyTorch."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from export import Exported
+from export import Exported, ExportSettings, export_model
+from export.check.run import check_model
 from export.convert import convert
 from export.interface import Pictures
 from export.layers import map_layers
@@ -15,8 +18,13 @@ from export.naming import name_values
 from export.prepare import prepare
 from export.runtime import Runtime, every_value
 from export.steady import expectations
+from export.variants.make import _frame
 from protos import manifest
-from zoo import load_net
+from zoo import LoadedNet, load_net
+from zoo.load import WeightsSource
+from zoo.preprocessing import Preprocessing
+
+RULE = Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 
 
 def values(model: onnx.ModelProto) -> list[str]:
@@ -81,3 +89,29 @@ def test_inputs_outputs_and_weights_keep_their_names(path: str) -> None:
     name_values(model, layer_map)
     assert values(model) == ["a", "y"]
     assert layer_map.layers[0].value == "a"
+
+
+class Frame(nn.Module):
+    """Its weights and layers are called as what an export puts around a net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 8)
+        self.normalised = nn.Flatten()
+        self.image_mean = nn.Parameter(torch.full((5,), 0.5))
+        self.image_scale = nn.Parameter(torch.full((5,), 3.0))
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.normalised(self.conv(x)) - self.image_mean) * self.image_scale / self.temperature
+
+
+def test_names_of_the_frame(tmp_path: Path) -> None:
+    """Such a net is exported, numbers and all, and a variant knows the frame from the net."""
+    weights = WeightsSource("trained", 0, metrics={"temperature": 1.5})
+    net = LoadedNet(Frame().eval(), "frame", "Frame", (), RULE, weights)
+    exported = export_model(net, ExportSettings(to=tmp_path, name="n", calibrated=True))
+    assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
+    frame = _frame(onnx.load(exported.folder / "model.onnx"))
+    assert frame[:4] == ["image_nchw", "image_float", "image_centred", "normalised/unnamed"]
+    assert frame[4:] == ["logits_cooled", "probabilities"]
