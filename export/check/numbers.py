@@ -35,7 +35,7 @@ def check_shapes(subject: Subject) -> Finding:
     inferred, silence = _inferred(subject.model)
     promised = _promised(subject)
     broken = [words for each in seen for words in (*_broken(promised, each), *_contradicted(inferred, each))]
-    faults = [Fault(file, words) for words in (*broken, *_never_free(promised, seen))]
+    faults = [Fault(file, words) for words in (*broken, *_never_free(subject, promised, seen))]
     agree = "ONNX's inference agrees where it knows" if not silence else f"ONNX's inference is silent: {silence}"
     ran = " and ".join(map(str, _batches(subject)))
     ran += f", each at {len(sizes)} sizes" if len(sizes) > 1 else ""
@@ -145,8 +145,12 @@ def _fits(shape: Sequence[int], seen: Mapping[int, tuple[int, ...]]) -> bool:
     return True
 
 
-def _never_free(promised: Sequence[tuple[str, str, Sequence[int]]], seen: Sequence[Shapes]) -> Iterator[str]:
-    """Free sizes of layers that nothing decides: they are the same at every batch and size."""
+def _never_free(
+    subject: Subject, promised: Sequence[tuple[str, str, Sequence[int]]], seen: Sequence[Shapes]
+) -> Iterator[str]:
+    """Free sizes of layers that nothing decides: they are the same at every batch and size that are free."""
+    if len(seen) == 1 and any(None in dims[1:] for dims in _inputs(subject).values()):
+        return  # a variant of a model with free sizes, which names but the usual one
     for who, value, shape in promised:
         shapes = [has for each in seen for has in each.get(value, {}).values()]
         if who.startswith("layer") and len(shapes) > 1 and all(len(has) == len(shape) for has in shapes):

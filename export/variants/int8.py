@@ -85,11 +85,14 @@ def quantise(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelP
 def _excluded(model: onnx.ModelProto) -> set[str]:
     """The products that stay float32.
 
-    Those of two activations, as in attention, lose too much; onnxruntime's int8 product takes no stack of matrices.
+    Those of two activations, as in attention, lose too much; onnxruntime's int8 product takes no stack of matrices, and
+    its quantiser no transposed convolution in groups.
     """
     weights = {weight.name: len(weight.dims) for weight in model.graph.initializer}
     products = (node for node in model.graph.node if node.op_type in ("MatMul", "Gemm"))
-    return {node.name for node in products if weights.get(node.input[1]) != 2}
+    transposed = (node for node in model.graph.node if node.op_type == "ConvTranspose")
+    grouped = {node.name for node in transposed if any(each.name == "group" and each.i > 1 for each in node.attribute)}
+    return grouped | {node.name for node in products if weights.get(node.input[1]) != 2}
 
 
 def _ranges(model: onnx.ModelProto, batches: Sequence[Feeds], method: Method) -> dict[str, Range]:

@@ -16,6 +16,8 @@ from export import Exported, ExportSettings, export_model
 from export.check.run import check_model
 from export.errors import ConversionError, ParityError, UnfitNetError
 from export.expressions import evaluate
+from export.variants.make import make_variants, plan
+from export.variants.settings import Bounds, VariantSettings
 from protos import inference
 from zoo import LoadedNet
 
@@ -34,6 +36,16 @@ def raw(net: nn.Module, convnet4: LoadedNet, to: Path) -> Exported:
 
 def session(exported: Exported) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+def test_a_variant_is_checked(convnet4: LoadedNet, tmp_path: Path) -> None:
+    """A variant names no sizes at which it was checked: what is free in it is then believed."""
+    settings = VariantSettings(("fp16",), bounds=Bounds(min_speedup=0))
+    planned = plan(convnet4, tmp_path, "net", settings)
+    exported = export_model(convnet4, ExportSettings(to=tmp_path, name="net", dynamic_size=True))
+    assert [each.verdict.kept for each in make_variants(planned, exported.folder)] == [True]
+    reports = [report for name in ("net", "net-fp16") for report in check_model(tmp_path / name)]
+    assert [fault for report in reports for fault in report.faults] == []
 
 
 class TestFile:

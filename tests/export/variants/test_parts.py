@@ -126,6 +126,24 @@ def test_nothing_to_quantise() -> None:
         quantise(model([helper.make_node("Relu", ["x"], ["y"], "r")]), {})
 
 
+def test_transposed_convolutions_in_groups_stay_as_they_are() -> None:
+    """onnxruntime's quantiser cannot take them; what stands beside them is quantised."""
+    rng = np.random.default_rng(0)
+    shapes = {"x_in": (4, 4), "up_w": (4, 2, 2, 2), "up_b": (4,)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("MatMul", ["x", "x_in"], ["a"], "a"),
+        helper.make_node("Unsqueeze", ["a", "axes"], ["b"], "b"),
+        helper.make_node("ConvTranspose", ["b", "up_w", "up_b"], ["c"], "c", group=2),
+        helper.make_node("ReduceMean", ["c", "axes"], ["y"], "y", keepdims=0),
+    ]
+    whole = model(nodes, weights)
+    whole.graph.initializer.append(numpy_helper.from_array(np.array([2, 3], np.int64), "axes"))
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+    quantised = quantise(whole, calibrate(whole, [{"x": x}], "minmax"))
+    assert 0 < np.abs(run(quantised, x) - run(whole, x)).max() < 0.05 * np.abs(run(whole, x)).max()
+
+
 def test_stacks_of_matrices_stay_as_they_are() -> None:
     """onnxruntime cannot run their int8 product by channel; a plain matrix beside them is quantised."""
     rng = np.random.default_rng(0)
