@@ -53,7 +53,7 @@ def calibrate(
 
 
 def quantise(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return `model` in int8. Raises: VariantError where it has nothing to quantise."""
+    """Return `model` in int8. Raises: VariantError where it has nothing to quantise, or cannot be."""
     if not any(node.op_type in WEIGHTED and node.name not in _excluded(model) for node in model.graph.node):
         raise VariantError("int8: the model has no convolution and no matrix product with weights to quantise.")
     pairs = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
@@ -69,8 +69,11 @@ def quantise(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelP
         [*WEIGHTED, *CARRIERS],
         {},
     )
-    with _quietly():
-        quantiser.quantize_model()
+    try:
+        with _quietly():
+            quantiser.quantize_model()
+    except Exception as error:
+        raise VariantError(f"int8: onnxruntime's quantiser fails: {type(error).__name__}: {error}") from error
     quantised: onnx.ModelProto = quantiser.model.model
     _restore_absorbed(quantised.graph, model.graph)
     _keep_outputs_float(quantised.graph)

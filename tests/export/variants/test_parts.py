@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.errors import SettingsError, VariantError
 from export.head import Head
 from export.image_io import attach
-from export.variants import fp16
+from export.variants import fp16, int8
 from export.variants.entry import spread_constants
 from export.variants.fixed import fix, require_fixed
 from export.variants.graph import sort_nodes
@@ -124,6 +124,14 @@ def test_nothing_to_quantise() -> None:
     """int8 of a model without weights is refused."""
     with pytest.raises(VariantError, match="no convolution"):
         quantise(model([helper.make_node("Relu", ["x"], ["y"], "r")]), {})
+
+
+def test_a_quantiser_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What onnxruntime raises is a reason to refuse the variant, not the end of the others."""
+    whole = model([helper.make_node("MatMul", ["x", "w"], ["y"], "y")], {"w": np.eye(4, dtype=np.float32)})
+    monkeypatch.setattr(int8.QDQQuantizer, "quantize_model", lambda _self: np.zeros(2) + np.zeros(3))
+    with pytest.raises(VariantError, match="int8: onnxruntime's quantiser fails: ValueError: operands could not"):
+        quantise(whole, {})
 
 
 def test_transposed_convolutions_in_groups_stay_as_they_are() -> None:
