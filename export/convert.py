@@ -24,6 +24,7 @@ from export.freedom import Condition, Where, conditions, require_free
 from export.keys import LOGITS as LOGITS
 from export.naming import name_outputs
 from export.otherwise import require_same
+from export.pads import keep_pads
 from export.runtime import require_runs
 from export.taps import tapped
 
@@ -57,6 +58,7 @@ def convert(
     if taps:
         del model.graph.output[len(outputs) :]
     _require_count(model, outputs)
+    keep_pads(model)
     if dynamic_size:
         require_same(model, net, given, example, where)
     name_outputs(model, outputs)
