@@ -20,6 +20,7 @@ import onnx
 from torch import nn
 
 from export.expectation import Expectation, Sample
+from export.far import Far
 from export.parity import Agreement
 from export.runtime import Runtime, every_value
 from export.scopes import scopes_of
@@ -60,7 +61,7 @@ def map_layers(model: onnx.ModelProto, net: nn.Module, expectations: Sequence[Ex
     """
     own, other = expectations[0], expectations[-1].second.layers
     sample, feeds = own.whole, {own.interface.input_name: own.inputs(own.most)}
-    finder = _Finder(_values(model, feeds, _first_paths(net)), sample)
+    finder = _Finder(_values(model, feeds, _first_paths(net)), sample, Far(model, net, own.interface))
     layers = [
         finder.entry(index, _free_shape(each, other)) for index, each in enumerate(sample.expected.layers.values())
     ]
@@ -74,7 +75,8 @@ def _first_paths(net: nn.Module) -> Mapping[str, str]:
 
 
 class _Finder:
-    def __init__(self, values: Sequence[Value], sample: Sample) -> None:
+    def __init__(self, values: Sequence[Value], sample: Sample, far: Far) -> None:
+        self._far = far
         self._sample, self._outputs = sample, list(sample.expected.layers.values())
         self._values = values
         self._calls = Counter(output.path for output in self._outputs if output.element == 0)
@@ -140,7 +142,13 @@ class _Finder:
         """Those of `candidates` that hold the index-th output, as nearly as the nearest of them, up to noise."""
         found = [Match(value, found) for value in candidates if (found := self._agreement(index, value))]
         least = min((match.agreement.max_abs_error for match in found), default=0.0)
-        return [match for match in found if match.agreement.max_abs_error <= least + match.agreement.reference_error]
+        nearest = [match for match in found if match.agreement.max_abs_error <= least + match.agreement.reference_error]
+        return self._apart(index, nearest) if self._far.tells(match.value.name for match in nearest) else nearest
+
+    def _apart(self, index: int, equal: list[Match]) -> list[Match]:
+        """Those of several equal values that are still the index-th output for inputs that lie far beyond."""
+        name = self._outputs[index].name
+        return [match for match in equal if self._far.may_hold(name, match.value.name)] or equal
 
     def _agreement(self, index: int, value: Value) -> Agreement | None:
         """How nearly `value` holds the index-th output; None where it does not."""

@@ -173,5 +173,5 @@ def _output_failure(check: Check, layer: manifest.Layer | None) -> str:
 def _distances(found: Agreement) -> str:
     return (
         f"largest difference {found.max_abs_error:.3g}, allowed {found.tolerance:.3g} "
-        f"(PyTorch's own float32 error is {found.reference_error:.3g})"
+        f"(float32's own error is {found.reference_error:.3g})"
     )

@@ -75,7 +75,7 @@ def _outputs(promise: manifest.Manifest) -> str:
         (check.output, _batch(check), *_numbers(check.max_abs_error, check.tolerance, check.reference_error))
         for check in promise.parity.checks
     ]
-    head = ("output", "batch", "largest difference", "allowed", "PyTorch's own float32 error")
+    head = ("output", "batch", "largest difference", "allowed", "float32's own error")
     inputs = list(promise.parity.inputs)
     replaced = [kind for kind, used in zip(TELLING, inputs, strict=True) if used != kind]
     instead = f" Not on {', '.join(replaced)}: {HOPELESS}." if replaced else ""
