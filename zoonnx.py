@@ -3,10 +3,13 @@
 An exception that carries `exit_status` is meant for the user: its text goes to stderr, without a traceback.
 """
 
+import contextlib
 import difflib
 import importlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 # verb: (where its function is, the extra that brings what it needs, what it does)
@@ -28,8 +31,19 @@ VERBS = {
 OURS = ("zoo", "export", "serve", "protos")
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM came: what is being done is given up as by Ctrl-C, so that nothing is left half-written."""
+
+
+# what a signal raises: what is said of it, and the exit status, 128 and the signal's number as shells count
+SIGNALLED: dict[type[BaseException], tuple[str, int]] = {
+    KeyboardInterrupt: ("interrupted", 130),
+    _TerminatedError: ("terminated", 143),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `zoonnx VERB ...`. Exit status: 0 done, 1 the work failed, 2 the user's mistake, 130 interrupted."""
+    """Run `zoonnx VERB ...`. Exit status: 0 done, 1 the work failed, 2 the user's mistake, 130 Ctrl-C, 143 SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         _show_verbs()
@@ -40,23 +54,40 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(verb: str, arguments: list[str]) -> None:
-    command = _command(verb)
     try:
-        command(arguments, prog_name=f"zoonnx {verb}")
-    except KeyboardInterrupt:
-        _fail(verb, "interrupted", 130)
+        with _ended_by_sigterm():
+            _command(verb)(arguments, prog_name=f"zoonnx {verb}")
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has left: nothing to say, nobody to say it to
         sys.exit(1)
-    except MemoryError as error:
+    except (KeyboardInterrupt, _TerminatedError) as error:
+        _give_up(verb, error)
+    except Exception as error:
+        _explain(verb, error)
+        raise
+
+
+def _explain(verb: str, error: Exception) -> None:
+    """End with a sentence, where the error is anybody's but ours."""
+    if hasattr(error, "exit_status"):
+        _fail(verb, str(error), int(error.exit_status))
+    for each in _behind(error):
+        if isinstance(each, tuple(SIGNALLED)):
+            _give_up(verb, each)
+    if isinstance(error, MemoryError):
         _fail(verb, f"this machine has not enough memory for that: {error or 'nothing is left'}.", 1)
-    except OSError as error:
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         _fail(verb, f"{where}{error.strerror or error}.", 1)
-    except Exception as error:
-        if not hasattr(error, "exit_status"):
-            raise
-        _fail(verb, str(error), int(error.exit_status))
+
+
+def _behind(error: BaseException | None) -> list[BaseException]:
+    """An exception and those it came of: a library that is being imported makes its own of a signal's."""
+    chain: list[BaseException] = []
+    while error and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
 
 
 def _command(verb: str) -> Callable[..., Any]:
@@ -85,6 +116,8 @@ def _explain_missing_extra(verb: str, function: Callable[..., Any]) -> Callable[
     def run(*args: Any, **options: Any) -> Any:
         try:
             return function(*args, **options)
+        except KeyboardInterrupt as error:  # typer would say nothing
+            _give_up(verb, error)
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if not package or package in OURS:
@@ -108,6 +141,30 @@ def _show_verbs() -> None:
         "\n".join([head, "", usage, "", *lines, "", "zoonnx VERB --help explains a verb and gives an example."]),
         sys.stdout,
     )
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the block by an exception, which cleans up; unless somebody else decided what it does."""
+
+    def end(_number: int, _frame: Any) -> None:
+        raise _TerminatedError
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _give_up(verb: str, signalled: BaseException) -> NoReturn:
+    """End for a signal; a second one ends the process at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    _fail(verb, *SIGNALLED[type(signalled)])
 
 
 def _fail(verb: str, message: str, status: int) -> NoReturn:

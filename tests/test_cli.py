@@ -1,5 +1,6 @@
 """The contract that every verb of the command line keeps."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,41 @@ def test_output_that_cannot_be_written() -> None:
         command = [sys.executable, "-m", "zoonnx", "train", "--help"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "zoonnx train: No space left on device.\n")
+
+
+DURING = {
+    "while modules load": "sys.meta_path.insert(0, Signal('typer'))",
+    "while an extension loads": "sys.meta_path.insert(0, Signal('torch', ImportError('initialization failed')))",
+    "while the verb works": "import zoo.cli; zoo.cli.models = work",
+}
+SIGNALLED = """
+import os, sys
+class Signal:
+    def __init__(self, name, instead=None):
+        self.name, self.instead = name, instead
+    def find_spec(self, name, path=None, target=None):
+        if name == self.name:
+            try:
+                os.kill(os.getpid(), {number})
+            except BaseException as error:
+                raise (self.instead or error) from error
+def work():
+    os.kill(os.getpid(), {number})
+{during}
+import zoonnx
+zoonnx.main(['models'])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, (130, "interrupted")), (signal.SIGTERM, (143, "terminated"))]
+)
+@pytest.mark.parametrize("during", DURING.values(), ids=DURING)
+def test_signals(number: int, said: tuple[int, str], during: str) -> None:
+    """Ctrl-C and SIGTERM are one line and their own exit status, whenever they come."""
+    code = SIGNALLED.format(number=int(number), during=during)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (said[0], "", f"zoonnx models: {said[1]}\n")
 
 
 @pytest.mark.parametrize(
