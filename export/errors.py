@@ -10,6 +10,7 @@ ExportError
 ├── CalibrationDataError    trained weights without pictures to judge a variant by
 ├── VariantError            a variant could not be made, or one that was asked for was refused
 ├── RepositoryError         the target cannot take this model
+│   ├── TargetError               the disk did not take it
 │   └── RepositoryConflictError   what stands there promises something else
 ├── CheckError              a written model is not what its manifest promises
 │   └── DamagedError        a file of it cannot even be read

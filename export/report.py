@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import torch
 
-from export.errors import RepositoryError
+from export.errors import TargetError
 from export.interface import TELLING
 from protos import manifest
 from zoo.files import write_file
@@ -38,13 +38,13 @@ def report_folder(models: Path, name: str, version: int) -> Path:
 
 
 def write_report(models: Path, version: int, promise: manifest.Manifest, seconds: Mapping[str, float]) -> Path:
-    """Write the page and return its path. Raises: RepositoryError; the version itself then stands."""
+    """Write the page and return its path. Raises: TargetError; the version itself then stands."""
     path = report_folder(models, promise.name, version) / PAGE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, page(version, promise, seconds).encode())
     except OSError as error:
-        raise RepositoryError(
+        raise TargetError(
             f"version {version} of {promise.name} was checked and written, but not its report: cannot write {path}: "
             f"{error.strerror or error}."
         ) from error

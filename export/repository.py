@@ -40,12 +40,15 @@ def require_same(model: Path, shared: Mapping[str, bytes]) -> None:
 
 
 def require_writable(model: Path) -> None:
-    """Refuse, before anything is computed, a model folder that cannot get a version. Raises: TargetError."""
+    """Refuse, before anything is computed, a model folder that cannot get a version. Raises: RepositoryError."""
     for wanted in (model.parent, model):
         place = next(each for each in (wanted, *wanted.absolute().parents) if os.path.lexists(each))
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            why = "nothing can be written there" if place.is_dir() else "it is no folder"
-            raise TargetError(f"cannot write {model} because of {place}: {why}; nothing was changed there.")
+        if not place.is_dir():
+            raise RepositoryError(f"cannot write {model} because {place} is no folder: give another place with --to.")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise TargetError(
+                f"cannot write {model} because of {place}: nothing can be written there; nothing was changed there."
+            )
 
 
 def write_version(model: Path, shared: Mapping[str, bytes], files: Mapping[str, bytes]) -> Path:
@@ -61,6 +64,19 @@ def write_version(model: Path, shared: Mapping[str, bytes], files: Mapping[str, 
             return _put(staging / WHOLE, model, shared)
     except OSError as error:
         raise TargetError(f"cannot write {model}: {error.strerror or error}; nothing was changed there.") from error
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` as `folder`, where nothing stands yet. Raises: RepositoryError."""
+    if folder.exists():
+        raise RepositoryError(f"{folder} stands there already: move it away.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _staging(folder.parent) as staging:
+            _write(staging / WHOLE, files)
+            (staging / WHOLE).rename(folder)
+    except OSError as error:
+        raise TargetError(f"cannot write {folder}: {error.strerror or error}; nothing was changed there.") from error
 
 
 def _put(whole: Path, model: Path, shared: Mapping[str, bytes]) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnxruntime
 
+from export.errors import TargetError
 from export.report import report_folder
 from export.variants.evidence import Evidence
 from export.variants.make import Outcome, Plan
@@ -28,12 +29,19 @@ HEAD = ("variant", "verdict", *MEASURED)
 
 
 def write_reports(models: Path, name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) -> Path:
-    """Write variants.md and variants.json and return the page's path."""
+    """Write variants.md and variants.json and return the page's path. Raises: TargetError."""
     folder = report_folder(models, name, version)
-    folder.mkdir(parents=True, exist_ok=True)
     facts = _facts(name, version, planned, outcomes)
-    write_file(folder / "variants.json", (json.dumps(facts, indent=1) + "\n").encode())
-    write_file(folder / "variants.md", page(facts, planned, outcomes).encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / "variants.json", (json.dumps(facts, indent=1) + "\n").encode())
+        write_file(folder / "variants.md", page(facts, planned, outcomes).encode())
+    except OSError as error:
+        kept = ", ".join(each.kind for each in outcomes if each.verdict.kept) or "none"
+        raise TargetError(
+            f"version {version} of {name} stands, and of its variants: {kept}; but not their report: cannot write "
+            f"{folder / 'variants.md'}: {error.strerror or error}."
+        ) from error
     return folder / "variants.md"
 
 

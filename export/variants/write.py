@@ -25,7 +25,6 @@ from export.variants.evidence import Evidence
 from export.variants.measure import Figures
 from export.variants.settings import Kind
 from protos import inference, manifest
-from zoo.files import new_folder
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,6 @@ def describe(original: Original, kind: Kind, how: str, evidence: Evidence, figur
 def write_edge(original: Original, files: Mapping[str, bytes]) -> Path:
     """Write the files for devices, with their hashes beside them. Raises: ExportError."""
     folder = edge_folder(original.repository, original.name, original.version)
-    if folder.exists():
-        raise RepositoryError(f"{folder} stands there already: move it away.")
     facts: dict[str, Any] = {
         "of": {"name": original.name, "version": original.version, "sha256": original.sha256},
         "files": {
@@ -144,13 +141,7 @@ def write_edge(original: Original, files: Mapping[str, bytes]) -> Path:
         },
     }
     listed = written({**facts, "sha256": canonical_sha256(facts)})
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(folder) as staging:
-            for name, content in {**files, EDGE_FILES: listed.encode()}.items():
-                (staging / name).write_bytes(content)
-    except OSError as error:
-        raise RepositoryError(f"cannot write {folder}: {error.strerror or error}.") from error
+    repository.write_folder(folder, {**files, EDGE_FILES: listed.encode()})
     return folder
 
 

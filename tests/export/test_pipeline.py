@@ -19,7 +19,14 @@ from google.protobuf import json_format, text_format
 from onnx import numpy_helper
 
 from export import Exported, ExportSettings, export_model, repository
-from export.errors import ConversionError, ExportError, RepositoryConflictError, TargetError, UnfitNetError
+from export.errors import (
+    ConversionError,
+    ExportError,
+    RepositoryConflictError,
+    RepositoryError,
+    TargetError,
+    UnfitNetError,
+)
 from export.manifest_json import canonical_sha256
 from export.runtime import require_runs
 from protos import inference, manifest
@@ -257,7 +264,7 @@ class TestRefusals:
         """A repository that cannot be written to is said so before anything is computed, and stays as it was."""
         (tmp_path / "models").write_text("a file where a folder should be")
         steps: list[str] = []
-        with pytest.raises(TargetError, match="nothing was changed there"):
+        with pytest.raises(RepositoryError, match="models is no folder: give another place with --to"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"), steps.append)
         assert steps == []
         assert [path.name for path in tmp_path.iterdir()] == ["models"]

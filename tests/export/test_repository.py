@@ -91,8 +91,29 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     """It is named, with the reason; folders that are still to be made are none."""
     repository.require_writable(tmp_path / "a" / "b" / "m")
     (tmp_path / "file").touch()
-    with pytest.raises(TargetError, match=r"because of .*/file: it is no folder; nothing was changed"):
+    with pytest.raises(RepositoryError, match=r"because .*/file is no folder: give another place") as caught:
         repository.require_writable(tmp_path / "file" / "models" / "m")
+    assert caught.value.exit_status == 2
     monkeypatch.setattr(os, "access", lambda place, _mode: place != tmp_path)  # root may write everywhere
     with pytest.raises(TargetError, match=f"because of {tmp_path}: nothing can be written there"):
         repository.require_writable(tmp_path / "models" / "m")
+
+
+def test_a_folder_stands_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What devices get: no half of it on a full disk, none over another, and nobody's staging stays for ever."""
+    (tmp_path / "m" / ".staging-old").mkdir(parents=True)
+    os.utime(tmp_path / "m" / ".staging-old", (0, 0))
+    repository.write_folder(tmp_path / "m" / "1", FILES)
+    before = below(tmp_path)
+    assert before == ["m", "m/1", *(f"m/1/{name}" for name in ("model.onnx", "test_data_set_0", *list(FILES)[1:]))]
+    with pytest.raises(RepositoryError, match=r"/m/1 stands there already"):
+        repository.write_folder(tmp_path / "m" / "1", FILES)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TargetError, match="No space left on device; nothing was changed") as caught:
+        repository.write_folder(tmp_path / "m" / "2", FILES)
+    assert caught.value.exit_status == 1
+    assert below(tmp_path) == before
