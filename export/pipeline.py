@@ -80,7 +80,8 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
     model = _convert(net, expected, interface, settings)
-    expected = telling(expected)  # after the conversion, which says where a forward decides by the values
+    progress("running PyTorch in float64")  # after the conversion, which says where a forward decides by the values
+    expected = telling(expected)
     for each in expected:
         require_steady(each)
     with _speaking_of_sizes(settings):

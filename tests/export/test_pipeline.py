@@ -150,6 +150,7 @@ class TestReport:
         assert "12 of 12 module outputs" in page
         assert f"onnxruntime {onnxruntime.__version__}" in page
         assert "| converting to ONNX |" in page
+        assert "| running PyTorch in float64 |" in page
 
 
 class TestVersions:
