@@ -102,13 +102,23 @@ class _Finder:
         """The last of the values inside the module; those of several calls are shared by the calls, in order."""
         output = self._outputs[index]
         later_calls = self._calls[output.path] - 1 - output.call
-        for match in reversed(self._nearest_inside(index)):
+        matches = self._nearest_inside(index)
+        for match in reversed(matches):
             if later_calls and self._is_of_later_call(index, match.value):
                 later_calls -= 1
                 continue
             self._reached = match.value.place
             return _exact(match)
-        return self._not_there(index)
+        return _exact(matches[-1]) if matches and self._is_repeated(index) else self._not_there(index)
+
+    def _is_repeated(self, index: int) -> bool:
+        """Whether a later call of the same module gave the very same: the exporter computes that once for both."""
+        output = self._outputs[index]
+        return any(
+            (later.path, later.element) == (output.path, output.element)
+            and np.array_equal(later.value, output.value, equal_nan=output.value.dtype.kind == "f")
+            for later in self._outputs[index + 1 :]
+        )
 
     def _handed_on(self, index: int) -> manifest.Layer:
         output = self._outputs[index]
@@ -118,12 +128,20 @@ class _Finder:
                 return manifest.Layer(
                     status=manifest.ALIAS, of=earlier.name, value=source.value, max_abs_error=source.max_abs_error
                 )
-        around = [value for value in self._values if output.parent in value.scopes or not value.scopes]
-        nearest = self._nearest(index, around)
+        nearest = self._nearest_around(index)
         if not nearest:
             return manifest.Layer(status=manifest.NOT_EXPORTED, reason=NOWHERE)
         behind = (match for match in nearest if match.value.place > self._reached)
         return _exact(next(behind, nearest[-1]))  # what its parent computed since the last module, else before
+
+    def _nearest_around(self, index: int) -> list[Match]:
+        """What holds the index-th output inside its parent, else around that: the parent may have been given it."""
+        parent = self._outputs[index].parent
+        for around in (parent, *_enclosing(parent)):
+            inside = [value for value in self._values if around in value.scopes or not value.scopes]
+            if nearest := self._nearest(index, inside):
+                return nearest
+        return []
 
     def _is_of_later_call(self, index: int, value: Value) -> bool:
         """Whether `value` also holds what a later call of the same module gave."""
@@ -185,6 +203,12 @@ class _Finder:
             return ""
         name, far, allowed = nearest.value.name, nearest.agreement.max_abs_error, nearest.agreement.tolerance
         return f"{IMPRECISE}: '{name}' is {far:.1e} from PyTorch's, {allowed:.1e} is allowed"
+
+
+def _enclosing(path: str) -> list[str]:
+    """The paths of the modules around that at `path`, innermost first; the net itself, '', is the last."""
+    inner = [path.rsplit(".", up)[0] for up in range(1, path.count(".") + 1)]
+    return [*inner, ""] if path else []
 
 
 def _exact(match: Match) -> manifest.Layer:

@@ -161,6 +161,23 @@ class TestOddNets:
         assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
         assert layers["again"].value != layers["again@1"].value
 
+    def test_called_twice_on_the_same(self) -> None:
+        """The exporter computes once what a block gives twice for one input; both calls have that value."""
+
+        class Again(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Sigmoid())
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.block(x) + self.block(x).tanh() + self.block(x.tanh())
+
+        layers = mapped(Again())
+        for name in ("block", "block.0"):
+            calls = [layers[call] for call in (name, f"{name}@1", f"{name}@2")]
+            assert [status(each) for each in calls] == [("EXACT", "")] * 3
+            assert calls[0].value == calls[1].value != calls[2].value
+
     def test_at_two_places(self) -> None:
         """A module that stands in the net at two paths is found under the first, however the net calls it."""
 
@@ -204,6 +221,20 @@ class TestOddNets:
 
         layers = mapped(Pair())
         assert (layers["split"].value, layers["split:1"].value) == ("tanh", "sigmoid")
+
+    def test_dropout_first_in_the_head(self) -> None:
+        """What a head's dropout hands on was computed outside of the head, as in torchvision's nets."""
+
+        class Headed(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.fc = nn.Sequential(nn.Sequential(nn.Dropout(), nn.Linear(4 * 64, 5)))
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x.tanh()
+
+        layers = mapped(Headed())
+        assert status(layers["fc.0.0"]) == ("EXACT", "")
 
     def test_identity_after_an_operation(self) -> None:
         """A module that hands on what no module made is found by its value."""
