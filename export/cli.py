@@ -20,7 +20,9 @@ def export(
         ),
     ],
     to: Annotated[Path, typer.Option(help="the model repository to write into")],
-    name: Annotated[str | None, typer.Option(help="the model's name there; by default the run's or the net's")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="the model's name there; by default the run's, the net's or FUNCTION's")
+    ] = None,
     opset: Annotated[int, typer.Option(help="the ONNX operator set, 18 to 23")] = 20,
     max_batch_size: Annotated[int, typer.Option(help="the largest batch that a server may form")] = 32,
     pretrained: Annotated[bool, typer.Option(help="give NET its pretrained weights, by timm's own loading")] = False,
@@ -70,6 +72,8 @@ def export(
     from export.pipeline import export_model
     from export.settings import ExportSettings
 
+    if raw and (mean or std):
+        raise SettingsError("--mean and --std are for pictures: a --raw model takes float32 as it is; leave them out.")
     options = SourceOptions(seed, pretrained, pretrained_file, input_size, mean, std, labels)
     loaded = load_source(source, options)
     settings = ExportSettings(

@@ -59,7 +59,7 @@ def labels_text(contract: Contract) -> str:
     for output in contract.outputs if labels else ():
         if list(output.shape[1:]) != [len(labels)]:
             classes = f"{output.shape[1]} classes" if len(output.shape) == 2 else f"an output of {list(output.shape)}"
-            raise UnfitNetError(f"there are {len(labels)} labels for a net with {classes}: give one for each class.")
+            raise UnfitNetError(f"the labels are {len(labels)}, and the net has {classes}: give one for each class.")
     broken = [label for label in labels if label.splitlines() not in ([], [label])]  # Unicode has eight more of them
     if broken:
         raise UnfitNetError(f"the label {broken[0]!r} holds a line break, but labels.txt has one label a line.")

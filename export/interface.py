@@ -29,7 +29,8 @@ NOISE = "noise"
 TELLING = (NOISE, NOISE, "zeros", "half and half", "a ramp")  # what the telling inputs are
 NAMING_BATCH = 2  # inputs on which a net is run only to hear what its outputs are called
 FAR = (10, 1e3, 1e6)
-LARGER = (37, 53)  # odd and unlike: no stride of a net fits the size that is so much larger by chance
+# Odd and unlike: no stride of a net fits by chance. Then multiples of 2, 4, 8, 16, 32, 64, which some nets want.
+LARGER = ((37, 53), (38, 54), (36, 52), (40, 56), (48, 80), (32, 96), (64, 128))
 
 
 class Interface(Protocol):
@@ -168,7 +169,7 @@ class Raw:
 
 def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportSettings, head: Head) -> Interface:
     """Return the interface that `settings` asks for. Raises: UnfitNetError."""
-    others = (_larger(preprocessing.input_size),) if settings.dynamic_size else ()
+    others = (_another_size(net, preprocessing.input_size),) if settings.dynamic_size else ()
     if not settings.raw:
         return Pictures(preprocessing, head, others)
     unnamed = Raw(preprocessing.input_size, ())
@@ -176,8 +177,30 @@ def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportS
     return Raw(unnamed.input_size, tuple(named_outputs(given)), others)
 
 
-def _larger(size: Size) -> tuple[int, int]:
-    return size[1] + LARGER[0], size[2] + LARGER[1]
+def _another_size(net: nn.Module, size: Size) -> tuple[int, int]:
+    """The first larger height and width that the net takes; where it takes none, the first, which then is refused."""
+    larger = [(size[1] + height, size[2] + width) for height, width in LARGER]
+    return next((each for each in larger if _takes(net, (size[0], *each))), larger[0])
+
+
+def require_any_size(net: nn.Module, size: Size) -> None:
+    """Refuse a net that does not take inputs larger than `size` by an odd height and width. Raises: UnfitNetError."""
+    try:
+        _run_at(net, (size[0], size[1] + LARGER[0][0], size[2] + LARGER[0][1]))
+    except UnfitNetError as error:
+        raise UnfitNetError(f"the input's height and width cannot be free: {error}") from error
+
+
+def _takes(net: nn.Module, size: Size) -> bool:
+    try:
+        _run_at(net, size)
+    except UnfitNetError:
+        return False
+    return True
+
+
+def _run_at(net: nn.Module, size: Size) -> None:
+    run(unused(net), torch.zeros(NAMING_BATCH, *size))
 
 
 def _require_logits(given: Any) -> None:

@@ -103,7 +103,10 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise SourceError(f"there is no module '{name}', neither installed nor in the current folder.") from error
+            hint = f" A module is named without '.py': {name[:-3]}:FUNCTION." if name.endswith(".py") else ""
+            raise SourceError(
+                f"there is no module '{name}', neither installed nor in the current folder.{hint}"
+            ) from error
         raise SourceError(f"the module '{name}' needs '{error.name}', which is not installed.") from error
     except SystemExit as error:
         raise SourceError(f"the module '{name}' ends the program as it is imported: sys.exit({error}).") from error

@@ -15,7 +15,7 @@ from export.convert import convert
 from export.errors import ConversionError, ExportError, SettingsError
 from export.expectation import SECOND, Expectation
 from export.head import head_of
-from export.interface import Interface, interface_of
+from export.interface import Interface, interface_of, require_any_size
 from export.keys import MODEL, WEIGHTS
 from export.layers import map_layers
 from export.manifest_json import seal, to_json
@@ -134,14 +134,13 @@ def _convert(
 ) -> onnx.ModelProto:
     last = expected[-1]
     taps = before_norms(net, list(last.second.layers.values())) if settings.taps else ()
-    model = convert(
-        net,
-        last.interface.input_size,
-        settings.opset,
-        interface.net_outputs,
-        taps,
-        dynamic_size=settings.dynamic_size,
-    )
+    try:
+        size, free = last.interface.input_size, settings.dynamic_size
+        model = convert(net, size, settings.opset, interface.net_outputs, taps, dynamic_size=free)
+    except ConversionError:
+        if free:
+            require_any_size(net, interface.input_size)  # which names the layer
+        raise
     whole = interface.attach(model)
     _require_valid(whole)
     return whole

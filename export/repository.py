@@ -5,6 +5,7 @@ Ensures: a reader never sees half a version; a written version never changes; on
 """
 
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -34,9 +35,21 @@ def require_same(model: Path, shared: Mapping[str, bytes]) -> None:
         path = model / name
         if model.exists() and (not path.is_file() or path.read_bytes() != content):
             raise RepositoryConflictError(
-                f"{path} differs from what this export promises, and all versions of a model share it: "
+                f"{path} {_difference(path, content)}, and all versions of a model share it: "
                 "choose another --name, or move the old model away."
             )
+
+
+def _difference(path: Path, content: bytes) -> str:
+    """What is another in the text that stands there than in `content`: the first such line."""
+    if not path.is_file():
+        return "is not there"
+    there, here = (each.decode("utf-8", "replace").splitlines() for each in (path.read_bytes(), content))
+    for line, (old, new) in enumerate(itertools.zip_longest(there, here), 1):
+        if old != new:
+            has, wanted = ("nothing" if each is None else f"'{each.strip()}'" for each in (old, new))
+            return f"has {has} in line {line}, this export {wanted}"
+    return "has other line ends than this export"
 
 
 def require_writable(model: Path) -> None:

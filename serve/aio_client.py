@@ -22,6 +22,7 @@ from serve.client import (
     is_glob,
     matching_layers,
     model_info,
+    require_plain,
     there,
 )
 from serve.picture_input import picture_input
@@ -33,7 +34,7 @@ class AsyncClient:
 
     def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0, retries: int = 3) -> None:
         self.url, self.timeout_s = url, timeout_s
-        self._channel = grpc.aio.insecure_channel(url, channel_options(retries))
+        self._channel = grpc.aio.insecure_channel(require_plain(url), channel_options(retries))
 
     async def __aenter__(self) -> Self:
         return self

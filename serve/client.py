@@ -109,7 +109,7 @@ class Client:
 
     def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0, retries: int = 3) -> None:
         self.url, self.timeout_s = url, timeout_s
-        self._channel = grpc.insecure_channel(url, channel_options(retries))
+        self._channel = grpc.insecure_channel(require_plain(url), channel_options(retries))
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +132,9 @@ class Client:
         try:
             grpc.channel_ready_future(self._channel).result(timeout=within_s)
         except grpc.FutureTimeoutError as error:
-            raise UnreachableError(f"no server answers at {self.url} within {within_s:g} s: is one running?") from error
+            raise UnreachableError(
+                f"no server answers at {self.url} within {within_s:g} s: is one running, and is it its gRPC port?"
+            ) from error
 
     def live(self) -> bool:
         """Whether the server runs."""
@@ -290,6 +292,14 @@ def _unavailable(url: str, details: str) -> str:
     """gRPC says the same of a server that is not there and of one that answers that it cannot now."""
     is_gone = any(word in details.lower() for word in ("connect", "socket", "resolve", "resolution", "unreachable"))
     return f"no server answers at {url}: {details}" if is_gone else f"{url} answered UNAVAILABLE: {details}"
+
+
+def require_plain(url: str) -> str:
+    """Return an address that gRPC takes. Raises: SettingsError."""
+    scheme, _, rest = url.partition("://")
+    if scheme in ("http", "https", "grpc", "grpcs"):
+        raise SettingsError(f"the address '{url}' begins with {scheme}://: give HOST:PORT alone, {rest.rstrip('/')}.")
+    return url
 
 
 def matching_layers(answer: introspect.LayersResponse, pattern: str) -> tuple[LayerInfo, ...]:

@@ -37,7 +37,9 @@ def judge(kind: Kind, figures: Figures, evidence: Evidence, settings: VariantSet
 def _judge_same(figures: Figures) -> Verdict:
     if figures.output_db < SAME_DB:
         return Verdict((f"its outputs are not the original's: {figures.output_db:.1f} dB",), ())
-    return Verdict((), ("speed and memory on the device: not measured, no such device here",))
+    return Verdict(
+        (), ("speed and memory on the device: not measured, no such device here; this machine's judge nothing",)
+    )
 
 
 def _judge_numbers(figures: Figures, evidence: Evidence, settings: VariantSettings) -> tuple[list[str], list[str]]:

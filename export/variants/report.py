@@ -22,6 +22,7 @@ from export.variants.measure import Figures
 from zoo.files import write_file
 
 MEASURED = ("accuracy", "drop, points", "SQNR, dB", "worst layer", "size, MB", "ms", "speedup", "RAM, MB")
+FILES = {"ort": "model.ort", "fixed": "model.fixed.onnx"}  # of the folder for devices
 EXPLAINED = """\
 fp32 stands before the slash; ms and RAM are the median and the peak of one picture on one thread. The speedup is the
 median over rounds in which both ran one after the other, with its 95 % interval; it need not be the ratio of the ms."""
@@ -72,7 +73,8 @@ def lines(outcome: Outcome) -> list[str]:
         quality.append(f"worst layer {found.worst_layer[0]} at {found.worst_layer[1]:.1f} dB")
     if found.accuracy:
         quality.insert(0, f"accuracy {found.accuracy.variant:.2%} of {found.accuracy.fp32:.2%}")
-    return [f"{head}: {', '.join(costs)}", f"      {', '.join(quality)}"]
+    where = [f"      {outcome.folder / FILES.get(outcome.kind, '')}"] if outcome.folder else []
+    return [f"{head}: {', '.join(costs)}", f"      {', '.join(quality)}", *where]
 
 
 def cells(outcome: Outcome) -> list[str]:

@@ -12,7 +12,7 @@ def test_python_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's examples run as they stand, one after the other, and write what they say."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "export.md", "exec"), {})
     assert (tmp_path / "models" / "small" / "labels.txt").read_text() == "cat\ndog\n"

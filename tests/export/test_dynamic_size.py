@@ -101,6 +101,38 @@ class TestFile:
         assert {(check.height, check.width) for check in exported.manifest.parity.checks} == {(0, 0)}
 
 
+class Hourglass(nn.Module):
+    """A U-Net of two levels, which takes multiples of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse, self.out = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Conv2d(8, 2, 1),
+        )
+        self.pool, self.up = nn.MaxPool2d(4), nn.Upsample(scale_factor=4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 1, H, W) to (N, 2, H, W)."""
+        fine = self.fine(x)
+        y: torch.Tensor = self.out(torch.cat([fine, self.up(self.coarse(self.pool(fine)))], dim=1))
+        return y
+
+
+def test_a_net_for_multiples(convnet4: LoadedNet, tmp_path: Path) -> None:
+    """It is checked at a multiple, and right at others; where PyTorch cannot run it, the file cannot either."""
+    net = Hourglass().eval()
+    exported = raw(net, convnet4, tmp_path)
+    checked = {(check.height, check.width) for check in exported.manifest.parity.checks}
+    assert checked == {(8, 8), (44, 60)}
+    x = np.random.default_rng(1).standard_normal((3, 1, 12, 28), np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x))
+    (got,) = session(exported).run(None, {"x": x})
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 class TestRefusals:
     """What takes one size alone leaves nothing behind."""
 

@@ -320,6 +320,6 @@ class TestRefusals:
     def test_wrong_labels(self, convnet4: LoadedNet, tmp_path: Path) -> None:
         """As many labels as classes."""
         loaded = LoadedNet(convnet4.net, "n", "n", ("a", "b"), convnet4.preprocessing, convnet4.weights)
-        with pytest.raises(UnfitNetError, match="2 labels for a net with 10 classes"):
+        with pytest.raises(UnfitNetError, match="the labels are 2, and the net has 10 classes"):
             export_model(loaded, ExportSettings(to=tmp_path, name="refused"))
         assert list(tmp_path.iterdir()) == []

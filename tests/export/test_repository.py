@@ -71,10 +71,17 @@ def test_target_is_a_file(tmp_path: Path) -> None:
 
 
 def test_conflict_names_the_file(tmp_path: Path) -> None:
-    """Shared files that differ are refused by name."""
-    repository.write_version(tmp_path / "m", SHARED, FILES)
-    with pytest.raises(RepositoryConflictError, match=r"config\.pbtxt differs"):
-        repository.write_version(tmp_path / "m", {"config.pbtxt": b"other"}, FILES)
+    """Shared files that differ are refused by name, with the line that does."""
+    repository.write_version(tmp_path / "m", {"labels.txt": b"cat\ndog\n"}, FILES)
+    for other, words in (
+        (b"cat\nbird\n", r"labels\.txt has 'dog' in line 2, this export 'bird', and all versions"),
+        (b"cat\n", "has 'dog' in line 2, this export nothing"),
+        (b"cat\r\ndog\n", "has other line ends than this export"),
+    ):
+        with pytest.raises(RepositoryConflictError, match=words):
+            repository.write_version(tmp_path / "m", {"labels.txt": other}, FILES)
+    with pytest.raises(RepositoryConflictError, match=r"config\.pbtxt is not there"):
+        repository.write_version(tmp_path / "m", SHARED, FILES)
 
 
 def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ class TestFunctions:
                 "--input-size: only for a net of your own",
             ),
             (f"{package}:build", SourceOptions(pretrained=True), "gives its own weights"),
+            (f"{package}.py:build", SourceOptions(), f"named without '.py': {package}:FUNCTION"),
             (f"{package}:build", SourceOptions(mean="1"), "need --input-size"),
             (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
             (
@@ -165,6 +166,7 @@ class TestFunctions:
             (("--input-size", "3,1000000,1000000"), 1, "this machine has not enough memory for that: "),
             (("--input-size", "3,8,8", "--min-speedup", "2"), 2, "are for variants: name some with --variants"),
             (("--input-size", "3,8,8", "--target", "cuda"), 2, "are for variants: name some with --variants"),
+            (("--input-size", "3,8,8", "--raw", "--std", "0.5"), 2, "a --raw model takes float32 as it is"),
         ],
     )
     def test_refused_on_the_command_line(

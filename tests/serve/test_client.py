@@ -11,6 +11,7 @@ import pytest
 
 from serve import client as client_module
 from serve import errors
+from serve.aio_client import AsyncClient
 from serve.client import Client
 from serve.datatypes import BF16
 from serve.errors import (
@@ -19,6 +20,7 @@ from serve.errors import (
     RefusedError,
     RequestError,
     ServerFailedError,
+    SettingsError,
     TimedOutError,
     UnreachableError,
 )
@@ -87,6 +89,13 @@ def test_failed(client: Client) -> None:
     """A server that fails at a request is told apart from one that refuses it."""
     with pytest.raises(ServerFailedError, match="INTERNAL"):
         client.infer("picky", {"x": np.arange(3), "shape": np.array([7])})
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_an_address_of_the_web(client: type) -> None:
+    """A scheme that gRPC does not know is said to be one, with what to give."""
+    with pytest.raises(SettingsError, match=r"begins with http://: give HOST:PORT alone, 127\.0\.0\.1:8001\.$"):
+        client("http://127.0.0.1:8001/")
 
 
 def test_no_server() -> None:

@@ -230,9 +230,11 @@ def test_no_path(everything: Everything) -> None:
 
 
 def test_terminal(everything: Everything) -> None:
-    """A variant is two lines that fit a narrow terminal, with its verdict and its figures."""
+    """A variant is two lines that fit a narrow terminal, with its verdict and its figures, and where it lies."""
     shown = {kind: lines(each) for kind, each in everything.outcomes.items()}
-    assert max(len(line) for each in shown.values() for line in each) <= 80
+    assert max(len(line) for each in shown.values() for line in each[:2]) <= 80
+    assert all(Path(line.strip()).exists() for each in shown.values() for line in each[2:])
+    assert shown["fixed"][2].endswith("edge/net/1/model.fixed.onnx")
     figures = everything.outcomes["int8"].figures
     assert figures is not None
     assert shown["int8"][0].startswith(f"int8  kept: {figures.variant_bytes / 1e6:.2f} of ")
