@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 # verb: (where its function is, the extra that brings what it needs, what it does)
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(verb: str, arguments: list[str]) -> None:
+    _require_folder(verb)
     try:
         with _ended_by_sigterm():
             _command(verb)(arguments, prog_name=f"zoonnx {verb}")
@@ -65,6 +67,14 @@ def _run(verb: str, arguments: list[str]) -> None:
     except Exception as error:
         _explain(verb, error)
         raise
+
+
+def _require_folder(verb: str) -> None:
+    """Refuse a working folder that was removed: libraries cannot even be loaded there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        _fail(verb, "the folder in which this runs was removed: change into another one.", 2)
 
 
 def _explain(verb: str, error: Exception) -> None:
@@ -168,13 +178,17 @@ def _give_up(verb: str, signalled: BaseException) -> NoReturn:
 
 
 def _fail(verb: str, message: str, status: int) -> NoReturn:
-    _say(f"zoonnx {verb}: {message}", sys.stderr)
+    """End with a sentence. Names in it come from anywhere: what would steer a terminal is written as an escape."""
+    _say(
+        "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in f"zoonnx {verb}: {message}"), sys.stderr
+    )
     sys.exit(status)
 
 
 def _say(text: str, stream: Any) -> None:
-    stream.write(f"{text}\n")
-    stream.flush()
+    if stream is not None:  # it was closed before this began
+        stream.write(f"{text}\n")
+        stream.flush()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import typer
 if TYPE_CHECKING:
     from export.check.findings import VersionReport
 
+SHOWN = 50  # of a version's faults on the terminal
+
 
 def check(
     place: Annotated[
@@ -29,6 +31,7 @@ def check(
     """
     from rich.console import Console
 
+    from export.check.findings import visible
     from export.check.run import check_model
     from export.errors import CheckError
 
@@ -38,7 +41,7 @@ def check(
     faults = [fault for report in reports for fault in report.faults]
     if faults:
         more = f" ({len(faults) - 1} more above)" if len(faults) > 1 else ""
-        raise CheckError(f"{faults[0].file}: {faults[0].words}{more}.")
+        raise CheckError(f"{visible(faults[0].file)}: {visible(faults[0].words)}{more}.")
 
 
 def _print_json(reports: "Sequence[VersionReport]") -> None:
@@ -48,7 +51,9 @@ def _print_json(reports: "Sequence[VersionReport]") -> None:
 
     holds = not any(True for report in reports for _ in report.faults)
     versions = [asdict(report) for report in reports]
-    sys.stdout.write(json.dumps({"holds": holds, "versions": versions}, indent=1, ensure_ascii=False) + "\n")
+    sys.stdout.write(
+        json.dumps({"holds": holds, "versions": versions}, indent=1) + "\n"
+    )  # ASCII: names of files may be no UTF-8
 
 
 def _print_tables(reports: "Sequence[VersionReport]") -> None:
@@ -57,8 +62,11 @@ def _print_tables(reports: "Sequence[VersionReport]") -> None:
     console = Console()
     for report in reports:
         console.print(_table(report))
-        for fault in report.faults:
+        faults = list(report.faults)
+        for fault in faults[:SHOWN]:
             console.print(f"  [red]{_plain(fault.file)}[/]: {_plain(fault.words)}", soft_wrap=True, highlight=False)
+        if len(faults) > SHOWN:
+            console.print(f"  and {len(faults) - SHOWN:,} more: --json has them all.", highlight=False)
         console.print(_verdict(report), soft_wrap=True, highlight=False)
 
 
@@ -87,4 +95,6 @@ def _verdict(report: "VersionReport") -> str:
 def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    from export.check.findings import visible
+
+    return escape(visible(text))

@@ -1,5 +1,6 @@
 """The contract that every verb of the command line keeps."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -78,6 +79,23 @@ def test_output_that_cannot_be_written() -> None:
         command = [sys.executable, "-m", "zoonnx", "train", "--help"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "zoonnx train: No space left on device.\n")
+
+
+def test_a_folder_that_was_removed(tmp_path: Path) -> None:
+    """PyTorch cannot even be loaded there, and would end the process without a word of ours."""
+    code = f"import os, zoonnx; os.rmdir({str(tmp_path)!r}); zoonnx.main(['models'])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    said = "zoonnx models: the folder in which this runs was removed: change into another one.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_closed_stderr() -> None:
+    """The exit status of a mistake is the same where nobody hears of it."""
+    code = "import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, '-m', 'zoonnx', 'exprot'])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 2
 
 
 DURING = {

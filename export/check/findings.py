@@ -43,3 +43,8 @@ class VersionReport:
 def found(check: str, about: str, faults: Sequence[Fault]) -> Finding:
     """Return a finding that holds where there are no faults."""
     return Finding(check, "fails" if faults else "holds", about, tuple(faults))
+
+
+def visible(text: str) -> str:
+    """Return `text` on one line, with an escape for each character that would steer a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -1,6 +1,7 @@
 """What is checked: the versions of a model, as they stand on disk."""
 
 import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,10 @@ def version_folders(place: Path) -> Sequence[Path]:
 
     Raises: NoModelError.
     """
+    try:
+        os.fspath(place.absolute()).encode()
+    except UnicodeEncodeError:
+        raise NoModelError(f"{place}: its path is not UTF-8, and ONNX's tools open no other: rename it.") from None
     if not place.is_dir():
         raise NoModelError(f"{place} is no folder: give a model's, such as models/NAME, or a version's, models/NAME/2.")
     place = place if place.name not in ("", "..") else place.resolve()

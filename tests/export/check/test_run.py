@@ -265,3 +265,37 @@ class TestStrangeFiles:
         (model / "1" / "manifest.json").write_text("[" * 200_000 + "]" * 200_000, "utf-8")
         assert "cannot be read as JSON" in "".join(faults(check_model(model)))
         assert command(model) == 1
+
+
+class TestNamesFromOutside:
+    """What files are called is nobody's to choose."""
+
+    def test_nothing_steers_the_terminal(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Escape codes and line breaks in a file's name are written as such; no more faults than can be read."""
+        for index in range(60):
+            (model / "1" / f"a\x1b[31m\n{index:02}").touch()
+        with pytest.raises(SystemExit):
+            dispatcher.main(["check", str(model)])
+        said = capsys.readouterr()
+        assert "\x1b" not in said.out + said.err
+        assert said.err.count("\n") == 1
+        assert r"a\x1b[31m\n00: manifest.json does not name it" in said.out
+        assert said.out.count("does not name it") == 50
+        assert "and 10 more: --json has them all" in said.out
+
+    def test_json_is_ascii(self, model: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        """Names that are no UTF-8 stand in it, too."""
+        (model / "1" / os.fsdecode(b"\xff\n")).touch()
+        with pytest.raises(SystemExit):
+            dispatcher.main(["check", str(model), "--json"])
+        found = json.loads(capfdbinary.readouterr().out.decode("ascii"))
+        files = [
+            fault["file"] for version in found["versions"] for each in version["findings"] for fault in each["faults"]
+        ]
+        assert [os.fsencode(Path(file).name) for file in files] == [b"\xff\n"]
+
+    def test_a_path_that_is_no_utf8(self, model: Path) -> None:
+        """ONNX's own checker cannot open it: one sentence."""
+        place = model.rename(model.with_name(os.fsdecode(b"m\xff")))
+        with pytest.raises(NoModelError, match="its path is not UTF-8"):
+            check_model(place)
