@@ -20,6 +20,8 @@ class Net:
 BACKBONES = (
     Net("resnet18", "ResNet", 64),
     Net("resnetv2_18", "ResNet v2", 64),
+    Net("resnetv2_50x1_bit", "BiT", 64),
+    Net("resnet50_gn", "GroupNorm ResNet", 64),
     Net("resnext26ts", "ResNeXt", 64),
     Net("seresnet18", "SE-ResNet", 64),
     Net("ecaresnet26t", "ECA-ResNet", 64),
