@@ -19,7 +19,7 @@ def export(
             help="a run's folder, a net's name (random weights), or package.module:function, which returns a module",
         ),
     ],
-    to: Annotated[Path, typer.Option(help="the model repository to write into")],
+    to: Annotated[str, typer.Option(metavar="PATH", help="the model repository to write into")],
     name: Annotated[
         str | None, typer.Option(help="the model's name there; by default the run's, the net's or FUNCTION's")
     ] = None,
@@ -74,10 +74,14 @@ def export(
 
     if raw and (mean or std):
         raise SettingsError("--mean and --std are for pictures: a --raw model takes float32 as it is; leave them out.")
+    if not to:
+        raise SettingsError(
+            "--to is empty: name the model repository to write into, such as models, or . for this folder."
+        )
     options = SourceOptions(seed, pretrained, pretrained_file, input_size, mean, std, labels)
     loaded = load_source(source, options)
     settings = ExportSettings(
-        to=to,
+        to=Path(to),
         name=loaded.name if name is None else name,
         opset=opset,
         max_batch_size=max_batch_size,

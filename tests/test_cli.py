@@ -140,6 +140,7 @@ def test_signals(number: int, said: tuple[int, str], during: str) -> None:
         (("train", "convnet4", "--data", "digist", "--out", "{tmp}/run"), "digits"),
         (("eval", "{tmp}/nowhere", "--data", "digits"), "a run holds config.json"),
         (("export", "{tmp}/nowhere", "--to", "{tmp}/models"), "there is no folder"),
+        (("export", "convnet4", "--to", ""), "--to is empty"),
         (("export", "convnet5", "--to", "{tmp}/models"), "did you mean 'convnet4'"),
         (("export", "convnet4", "--to", "{tmp}/models", "--opset", "99"), "opset 99 is not supported"),
         (("export", "convnet4", "--to", "{tmp}/models", "--name", "a/b"), "cannot be a model's name"),
