@@ -55,6 +55,7 @@ def halve(model: onnx.ModelProto, largest: Measured, sqnr_db: Measure, kept: Col
     _require_flat(model)
     islands = dict.fromkeys(kept, "reads pictures or gives probabilities")
     islands |= {name: f"reaches {top:.3g}" for name, top in _overflowing(model, largest).items() if name not in islands}
+    _require_small(model, islands)
     islands = _with_measured_islands(model, sqnr_db, islands)
     return Halved(to_half(model, islands), islands)
 
@@ -228,6 +229,22 @@ def _require_flat(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.op_type in TYPED or any(each.g.node or each.graphs for each in node.attribute):
             raise VariantError(f"fp16: the node '{node.name}' ({node.op_type}) cannot be converted.")
+
+
+def _require_small(model: onnx.ModelProto, islands: Collection[str]) -> None:
+    """Refuse a weight that float16 cannot hold, by what the node that takes it gives, which bears its layer's name."""
+    large = {w.name: _top(w) for w in model.graph.initializer if w.data_type == SINGLE and _top(w) > HALF_MAX}
+    for node in model.graph.node:
+        for name in large.keys() & set(node.input):
+            if node.name not in islands:
+                raise VariantError(
+                    f"fp16: the weight '{name}' that gives '{node.output[0]}' ({node.op_type}) reaches "
+                    f"{large[name]:.3g}, over {HALF_MAX:.0f}."
+                )
+
+
+def _top(weight: onnx.TensorProto) -> float:
+    return float(np.max(np.abs(numpy_helper.to_array(weight)), initial=0.0))
 
 
 def _overflowing(model: onnx.ModelProto, largest: Measured) -> dict[str, float]:

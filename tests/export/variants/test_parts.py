@@ -118,6 +118,8 @@ class TestHalf:
         large = model([helper.make_node("Mul", ["x", "w"], ["y"], "m")], {"w": [1e6]})
         with pytest.raises(VariantError, match=r"the weight 'w' reaches 1e\+06"):
             fp16.to_half(large, [])
+        with pytest.raises(VariantError, match=r"the weight 'w' that gives 'y' \(Mul\) reaches 1e\+06, over 65504"):
+            fp16.halve(large, {"y": 1.0}, lambda _: {}, [])
 
 
 def test_nothing_to_quantise() -> None:
