@@ -8,6 +8,7 @@ and width are free where that is asked for, or ConversionError says what in the 
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,7 +21,7 @@ from torch import nn
 from export.decisions import places
 from export.diagnosis import explain
 from export.errors import ConversionError
-from export.freedom import Condition, Where, conditions, require_free
+from export.freedom import Where, conditions, require_free
 from export.keys import LOGITS as LOGITS
 from export.naming import name_outputs
 from export.otherwise import require_same
@@ -30,6 +31,8 @@ from export.taps import tapped
 
 INPUT = "x"
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"
+LEASTS = (1, 8, 32)  # heights and widths from which on a net may run: a norm takes no map of one place
+NO_LEAST = re.compile("Constraints violated|appropriate min value")  # how PyTorch says that a least is missing
 EXAMPLE_BATCH = 2  # not 1: the exporter would take a batch of 1 for a constant
 
 
@@ -50,10 +53,12 @@ def convert(
     """
     require_runs(opset)
     example = torch.zeros(EXAMPLE_BATCH, *input_size)
-    free = _free_axes(dynamic_size)
-    where = _where(net, example, (free,))
     with tapped(net, taps):
-        model, given = _export(net, example, opset, free, where)
+        program, free = _program(net, example, opset, LEASTS if dynamic_size else ())
+        where = _where(net, example, (free,))
+        names = {axis: each.__name__ for axis, each in free.items()}
+        require_free(program.exported_program, names, where)
+    model, given = program.model_proto, conditions(program.exported_program, names)
     _require_opset(model, opset)
     if taps:
         del model.graph.output[len(outputs) :]
@@ -65,9 +70,10 @@ def convert(
     return model
 
 
-def _free_axes(dynamic_size: bool) -> dict[int, Any]:
-    names = {0: BATCH, 2: HEIGHT, 3: WIDTH} if dynamic_size else {0: BATCH}
-    return {axis: torch.export.Dim(name, min=1) for axis, name in names.items()}
+def _free_axes(least: int | None) -> dict[int, Any]:
+    """The batch, and with a `least` also the height and the width."""
+    sizes = {2: (HEIGHT, least), 3: (WIDTH, least)} if least else {}
+    return {axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: (BATCH, 1), **sizes}.items()}
 
 
 def _where(net: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> Where:
@@ -78,32 +84,44 @@ def _where(net: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> Where:
     return where
 
 
-def _export(
-    net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any], where: Where
-) -> tuple[onnx.ModelProto, list[Condition]]:
-    """The model, and what it takes for granted about the sizes that are free."""
-    shapes = (free,)
+def _program(
+    net: nn.Module, example: torch.Tensor, opset: int, leasts: Sequence[int]
+) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
+    """The converted net, and its free axes: of those `leasts` that PyTorch can do with, the first is taken.
+
+    What is smaller than that is for require_same to try.
+    """
+    least, *others = leasts or (None,)
+    free = _free_axes(least)
     try:
-        with quietly():
-            program = torch.onnx.export(
-                net,
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[INPUT],
-                dynamic_shapes=shapes,
-                external_data=False,
-                verbose=False,
-            )
+        return _converted(net, example, opset, free), free
     except torch.onnx.errors.OnnxExporterError as error:
+        if others and min(example.shape[2:]) >= others[0] and _lacks_least(error):
+            return _program(net, example, opset, others)
         with quietly():
-            why = explain(net, example, shapes, error)
+            why = explain(net, example, (free,), error)
         raise ConversionError(f"torch.onnx cannot convert {type(net).__name__}: {why}.") from error
+
+
+def _lacks_least(error: BaseException | None) -> bool:
+    return error is not None and (NO_LEAST.search(str(error)) is not None or _lacks_least(error.__cause__))
+
+
+def _converted(net: nn.Module, example: torch.Tensor, opset: int, free: dict[int, Any]) -> torch.onnx.ONNXProgram:
+    with quietly():
+        program = torch.onnx.export(
+            net,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT],
+            dynamic_shapes=(free,),
+            external_data=False,
+            verbose=False,
+        )
     if program is None:
         raise ConversionError(f"torch.onnx returned nothing for {type(net).__name__}.")
-    names = {axis: each.__name__ for axis, each in free.items()}
-    require_free(program.exported_program, names, where)
-    return program.model_proto, conditions(program.exported_program, names)
+    return program
 
 
 def _require_opset(model: onnx.ModelProto, opset: int) -> None:

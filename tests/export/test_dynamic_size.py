@@ -96,6 +96,15 @@ class TestFile:
         (report,) = check_model(exported.folder)
         assert {finding.result for finding in report.findings if finding.check != "preprocessing"} == {"holds"}
 
+    def test_a_norm_that_needs_more_than_one_place(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+        """PyTorch's capture wants a least size for it; the file holds below that as well, wherever the net runs."""
+        net = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.InstanceNorm2d(4), nn.MaxPool2d(3, 2, 1, ceil_mode=True)).eval()
+        exported = raw(net, convnet4, tmp_path / "models")
+        for size in ((5, 5), (6, 9), (41, 20)):
+            x = torch.rand(2, 1, *size)
+            (got,) = session(exported).run(None, {"x": x.numpy()})
+            np.testing.assert_allclose(got, net(x).detach().numpy(), atol=1e-4)
+
     def test_a_fixed_size_stays_in_the_older_form(self, exported: Exported) -> None:
         """Without the option no check names a size."""
         assert {(check.height, check.width) for check in exported.manifest.parity.checks} == {(0, 0)}
