@@ -65,7 +65,7 @@ def require_steady(expectation: Expectation) -> None:
     alone, at_first = expectation.alone(), expectation.alone(unused=True)
     for name, value in alone.items():
         if not torch.equal(value, at_first[name]):
-            raise UnfitNetError(_changed(name, is_steady=torch.equal(value, expectation.alone()[name])))
+            raise UnfitNetError(_changed(name, is_steady=not _draws(expectation)))
     _require_own_rows(expectation, alone, ALONE)
     _require_own_rows(expectation, expectation.second.outputs, slice(0, SECOND))
 
@@ -92,8 +92,18 @@ def _changed(name: str, *, is_steady: bool) -> str:
     )
 
 
+def _draws(expectation: Expectation) -> bool:
+    """Whether the net draws random numbers, even where they decide nothing this time, or gives others at once."""
+    before, given = torch.get_rng_state(), expectation.alone()
+    drew = not torch.equal(before, torch.get_rng_state())
+    return drew or any(not torch.equal(value, given[name]) for name, value in expectation.alone().items())
+
+
 def _unsteady(name: str) -> str:
-    return f"the net gives other {name} for the same pictures each time: is dropout on in its forward?"
+    return (
+        f"the net gives other {name} for the same pictures each time: does its forward draw random numbers, "
+        "as dropout, torch.randn or gumbel_softmax do?"
+    )
 
 
 def _same(alone: Tensor, among: Tensor, place: slice) -> bool:

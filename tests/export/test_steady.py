@@ -135,3 +135,15 @@ def test_the_same_buffer_each_time() -> None:
 
     with pytest.raises(UnfitNetError, match="for the same pictures each time"):
         require_steady(*expectations(Counting().eval(), SMALL))
+
+
+def test_chance_that_seldom_shows() -> None:
+    """A net that draws random numbers is told so, also where a second run happens to give the same."""
+    draws = iter([0.0, 0.0, 1.0, 0.0, *[1.0] * 9])
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x + float(torch.rand(()) >= 0) * next(draws)
+
+    (expected,) = expectations(prepare(Net(forward).eval()), SMALL)
+    with pytest.raises(UnfitNetError, match=r"draw random numbers, as dropout, torch\.randn or gumbel_softmax do"):
+        require_steady(expected)
