@@ -6,7 +6,7 @@ As a script: `memory.py MODEL FEEDS.npz` prints the most that the process held b
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ TIMEOUT_S = 300
 
 
 def peak_mb(content: bytes, feeds: Mapping[str, Any]) -> float | None:
-    """The peak of loading and running the model in `content`, in MB; None where the system does not tell it."""
+    """The peak of loading and running the model in `content`, in MB; None where the system does not tell it.
+
+    Raises: VariantError when the process fails or does not end.
+    """
     if not STATUS.exists():
         return None
     import numpy as np
@@ -27,8 +30,20 @@ def peak_mb(content: bytes, feeds: Mapping[str, Any]) -> float | None:
         np.savez(arrays, **feeds)
         # -P: the names in this folder would hide installed packages.
         command = [sys.executable, "-P", __file__, str(model), str(arrays)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
-    return int(done.stdout) / 1e6
+        return _output(command) / 1e6
+
+
+def _output(command: Sequence[str]) -> int:
+    from export.errors import VariantError
+
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise VariantError(f"run in a process of its own, it did not end within {TIMEOUT_S} s.") from error
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise VariantError(f"run in a process of its own, it failed: {why}")
+    return int(done.stdout)
 
 
 def _field(name: str) -> int:

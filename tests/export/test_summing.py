@@ -154,11 +154,6 @@ def test_other_nets_are_compared_on_all(exported: Exported) -> None:
     assert "Not on" not in exported.report.read_text()
 
 
-def test_free_sizes(tmp_path: Path) -> None:
-    """Such a net is compared at a larger size, too."""
-    assert written(net(lambda c: nn.GroupNorm(2, c)), tmp_path / "models", raw=True, dynamic_size=True).version == 1
-
-
 def test_a_wrong_norm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What float32 cannot do better is allowed, and no more: not another epsilon."""
     honest = pipeline.convert

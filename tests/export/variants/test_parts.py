@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.errors import SettingsError, VariantError
 from export.head import Head
 from export.image_io import attach
-from export.variants import fp16, int8
+from export.variants import fp16, int8, memory
 from export.variants.entry import spread_constants
 from export.variants.fixed import fix, require_fixed
 from export.variants.graph import sort_nodes
@@ -233,6 +233,13 @@ def test_sorting() -> None:
     graph = model(nodes).graph
     sort_nodes(graph)
     assert [node.name for node in graph.node] == ["d", "a", "b", "c"]
+
+
+def test_a_model_that_fails_in_a_process_of_its_own() -> None:
+    """Its memory is not known, and the variant is refused in the last words of the process."""
+    content = model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString()
+    with pytest.raises(VariantError, match=r"in a process of its own, it failed: .*(nothing|Invalid|feeds)"):
+        memory.peak_mb(content, {"nothing": np.zeros(1, np.float32)})
 
 
 class TestLatency:
