@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from export.manifest_json import canonical_sha256, written
@@ -31,3 +32,12 @@ def reseal(version: Path, change: Callable[[dict[str, Any]], None] = lambda fiel
     change(fields)
     fields["sha256"] = canonical_sha256(fields)
     path.write_text(written(fields), "utf-8")
+
+
+def change_model(model: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    """Change the first version's ONNX file, and seal it."""
+    path = model / "1" / "model.onnx"
+    proto = onnx.load(path)
+    change(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    reseal(model / "1")

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export.check.run import check_model
-from tests.export.check.conftest import reseal
+from tests.export.check.conftest import change_model, reseal
 
 Fields = dict[str, Any]
 
@@ -23,14 +23,6 @@ def faults(model: Path) -> dict[str, list[str]]:
         for finding in report.findings
         if finding.faults
     }
-
-
-def change_model(model: Path, change: Callable[[onnx.ModelProto], None]) -> None:
-    path = model / "1" / "model.onnx"
-    proto = onnx.load(path)
-    change(proto)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
-    reseal(model / "1")
 
 
 def layer(fields: Fields, name: str) -> Fields:

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from export.check.run import check_model
 from export.manifest_json import canonical_sha256, written
 from protos import inference
-from tests.export.check.conftest import reseal
+from tests.export.check.conftest import change_model, reseal
 
 Fields = dict[str, Any]
 Layers = list[Fields]
@@ -32,14 +32,6 @@ def faults(model: Path) -> list[str]:
 
 def layer(layers: Layers, name: str) -> Fields:
     return next(each for each in layers if each["name"] == name)
-
-
-def change_model(model: Path, change: Callable[[onnx.ModelProto], None]) -> None:
-    path = model / "1" / "model.onnx"
-    proto = onnx.load(path)
-    change(proto)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
-    reseal(model / "1")
 
 
 def change_said(model: Path, key: str, change: Callable[[Any], object]) -> None:
