@@ -29,7 +29,7 @@ lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m protos.generate --check
-	@$(BIN)/python -m zoo.notes --check
+	@$(BIN)/python -m docs.cnn.build --check
 
 slow: .venv/installed ## the slow-marked tests; writes a dated table to bench/results/
 	@$(BIN)/python -m tests.slow_report

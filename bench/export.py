@@ -17,7 +17,7 @@ import torch
 
 from bench import common
 from export import ExportSettings, export_model
-from export.convert import quietly
+from export.convert.convert import quietly
 from zoo import LoadedNet, load_net
 
 NETS = ("convnet4", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")

@@ -97,7 +97,7 @@ def missing(provider: Provider) -> str:
         return f"{sys.executable} lacks {', '.join(absent)}: run 'make gpu', or pip install 'zoonnx[all,cuda]' pytest."
     if provider == "cpu":
         return ""
-    from serve import session
+    from serve.engine import session
 
     words = session._missing_for_cuda()
     return f"CUDA cannot be used: {words}" if words else ""
@@ -179,7 +179,7 @@ def half_precision(single: Path, half: Path) -> None:
 
 def measure(models: Path, names: Sequence[str], plan: Plan) -> list[dict[str, Any]]:
     """Measure each model served and by itself, turn by turn."""
-    from bench.asking import asking
+    from bench.load_client import asking
     from bench.serving import serving
 
     with serving(models, "--provider", plan.provider, log=None) as server, asking() as asker:
@@ -189,8 +189,8 @@ def measure(models: Path, names: Sequence[str], plan: Plan) -> list[dict[str, An
 def compare(models: Path, name: str, server: Any, asker: Any, plan: Plan) -> dict[str, Any]:
     """One model's images a second, in each way."""
     from bench.serving import by_itself, executions
-    from serve.load import LoadSettings
-    from serve.session import Session
+    from serve.client.load_test import LoadSettings
+    from serve.engine.session import Session
 
     session = Session.open(models / name / "1" / "model.onnx", plan.provider)
     loads = {

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from bench.common import MEDIANS, machine_line, shown, summary, table, write
-from zoo.cross_validate import train_folds
-from zoo.data import DATASETS, Dataset, load_dataset
+from zoo.data.registry import DATASETS, Dataset, load_dataset
 from zoo.settings import TrainSettings
+from zoo.training.cross_validation import train_folds
 
 FLIPPED_SHARE, FOLDS = 0.05, 5
 LEAST_PRECISION = 0.8

@@ -23,15 +23,15 @@ from bench.common import RESULTS, ROOT, machine, table
 from bench.export import bare_export
 from bench.nets import NETS, Net
 from export import Exported, ExportSettings, export_model
+from export.convert.prepare import prepare
 from export.errors import ExportError
-from export.prepare import prepare
-from export.variants.make import make_variants, plan
+from export.variants.runner import make_variants, plan
 from export.variants.settings import VariantSettings
 from protos import manifest
 from zoo.catalog import create_model
-from zoo.load import LoadedNet, WeightsSource
-from zoo.preprocessing import Preprocessing
-from zoo.waking import wake
+from zoo.networks.preprocessing import Preprocessing
+from zoo.networks.random_init import wake
+from zoo.runs.load import LoadedNet, WeightsSource
 
 ROWS = RESULTS / "matrix.json"
 PAGE = ROOT / "docs" / "matrix.md"

@@ -20,9 +20,9 @@ from PIL import Image
 
 from bench.common import MEDIANS, RESULTS, machine_line, ratios, shown, summary, table, write
 from zoo.catalog import create_model
-from zoo.data import load_dataset
+from zoo.data.registry import load_dataset
 from zoo.settings import TrainSettings, Transfer
-from zoo.train import train
+from zoo.training.trainer import train
 
 BACKBONE, SIDE, EPOCHS = "resnet18", 96, 20
 PER_CLASS = {"train": 64, "val": 5, "test": 5}

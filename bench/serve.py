@@ -3,7 +3,7 @@
 Both have the same client beside them, on the same cores. In a served turn a client process loads the server. In the
 turn after it onnxruntime runs in this process, with the server's threads and with the batches that the server has just
 formed, in a random order, while the same client exchanges the same messages at the same rate with a process that
-answers them without a look (`bench.canned`). So the baseline, too, pays for a client and for the transport, and the
+answers them without a look (`bench.replay_server`). So the baseline pays for a client and for the transport, and the
 ratio is what the server's own work and its hand-offs leave: parsing, checking, batching, sharing out, writing. What
 onnxruntime does with the cores to itself, without any client, is measured as well and given beside it.
 
@@ -22,11 +22,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.asking import Asker, asking
 from bench.common import MEDIANS, RESULTS, machine_line, ratios, shown, summary, table, write, zoonnx
+from bench.load_client import Asker, asking
 from bench.serving import Server, by_itself, canned, executions, mixed, serving
-from serve.load import WARM_UP_S, LoadSettings
-from serve.session import Session
+from serve.client.load_test import WARM_UP_S, LoadSettings
+from serve.engine.session import Session
 
 MODELS = {"mobilenetv3_small": "mobilenetv3_small_100", "resnet18": "resnet18"}
 CONCURRENCY = 8

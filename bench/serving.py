@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.common import ROOT
 from protos import inference, loader
-from serve.session import Session
+from serve.engine.session import Session
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _line(process: "subprocess.Popen[str]") -> str:
 @contextmanager
 def canned(real: Server, model: str) -> Iterator[str]:
     """A process that gives every request the same answer, without a look at it; yields where it listens."""
-    command = [sys.executable, "-m", "bench.canned", real.url, model]
+    command = [sys.executable, "-m", "bench.replay_server", real.url, model]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield _line(process).split()[-1]

@@ -24,13 +24,13 @@ from torch import nn
 
 from bench import common
 from zoo.catalog import create_model
-from zoo.data import load_dataset
-from zoo.optimise import make_scheduler
-from zoo.progress import ProgressBar
-from zoo.session import make_accelerator, prepare
+from zoo.data.registry import load_dataset
 from zoo.settings import TrainSettings
-from zoo.steps import steps_of_epoch
-from zoo.train import train
+from zoo.training.context import make_accelerator, prepare
+from zoo.training.epoch import steps_of_epoch
+from zoo.training.optim import make_scheduler
+from zoo.training.progress import ProgressBar
+from zoo.training.trainer import train
 
 SETTINGS = TrainSettings(net="convnet4", data="digits", device="cpu")
 TURN = 10  # steps

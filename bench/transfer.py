@@ -23,11 +23,11 @@ import torch
 from bench.common import RESULTS, ROOT, write
 from bench.transfer_page import Setup, best, document, page, picture
 from zoo.catalog import create_model
-from zoo.data import DATASETS, Dataset, load_dataset
-from zoo.files import write_file
+from zoo.data.registry import DATASETS, Dataset, load_dataset
+from zoo.data.splits import MemorySplit
+from zoo.runs.atomic_io import write_file
 from zoo.settings import TrainSettings, Transfer
-from zoo.splits import MemorySplit
-from zoo.train import train
+from zoo.training.trainer import train
 
 PER_CLASS = (1, 2, 5, 20)
 NET, CUT = "convnet4", "act2"

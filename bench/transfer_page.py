@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from bench.common import machine_line, table
-from zoo.chart import Chart, Line
+from zoo.report.plot import Chart, Line
 
 
 @dataclass(frozen=True)

@@ -9,31 +9,32 @@ import onnx
 from onnx import numpy_helper
 from torch import nn
 
-from export import config, large, repository
-from export.contract import contract_of
-from export.convert import convert
+from export.artifact import config_pbtxt, repository
+from export.artifact.manifest import Found, manifest_of
+from export.artifact.manifest_json import seal, to_json
+from export.artifact.metadata import stamp, strip
+from export.artifact.report import write_report
+from export.convert.convert import convert
+from export.convert.prepare import prepare, require_free_size
+from export.convert.taps import before_norms
 from export.errors import ConversionError, ExportError, SettingsError
-from export.expectation import SECOND, Expectation
-from export.head import head_of
-from export.interface import Interface, interface_of, require_any_size
-from export.keys import MODEL, WEIGHTS
-from export.layers import map_layers
-from export.manifest_json import seal, to_json
-from export.metadata import stamp, strip
-from export.module_source import loaded_module
-from export.naming import name_values
-from export.numbers import check_numbers
-from export.prepare import prepare, require_free_size
-from export.promise import Found, manifest_of
-from export.report import write_report
+from export.interface.head import head_of
+from export.interface.interface import Interface, interface_of, require_any_size
+from export.interface.signature import contract_of
+from export.names import MODEL, WEIGHTS
+from export.onnx_model import external_data
+from export.onnx_model.rename import name_values
+from export.reference.determinism import expectations, require_steady, telling
+from export.reference.expected import SECOND, Expectation
 from export.settings import ExportSettings
-from export.shapes import check_shapes
-from export.steady import expectations, require_steady, telling
-from export.steps import Progress, Steps
-from export.taps import before_norms
+from export.source.module import loaded_module
+from export.timing import Progress, Steps
+from export.verify.layer_map import map_layers
+from export.verify.parity import check_numbers
+from export.verify.shapes import check_shapes
 from protos import manifest
 from zoo import LoadedNet
-from zoo.preprocessing import Preprocessing
+from zoo.networks.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     progress("preparing the net")
     net, interface, expected = _prepared(given, settings)
     contract = contract_of(interface, [each.given.outputs for each in expected], given.labels)
-    shared = config.shared_files(settings, contract)
+    shared = config_pbtxt.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
     model = _convert(net, expected, interface, settings)
@@ -90,7 +91,7 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     stamp(model, found.layer_map, contract.labels, contract.preprocessing)
     progress("writing")
     promise = manifest_of(given, settings, contract, interface, model, found)
-    files = {**large.contents(model), **_test_data(expected[0])}
+    files = {**external_data.contents(model), **_test_data(expected[0])}
     folder = _write(settings, shared, files, promise)
     report = write_report(settings.to, int(folder.name), promise, progress.seconds())
     model_bytes = sum(len(files[name]) for name in (MODEL, WEIGHTS) if name in files)
@@ -148,7 +149,7 @@ def _convert(
 
 def _require_valid(model: onnx.ModelProto) -> None:
     try:
-        large.check(model)
+        external_data.check(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(f"torch.onnx wrote a model that ONNX's own checker refuses: {error}") from error
 

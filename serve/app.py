@@ -8,12 +8,12 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from serve.config import ServerSettings
-from serve.control import Control
-from serve.core import Core
-from serve.grpc_server import GrpcServer
-from serve.health import Health
-from serve.model import Model
+from serve.engine.model import Model
+from serve.engine.model_manager import Control
+from serve.engine.model_registry import Core
+from serve.frontends.grpc.health import Health
+from serve.frontends.grpc.server import GrpcServer
+from serve.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 CLOSE_S = 1.0
@@ -71,7 +71,7 @@ async def _http(core: Core, settings: ServerSettings) -> AsyncIterator[int | Non
     if settings.http_port is None:
         yield None
         return
-    from serve.http_server import HttpServer
+    from serve.frontends.http.server import HttpServer
 
     server = HttpServer(core, settings.host, settings.http_port)
     port = server.bind()

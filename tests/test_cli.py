@@ -101,7 +101,7 @@ def test_a_closed_stderr() -> None:
 DURING = {
     "while modules load": "sys.meta_path.insert(0, Signal('typer'))",
     "while an extension loads": "sys.meta_path.insert(0, Signal('torch', ImportError('initialization failed')))",
-    "while the verb works": "import zoo.cli; zoo.cli.models = work",
+    "while the verb works": "import zoo.cli.inspect; zoo.cli.inspect.models = work",
 }
 SIGNALLED = """
 import os, sys

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bench import gpu
-from serve import session
-from serve.session import Session
+from serve.engine import session
+from serve.engine.session import Session
 from tests.conftest import ROOT
 from tests.serve.conftest import write_pictures
 

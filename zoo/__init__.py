@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.catalog import CATALOG, create_model
-    from zoo.data import find_data, load_dataset
+    from zoo.data.registry import find_data, load_dataset
     from zoo.errors import ZooError
-    from zoo.heads import attach_head
-    from zoo.load import LoadedNet, WeightsSource, load_net
-    from zoo.preprocessing import Preprocessing
+    from zoo.networks.preprocessing import Preprocessing
+    from zoo.runs.load import LoadedNet, WeightsSource, load_net
     from zoo.settings import TrainSettings
+    from zoo.transfer.heads import attach_head
 
 _HOME = {
     "CATALOG": "zoo.catalog",
-    "LoadedNet": "zoo.load",
-    "Preprocessing": "zoo.preprocessing",
+    "LoadedNet": "zoo.runs.load",
+    "Preprocessing": "zoo.networks.preprocessing",
     "TrainSettings": "zoo.settings",
-    "WeightsSource": "zoo.load",
+    "WeightsSource": "zoo.runs.load",
     "ZooError": "zoo.errors",
-    "attach_head": "zoo.heads",
+    "attach_head": "zoo.transfer.heads",
     "create_model": "zoo.catalog",
-    "find_data": "zoo.data",
-    "load_dataset": "zoo.data",
-    "load_net": "zoo.load",
+    "find_data": "zoo.data.registry",
+    "load_dataset": "zoo.data.registry",
+    "load_net": "zoo.runs.load",
 }
 
 __all__ = [

@@ -8,12 +8,12 @@ from typing import Any
 import timm
 from torch import nn
 
-from zoo import nets
+from zoo import networks
 from zoo.errors import SettingsError, UnknownNetError
-from zoo.interface import config_of
-from zoo.nets.sizes import check_size
-from zoo.preprocessing import Preprocessing
-from zoo.pretrained import build_pretrained
+from zoo.networks.preprocessing import Preprocessing
+from zoo.networks.size_check import check_size
+from zoo.networks.timm_config import config_of
+from zoo.transfer.pretrained import build_pretrained
 
 SOURCES = ("local-dir:", "hf-hub:")  # timm's prefixes: a folder or a hub's repository that holds a net and its weights
 
@@ -30,19 +30,21 @@ class Entry:
 
 
 CATALOG = {
-    "mlp": Entry(nets.mlp, "fully connected: 512 and 64 hidden units", (1, 8, 8), fixes_size=True),
-    "localnet": Entry(nets.localnet, "locally connected: 3x3 windows, no shared weights", (1, 8, 8), fixes_size=True),
-    "lenet5": Entry(nets.lenet5, "LeNet-5 of 1998: 5x5 convolutions and tanh", (1, 32, 32), fixes_size=True),
-    "convnet4": Entry(nets.convnet4, "four 3x3 convolutions with BatchNorm, then global average pool", (1, 8, 8)),
-    "bottleneck4": Entry(nets.bottleneck4, "1x1 convolutions squeeze the channels around each 3x3", (1, 8, 8)),
-    "allconv": Entry(nets.allconv, "all convolutional: strides for pools, 1x1 for full connections", (3, 32, 32)),
-    "vgg_tiny": Entry(nets.vgg_tiny, "VGG-like: stacks of 3x3 convolutions, a pool after each", (3, 32, 32)),
-    "resnet8": Entry(nets.resnet8, "CIFAR-style residual net, one block a stage", (3, 32, 32)),
-    "resnet20": Entry(nets.resnet20, "CIFAR-style residual net, three blocks a stage", (3, 32, 32)),
-    "resnet56": Entry(nets.resnet56, "CIFAR-style residual net, nine blocks a stage", (3, 32, 32)),
-    "mobilenet_tiny": Entry(nets.mobilenet_tiny, "MobileNet-like: depthwise separable convolutions", (3, 32, 32)),
-    "convnext4": Entry(nets.convnext4, "ConvNeXt-like: 7x7 depthwise windows, LayerNorm, GELU", (3, 32, 32)),
-    "signal1d": Entry(nets.signal1d, "1-D convolutions over signals of height 1", (1, 1, 128), num_classes=6),
+    "mlp": Entry(networks.mlp, "fully connected: 512 and 64 hidden units", (1, 8, 8), fixes_size=True),
+    "localnet": Entry(
+        networks.localnet, "locally connected: 3x3 windows, no shared weights", (1, 8, 8), fixes_size=True
+    ),
+    "lenet5": Entry(networks.lenet5, "LeNet-5 of 1998: 5x5 convolutions and tanh", (1, 32, 32), fixes_size=True),
+    "convnet4": Entry(networks.convnet4, "four 3x3 convolutions with BatchNorm, then global average pool", (1, 8, 8)),
+    "bottleneck4": Entry(networks.bottleneck4, "1x1 convolutions squeeze the channels around each 3x3", (1, 8, 8)),
+    "allconv": Entry(networks.allconv, "all convolutional: strides for pools, 1x1 for full connections", (3, 32, 32)),
+    "vgg_tiny": Entry(networks.vgg_tiny, "VGG-like: stacks of 3x3 convolutions, a pool after each", (3, 32, 32)),
+    "resnet8": Entry(networks.resnet8, "CIFAR-style residual net, one block a stage", (3, 32, 32)),
+    "resnet20": Entry(networks.resnet20, "CIFAR-style residual net, three blocks a stage", (3, 32, 32)),
+    "resnet56": Entry(networks.resnet56, "CIFAR-style residual net, nine blocks a stage", (3, 32, 32)),
+    "mobilenet_tiny": Entry(networks.mobilenet_tiny, "MobileNet-like: depthwise separable convolutions", (3, 32, 32)),
+    "convnext4": Entry(networks.convnext4, "ConvNeXt-like: 7x7 depthwise windows, LayerNorm, GELU", (3, 32, 32)),
+    "signal1d": Entry(networks.signal1d, "1-D convolutions over signals of height 1", (1, 1, 128), num_classes=6),
 }
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from export.check.artifact import read_plain
 from export.check.files import difference, form_faults
-from export.check.findings import Fault, Finding, VersionReport, found
-from export.check.subject import read_plain
-from export.keys import EDGE_FILES
+from export.check.results import Fault, Finding, VersionReport, found
+from export.names import EDGE_FILES
 
 
 def is_edge(folder: Path) -> bool:

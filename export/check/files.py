@@ -14,10 +14,10 @@ from typing import Any
 import onnx
 from google.protobuf.message import Message
 
-from export.check.findings import Fault, Finding, found
-from export.check.subject import Subject, read_plain
-from export.keys import CONFIG, LABELS, LAYERS_KEY, MANIFEST
-from export.manifest_json import canonical_sha256, written
+from export.artifact.manifest_json import canonical_sha256, written
+from export.check.artifact import Subject, read_plain
+from export.check.results import Fault, Finding, found
+from export.names import CONFIG, LABELS, LAYERS_KEY, MANIFEST
 
 CHUNK_BYTES = 1 << 20
 # A path of two names or more that begins at the root or at a drive: what stands behind a letter, a colon or a slash is

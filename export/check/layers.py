@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from export.check.findings import Fault, Finding, found
-from export.check.subject import Subject
-from export.keys import LAYERS_KEY, MANIFEST, MEASURED, layer_name
+from export.check.artifact import Subject
+from export.check.results import Fault, Finding, found
+from export.names import LAYERS_KEY, MANIFEST, MEASURED, layer_name
 from protos import manifest
 
 HOLDING = (manifest.EXACT, manifest.ALIAS)

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from export.check.findings import Fault, Finding, found
-from export.check.subject import Subject
+from export.check.artifact import Subject
+from export.check.results import Fault, Finding, found
 from export.errors import ConversionError
-from export.runtime import Runtime, every_value
+from export.onnx_model.runtime import Runtime, every_value
 from protos import manifest
 
 BATCHES = (1, 3)

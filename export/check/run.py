@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from export.check.artifact import Subject, version_folders
+from export.check.consistency import check_format, check_interface, check_labels, check_preprocessing
 from export.check.edge import check_edge, is_edge
 from export.check.files import check_files, check_origin, check_paths, read_manifest
-from export.check.findings import Fault, Finding, VersionReport, found
-from export.check.frame import check_frame
 from export.check.layers import check_layers
 from export.check.numbers import check_shapes
-from export.check.promises import check_format, check_interface, check_labels, check_preprocessing
-from export.check.record import check_record
-from export.check.subject import Subject, version_folders
+from export.check.pre_post import check_frame
+from export.check.results import Fault, Finding, VersionReport, found
+from export.check.self_consistency import check_record
 from export.check.test_data import check_test_data
 from export.errors import DamagedError, NewerSchemaError
-from export.keys import MANIFEST
+from export.names import MANIFEST
 from protos.version import SCHEMA_VERSION
 
 Check = Callable[[Subject], Finding]

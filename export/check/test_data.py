@@ -9,12 +9,12 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from export.check.findings import Fault, Finding, found
-from export.check.subject import Subject, read_plain
+from export.check.artifact import Subject, read_plain
+from export.check.results import Fault, Finding, found
 from export.errors import ConversionError, DamagedError
-from export.keys import MANIFEST, TEST_DATA
-from export.parity import CEILING, VARIANT_FLOOR, VARIANT_MULTIPLE
-from export.runtime import Runtime
+from export.names import MANIFEST, TEST_DATA
+from export.onnx_model.runtime import Runtime
+from export.verify.tolerance import CEILING, VARIANT_FLOOR, VARIANT_MULTIPLE
 from protos import manifest
 
 USUAL_RTOL, USUAL_ATOL = 1e-3, 1e-5  # what ONNX's own backend tests allow

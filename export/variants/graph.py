@@ -10,9 +10,9 @@ import onnx
 import torch
 from google.protobuf import json_format
 
-from export.keys import LAYERS_KEY
+from export.names import LAYERS_KEY
 from protos import manifest
-from zoo.preprocessing import Preprocessing
+from zoo.networks.preprocessing import Preprocessing
 
 Images = npt.NDArray[np.uint8]
 

@@ -21,8 +21,8 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from export.errors import VariantError
-from export.variants.entry import spread_constants
 from export.variants.graph import bare_copy, drop_unused_weights, sort_nodes
+from export.variants.input_constants import spread_constants
 
 Method = Literal["minmax", "entropy", "percentile"]
 METHODS: tuple[Method, ...] = get_args(Method)

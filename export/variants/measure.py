@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.convert import LOGITS
+from export.convert.convert import LOGITS
 from export.errors import VariantError
-from export.runtime import Runtime, every_value
+from export.onnx_model.runtime import Runtime, every_value
 from export.variants import graph
-from export.variants.evidence import Evidence, Pictures
+from export.variants.eval_data import Evidence, Pictures
 from export.variants.latency import Latency
-from zoo.preprocessing import Preprocessing
+from zoo.networks.preprocessing import Preprocessing
 
 MOST_DB = 200.0  # stands for equality, and its negative for a result that is not finite
 NUMBERS = 2**20  # of pictures at once, where every value is kept: 6 of 3x224x224

@@ -14,12 +14,12 @@ from typing import Any
 
 import onnxruntime
 
+from export.artifact.report import report_folder
 from export.errors import TargetError
-from export.report import report_folder
-from export.variants.evidence import Evidence
-from export.variants.make import Outcome, Plan
+from export.variants.eval_data import Evidence
 from export.variants.measure import Figures
-from zoo.files import write_file
+from export.variants.runner import Outcome, Plan
+from zoo.runs.atomic_io import write_file
 
 MEASURED = ("accuracy", "drop, points", "SQNR, dB", "worst layer", "size, MB", "ms", "speedup", "RAM, MB")
 FILES = {"ort": "model.ort", "fixed": "model.fixed.onnx"}  # of the folder for devices

@@ -15,15 +15,15 @@ import onnx
 from google.protobuf import json_format, text_format
 from onnx import numpy_helper
 
-from export import repository
+from export.artifact import repository
+from export.artifact.manifest_json import canonical_sha256, seal, to_json, written
 from export.errors import ExportError, RepositoryConflictError, RepositoryError
-from export.keys import CONFIG, EDGE_FILES, LABELS, MANIFEST, MODEL, TEST_DATA
-from export.manifest_json import canonical_sha256, seal, to_json, written
-from export.parity import VARIANT_FLOOR, VARIANT_MULTIPLE
-from export.runtime import Runtime
-from export.variants.evidence import Evidence
+from export.names import CONFIG, EDGE_FILES, LABELS, MANIFEST, MODEL, TEST_DATA
+from export.onnx_model.runtime import Runtime
+from export.variants.eval_data import Evidence
 from export.variants.measure import Figures
 from export.variants.settings import Kind
+from export.verify.tolerance import VARIANT_FLOOR, VARIANT_MULTIPLE
 from protos import inference, manifest
 
 

@@ -5,7 +5,7 @@ import itertools
 import torch
 
 from bench import train as bench
-from zoo.session import Session, prepare
+from zoo.training.context import Session, prepare
 
 
 def test_both_loops_learn_the_same(monkeypatch) -> None:

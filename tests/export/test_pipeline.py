@@ -18,7 +18,9 @@ import torch
 from google.protobuf import json_format, text_format
 from onnx import numpy_helper
 
-from export import Exported, ExportSettings, export_model, repository
+from export import Exported, ExportSettings, export_model
+from export.artifact import repository
+from export.artifact.manifest_json import canonical_sha256
 from export.errors import (
     ConversionError,
     ExportError,
@@ -27,8 +29,7 @@ from export.errors import (
     TargetError,
     UnfitNetError,
 )
-from export.manifest_json import canonical_sha256
-from export.runtime import require_runs
+from export.onnx_model.runtime import require_runs
 from protos import inference, manifest
 from zoo import LoadedNet
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from export import ExportSettings
-from export.convert import convert
+from export.convert.convert import convert
+from export.convert.prepare import prepare
 from export.errors import ConversionError, SettingsError
-from export.prepare import prepare
 from zoo import LoadedNet, load_net
 
 

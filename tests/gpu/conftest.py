@@ -13,7 +13,7 @@ import torch
 from bench.common import zoonnx
 from bench.gpu import half_precision
 from bench.serving import Server, serving
-from zoo.load import LoadedNet, load_net
+from zoo.runs.load import LoadedNet, load_net
 
 NET, LARGEST = "test_resnet", 8
 Array = np.ndarray[Any, Any]

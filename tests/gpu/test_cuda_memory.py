@@ -11,10 +11,10 @@ import torch
 
 from bench.serving import Server
 from protos import inference
-from serve.client import METHODS
-from serve.cuda_memory import Handle
+from serve.client.sync import METHODS
+from serve.shared_memory.cuda import Handle
 from tests.gpu.conftest import in_pytorch, pictures, worst
-from zoo.load import LoadedNet
+from zoo.runs.load import LoadedNet
 
 pytestmark = pytest.mark.gpu
 Shared = tuple[Any, ctypes.c_uint64, bytes]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.session import Session
+from serve.engine.session import Session
 from tests.gpu.conftest import in_pytorch, pictures, worst
-from zoo.load import LoadedNet
+from zoo.runs.load import LoadedNet
 
 pytestmark = pytest.mark.gpu
 TOLERANCES = {"fp32": 5e-3, "fp16": 3e-2}  # a GPU multiplies fp32 in TF32, whose steps are 5e-4, by default

@@ -11,10 +11,10 @@ import pytest
 
 from bench.serving import Server, executions
 from protos import inference
-from serve.client import METHODS, Client
+from serve.client.sync import METHODS, Client
 from tests.gpu.conftest import LARGEST, in_pytorch, pictures, used_gpu_bytes, worst
 from tests.gpu.test_export import TOLERANCES
-from zoo.load import LoadedNet
+from zoo.runs.load import LoadedNet
 
 pytestmark = pytest.mark.gpu
 KINDS = {"cuda": inference.ModelInstanceGroup.KIND_GPU, "cpu": inference.ModelInstanceGroup.KIND_CPU}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.settings import TrainSettings
-from zoo.train import Step, train
+from zoo.training.trainer import Step, train
 
 pytestmark = pytest.mark.gpu
 

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serve.client import Client
+from serve.client.sync import Client
 
 LABELS = ["north-west", "north-east", "south-west", "[b]"]
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ from PIL import Image
 
 import zoonnx as dispatcher
 from zoo.catalog import create_model
-from zoo.data import Dataset, load_dataset
+from zoo.data.registry import Dataset, load_dataset
 from zoo.settings import TrainSettings, Transfer
-from zoo.train import train
+from zoo.training.trainer import train
 
 
 @pytest.fixture(scope="session")

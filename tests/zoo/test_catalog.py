@@ -6,7 +6,7 @@ import torch
 
 from zoo.catalog import CATALOG, create_model
 from zoo.errors import SettingsError, UnknownNetError
-from zoo.preprocessing import Preprocessing
+from zoo.networks.preprocessing import Preprocessing
 
 
 def test_builds_a_net_of_timm_by_name():

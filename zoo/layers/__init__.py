@@ -1,10 +1,10 @@
 """Layers that PyTorch lacks. Each has those attributes of nn.Conv2d that apply, so that arithmetic can read them."""
 
 from zoo.layers.blur import BlurPool2d
-from zoo.layers.left_out import LeftOut
-from zoo.layers.local import LocallyConnected1d, LocallyConnected2d
-from zoo.layers.true_conv import TrueConv1d, TrueConv2d
-from zoo.layers.windows import Padding, count_windows, resolve_padding
+from zoo.layers.flipped_conv import TrueConv1d, TrueConv2d
+from zoo.layers.locally_connected import LocallyConnected1d, LocallyConnected2d
+from zoo.layers.padding import Padding, count_windows, resolve_padding
+from zoo.layers.removed import LeftOut
 
 __all__ = [
     "BlurPool2d",

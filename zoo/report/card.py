@@ -5,15 +5,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from zoo.calibration import measure
-from zoo.checkpoint import read_origin
-from zoo.data import public_name
-from zoo.files import write_file
-from zoo.pretrained import Origin
+from zoo.data.registry import public_name
+from zoo.evaluation.calibration import measure
 from zoo.report.command import command, public, shown_run
-from zoo.report.examined import Examined
+from zoo.report.evaluated_run import Examined
+from zoo.report.metrics import ClassScore, class_scores, mean_average_precision, right_answers
 from zoo.report.render import render
-from zoo.report.scores import ClassScore, class_scores, mean_average_precision, right_answers
+from zoo.runs.atomic_io import write_file
+from zoo.runs.checkpoint import read_origin
+from zoo.transfer.pretrained import Origin
 
 UNKNOWN_LICENCE = "unknown"
 FEW_IMAGES = 20

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.cli_options import RENAMED, TUNE_DEFAULTS, RunOptions
-from zoo.data import public_name
+from zoo.cli.options import RENAMED, TUNE_DEFAULTS, RunOptions
+from zoo.data.registry import public_name
 from zoo.settings import TrainSettings, Transfer
 
 

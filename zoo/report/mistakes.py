@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.report.examined import Examined
+from zoo.data.splits import FileSplit
+from zoo.report.evaluated_run import Examined
+from zoo.report.metrics import THRESHOLD
 from zoo.report.pictures import Picture, pictures_of
-from zoo.report.scores import THRESHOLD
-from zoo.splits import FileSplit
 
 MOST_MISTAKES = 24
 

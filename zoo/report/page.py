@@ -6,26 +6,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zoo.calibration import Bin, Calibration, measure, reliability
-from zoo.checkpoint import read_epochs
-from zoo.data import public_name
+from zoo.data.registry import public_name
 from zoo.errors import DataError
-from zoo.files import write_file
+from zoo.evaluation.calibration import Bin, Calibration, measure, reliability
 from zoo.report.charts import Chart, Series, over_epochs
 from zoo.report.command import command, shown_run
 from zoo.report.confusion import Cell, Pair, most_confused, table
 from zoo.report.environment import versions
-from zoo.report.examined import Examined
+from zoo.report.evaluated_run import Examined
+from zoo.report.metrics import ClassScore, Share, class_scores, confusion, mean_average_precision, right_answers
 from zoo.report.mistakes import Mistake, worst_mistakes
 from zoo.report.render import NOTHING, render
-from zoo.report.scores import (
-    ClassScore,
-    Share,
-    class_scores,
-    confusion,
-    mean_average_precision,
-    right_answers,
-)
+from zoo.runs.atomic_io import write_file
+from zoo.runs.checkpoint import read_epochs
 from zoo.settings import TrainSettings
 
 MOST_CLASSES = 100  # whose scores are shown at once; of more, the worst

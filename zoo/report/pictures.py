@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.splits import Split
+from zoo.data.splits import Split
 
 MOST_PIXELS = 192  # along an edge
 MOST_EXACT_PIXELS = 96  # larger pictures are compressed with loss

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 
-from export.manifest_json import canonical_sha256, written
+from export.artifact.manifest_json import canonical_sha256, written
 from tests.conftest import ROOT
 
 SCHEMA_1 = ROOT / "tests" / "data" / "schema1" / "models" / "bottleneck4"

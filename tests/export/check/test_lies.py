@@ -11,8 +11,8 @@ import pytest
 from google.protobuf import text_format
 from onnx import helper, numpy_helper
 
+from export.artifact.manifest_json import canonical_sha256, written
 from export.check.run import check_model
-from export.manifest_json import canonical_sha256, written
 from protos import inference
 from tests.export.check.conftest import change_model, reseal
 

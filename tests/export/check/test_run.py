@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import zoonnx as dispatcher
-from export.check.findings import VersionReport
+from export.check.results import VersionReport
 from export.check.run import check_model
 from export.errors import NewerSchemaError, NoModelError
 from tests.export.check.conftest import SCHEMA_1, reseal

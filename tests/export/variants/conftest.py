@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from export import Exported, ExportSettings, export_model
-from export.variants.make import Outcome, Plan, make_variants, plan
+from export.variants.runner import Outcome, Plan, make_variants, plan
 from export.variants.settings import KINDS, Bounds, Kind, VariantSettings
 from zoo import LoadedNet, load_net
 from zoo.settings import TrainSettings
-from zoo.train import train
+from zoo.training.trainer import train
 
 ANY_SPEED = Bounds(min_speedup=0)
 

@@ -7,17 +7,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import SettingsError, VariantError
-from export.head import Head
-from export.image_io import attach
+from export.interface.head import Head
+from export.interface.image_io import attach
 from export.variants import fp16, int8, memory
-from export.variants.entry import spread_constants
-from export.variants.fixed import fix, require_fixed
 from export.variants.graph import sort_nodes
+from export.variants.input_constants import spread_constants
 from export.variants.int8 import calibrate, quantise
 from export.variants.latency import compare, summary
 from export.variants.measure import sqnr_db
 from export.variants.settings import Bounds, VariantSettings, parse_kinds
-from zoo.preprocessing import Preprocessing
+from export.variants.static_shape import fix, require_fixed
+from zoo.networks.preprocessing import Preprocessing
 
 
 def model(nodes: list[onnx.NodeProto], weights: dict[str, object] | None = None) -> onnx.ModelProto:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.checkpoint import read_checkpoint, read_settings
-from zoo.data import Dataset
-from zoo.evaluate import Evaluation, evaluate
-from zoo.load import load_net
-from zoo.preprocessing import Preprocessing
+from zoo.data.registry import Dataset
+from zoo.data.splits import MemorySplit
+from zoo.evaluation.evaluate import Evaluation, evaluate
+from zoo.networks.preprocessing import Preprocessing
 from zoo.report import Examined, examine
-from zoo.splits import MemorySplit
+from zoo.runs.checkpoint import read_checkpoint, read_settings
+from zoo.runs.load import load_net
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from zoo.pretrained import Origin
 from zoo.report.card import card_of, front_matter, write_card
+from zoo.transfer.pretrained import Origin
 
 
 def divided(text):

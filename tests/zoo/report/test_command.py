@@ -8,7 +8,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from zoo.cli_options import RENAMED, RunOptions
+from zoo.cli.options import RENAMED, RunOptions
 from zoo.errors import SettingsError
 from zoo.report.command import command, public, shown_run
 from zoo.settings import TrainSettings, Transfer
@@ -111,11 +111,11 @@ def test_a_run_is_called_as_its_user_called_it(tmp_path):
 def command_settings(monkeypatch):
     """What a command line would train with, and where."""
     import zoonnx
-    from zoo import cli_train
+    from zoo.cli import train
 
     asked = []
-    monkeypatch.setattr(cli_train, "_check_places", lambda settings, asked: None)
-    monkeypatch.setattr(cli_train, "_train", lambda settings, out, resume: asked.append((settings, out)))
+    monkeypatch.setattr(train, "_check_places", lambda settings, asked: None)
+    monkeypatch.setattr(train, "_train", lambda settings, out, resume: asked.append((settings, out)))
 
     def run(line):
         with pytest.raises(SystemExit) as ended:

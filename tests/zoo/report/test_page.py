@@ -6,10 +6,10 @@ import re
 import pytest
 import torch
 
-from zoo.checkpoint import read_epochs
 from zoo.errors import DataError
 from zoo.report import refuse_taken, write_report
 from zoo.report.page import page_of
+from zoo.runs.checkpoint import read_epochs
 
 HOSTILE = ('</style><script>alert("1")</script>', "a & b", "<img src=x onerror=alert(1)>", "caf\udce9")
 TIMES = re.compile(r'<section id="times">.*?</section>', re.DOTALL)

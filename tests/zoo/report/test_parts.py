@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from zoo.data.splits import MemorySplit
 from zoo.report.charts import Series, nice, over_epochs
 from zoo.report.confusion import MOST_CLASSES, most_confused, table
 from zoo.report.mistakes import MOST_MISTAKES, worst_mistakes
 from zoo.report.pictures import MOST_PIXELS, pictures_of
-from zoo.splits import MemorySplit
 
 
 def test_the_table_counts_and_shares():

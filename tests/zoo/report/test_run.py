@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from zoo.calibration import calibrate
-from zoo.evaluate import evaluate
-from zoo.load import load_net
+from zoo.evaluation.calibration import calibrate
+from zoo.evaluation.evaluate import evaluate
+from zoo.runs.load import load_net
 from zoo.settings import TrainSettings, Transfer
-from zoo.train import train
+from zoo.training.trainer import train
 
 TIMES = re.compile(r'<section id="times">.*?</section>', re.DOTALL)
 
@@ -102,7 +102,7 @@ def test_a_report_that_cannot_be_written_loses_nothing(command, tmp_path, monkey
     def full(file, subject):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("zoo.report.writing.write_report", full)
+    monkeypatch.setattr("zoo.report.write.write_report", full)
     run = tmp_path / "run"
     said = command("train", "mlp", "--data", "digits", "--epochs", 1, "--device", "cpu", "--out", run)
     assert said.status == 0

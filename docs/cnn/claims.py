@@ -1,0 +1,235 @@
+"""The claims of the lecture notes, and what computes the answer to each; notes.py makes a page of them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim. `commands` are of the `zoonnx` command line, `code` is Python that prints; both are run."""
+
+    title: str
+    notes: str
+    verdict: str
+    commands: tuple[str, ...] = ()
+    code: str = ""
+
+
+ROWS = (
+    Row(
+        "Weights of a layer",
+        "A 224x224x3 image is 150,528 numbers, so 10 classes take 1,505,280 weights; [3,5,5] to 3 neurons takes 225; "
+        "one 5x5x3 filter has 75 weights and 1 bias, and 5 filters give a depth of 5; a layer has F\\*F\\*Di\\*K + K "
+        "parameters.",
+        "Right, the first two without their biases.",
+        (
+            "compare --layers 3,224,224 --to 10 --kernel 224 --padding valid",
+            "compare --layers 3,5,5 --to 3 --kernel 5 --padding valid",
+            "compare --layers 3,32,32 --to 5 --kernel 5 --padding valid",
+        ),
+    ),
+    Row(
+        "Fully connected layers on large images",
+        "1000x1000 images take 3 billion weights; 200x200 grey to 40,000 units about 2 billion; 32x32 takes 14 million;"
+        " 200x200x3 to 1000 units takes 12 million.",
+        "3 billion holds for 1,000 units; the second is 1.6 billion; the third holds only for 3,072 numbers to 4,704, "
+        "which is 14,450,688; the last is wrong: 120 million.",
+        (
+            "compare --layers 3,1000,1000 --to 1000 --kernel 1000 --padding valid",
+            "compare --layers 1,200,200 --to 1 --kernel 3",
+            "compare --layers 3,32,32 --to 6 --kernel 5 --padding valid",
+            "compare --layers 3,200,200 --to 1000 --kernel 200 --padding valid",
+        ),
+    ),
+    Row(
+        "Neighbours only, then shared weights",
+        "Connecting neighbours only takes O(n) weights instead of O(n^2); sharing them takes O(1), whatever the size.",
+        "Right, for parameters: four times the pixels make the full layer 16 times as large, the local one 4 times.",
+        ("compare --layers 1,8,8 --to 8 --kernel 3", "compare --layers 1,16,16 --to 8 --kernel 3"),
+    ),
+    Row(
+        "Sharing and the forward pass",
+        "Sharing the weights does not shorten the forward pass.",
+        "True against a locally connected layer, false against a fully connected one: compare the MACs above.",
+        ("compare --layers 3,32,32 --to 16 --kernel 3",),
+    ),
+    Row(
+        "Which operation it is",
+        "f\\*w = sum of f(i) w(i+j), and with w(i-j) for convolution; worked results for (2,-1)\\*(1,2) and "
+        "(2,-1,1)\\*(1,2,1).",
+        "Both indices and both results are wrong. Cross-correlation, which libraries compute, is the sum over j of "
+        "f(i+j) w(j); convolution is the sum of f(i-j) w(j), flips the kernel, and commutes. The results are "
+        "[2, 3, -2] and [2, 3, 1, 1, 1].",
+        code="""import torch
+from zoo.layers import TrueConv1d
+
+for f, w in (((2.0, -1.0), (1.0, 2.0)), ((2.0, -1.0, 1.0), (1.0, 2.0, 1.0))):
+    layer = TrueConv1d(1, 1, len(w), padding=len(w) - 1, bias=False)
+    layer.weight.data[:] = torch.tensor(w)
+    print(layer(torch.tensor([[f]])).flatten().tolist())""",
+    ),
+    Row(
+        "Output sizes and strides",
+        "The size is (N + 2P - F)/S + 1; fractions are illegal, so check the stride. One note rounds down, one "
+        "forgets S.",
+        "Libraries round down, and what is left over is not looked at: with r = (N + 2P - D(F-1) - 1) mod S, nothing "
+        "for r = 0, only padding for r <= P, else r - P rows. In nets of this catalog that is an error, in backbones a "
+        "finding.",
+        ("describe convnet4 --input-size 1,7,7", "describe resnet18 --depth 0", "describe lenet5"),
+    ),
+    Row(
+        "Padding",
+        "Valid padding adds nothing; same padding adds P = (F-1)/2.",
+        "The latter holds only for odd windows and a stride of 1; anything else is refused.",
+        ("compare --layers 1,8,8 --kernel 5 --padding same", "compare --layers 1,8,8 --kernel 4 --padding same"),
+    ),
+    Row(
+        "Pools",
+        "Pools follow convolutions directly, and have parameters to learn; fully connected layers come at the end.",
+        "A pool usually follows norm and activation, and it has 0 parameters.",
+        ("describe convnet4",),
+    ),
+    Row(
+        "Depth, 1x1 convolutions, stacks",
+        "A filter is as deep as its input; 1x1 convolutions compress channels; stacked layers see more of the image.",
+        "Right where the convolution is not grouped; in the depthwise net (g: groups) a filter has a depth of 1.",
+        ("describe bottleneck4", "describe mobilenet_tiny --depth 2"),
+    ),
+    Row(
+        "Batch normalisation",
+        "It normalises each channel.",
+        "Right: 2 parameters a channel, and no work of its own once an export has folded it into the convolution "
+        "(`zoonnx describe models/NAME` shows into which). Here bn1 has 64 for 32 channels.",
+        ("describe convnet4 --depth 1",),
+    ),
+    Row(
+        "Sequences",
+        "Convolution also serves sequences: words in different positions, signals that repeat.",
+        "Right: the same layers in one dimension.",
+        ("describe signal1d",),
+    ),
+    Row(
+        "The gradient of a shared weight",
+        "It is the sum of the gradients at all positions.",
+        "Right.",
+        code="""import torch
+from zoo.layers import LocallyConnected1d
+
+x = torch.arange(8.0).reshape(1, 1, 8)
+shared = torch.nn.Conv1d(1, 1, 3, bias=False)
+own = LocallyConnected1d(1, 1, 3, input_size=8, bias=False)
+own.weight.data[:] = shared.weight.data.reshape(1, 3, 1)
+for layer in (shared, own):
+    (layer(x) ** 2).sum().backward()
+print(torch.allclose(own.weight.grad.sum(0).flatten(), shared.weight.grad.flatten()))""",
+    ),
+    Row(
+        "Locally connected",
+        "Convolutional layers are sometimes called locally connected.",
+        "Wrong: that name means windows whose weights are not shared. They are two separate layers here.",
+        ("describe localnet --depth 1",),
+    ),
+    Row(
+        "Transformers",
+        "Transformers use ResNet.",
+        "They use its residual connections. Attention looks at the whole image at once, a residual net grows into it.",
+        ("compare resnet20 resnet18 vit_tiny_patch16_224",),
+    ),
+    Row(
+        "Translation",
+        "Convolutional nets are translation invariant.",
+        "A convolution is equivariant: its response moves with the picture. Strides and pools break that for shifts "
+        "that are no multiple of their step (after a 2x2 max pool a shift by 1 pixel changes most of the response, a "
+        'shift by 2 nothing); a blur before the stride (`BlurPool2d`, `pool="blur"`) softens it.',
+        code="""import torch
+from zoo import load_net
+from zoo.insight.shifts import shift_error
+
+net = load_net("convnet4", seed=1).net
+pictures = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+for layer in ("act2", "pool"):
+    print(layer, [f"{shift_error(net, layer, pictures, shift):.0%}" for shift in (1, 2, 3, 4)])""",
+    ),
+    Row(
+        "Dropout",
+        "Dropout leaves out units; spatial dropout leaves out whole channels.",
+        "Right.",
+        code="""import torch
+
+torch.manual_seed(0)
+ones = torch.ones(1, 64, 4, 4)
+for drop in (torch.nn.Dropout(0.5), torch.nn.Dropout2d(0.5)):
+    left_out = drop(ones) == 0
+    by_channel = left_out.flatten(2).float().mean(2)
+    print(type(drop).__name__, "leaves out whole channels:", bool(((by_channel == 0) | (by_channel == 1)).all()))""",
+    ),
+    Row(
+        "Training",
+        "Nets are trained by gradient descent, or Adam.",
+        "Right; timm has those and many more, and `zoonnx train --optimizer` takes any of them by name.",
+        code="""from timm.optim import list_optimizers
+
+print({"sgd", "adam", "adamw"} <= set(list_optimizers()))""",
+    ),
+    Row(
+        "Transfer learning",
+        "A net trained on many pictures serves for other classes with a new end.",
+        "Right: any backbone of timm takes a new head (`zoonnx tune`).",
+        code="""from typing import get_args
+
+import torch
+from zoo import create_model
+from zoo.transfer.heads import attach_head
+from zoo.settings import Head
+
+for head in get_args(Head):
+    net = attach_head(create_model("test_resnet"), head, num_classes=5).eval()
+    print(head, tuple(net(torch.zeros(1, 3, 160, 160)).shape))""",
+    ),
+    Row(
+        "Looking at filters",
+        "Only the first layer's filters can be looked at.",
+        "Right for the weights themselves; what deeper units look for shows in the places of real pictures to which "
+        "they respond most.",
+        code="""from zoo import load_dataset, load_net
+from zoo.insight.filters import filter_picture
+from zoo.insight.patches import strongest_patches
+
+loaded, digits = load_net("convnet4", seed=1), load_dataset("digits")
+print("32 filters on a picture of", filter_picture(loaded.net).size)
+pictures = loaded.preprocessing.normalise(digits.test.images)
+for patch in strongest_patches(loaded.net, "act2", channel=0, x=pictures, count=3):
+    print(f"picture {patch.index}, rows {patch.rows.start} to {patch.rows.stop - 1}, ", end="")
+    print(f"columns {patch.columns.start} to {patch.columns.stop - 1}")""",
+    ),
+    Row(
+        "What a neuron responds to",
+        "Back propagation finds the part of the image that a neuron responds to.",
+        "Right: the gradient of the unit. It is nowhere outside the receptive field that `describe` computes.",
+        code="""import torch
+from zoo import load_net
+from zoo.insight.saliency import saliency
+
+net = load_net("convnet4", seed=1).net
+picture = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(2))
+gradient = saliency(net, "act4", picture, channel=3, place=(7, 8))[0, 0]
+rows, columns = (gradient.abs().sum(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
+print(f"rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]}: 14 by 14 pixels")""",
+    ),
+    Row(
+        "A picture that a neuron likes",
+        "Gradient ascent on the image: argmax f(I) + R(I), from zeros or an image.",
+        "R must be a penalty, so it is f(I) - R(I), and from zeros a ReLU net without biases has no gradient at all: "
+        "the ascent here starts from a little noise, with both penalties on.",
+        code="""import torch
+from zoo.insight.ascent import AscentSettings, ascend
+from zoo.insight.saliency import saliency
+
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1, bias=False), torch.nn.ReLU()).eval()
+print("gradient at zeros:", float(saliency(net, "1", torch.zeros(1, 1, 8, 8), channel=0).abs().sum()))
+for settings in (AscentSettings(l2=0, variation=0), AscentSettings()):
+    picture = ascend(net, "1", 0, (1, 8, 8), settings)
+    small = bool(picture.abs().max() < 3)
+    print(f"penalties {settings.l2:g} and {settings.variation:g}: every pixel is under 3:", small)""",
+    ),
+)

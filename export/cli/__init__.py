@@ -1,0 +1,1 @@
+"""The verbs `zoonnx export`, `zoonnx check` and `zoonnx demo`."""

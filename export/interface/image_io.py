@@ -1,0 +1,82 @@
+"""Bytes of a picture in, probabilities out: what every client would otherwise have to write, and get wrong.
+
+Requires: a converted model, float NCHW `x` in and `logits` out.
+Ensures: `image` uint8 NHWC in; `logits` and `probabilities` out; normalisation is part of the graph.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.convert.convert import INPUT, LOGITS
+from export.interface.head import Head
+from export.names import IMAGE as IMAGE
+from export.names import IMAGE_MEAN, IMAGE_SCALE
+from export.names import PROBABILITIES as PROBABILITIES
+from export.onnx_model.rename import make_way
+from zoo.networks.preprocessing import Preprocessing
+
+NORMALISED = "normalised"
+CONSTANTS = IMAGE_MEAN, IMAGE_SCALE
+
+
+def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> onnx.ModelProto:
+    """Return a copy of `model` that takes pictures and also gives the probabilities that `head` makes of its logits."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    graph = whole.graph
+    make_way(graph, {*CONSTANTS, *(weight.name for weight in head.constants())})
+    _rename_input(graph)
+    nodes = [*_normalise_nodes(), *graph.node, *head.nodes(LOGITS, PROBABILITIES)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*_constants(preprocessing), *head.constants()])
+    _replace_input(graph)
+    _add_probabilities(graph)
+    return whole
+
+
+def _normalise_nodes() -> list[onnx.NodeProto]:
+    """(x - 255 mean) / (255 std), channels first. The bytes are moved before they grow to floats."""
+    return [
+        helper.make_node("Transpose", [IMAGE], ["image_nchw"], "image_nchw", perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["image_nchw"], ["image_float"], "image_float", to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["image_float", IMAGE_MEAN], ["image_centred"], "image_centred"),
+        helper.make_node("Mul", ["image_centred", IMAGE_SCALE], [NORMALISED], NORMALISED),
+    ]
+
+
+def _constants(preprocessing: Preprocessing) -> list[onnx.TensorProto]:
+    mean = np.array(preprocessing.mean, np.float64) * 255
+    scale = 1 / (np.array(preprocessing.std, np.float64) * 255)
+    shape = (1, -1, 1, 1)
+    return [
+        numpy_helper.from_array(mean.astype(np.float32).reshape(shape), IMAGE_MEAN),
+        numpy_helper.from_array(scale.astype(np.float32).reshape(shape), IMAGE_SCALE),
+    ]
+
+
+def _rename_input(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == INPUT:
+                node.input[index] = NORMALISED
+
+
+def _replace_input(graph: onnx.GraphProto) -> None:
+    """The net's input, (N, C, H, W), gives way to pictures, (N, H, W, C), with the same free sizes."""
+    batch, channels, height, width = (_dim(each) for each in graph.input[0].type.tensor_type.shape.dim)
+    del graph.input[:]
+    shape = [batch, height, width, channels]
+    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> str | int:
+    return dim.dim_param or dim.dim_value
+
+
+def _add_probabilities(graph: onnx.GraphProto) -> None:
+    info = onnx.ValueInfoProto()
+    info.CopyFrom(graph.output[0])
+    info.name = PROBABILITIES
+    graph.output.append(info)

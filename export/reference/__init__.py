@@ -1,0 +1,1 @@
+"""Runs the network in PyTorch to get the reference values that the ONNX model is compared with."""

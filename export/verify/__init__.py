@@ -1,0 +1,1 @@
+"""Verifies an ONNX model against PyTorch: layer map, shapes, numerical parity."""

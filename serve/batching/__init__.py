@@ -1,0 +1,1 @@
+"""Queues requests and groups them into batches."""

@@ -1,0 +1,1 @@
+"""Loads models, runs them and manages their life cycle. Knows no transport."""

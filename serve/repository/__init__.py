@@ -1,0 +1,1 @@
+"""Reads model repositories in Triton's layout."""

@@ -1,0 +1,1 @@
+"""Shared-memory regions, in system memory and in GPU memory."""

@@ -1,0 +1,95 @@
+"""Probabilities are the same in PyTorch and in the file, whatever is made of the logits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export import ExportSettings, export_model
+from export.artifact.metadata import restamp
+from export.convert.convert import convert
+from export.convert.prepare import prepare
+from export.errors import SettingsError
+from export.interface.head import Activation, Head
+from export.interface.interface import Pictures
+from export.onnx_model.runtime import Runtime
+from export.reference.determinism import expectations
+from export.verify.parity import check_numbers
+from protos import manifest
+from zoo import LoadedNet
+from zoo.runs.load import WeightsSource
+
+
+@pytest.fixture(scope="module")
+def converted(convnet4: LoadedNet) -> tuple[torch.nn.Module, onnx.ModelProto]:
+    """The net and its model, nothing attached yet."""
+    net = prepare(convnet4.net)
+    return net, convert(net, convnet4.preprocessing.input_size, 20)
+
+
+@pytest.mark.parametrize(("activation", "temperature"), [("softmax", 1.0), ("softmax", 2.5), ("sigmoid", 0.5)])
+def test_every_head(
+    converted: tuple[torch.nn.Module, onnx.ModelProto],
+    convnet4: LoadedNet,
+    activation: Activation,
+    temperature: float,
+) -> None:
+    """The file's probabilities are activation(logits / temperature), and the gate sees to it."""
+    net, model = converted
+    interface = Pictures(convnet4.preprocessing, Head(activation, temperature))
+    whole = interface.attach(model)
+    check_numbers(whole, manifest.LayerMap(), expectations(net, interface))
+    found = Runtime(whole).run({"image": interface.noise(4)})
+    cooled = torch.from_numpy(found["logits"]) / temperature
+    expected = cooled.softmax(-1) if activation == "softmax" else cooled.sigmoid()
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [{"activation": "relu"}, {"temperature": 0.0}, {"temperature": float("nan")}])
+def test_refused(head: dict[str, float]) -> None:
+    """An unknown activation and an impossible temperature are refused."""
+    with pytest.raises(SettingsError):
+        Head(**head)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("calibrated", "temperature"), [(False, 1.0), (True, 0.4)])
+def test_an_export_is_calibrated_on_request(
+    convnet4: LoadedNet, tmp_path: Path, calibrated: bool, temperature: float
+) -> None:
+    """The manifest names the temperature, the probabilities are at it, and the logits are as they were."""
+    run = replace(convnet4, weights=WeightsSource("trained", 0, metrics={"temperature": 0.4}))
+    exported = export_model(run, ExportSettings(to=tmp_path, name="net", calibrated=calibrated))
+    pictures = Pictures(convnet4.preprocessing).noise(3)
+    found = Runtime(onnx.load(exported.folder / "model.onnx")).run({"image": pictures})
+    with torch.inference_mode():
+        logits = convnet4.net(convnet4.preprocessing.normalise(torch.from_numpy(pictures)))
+    assert exported.manifest.head.temperature == temperature
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["probabilities"], (logits / temperature).softmax(-1), atol=1e-5)
+
+
+def test_no_temperature_no_calibration(convnet4: LoadedNet, tmp_path: Path) -> None:
+    """The message says where one would come from; a raw model has no probabilities at all."""
+    with pytest.raises(SettingsError, match=r"convnet4 has no temperature: runs that have ended have one"):
+        export_model(convnet4, ExportSettings(to=tmp_path / "models", name="net", calibrated=True))
+    assert not (tmp_path / "models").exists()
+    with pytest.raises(SettingsError, match="a raw model gives no probabilities"):
+        ExportSettings(to=tmp_path, name="net", raw=True, calibrated=True)
+
+
+def test_restamp() -> None:
+    """A variant's own map follows renamed values, drops those that are gone, and keeps what the original says."""
+    layers = [manifest.Layer(name=name, path=name, value=name, status=manifest.EXACT) for name in "abc"]
+    original, variant = onnx.ModelProto(), onnx.ModelProto()
+    onnx.helper.set_model_props(original, {"zoonnx.labels": "[]", "zoonnx.layers": "{}"})
+    for name in ("a", "b_new"):
+        variant.graph.node.append(onnx.helper.make_node("Relu", ["x"], [name]))
+    ours = restamp(variant, original, manifest.LayerMap(layers=layers), {"b": "b_new"})
+    assert [(each.name, each.value) for each in ours.layers] == [("a", "a"), ("b", "b_new"), ("c", "")]
+    assert ours.layers[2].status == manifest.NOT_EXPORTED
+    said = {entry.key: entry.value for entry in variant.metadata_props}
+    assert said["zoonnx.labels"] == "[]"
+    assert '"value":"b_new"' in said["zoonnx.layers"]

@@ -1,0 +1,40 @@
+"""Small nets whose layer maps are looked at."""
+
+import torch
+from torch import nn
+
+from export.convert.convert import convert
+from export.convert.prepare import prepare
+from export.interface.interface import Interface, Pictures
+from export.reference.determinism import expectations
+from export.verify.layer_map import map_layers
+from protos import manifest
+from zoo.networks.preprocessing import Preprocessing
+
+SMALL = Pictures(Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
+
+
+def mapped(net: nn.Module, interface: Interface = SMALL) -> dict[str, manifest.Layer]:
+    """Return the layer map of `net`, by name, at 3x8x8."""
+    prepared = prepare(net.eval())
+    model = interface.attach(convert(prepared, interface.input_size, 20, interface.net_outputs))
+    return {layer.name: layer for layer in map_layers(model, prepared, expectations(prepared, interface)).layers}
+
+
+def status(layer: manifest.Layer) -> tuple[str, str]:
+    return manifest.LayerStatus.Name(layer.status), layer.of
+
+
+class Base(nn.Module):
+    """A net of two convolutions with a linear end; the tests' nets differ in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4 * 64, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.middle(self.conv(x)).flatten(1))
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError  # abstract: each net of these tests says what stands here

@@ -1,0 +1,117 @@
+"""A layer's value bears the layer's name, in the file as in PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from export import Exported, ExportSettings, export_model
+from export.check.run import check_model
+from export.convert.convert import convert
+from export.convert.prepare import prepare
+from export.interface.interface import Pictures
+from export.onnx_model.rename import name_values
+from export.onnx_model.runtime import Runtime, every_value
+from export.reference.determinism import expectations
+from export.variants.runner import _frame
+from export.verify.layer_map import map_layers
+from protos import manifest
+from zoo import LoadedNet, load_net
+from zoo.networks.preprocessing import Preprocessing
+from zoo.runs.load import WeightsSource
+
+RULE = Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+
+
+def values(model: onnx.ModelProto) -> list[str]:
+    return [name for node in model.graph.node for name in node.output]
+
+
+def test_the_file_speaks_of_layers(exported: Exported) -> None:
+    """Every value between normalisation and logits is called by its layer's path, and so is its node."""
+    model = onnx.load(exported.folder / "model.onnx")
+    paths = ["bn1", "act1", "bn2", "act2", "pool", "bn3", "act3", "bn4", "act4"]
+    assert values(model)[4:-1] == [*paths, "head.global_pool.pool", "head.global_pool.flatten", "logits"]
+    named = {node.name: list(node.output) for node in model.graph.node}
+    assert all(named[path] == [path] for path in paths)
+
+
+def test_names_and_values_agree(exported: Exported) -> None:
+    """Each layer's value is the layer itself, or what an inner layer or the model's output is called."""
+    for layer in exported.manifest.layer_map.layers:
+        inner = layer.value.startswith(f"{layer.name}.")
+        assert not layer.value or layer.value in (layer.name, layer.of, "logits") or inner, layer
+
+
+def test_names_that_are_taken_make_way() -> None:
+    """A module called as another module's operation gets its name; the other value makes way."""
+
+    class Crossed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sigmoid = nn.Tanh()
+            self.tanh = nn.Sigmoid()
+            self.fc = nn.Linear(3 * 64, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc((self.sigmoid(x) + self.tanh(x).relu()).sigmoid().flatten(1))
+
+    rule = load_net("convnet4").preprocessing
+    net = prepare(Crossed().eval())
+    rule = type(rule)(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = Pictures(rule).attach(convert(net, rule.input_size, 20))
+    layer_map = map_layers(model, net, expectations(net, Pictures(rule)))
+    image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    before = Runtime(model).run({"image": image})
+    name_values(model, layer_map)
+    onnx.checker.check_model(model, full_check=True)
+    found = Runtime(model, every_value(model), optimise=False).run({"image": image})
+    x = rule.normalise(torch.from_numpy(image))
+    np.testing.assert_allclose(found["sigmoid"], x.tanh(), atol=1e-6)
+    np.testing.assert_allclose(found["tanh"], x.sigmoid(), atol=1e-6)
+    np.testing.assert_array_equal(found["logits"], before["logits"])
+    assert len(set(values(model))) == len(values(model))
+
+
+@pytest.mark.parametrize("path", ["x", "y", "w"])
+def test_inputs_outputs_and_weights_keep_their_names(path: str) -> None:
+    """A module called like an input, an output or a weight does not take its name."""
+    nodes = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    weight = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [weight])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    layer_map = manifest.LayerMap(layers=[manifest.Layer(path=path, name=path, value="a", status=manifest.EXACT)])
+    name_values(model, layer_map)
+    assert values(model) == ["a", "y"]
+    assert layer_map.layers[0].value == "a"
+
+
+class Frame(nn.Module):
+    """Its weights and layers are called as what an export puts around a net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 8)
+        self.normalised = nn.Flatten()
+        self.image_mean = nn.Parameter(torch.full((5,), 0.5))
+        self.image_scale = nn.Parameter(torch.full((5,), 3.0))
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.normalised(self.conv(x)) - self.image_mean) * self.image_scale / self.temperature
+
+
+def test_names_of_the_frame(tmp_path: Path) -> None:
+    """Such a net is exported, numbers and all, and a variant knows the frame from the net."""
+    weights = WeightsSource("trained", 0, metrics={"temperature": 1.5})
+    net = LoadedNet(Frame().eval(), "frame", "Frame", (), RULE, weights)
+    exported = export_model(net, ExportSettings(to=tmp_path, name="n", calibrated=True))
+    assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
+    frame = _frame(onnx.load(exported.folder / "model.onnx"))
+    assert frame[:4] == ["image_nchw", "image_float", "image_centred", "normalised/unnamed"]
+    assert frame[4:] == ["logits_cooled", "probabilities"]

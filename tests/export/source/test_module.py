@@ -1,0 +1,270 @@
+"""Nets from anybody's code, and models that give what their net gives."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from google.protobuf import text_format
+from torch import nn
+
+import zoonnx as dispatcher
+from export import ExportSettings, export_model
+from export.check.run import check_model
+from export.cli.source import SourceOptions, load_source
+from export.errors import ExportError, SourceError, UnfitNetError
+from export.interface.net_outputs import named_outputs
+from export.source.module import load_function, plain_preprocessing
+from protos import inference, manifest
+
+SMALL = plain_preprocessing((3, 8, 8), (0.5,) * 3, (0.25,) * 3)
+CODE = """
+import sys
+
+from torch import nn
+
+class Net(nn.Sequential):
+    pass
+
+def build():
+    return Net(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval()
+
+def training():
+    return build().train()
+
+def needs(width):
+    return build()
+
+def number():
+    return 3
+
+def leaves():
+    sys.exit("no net today")
+
+constant = 7
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current folder, under a name of its own."""
+    name = "mynets_" + re.sub(r"\W", "_", tmp_path.name)
+    (tmp_path / f"{name}.py").write_text(CODE)
+    (tmp_path / "labels.txt").write_text("\ufeffa\nb\nc\nd\ne\n", "utf-8")
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "gap.txt").write_text("a\n\nc\nd\ne\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+class Heads(nn.Module):
+    """A net with a dict of tensors, one of them in a tuple, one an input, two the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        y = self.conv(x)
+        z = self.relu(y) + 1
+        return {"conv2d": z.mean((2, 3)), "pair": (y, y.argmax(1)), "given": x, "one": z, "other": z}
+
+
+class Casting(nn.Module):
+    """A net that gives its layer float32, whatever the layer's weights are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x.float()).mean((2, 3))
+
+
+class TestFunctions:
+    """package.module:function."""
+
+    def test_export(self, package: str, tmp_path: Path) -> None:
+        """The function's net is exported under the function's name, with the labels of a file, and checked like any."""
+        options = SourceOptions(input_size="3,8,8", mean="0.5,0.5,0.5", labels=Path("labels.txt"))
+        loaded = load_source(f"{package}:build", options)
+        exported = export_model(loaded, ExportSettings(to=tmp_path / "models", name=loaded.name))
+        promise = exported.manifest
+        assert (promise.name, promise.source.net) == ("build", f"{package}:build")
+        assert promise.source.weights == manifest.WEIGHTS_GIVEN
+        assert list(promise.labels) == list("abcde")
+        assert (list(promise.preprocessing.mean), list(promise.preprocessing.std)) == ([0.5] * 3, [1.0] * 3)
+
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            ("{}:missing", "'missing' is not there"),
+            ("{}:constant", "is a int, not a function"),
+            ("{}:number", "must return a torch.nn.Module; it returns int"),
+            ("{}:needs", "fails when it is called without arguments: TypeError"),
+            ("{}:leaves", "ends the program instead of returning a net: .*no net today"),
+            ("no_such.module:build", "there is no module 'no_such.module'"),
+        ],
+    )
+    def test_refused(self, package: str, source: str, words: str) -> None:
+        """What is wrong with the source is said."""
+        with pytest.raises(SourceError, match=words):
+            load_source(source.format(package), SourceOptions(input_size="3,8,8"))
+
+    def test_module_that_exits(self, package: str) -> None:
+        """A module that ends the program as it is imported does not end the export as if all were well."""
+        Path(f"{package}_exits.py").write_text("import sys\nsys.exit(0)\n")
+        with pytest.raises(SourceError, match="ends the program as it is imported"):
+            load_source(f"{package}_exits:build", SourceOptions(input_size="3,8,8"))
+
+    @pytest.mark.parametrize("seed", [-1, 2**32, 10**23])
+    def test_refused_seed(self, package: str, seed: int) -> None:
+        """A seed that no generator takes is refused by name."""
+        with pytest.raises(ExportError, match=f"seed must be at least 0 and less than 2\\*\\*32; got {seed}"):
+            load_source(f"{package}:build", SourceOptions(seed=seed, input_size="3,8,8"))
+
+    def test_refused_options(self, package: str) -> None:
+        """A size must be known, and options of one kind of source are not for another."""
+        with pytest.raises(SourceError, match="nothing says what Net takes: give its input size"):
+            load_source(f"{package}:build", SourceOptions())
+        for source, options, words in (
+            (
+                "convnet4",
+                SourceOptions(input_size="1,8,8"),
+                "--input-size: only for a net of your own",
+            ),
+            (f"{package}:build", SourceOptions(pretrained=True), "gives its own weights"),
+            (f"{package}.py:build", SourceOptions(), f"named without '.py': {package}:FUNCTION"),
+            (f"{package}:build", SourceOptions(mean="1"), "need --input-size"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
+            (
+                f"{package}:build",
+                SourceOptions(input_size="3,8,8", mean="123.675,116.28,103.53"),
+                "--mean is of pixels from 0 to 1; got '123.675,116.28,103.53': divide",
+            ),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", std="58,57,57"), "--std is of pixels from 0 to 1"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("/dev/null")), "it is no plain file"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("none.txt")), "cannot be read"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("empty.txt")), "holds no labels"),
+            (
+                f"{package}:build",
+                SourceOptions(input_size="3,8,8", labels=Path("gap.txt")),
+                "line 2 of gap.txt is empty",
+            ),
+        ):
+            with pytest.raises(ExportError, match=words):
+                load_source(source, options)
+
+    @pytest.mark.parametrize(
+        ("options", "status", "words"),
+        [
+            (("--input-size", "3,1000000,1000000"), 1, "this machine has not enough memory for that: "),
+            (("--input-size", "3,8,8", "--min-speedup", "2"), 2, "are for variants: name some with --variants"),
+            (("--input-size", "3,8,8", "--target", "cuda"), 2, "are for variants: name some with --variants"),
+            (("--input-size", "3,8,8", "--raw", "--std", "0.5"), 2, "a --raw model takes float32 as it is"),
+        ],
+    )
+    def test_refused_on_the_command_line(
+        self, package: str, options: tuple[str, ...], status: int, words: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What fits into no memory, and bounds on variants where none are made, end in a sentence."""
+        with pytest.raises(SystemExit) as end:
+            dispatcher.main(["export", f"{package}:build", "--to", "models", *options])
+        assert (end.value.code, Path("models").exists()) == (status, False)
+        assert words in capsys.readouterr().err
+
+    def test_training_mode(self, package: str, tmp_path: Path) -> None:
+        """A function that forgets eval() is told so, and nothing is written."""
+        loaded = load_source(f"{package}:training", SourceOptions(input_size="3,8,8"))
+        with pytest.raises(UnfitNetError, match=r"call net\.eval"):
+            export_model(loaded, ExportSettings(to=tmp_path / "models", name="n"))
+        assert not (tmp_path / "models").exists()
+
+
+class TestModules:
+    """export_model on a module at hand."""
+
+    def test_raw_outputs(self, tmp_path: Path) -> None:
+        """A raw model takes floats and gives all that the net gives, by name; config and manifest say so."""
+        net = Heads().eval()
+        exported = export_model(net, ExportSettings(to=tmp_path, name="raw", raw=True), preprocessing=SMALL)
+        session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
+        x = np.random.default_rng(3).standard_normal((4, 3, 8, 8), np.float32)
+        found = dict(zip([each.name for each in session.get_outputs()], session.run(None, {"x": x}), strict=True))
+        with torch.no_grad():
+            expected = named_outputs(net(torch.from_numpy(x)))
+        assert list(found) == list(expected) == ["conv2d", "pair.0", "pair.1", "given", "one", "other"]
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5)
+        promise = exported.manifest
+        assert [(each.name, each.datatype, list(each.shape)) for each in promise.inputs] == [
+            ("x", "FP32", [-1, 3, 8, 8])
+        ]
+        assert (promise.HasField("preprocessing"), promise.HasField("head")) == (False, False)
+        assert {each.name: each.datatype for each in promise.outputs}["pair.1"] == "INT64"
+        config = text_format.Parse((tmp_path / "raw" / "config.pbtxt").read_text(), inference.ModelConfig())
+        assert [each.name for each in config.output] == list(expected)
+        assert {check.output for check in promise.parity.checks} == set(expected)
+        layers = {layer.name: layer for layer in promise.layer_map.layers}
+        assert {layers[name].status for name in ("conv", "relu")} == {manifest.EXACT}
+
+    def test_pictures(self, tmp_path: Path) -> None:
+        """Without --raw any module that gives logits takes pictures."""
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+        exported = export_model(net, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("no", "yes"))
+        assert [each.name for each in exported.manifest.outputs] == ["logits", "probabilities"]
+        assert (tmp_path / "n" / "labels.txt").read_text() == "no\nyes\n"
+
+    def test_labels_that_look_like_paths(self, tmp_path: Path) -> None:
+        """Open Images' names of classes begin at a root, and say nothing of a machine."""
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+        export_model(net, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("/m/01g317", "/m/0k4j"))
+        assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
+
+    @pytest.mark.parametrize(
+        ("forward", "words"),
+        [
+            (lambda x: [], "gives no tensor at all"),
+            (lambda x: (x, None), "it gives NoneType at '1'"),
+            (lambda x: {"a": {"b": x}, "a.b": x}, "two outputs of the net would have one name"),
+            (lambda x: {"x": x + 1, "y": x}, "output 'x' would have the name of the model's input"),
+            (lambda x: {"a\nb": x}, "has a name that no client can write"),
+            (lambda x: {"\ud800": x}, "has a name that no client can write"),
+            (lambda x: x.mean(), "output for 5 pictures are 0 rows"),
+            (lambda x: {"z": x.to(torch.bfloat16)}, "output 'z' is torch.bfloat16, which no client can take"),
+            (lambda x: {"z": x.to(torch.complex64)}, "the net's 'z' is complex64; ONNX models give real numbers"),
+        ],
+    )
+    def test_raw_refusals(self, tmp_path: Path, forward: Callable[[torch.Tensor], Any], words: str) -> None:
+        """What cannot be served is refused before anything is converted."""
+
+        class Odd(nn.Module):
+            def forward(self, x: torch.Tensor) -> Any:
+                return forward(x)
+
+        with pytest.raises(UnfitNetError, match=words):
+            export_model(Odd().eval(), ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=SMALL)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_fixed_dtype(self, tmp_path: Path) -> None:
+        """A net that cannot be compared with float64 is told where, and what to do."""
+        words = r"not in float64 in its layer 'conv'.* fixes a dtype.* x\.to\(self\.weight\.dtype\)"
+        with pytest.raises(UnfitNetError, match=words):
+            export_model(Casting().eval(), ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_zoonnx_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that one of our packages hides is not said to be missing."""
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "mine.py").write_text("def build(): ...")
+    (tmp_path / "export.py").write_text("def build(): ...")
+    monkeypatch.chdir(tmp_path)
+    for source in ("zoo.mine:build", "export:build"):
+        with pytest.raises(SourceError, match="is the name of a package of zoonnx: give yours another"):
+            load_function(source, plain_preprocessing((3, 8, 8)))

@@ -1,0 +1,304 @@
+"""Modules that are called, given and hidden in odd ways are found in the file, or their absence explained."""
+
+import pytest
+import torch
+from torch import nn
+
+from export.errors import UnfitNetError
+from export.interface.interface import Raw
+from tests.export.networks import Base, mapped, status
+
+
+class TestOddNets:
+    """Nets whose modules do not each give one value of their own."""
+
+    def test_called_twice(self) -> None:
+        """A module called twice has two entries, and they hold different values."""
+
+        class Twice(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.again = nn.Conv2d(4, 4, 3, padding=1)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.again(self.again(x).sigmoid())
+
+        layers = mapped(Twice())
+        assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
+        assert layers["again"].value != layers["again@1"].value
+
+    def test_called_twice_on_the_same(self) -> None:
+        """The exporter computes once what a block gives twice for one input; both calls have that value."""
+
+        class Again(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Sigmoid())
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.block(x) + self.block(x).tanh() + self.block(x.tanh())
+
+        layers = mapped(Again())
+        for name in ("block", "block.0"):
+            calls = [layers[call] for call in (name, f"{name}@1", f"{name}@2")]
+            assert [status(each) for each in calls] == [("EXACT", "")] * 3
+            assert calls[0].value == calls[1].value != calls[2].value
+
+    def test_at_two_places(self) -> None:
+        """A module that stands in the net at two paths is found under the first, however the net calls it."""
+
+        class Block(nn.Module):
+            def __init__(self, inner: nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.inner(x).tanh()
+
+        class Lent(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.lent = nn.Conv2d(4, 4, 3, padding=1)
+                self.blocks = nn.Sequential(Block(self.lent), Block(self.lent))
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.blocks(x)
+
+        layers = mapped(Lent())
+        assert status(layers["lent"]) == status(layers["lent@1"]) == ("EXACT", "")
+        assert layers["lent"].value != layers["lent@1"].value
+        assert "blocks.0.inner" not in layers
+
+    def test_tuple_output(self) -> None:
+        """Each tensor of a tuple has an entry."""
+
+        class Split(nn.Module):
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                return x.tanh(), x.sigmoid()
+
+        class Pair(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.split = Split()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = self.split(x)
+                return a * b
+
+        layers = mapped(Pair())
+        assert (layers["split"].value, layers["split:1"].value) == ("tanh", "sigmoid")
+
+    def test_dropout_first_in_the_head(self) -> None:
+        """What a head's dropout hands on was computed outside of the head, as in torchvision's nets."""
+
+        class Headed(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.fc = nn.Sequential(nn.Sequential(nn.Dropout(), nn.Linear(4 * 64, 5)))
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x.tanh()
+
+        layers = mapped(Headed())
+        assert status(layers["fc.0.0"]) == ("EXACT", "")
+
+    def test_identity_after_an_operation(self) -> None:
+        """A module that hands on what no module made is found by its value."""
+
+        class Handed(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop = nn.Dropout()
+                self.same = nn.Identity()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.same(self.drop(x + x.tanh()))
+
+        layers = mapped(Handed())
+        assert status(layers["drop"])[0] == status(layers["same"])[0] == "EXACT"
+        assert layers["drop"].value == layers["same"].value
+
+    def test_in_place(self) -> None:
+        """An in-place ReLU does not pass for its input."""
+
+        class InPlace(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.relu = nn.ReLU(inplace=True)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.relu(x)
+
+        layers = mapped(InPlace())
+        assert status(layers["conv"]) == status(layers["relu"]) == ("EXACT", "")
+        assert layers["conv"].value != layers["relu"].value
+
+    def test_constant(self) -> None:
+        """A module whose output never depends on the input says why it is not there."""
+
+        class Grid(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table = nn.Parameter(torch.ones(4, 8, 8))
+
+            def forward(self) -> torch.Tensor:
+                return self.table * 2
+
+        class Constant(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.grid = Grid()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x + self.grid()
+
+        layer = mapped(Constant())["grid"]
+        assert (status(layer)[0], layer.value) == ("NOT_EXPORTED", "")
+        assert "does not depend on the input" in layer.reason
+
+    def test_dead_on_noise(self) -> None:
+        """Calls of a ReLU that gives zeros for noise are not taken for each other: flat pictures tell them apart."""
+
+        class Shared(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.act = nn.ReLU()
+                self.conv = nn.Conv2d(3, 4, 8, padding=4, bias=True)
+                self.fc = nn.Linear(4 * 81, 5)
+                self.conv.weight.data.fill_(0.02)
+                self.conv.bias.data.fill_(-2.0)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.act(0.5 - self.act(x) * 3) + self.act(x - 1)
+
+        layers = mapped(Shared())
+        assert [layers[name].value for name in ("act", "act@1", "act@2")] == ["relu", "relu_1", "relu_2"]
+
+    def test_a_clamp_that_noise_does_not_reach(self) -> None:
+        """A module before a clamp is not taken for the clamp."""
+
+        class Clamped(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop = nn.Dropout()
+                self.conv.weight.data.fill_(0.05)
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.drop(x * 1.5).clamp(-2.5, 2.5)
+
+        layer = mapped(Clamped())["drop"]
+        assert (status(layer)[0], layer.value) == ("EXACT", "mul")
+
+    @pytest.mark.parametrize("share", [1e-5, 1e-9])
+    def test_a_branch_that_adds_next_to_nothing(self, share: float) -> None:
+        """What a block hands on is not taken for what the block makes of it, however little that is."""
+
+        class Residual(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.keep = nn.Identity()
+                self.one, self.two = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.keep(x + share * self.one(x))
+                return x + share * self.two(x)
+
+        class Net(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.block = Residual()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.block(x)
+
+        layers = mapped(Net())
+        assert (layers["block.keep"].value, layers["block"].value) == ("add", "add_1")
+
+    def test_a_clamp_that_no_telling_input_reaches(self) -> None:
+        """Where two values are equal for all telling inputs, others tell which of them is the module's."""
+
+        class Both(nn.Module):
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                y = x * 1.5 + 50
+                return y, y.clamp(min=0)
+
+        class Clamped(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.both = Both()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = self.both(x)
+                return a + b
+
+        layers = mapped(Clamped(), Raw((3, 8, 8), ("output",)))
+        assert [layers[name].value for name in ("both", "both:1")] == ["add", "clamp"]
+
+    def test_a_relu_that_only_colours_reach(self) -> None:
+        """The same for pictures, which have an end: what noise and grey pictures do not reach."""
+
+        class Mean(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(3, 4, 8)
+                self.conv.weight.data[:] = torch.tensor([1.0, -1.0, 0.0]).view(3, 1, 1) / 64
+                self.conv.bias.data.fill_(1.5)
+
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                y = self.conv(x)
+                return y + 0.1, (y + 0.1).relu()
+
+        class Coloured(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.mean = Mean()
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = self.mean(x)
+                return (a + b).flatten(1)
+
+        layers = mapped(Coloured())
+        assert [layers[name].value for name in ("mean", "mean:1")] == ["add", "relu"]
+
+    def test_two_layers_of_one_name(self) -> None:
+        """A module whose own name looks like another's second call is refused by name."""
+
+        class Clash(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a = nn.Sigmoid()
+                self.add_module("a@1", nn.Tanh())
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return self.a(self.a(self.get_submodule("a@1")(x)))
+
+        with pytest.raises(UnfitNetError, match="2 layers would be called 'a@1'"):
+            mapped(Clash())
+
+    def test_wrong_values_are_not_believed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the runtime computes something else, no entry claims to be exact."""
+
+        class Plain(Base):
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x.tanh()
+
+        from export.verify import layer_map as module
+
+        honest = module.Runtime.run
+        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.001 for k, v in honest(*a).items()})
+        assert {status(layer)[0] for layer in mapped(Plain()).values()} & {"EXACT", "ALIAS"} == set()
+
+    def test_what_is_computed_less_exactly_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A value that is nearly a layer's is not said to be rewritten, and not taken for it either."""
+
+        class Plain(Base):
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x.tanh()
+
+        from export.verify import layer_map as module
+
+        honest = module.Runtime.run
+        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.0001 for k, v in honest(*a).items()})
+        layer = mapped(Plain())["conv"]
+        assert status(layer)[0] == "NOT_EXPORTED"
+        assert "computes it less exactly than PyTorch does: 'conv2d' is " in layer.reason

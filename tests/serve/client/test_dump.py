@@ -1,0 +1,101 @@
+"""`zoonnx dump` writes what layers gave, exactly, and a picture of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from export import ExportSettings, export_model
+from serve.client.sync import Client
+from tests.conftest import Zoonnx
+from tests.export.conftest import shake
+from tests.serve.conftest import Serve
+from zoo import load_net
+
+
+@pytest.fixture(scope="module")
+def url(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of convnet4 with random weights."""
+    models = tmp_path_factory.mktemp("dumped") / "models"
+    loaded = load_net("convnet4")
+    shake(loaded.net)
+    export_model(loaded, ExportSettings(to=models, name="tiny"))
+    with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
+        line = process.stdout.readline() if process.stdout else ""
+        yield line.split()[-1]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Eleven pictures: more than one request carries."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(11):
+        noise = np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(noise).save(folder / f"{index:02}.png")
+    return folder
+
+
+def test_dump_of_a_folder(zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Path) -> None:
+    """Each layer that matches is a tensor under its path, pictures first; the file names the pictures."""
+    out = tmp_path / "new" / "layers.safetensors"
+    done = zoonnx(
+        *("dump", pictures, "--model", "tiny", "--url", url, "--out", out),
+        *("--layers", "act*", "--layers", "head.fc", "--layers", "conv1"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = load_file(out)
+    assert {name: array.shape[0] for name, array in found.items()} == dict.fromkeys(
+        ["act1", "act2", "act3", "act4", "head.fc"], 11
+    )
+    images = np.stack([np.asarray(Image.open(file))[..., None] for file in sorted(pictures.iterdir())])
+    with Client(url) as client:
+        expected = client.activations("tiny", {"image": images}, ["act3"])["act3"]
+    np.testing.assert_allclose(found["act3"], expected, rtol=1e-5, atol=1e-5)
+    about = json.loads(file_note(out))
+    assert (about["model"], about["version"], len(about["files"])) == ("tiny", "1", 11)
+    assert "not among them: conv1; the export folded it into 'bn1'" in done.stdout
+
+
+def file_note(path: Path) -> str:
+    with safe_open(path, "numpy") as file:
+        return str(file.metadata()["zoonnx"])
+
+
+def test_dump_draws_the_first_picture(zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Path) -> None:
+    """The contact sheet stands beside the tensors, and nothing else does."""
+    out = tmp_path / "here" / "all.safetensors"
+    done = zoonnx("dump", pictures / "00.png", "--model", "tiny", "--url", url, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in out.parent.iterdir()) == ["all.png", "all.safetensors"]
+    with Image.open(out.with_suffix(".png")) as picture:
+        assert (picture.format, picture.width, picture.height > 1000) == ("PNG", 1120, True)
+    assert len(load_file(out)) == 16
+    first = out.read_bytes()
+    assert zoonnx("dump", pictures / "00.png", "--model", "tiny", "--url", url, "--out", out).returncode == 0
+    assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--layers", "conv*", "--out", "{tmp}/a.safetensors"), "'conv1': the export folded it into 'bn1'"),
+        (("--layers", "zzz*", "--out", "{tmp}/a.safetensors"), "no layer of model 'tiny' matches 'zzz*'"),
+        (("--out", "{tmp}/a.npz"), "must end in .safetensors"),
+        (("--out", "{tmp}/pictures/00.png/a.safetensors"), "cannot write"),
+    ],
+)
+def test_mistakes(
+    zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """A mistake is one sentence and leaves no file."""
+    given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    done = zoonnx("dump", pictures, "--model", "tiny", "--url", url, *given)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert words in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]

@@ -1,0 +1,135 @@
+"""The device that was asked for is the device that is used, or it is said."""
+
+import ctypes
+import logging
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from serve.engine import cuda, session
+from serve.engine.session import Session
+from serve.errors import ProviderError
+from tests.conftest import Zoonnx
+from tests.serve.conftest import write_identity
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_identity(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where something is missing for CUDA."""
+    monkeypatch.setattr(session, "_missing_for_cuda", lambda: "there is no driver here.")
+
+
+def test_cuda_is_not_replaced(no_cuda: None, model: Path) -> None:
+    """With `cuda`, what is missing is an error."""
+    with pytest.raises(ProviderError, match=r"^CUDA cannot be used: there is no driver here\.$"):
+        Session.open(model, "cuda")
+
+
+def test_auto_says_that_it_falls_back(no_cuda: None, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With `auto`, models run on the CPU, and the log says so and why, once."""
+    session._warn_once.cache_clear()
+    assert [Session.open(model, "auto").device for _ in range(2)] == ["cpu", "cpu"]
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert record.getMessage() == "models run on the CPU: CUDA cannot be used: there is no driver here."
+
+
+def test_silent_fallback_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing obvious is missing but CUDA does not run, the session is refused, not moved to the CPU."""
+    monkeypatch.setattr(session, "_missing_for_cuda", lambda: None)
+    monkeypatch.setitem(session.PROVIDERS, "cuda", "TensorrtExecutionProvider")  # type: ignore[misc, unused-ignore]
+    with pytest.raises(ProviderError, match="CUDA cannot"):
+        Session.open(model, "cuda")
+    assert capfd.readouterr().out == ""
+
+
+def test_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    """A CPU-only onnxruntime is told apart from a missing driver, with what to install."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    session._missing_for_cuda.cache_clear()
+    with pytest.raises(ProviderError, match=r"pip install 'zoonnx\[cuda\]'"):
+        Session.open(model, "cuda")
+    session._missing_for_cuda.cache_clear()
+
+
+class FakeDriver:
+    """A driver library whose `cuInit` answers `status`."""
+
+    def __init__(self, status: int) -> None:
+        self.cuInit = lambda _: status
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (None, "there is no NVIDIA driver on this machine (libcuda.so.1)."),
+        (100, "the NVIDIA driver sees no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES."),
+        (803, "the NVIDIA driver does not start: cuInit answers 803; look at nvidia-smi."),
+        (0, None),
+    ],
+)
+def test_what_the_driver_lacks(monkeypatch: pytest.MonkeyPatch, status: int | None, words: str | None) -> None:
+    """No driver, no GPU and a driver that does not start are told apart."""
+
+    def load(name: str) -> FakeDriver:
+        if status is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return FakeDriver(status)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert cuda.missing.__wrapped__() == words
+
+
+def test_libraries_are_found_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """NVIDIA's wheels need not stand beside onnxruntime: all their folders are tried, without a word on stdout."""
+    folders = [tmp_path / "nvidia" / name / "lib" for name in ("cu13", "cudnn")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    tried: list[str | None] = []
+
+    def preload(directory: str | None = None) -> None:
+        sys.stdout.write("Failed to load what is not there")
+        tried.append(directory)
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    assert session._missing_for_cuda.__wrapped__() is None
+    assert tried[0] is None
+    assert {str(folder) for folder in folders} <= set(tried[1:])
+    assert capfd.readouterr().out == ""
+
+
+def test_a_missing_library_is_named(tmp_path: Path) -> None:
+    """What onnxruntime's CUDA part cannot load is named, with what to install."""
+    assert (cuda.unloadable(tmp_path) or "").startswith("the installed onnxruntime lacks libonnxruntime_providers_cuda")
+    for name in (cuda.SHARED, cuda.CUDA):
+        (tmp_path / name).write_bytes(b"no library")
+    lacking = cuda.unloadable(tmp_path) or ""
+    assert cuda.SHARED in lacking
+    assert lacking.endswith("run: pip install 'zoonnx[cuda]'")
+
+
+def test_a_server_refuses_to_start_without_cuda(zoonnx: Zoonnx, model: Path) -> None:
+    """`--provider cuda` on a machine without a GPU ends at once, with one sentence that says what is missing."""
+    done = zoonnx("serve", model, "--provider", "cuda", "--grpc-port", 0, CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("zoonnx serve: CUDA cannot be used: ")
+
+
+def test_cpu_logs_nothing(model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    """`cpu` was asked for: no warning, and no noise from onnxruntime."""
+    assert Session.open(model, "cpu").device == "cpu"
+    assert (caplog.records, capfd.readouterr()) == ([], ("", ""))

@@ -1,0 +1,155 @@
+"""The verbs `train` and `eval`, as a user runs them."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.runs.load import load_net
+from zoo.settings import TrainSettings
+
+
+@pytest.fixture(scope="session")
+def command_run(zoonnx, tmp_path_factory):
+    """A run made by the command, and what the command said."""
+    run = tmp_path_factory.mktemp("command") / "run"
+    options = ["--data", "digits", "--out", run, "--epochs", 2, "--batch-size", 64, "--max-shift", 1, "--device", "cpu"]
+    said = zoonnx("train", "convnet4", *options, OMP_NUM_THREADS="1")
+    return run, said
+
+
+def test_train_ends_with_a_summary(command_run):
+    """On stdout: the accuracies and where the weights lie; on stderr: the progress, and no warning."""
+    run, said = command_run
+    assert said.returncode == 0
+    assert "test accuracy" in said.stdout
+    assert str(run / "best" / "model.safetensors") in said.stdout
+    assert "epoch 2/2" in said.stderr
+    assert "Warning" not in said.stderr
+
+
+def test_the_command_gives_the_same_weights_as_the_function(command_run, short_run):
+    """Another process, the same settings and threads: bit by bit the same net."""
+    run, _ = command_run
+    assert (run / "best" / "model.safetensors").read_bytes() == (short_run / "best" / "model.safetensors").read_bytes()
+
+
+def test_every_option_reaches_the_settings(command, tmp_path):
+    """The run's config.json holds what the command line said."""
+    options = {
+        "--epochs": 1,
+        "--batch-size": 100,
+        "--optimizer": "sgd",
+        "--lr": 0.5,
+        "--weight-decay": 0.25,
+        "--label-smoothing": 0.2,
+        "--drop-rate": 0.3,
+        "--max-shift": 2,
+        "--flip": 0.25,
+        "--min-crop": 0.75,
+        "--ema-decay": 0.9,
+        "--rand-augment": 3,
+        "--mixup": 0.2,
+        "--cutmix": 0.4,
+        "--bad-images": "skip",
+        "--workers": 1,
+        "--checkpoint-every-steps": 7,
+        "--accumulate-steps": 2,
+        "--patience": 3,
+        "--layer-decay": 0.9,
+        "--clip-grad-norm": 1.5,
+        "--mixed-precision": "bf16",
+        "--imbalance": "sampler",
+        "--seed": 9,
+        "--device": "cpu",
+    }
+    flat = [part for option in options.items() for part in option]
+    command("train", "convnet4", "--data", "digits", "--out", tmp_path / "run", *flat)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    renamed = {"max_shift": "max_shift_px"}
+    names = {option: option.removeprefix("--").replace("-", "_") for option in options}
+    asked = {renamed.get(name, name): options[option] for option, name in names.items()}
+    expected = TrainSettings(net="convnet4", data="digits").to_json() | asked
+    assert settings == expected
+
+
+def test_eval_measures_what_training_noted(command, short_run):
+    """eval --json on the test split gives the accuracy that train noted."""
+    said = command("eval", short_run, "--data", "digits", "--json")
+    found, noted = json.loads(said.out), load_net(short_run).weights.metrics
+    assert (found["split"], found["images"], found["accuracy"]) == ("test", 360, noted["test_accuracy"])
+    assert said.err == ""
+
+
+def test_eval_saves_images_and_logits(command, short_run, tmp_path):
+    """It says how good the net is; what is saved, sent through the net again, gives the saved logits."""
+    said = command("eval", short_run / "last", "--data", "digits", "--split", "val", "--save", tmp_path / "saved")
+    assert "digits, val split" in said.out
+    assert "of 137 images wrong" in said.out
+    rows = list(csv.DictReader((tmp_path / "saved" / "predictions.csv").read_text().splitlines()))
+    loaded = load_net(short_run / "last")
+    pixels = np.stack([np.asarray(Image.open(tmp_path / "saved" / row["file"])) for row in rows])  # (137, 8, 8)
+    logits = loaded.net(loaded.preprocessing.normalise(torch.from_numpy(pixels).unsqueeze(1)))
+    saved = np.array([[row[f"logit_{label}"] for label in loaded.labels] for row in rows]).astype(np.float32)
+    assert len(rows) == 137
+    np.testing.assert_allclose(saved, logits.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convnet5", "--data", "digits"], "no net is called 'convnet5'; did you mean 'convnet4'"),
+        (["convnet4", "--data", "digits", "--lr", "0"], "lr must be greater than 0; got 0.0"),
+        (["convnet4", "--data", "digits", "--max-shift", "8"], "max_shift_px 8 moves pictures of 8x8 pixels out of"),
+    ],
+)
+def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
+    """Status 2, the sentence on stderr, no traceback and no folder."""
+    said = command("train", *arguments, "--out", tmp_path / "run")
+    assert said.status == 2
+    assert said.err.startswith(f"zoonnx train: {message}")
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "convnet4", "--data", "digits", "--out", "{taken}"], "is there already and is not empty"),
+        (["train", "convnet4", "--data", "folder:", "--out", "{new}"], "'folder:' names no folder"),
+        (["train", "convnet4", "--data", "folder:nowhere", "--out", "{new}"], "there is no folder nowhere"),
+        (
+            ["train", "convnet4", "--data", "folder:{taken}/other.txt", "--out", "{new}"],
+            "other.txt is a file; give the folder that holds a folder of pictures for each class",
+        ),
+        (["train", "convnet4", "--data", "digits", "--out", "{new}", "--epochs", "0"], "epochs must be 1 or more"),
+        (
+            ["tune", "resnet18", "--data", "digits", "--out", "{new}", "--pretrained-file", "no.safetensors"],
+            "there is no file no.safetensors of weights",
+        ),
+    ],
+)
+def test_plain_mistakes_do_not_wait_for_torch(tmp_path, arguments, message):
+    """They are told before anything that is slow to import."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "other.txt").write_text("")
+    asked = [each.format(taken=tmp_path / "taken", new=tmp_path / "new") for each in arguments]
+    code = "import sys; sys.modules['torch'] = None; import zoonnx; zoonnx.main(sys.argv[1:])"
+    said = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)
+    assert (said.returncode, message in said.stderr) == (2, True), said.stderr
+
+
+def test_help_does_not_wait_for_torch():
+    """Where torch cannot be imported the command line can, and the trainer cannot."""
+    code = "import sys; sys.modules['torch'] = None; import {}"
+    done = [
+        subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=False)
+        for module in ("zoo.cli.inspect", "zoo.training.trainer")
+    ]
+    assert [each.returncode for each in done] == [0, 1]
+    assert "import of torch halted" in done[1].stderr

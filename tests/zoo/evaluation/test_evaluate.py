@@ -1,0 +1,63 @@
+"""How good a net is on labelled pictures."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zoo.catalog import create_model
+from zoo.data.splits import MemorySplit
+from zoo.errors import DataError
+from zoo.evaluation.evaluate import evaluate
+
+
+@pytest.fixture
+def net():
+    """A random net."""
+    torch.manual_seed(0)
+    return create_model("convnet4").eval()
+
+
+def test_measures_as_by_hand(net, digits):
+    """Accuracy is the share of right answers, the loss plain cross-entropy."""
+    images, targets = digits.val.images, digits.val.targets
+    found = evaluate(net, digits.val, digits.preprocessing)
+    logits = net(digits.preprocessing.normalise(images))
+    torch.testing.assert_close(found.logits, logits)
+    assert torch.equal(found.predictions, logits.argmax(1))
+    assert found.accuracy == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert found.loss == pytest.approx(F.cross_entropy(logits, targets).item())
+
+
+def test_batch_size_does_not_change_the_answer(net, digits):
+    """Batches are cut and put together again in order."""
+    whole, cut = (evaluate(net, digits.val, digits.preprocessing, batch_size=size) for size in (500, 7))
+    torch.testing.assert_close(cut.logits, whole.logits)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_runs_in_eval_mode_and_gives_the_mode_back(net, digits, training):
+    """BatchNorm's statistics stay, and so does the net's mode."""
+    net.train(training)
+    before = net.bn1.running_mean.clone()
+    evaluate(net, digits.val, digits.preprocessing)
+    assert net.training is training
+    assert torch.equal(net.bn1.running_mean, before)
+
+
+def test_no_images_are_refused(net, digits):
+    """An accuracy of nothing is no number."""
+    with pytest.raises(DataError, match="there are no images to evaluate"):
+        evaluate(net, MemorySplit(digits.val.images[:0], digits.val.targets[:0]), digits.preprocessing)
+
+
+def test_each_image_needs_a_target(digits):
+    """The message has both numbers."""
+    with pytest.raises(DataError, match=r"137 images need as many targets; got targets of shape \(136,\)"):
+        MemorySplit(digits.val.images, digits.val.targets[1:])
+
+
+def test_targets_are_classes_of_the_net(net, digits):
+    """A net of three classes cannot be measured on ten."""
+    net.reset_classifier(3)
+    with pytest.raises(DataError, match="the net has classes 0 to 2; the targets reach from 0 to 9"):
+        evaluate(net, digits.val, digits.preprocessing)

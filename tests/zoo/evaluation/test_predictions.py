@@ -1,0 +1,54 @@
+"""The pictures of an evaluation and what a net made of them."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.data.splits import MemorySplit
+from zoo.errors import DataError
+from zoo.evaluation.evaluate import Evaluation
+from zoo.evaluation.predictions import save_predictions
+
+LABELS = ("cat", "dog")
+
+
+@pytest.fixture
+def evaluation():
+    """Three images of two classes, with logits that no short decimal can write."""
+    logits = torch.tensor([[1 / 3, -1e-9], [np.pi * 1e20, 2.0], [0.1, 1e-40]], dtype=torch.float32)
+    return Evaluation(0.0, 1 / 3, logits, predictions=torch.tensor([0, 0, 0]), targets=torch.tensor([1, 0, 1]))
+
+
+def images(channels):
+    """Three random pictures of 4x5."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, 4, 5, channels), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_come_back_pixel_by_pixel(tmp_path, evaluation, channels):
+    """PNG keeps every value; the folder is the label."""
+    save_predictions(tmp_path / "out", MemorySplit(images(channels), torch.zeros(3)), evaluation, LABELS)
+    with Image.open(tmp_path / "out" / "images" / "dog" / "00002.png") as picture:
+        pixels = np.asarray(picture).reshape(4, 5, channels)
+    assert np.array_equal(pixels, images(channels)[2].numpy())
+
+
+def test_logits_come_back_bit_by_bit(tmp_path, evaluation):
+    """Reading the text as float32 gives the same numbers, tiny and huge ones too."""
+    save_predictions(tmp_path / "out", MemorySplit(images(1), torch.zeros(3)), evaluation, LABELS)
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == ["images/dog/00000.png", "images/cat/00001.png", "images/dog/00002.png"]
+    assert [(row["label"], row["predicted"]) for row in rows] == [("dog", "cat"), ("cat", "cat"), ("dog", "cat")]
+    logits = np.array([[row["logit_cat"], row["logit_dog"]] for row in rows]).astype(np.float32)
+    assert np.array_equal(logits, evaluation.logits.numpy())
+
+
+def test_an_existing_folder_is_refused(tmp_path, evaluation):
+    """Nothing is mixed into what is there."""
+    with pytest.raises(DataError, match="is there already; nothing was overwritten"):
+        save_predictions(tmp_path, MemorySplit(images(1), torch.zeros(3)), evaluation, LABELS)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,174 @@
+"""A run on disk."""
+
+import json
+import shutil
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from zoo.catalog import create_model
+from zoo.errors import CheckpointError
+from zoo.runs.checkpoint import read_checkpoint, read_settings, save_checkpoint, start_run
+
+LABELS = tuple("abcdefghij")
+
+
+@pytest.fixture
+def net():
+    """A net to save."""
+    return create_model("convnet4").eval()
+
+
+@pytest.fixture
+def saved(net, tmp_path):
+    """A checkpoint of `net`."""
+    save_checkpoint(tmp_path / "best", net, LABELS, {"val_accuracy": 0.5})
+    return tmp_path / "best"
+
+
+def change_json(file, **change):
+    """Change values of a JSON file; None takes one away."""
+    values = {**json.loads(file.read_text()), **change}
+    file.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+def change_weights(folder, change):
+    """Let `change` alter the tensors of a checkpoint."""
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    change(tensors)
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+
+
+def test_checkpoint_survives_the_disk(net, saved):
+    """Every tensor comes back bit by bit, with labels and metrics."""
+    checkpoint, other = read_checkpoint(saved), create_model("convnet4")
+    checkpoint.load_into(other)
+    assert (checkpoint.architecture, checkpoint.labels) == ("convnet4", LABELS)
+    assert checkpoint.metrics == {"val_accuracy": 0.5}
+    for name, value in net.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+
+
+def test_timm_loads_a_checkpoint_folder(net, saved):
+    """timm's own local-dir source reads what we write."""
+    loaded = timm.create_model(f"local-dir:{saved}", pretrained=True).eval()
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(loaded(x), net(x))
+
+
+def test_timm_finds_channels_and_classes(tmp_path):
+    """Also where they are not the architecture's own."""
+    net = create_model("test_resnet", num_classes=4, in_chans=2).eval()
+    save_checkpoint(tmp_path / "c", net, LABELS[:4], {})
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'c'}", pretrained=True).eval()
+    x = torch.randn(1, 2, 64, 64)
+    assert torch.equal(loaded(x), net(x))
+
+
+def test_failed_save_leaves_the_old_checkpoint(net, saved, monkeypatch):
+    """A full disk in the middle of a save costs the new checkpoint only."""
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    monkeypatch.setattr("zoo.runs.atomic_io._flush", full_disk)
+    with torch.no_grad():
+        net.conv1.weight.zero_()
+    with pytest.raises(OSError, match="full"):
+        save_checkpoint(saved, net, LABELS, {"val_accuracy": 0.9})
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert [entry.name for entry in saved.parent.iterdir()] == ["best"]
+
+
+def full_disk(_):
+    """No room."""
+    raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("conv3.weight"), r"lacks the tensor 'conv3.weight' that the net has"),
+        (
+            lambda t: t.update({"conv9.weight": torch.zeros(1)}),
+            r"holds a tensor 'conv9.weight' that the net does not have",
+        ),
+        (
+            lambda t: t.update({"conv2.weight": torch.zeros(32, 16, 3, 3)}),
+            r"the tensor 'conv2.weight' has shape \(32, 16, 3, 3\); the net's has \(32, 32, 3, 3\)",
+        ),
+    ],
+    ids=["missing", "surplus", "shape"],
+)
+def test_weights_of_another_net_are_refused(net, saved, change, message):
+    """The first tensor that does not match is named."""
+    change_weights(saved, change)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(saved).load_into(net)
+
+
+def test_damaged_weights_are_refused(net, saved):
+    """A file cut short is named."""
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"the weights .*model\.safetensors cannot be read"):
+        read_checkpoint(saved).load_into(net)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_incomplete_checkpoint_is_refused(saved, name):
+    """The missing file is named, with what a run looks like."""
+    (saved / name).unlink()
+    with pytest.raises(
+        CheckpointError, match=rf"there is no .*{name}; a run holds config\.json, metrics\.jsonl, last/"
+    ):
+        read_checkpoint(saved)
+
+
+def test_config_without_labels_is_refused(saved):
+    """A folder that timm wrote lacks what we need, and we say what."""
+    change_json(saved / "config.json", label_names=None)
+    with pytest.raises(CheckpointError, match="lacks 'label_names'"):
+        read_checkpoint(saved)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("[]", "should hold a JSON object")])
+def test_broken_json_is_refused(saved, text, message):
+    """Text that is no JSON object is named by its file."""
+    (saved / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=rf"config\.json .*{message}|{message}"):
+        read_checkpoint(saved)
+
+
+def test_a_run_starts_in_an_empty_folder(tmp_path, short_settings):
+    """An empty folder is as good as none."""
+    start_run(tmp_path, short_settings)
+    assert read_settings(tmp_path) == short_settings
+
+
+def test_a_run_is_never_overwritten(tmp_path, short_settings):
+    """A folder with a run in it is refused and left as it is."""
+    start_run(tmp_path / "run", short_settings)
+    with pytest.raises(CheckpointError, match="already holds a run; nothing was overwritten"):
+        start_run(tmp_path / "run", short_settings)
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path, short_settings):
+    """Nor do we write among files that are not ours."""
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(CheckpointError, match="is there already and is not empty"):
+        start_run(tmp_path, short_settings)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_of_a_later_version_is_refused(short_run, tmp_path):
+    """An unknown schema is not guessed at."""
+    run = shutil.copytree(short_run, tmp_path / "run")
+    change_json(run / "config.json", schema_version=99)
+    with pytest.raises(CheckpointError, match="should have schema_version 1; it has 99"):
+        read_settings(run)
+
+
+def test_a_run_holds_nothing_pickled(short_run):
+    """JSON and safetensors only, and two pages to read."""
+    kinds = {file.suffix for file in short_run.rglob("*") if file.is_file()}
+    assert kinds == {".json", ".jsonl", ".safetensors", ".html", ".md"}

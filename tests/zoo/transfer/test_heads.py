@@ -1,0 +1,149 @@
+"""New heads for backbones."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from torch import nn
+
+from export.convert.convert import convert
+from zoo.catalog import create_model
+from zoo.errors import SettingsError
+from zoo.networks.preprocessing import Preprocessing
+from zoo.transfer.heads import attach_head, feature_map
+
+HEADS = ["linear", "mlp", "conv1x1", "attention", "flat"]
+# Plain maps, tokens, tokens with a class token, channels last, layers between the pool and the classifier, ours.
+BACKBONES = [
+    "test_resnet",
+    "test_convnext",
+    "test_vit",
+    "test_vit2",
+    "swin_tiny_patch4_window7_224",
+    "mobilenetv3_small_050",
+    "convnet4",
+]
+
+
+def backbone(name):
+    """A small one, for 64x64 pixels."""
+    torch.manual_seed(0)
+    if name.startswith("swin"):
+        size = {"pretrained_cfg_overlay": {"input_size": (3, 64, 64)}}
+        return timm.create_model(name, window_size=2, embed_dim=12, depths=(1, 1), num_heads=(1, 2), **size)
+    return create_model(name, img_size=(64, 64))
+
+
+def images(net, count=2):
+    """Random images of the net's size."""
+    return torch.randn(count, *Preprocessing.from_net(net).input_size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("head", HEADS)
+def test_any_head_fits_any_backbone(name, head):
+    """Five classes, and a gradient for each of the head's parameters and for the backbone's first layer."""
+    net = attach_head(backbone(name), head, num_classes=5).train()
+    logits = net(images(net))
+    logits.logsumexp(1).sum().backward()
+    assert (logits.shape, net.num_classes) == ((2, 5), 5)
+    assert [path for path, p in net.head.named_parameters() if p.grad is None] == []
+    assert next(net.backbone.parameters()).grad is not None
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_linear_head_with_the_old_weights_is_the_old_net(name):
+    """Nothing of the backbone is lost but its classifier; the width before it is not always num_features."""
+    net = backbone(name).eval()
+    x, old = images(net), net.get_classifier()
+    expected = net(x)
+    headed = attach_head(net, "linear", num_classes=net.num_classes).eval()
+    if isinstance(old, nn.Linear):
+        headed.get_classifier().load_state_dict(old.state_dict())
+    torch.testing.assert_close(headed(x), expected)
+
+
+def test_a_conv1x1_head_averages_its_map():
+    """On an average-pooled backbone it is the linear head, seen position by position."""
+    net = backbone("test_resnet").eval()
+    x, old = images(net), net.get_classifier()
+    expected = net(x)
+    headed = attach_head(net, "conv1x1", num_classes=net.num_classes).eval()
+    headed.get_classifier().load_state_dict({"weight": old.weight[:, :, None, None], "bias": old.bias})
+    torch.testing.assert_close(headed(x), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_an_attention_head_weighs_positions():
+    """Equal scores give the mean; a high score of one position gives that position."""
+    head = attach_head(backbone("convnet4"), "attention", num_classes=3).head.eval()
+    x = torch.randn(2, 64, 4, 4)
+    head.score.weight.weight.data.zero_()
+    torch.testing.assert_close(head(x), head.fc(x.mean(dim=(2, 3))))
+    head.score.hidden.weight.data.zero_()
+    head.score.hidden.weight.data[0, 0] = 1
+    head.score.weight.weight.data[0, 0] = 200
+    x[:, 0] = -1
+    x[:, 0, 2, 1] = 1
+    torch.testing.assert_close(head(x), head.fc(x[:, :, 2, 1]))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_feature_map_has_channels_first(name):
+    """Of any backbone, and without its class token."""
+    net = backbone(name).eval()
+    found = feature_map(net, net.forward_features(images(net)))
+    positions = found.shape[2] * found.shape[3]
+    side = int(positions**0.5)
+    assert (found.shape[:2], side * side) == ((2, net.num_features), positions)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_dropout_is_in_the_head(head):
+    """It drops in training only."""
+    net = attach_head(backbone("test_resnet"), head, num_classes=4, drop_rate=0.5)
+    drops = [m for m in net.head.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    assert [drop.p for drop in drops] == [0.5]
+    x = images(net)
+    net.backbone.eval()
+    assert not torch.equal(net(x), net(x))
+    net.eval()
+    assert torch.equal(net(x), net(x))
+
+
+@pytest.mark.parametrize(("name", "head"), [("convnet4", "attention"), ("test_vit", "conv1x1")])
+def test_a_headed_net_exports(name, head):
+    """With a free batch."""
+    net = attach_head(backbone(name), head, num_classes=4).eval().requires_grad_(False)
+    model = convert(net, tuple(images(net).shape[1:]), opset=20)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        x = images(net, count)
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], net(x).numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("net", "head", "message"),
+    [
+        ("mlp", "conv1x1", "the head 'conv1x1' needs a feature map; Mlp gives one vector of 64: choose linear or mlp"),
+        ("lenet5", "attention", "the head 'attention' needs a feature map; LeNet5 gives one vector of 84"),
+        ("convnet4", "cosine", "the heads are linear, mlp, conv1x1, attention, flat; got 'cosine'"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused(net, head, message):
+    """The message says what would."""
+    with pytest.raises(SettingsError, match=message):
+        attach_head(create_model(net), head, num_classes=3)
+
+
+def test_a_net_without_features_is_refused():
+    """It is not of timm's interface."""
+    with pytest.raises(SettingsError, match="Sequential gives no features for a head: it lacks forward_features"):
+        attach_head(nn.Sequential(nn.Linear(2, 2)), "linear", num_classes=3)
+
+
+@pytest.mark.parametrize(("num_classes", "drop_rate"), [(0, 0.0), (3, 1.0)])
+def test_values_out_of_range_are_refused(num_classes, drop_rate):
+    """No classes, and dropping everything."""
+    with pytest.raises(SettingsError, match=f"1 class or more and a drop_rate .*; got {num_classes} and {drop_rate}"):
+        attach_head(create_model("convnet4"), "linear", num_classes, drop_rate)

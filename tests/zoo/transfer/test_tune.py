@@ -1,0 +1,211 @@
+"""Transfer: backbones with new heads."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from zoo.catalog import create_model
+from zoo.data.registry import find_data
+from zoo.errors import CheckpointError, SettingsError
+from zoo.runs.load import load_net
+from zoo.settings import Transfer
+from zoo.training.build import build_net
+from zoo.training.optim import make_optimizer
+from zoo.training.trainer import Step, train
+from zoo.transfer.freeze import freeze_for_epoch, train_unfrozen
+from zoo.transfer.heads import HeadedNet, attach_head
+
+
+@pytest.fixture(scope="session")
+def settings(tune_settings):
+    """Two short epochs of test_resnet under a linear head."""
+    return tune_settings
+
+
+def changed(settings, **transfer):
+    """The settings with another transfer."""
+    return replace(settings, transfer=replace(settings.transfer, **transfer))
+
+
+@pytest.fixture(scope="session")
+def tuned(settings, tmp_path_factory) -> Path:
+    """A finished run of `settings`, to be read only."""
+    run = tmp_path_factory.mktemp("runs") / "tuned"
+    train(settings, run)
+    return run
+
+
+def moved(run, weights_file):
+    """The tensors of the backbone, statistics included, that a run changed."""
+    before = safetensors.torch.load_file(weights_file)
+    after = load_net(run / "last").net.backbone.state_dict()
+    return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def test_a_probe_moves_nothing_of_the_backbone(settings, weights_file, tmp_path):
+    """Neither weights nor BatchNorm's statistics; the head learns."""
+    losses = []
+    probe = replace(changed(settings, schedule="probe"), lr=1e-2, epochs=4)
+    train(probe, tmp_path / "run", lambda event: losses.append(event.loss) if isinstance(event, Step) else None)
+    assert moved(tmp_path / "run", weights_file) == set()
+    assert sum(losses[-4:]) < sum(losses[:4])
+
+
+def test_head_then_all_moves_everything(tuned, weights_file):
+    """At the end, each tensor of the backbone but the classifier that it lost."""
+    names = {name for name in safetensors.torch.load_file(weights_file) if not name.startswith("fc.")}
+    assert moved(tuned, weights_file) == names
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("probe", [0] * 10), ("head-then-all", [0, 0] + [5] * 8), ("gradual", [0, 0, 1, 1, 2, 3, 3, 4, 4, 5])],
+)
+def test_schedules_unfreeze_from_the_last_stage(schedule, expected):
+    """The number of stages that learn in each of ten epochs; a frozen BatchNorm is in eval mode, the rest trains."""
+    net = attach_head(create_model("test_resnet"), "linear", num_classes=2)
+    stages = ["conv1", "layer1", "layer2", "layer3", "layer4"]
+    for epoch, count in enumerate(expected, start=1):
+        freeze_for_epoch(net, schedule, epoch, epochs=10)
+        train_unfrozen(net)
+        learning = [name for name in stages if next(net.backbone.get_submodule(name).parameters()).requires_grad]
+        assert learning == stages[len(stages) - count :]
+        assert net.backbone.bn1.training == ("conv1" in learning)
+        assert net.head.training
+        assert net.backbone.layer4.training == ("layer4" in learning)
+
+
+def test_layers_learn_at_their_own_rates(settings):
+    """The head at the full rate, the first layer slowest."""
+    net, _, _ = build_net(settings, find_data(settings.data))
+    optimizer = make_optimizer(net, settings)
+    scale = {id(p): group.get("lr_scale", 1.0) for group in optimizer.param_groups for p in group["params"]}
+    assert len(scale) == len(list(net.parameters()))
+    assert {scale[id(p)] for p in net.head.parameters()} == {1.0}
+    rates = [scale[id(net.backbone.get_submodule(f"layer{n}").get_parameter("0.conv1.weight"))] for n in (1, 2, 3, 4)]
+    assert rates == sorted(set(rates))
+    assert scale[id(net.backbone.conv1[0].weight)] < rates[0]
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention", "flat"])
+def test_a_tuned_net_comes_back(settings, tmp_path, head):
+    """Backbone and head, with the labels, and where the weights began."""
+    run = tmp_path / "run"
+    train(replace(changed(settings, head=head), epochs=1), run)
+    loaded = load_net(run)
+    assert isinstance(loaded.net, HeadedNet)
+    assert (loaded.architecture, loaded.labels) == ("test_resnet", ("blue", "red"))
+    assert loaded.weights.url.startswith("file:resnet.safetensors#sha256=")
+    saved = safetensors.torch.load_file(run / "best" / "model.safetensors")
+    assert all(torch.equal(value, saved[name]) for name, value in loaded.net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"), [("test_vit", (3, 32, 32)), ("test_convnext", (3, 64, 64)), ("convnet4", (1, 16, 16))]
+)
+def test_other_backbones_are_tuned(settings, tmp_path, backbone, size):
+    """A transformer, channels last, one of ours; stage by stage."""
+    file = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(create_model(backbone, img_size=size[1:]).state_dict(), file)
+    ours = changed(settings, pretrained_file=str(file), schedule="gradual")
+    result = train(replace(ours, net=backbone, input_size=size), tmp_path / "run")
+    assert load_net(tmp_path / "run").weights.metrics["test_accuracy"] == result.test_accuracy
+
+
+def test_a_run_can_be_the_backbone(tuned, settings, tmp_path):
+    """Its own head is taken off; what is known of its weights is handed on."""
+    again = replace(changed(settings, pretrained_file=None, head="mlp", schedule="probe"), net=str(tuned), epochs=1)
+    train(again, tmp_path / "again")
+    first, second = load_net(tuned), load_net(tmp_path / "again")
+    assert second.weights.url == first.weights.url
+    for name, value in first.net.backbone.state_dict().items():
+        assert torch.equal(value, second.net.backbone.state_dict()[name])
+
+
+def test_the_licence_of_the_backbone_is_kept(settings, tmp_path, monkeypatch):
+    """As its hub says it."""
+    monkeypatch.setattr(
+        "zoo.training.build.origin_of", lambda net, file: type("O", (), {"licence": "mit", "url": "hf-hub:x"})
+    )
+    train(replace(settings, epochs=1), tmp_path / "run")
+    weights = load_net(tmp_path / "run").weights
+    assert (weights.kind, weights.licence, weights.url) == ("trained", "mit", "hf-hub:x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"net": "test_vit"}, "are not those of the net 'test_vit'"),
+        ({"input_size": (3, 32, 32), "data": "digits"}, r"digits have the size \(1, 8, 8\)"),
+    ],
+)
+def test_what_does_not_fit_writes_nothing(settings, tmp_path, change, message):
+    """Weights of another net, pictures of another size."""
+    with pytest.raises((CheckpointError, SettingsError), match=message):
+        train(replace(settings, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ("convnet4", "the layer 'pool' does not take a size of 1x128: .* does not fit on a length of 1"),
+        ("mlp", "mlp' does not take images of 1x1x128"),
+    ],
+)
+def test_a_run_of_another_size_writes_nothing(short_settings, tmp_path, net, message):
+    """A net that was trained on squares is asked to take signals."""
+    first = tmp_path / net
+    train(replace(short_settings, net=net, epochs=1), first)
+    again = replace(short_settings, net=str(first), data="signal", max_shift_px=0, transfer=Transfer())
+    with pytest.raises(SettingsError, match=message):
+        train(again, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_run_has_its_own_weights(tuned, settings, tmp_path):
+    """A file beside it would be ignored, so it is refused."""
+    with pytest.raises(SettingsError, match="is a run, which has its own weights"):
+        train(replace(settings, net=str(tuned)), tmp_path / "run")
+
+
+def test_a_backbone_of_one_layer_has_no_rates_to_tell_of(settings, caplog):
+    """A cut may leave one; it learns at the full rate, as the head does, and timm's warning is not ours."""
+    net = attach_head(create_model("convnet4"), "flat", num_classes=2, cut="act1")
+    groups = make_optimizer(net, replace(settings, layer_decay=0.5)).param_groups
+    assert {group.get("lr_scale", 1.0) for group in groups} == {1.0}
+    assert caplog.messages == []
+
+
+def test_tune_from_the_command_line(command, settings, weights_file, tmp_path):
+    """Every option reaches the settings; eval takes the run."""
+    options = {
+        "--head": "mlp",
+        "--schedule": "gradual",
+        "--pretrained-file": weights_file,
+        "--epochs": 1,
+        "--batch-size": 8,
+        "--lr": 0.003,
+        "--weight-decay": 0.1,
+        "--layer-decay": 0.5,
+        "--input-size": "3,32,32",
+        "--workers": 0,
+        "--device": "cpu",
+    }
+    run, flat = tmp_path / "run", [part for option in options.items() for part in option]
+    assert command("tune", "test_resnet", "--data", settings.data, "--out", run, *flat).status == 0
+    asked = json.loads((run / "config.json").read_text())["settings"]
+    assert asked["transfer"] == {
+        "head": "mlp",
+        "schedule": "gradual",
+        "cached": False,
+        "pretrained_file": str(weights_file),
+        "head_init": "random",
+        "cut_after": None,
+    }
+    assert [asked[name] for name in ("lr", "weight_decay", "layer_decay")] == [0.003, 0.1, 0.5]
+    assert json.loads(command("eval", run, "--data", settings.data, "--json").out)["images"] == 4

@@ -1,0 +1,1 @@
+"""The verbs `zoonnx train`, `tune`, `eval`, `describe`, `compare` and `models`."""

@@ -1,0 +1,1 @@
+"""Evaluates trained networks: accuracy, calibration, predictions, label errors."""

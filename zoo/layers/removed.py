@@ -1,0 +1,7 @@
+"""What a net keeps of layers that were cut off."""
+
+from torch import nn
+
+
+class LeftOut(nn.Identity):
+    """Stands under the path of a layer that was cut off, and hands its input on: see zoo/transfer/truncate.py."""

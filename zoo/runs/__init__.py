@@ -1,0 +1,1 @@
+"""Training runs on disk: atomic file writes, checkpoints, loading."""

@@ -1,0 +1,1 @@
+"""Transfer learning: pretrained weights, new heads, frozen backbones, cached features."""
