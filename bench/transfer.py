@@ -25,8 +25,8 @@ from bench.transfer_page import Setup, best, document, page, picture
 from zoo.catalog import create_model
 from zoo.data.registry import DATASETS, Dataset, load_dataset
 from zoo.data.splits import MemorySplit
-from zoo.runs.atomic_io import write_file
 from zoo.settings import TrainSettings, Transfer
+from zoo.storage.atomic_io import write_file
 from zoo.training.trainer import train
 
 PER_CLASS = (1, 2, 5, 20)

@@ -15,9 +15,11 @@ PREPROCESSING_KEY = "zoonnx.preprocessing"
 TASK_KEY = "zoonnx.task"  # there for a model whose pictures may have several labels: MULTI_LABEL
 MULTI_LABEL = "multi-label"
 
-# The frame that an export puts around a net, in the graph.
+# The tensors of the graph: those of the network as converted, and those around it.
+INPUT = "x"
 LOGITS = "logits"
 IMAGE, PROBABILITIES = "image", "probabilities"
+BATCH, HEIGHT, WIDTH = "batch", "height", "width"  # dynamic dimensions
 IMAGE_MEAN, IMAGE_SCALE = "image_mean", "image_scale"
 
 # What the manifest says of a layer, but not the file: what was measured on the way.

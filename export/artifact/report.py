@@ -17,7 +17,7 @@ import torch
 from export.errors import TargetError
 from export.interface.interface import TELLING
 from protos import manifest
-from zoo.runs.atomic_io import write_file
+from zoo.storage.atomic_io import write_file
 
 PAGE = "export.md"
 SHOWN = 20  # values by name where something is missing

@@ -14,7 +14,7 @@ from export.check.results import Fault, Finding, found
 from export.errors import ConversionError, DamagedError
 from export.names import MANIFEST, TEST_DATA
 from export.onnx_model.runtime import Runtime
-from export.verify.tolerance import CEILING, VARIANT_FLOOR, VARIANT_MULTIPLE
+from export.reference.tolerance import CEILING, VARIANT_FLOOR, VARIANT_MULTIPLE
 from protos import manifest
 
 USUAL_RTOL, USUAL_ATOL = 1e-3, 1e-5  # what ONNX's own backend tests allow

@@ -6,7 +6,7 @@ from pathlib import Path
 from export.errors import SettingsError
 from export.source.module import is_function, load_function, plain_preprocessing
 from zoo import LoadedNet, load_net
-from zoo.inspect.target import parse_size
+from zoo.geometry.input_size import parse_size
 from zoo.networks.preprocessing import Preprocessing
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx.experimental import symbolic_shapes
 
 from export.convert.diagnosis import last_own, place
-from export.reference.trace import inside
+from export.tracing.trace import inside
 
 
 def places(net: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> dict[str, str]:

@@ -25,12 +25,10 @@ from export.convert.dynamic_shapes_check import require_same
 from export.convert.pads import keep_pads
 from export.convert.taps import tapped
 from export.errors import ConversionError
-from export.names import LOGITS as LOGITS
+from export.names import BATCH, HEIGHT, INPUT, LOGITS, WIDTH
 from export.onnx_model.rename import name_outputs
 from export.onnx_model.runtime import require_runs
 
-INPUT = "x"
-BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 LEASTS = (1, 8, 32)  # heights and widths from which on a net may run: a norm takes no map of one place
 NO_LEAST = re.compile("Constraints violated|appropriate min value")  # how PyTorch says that a least is missing
 EXAMPLE_BATCH = 2  # not 1: the exporter would take a batch of 1 for a constant

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.reference.trace import inside
+from export.tracing.trace import inside
 
 OPERATION = re.compile(r"torch\.ops\.(\w+\.\w+)")
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\n\s*(?P<code>[^\n]*)')

@@ -21,9 +21,9 @@ from export.convert.dynamic_shapes import Condition, Where
 from export.errors import ConversionError, UnfitNetError
 from export.interface.net_outputs import named_outputs
 from export.onnx_model.runtime import Runtime
-from export.reference.lane_sums import NormsSeen, SumsInLanes
-from export.reference.run import run, run_in_float64
-from export.verify.tolerance import compare
+from export.reference.tolerance import compare
+from export.tracing.lane_sums import NormsSeen, SumsInLanes
+from export.tracing.run import run, run_in_float64
 
 LARGER = 64  # than the example, by so much at most: some of these break what a net may ask of a remainder
 FAR = (2, 4, 16)  # times that size: where a condition breaks there alone, no check would be quick

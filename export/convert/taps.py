@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from export.reference.trace import Output
+from export.tracing.trace import Output
 
 
 def before_norms(net: nn.Module, outputs: Sequence[Output]) -> Sequence[str]:

@@ -8,10 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.convert.convert import INPUT, LOGITS
 from export.interface.head import Head
 from export.names import IMAGE as IMAGE
-from export.names import IMAGE_MEAN, IMAGE_SCALE
+from export.names import IMAGE_MEAN, IMAGE_SCALE, INPUT, LOGITS
 from export.names import PROBABILITIES as PROBABILITIES
 from export.onnx_model.rename import make_way
 from zoo.networks.preprocessing import Preprocessing

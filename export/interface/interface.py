@@ -12,13 +12,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.convert.convert import INPUT, LOGITS
 from export.errors import UnfitNetError
 from export.interface import image_io, probe_images
 from export.interface.head import Head
 from export.interface.net_outputs import named_outputs
-from export.reference.run import run, unused
+from export.names import INPUT, LOGITS
 from export.settings import ExportSettings
+from export.tracing.run import run, unused
 from zoo.networks.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]

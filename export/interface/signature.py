@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.convert.convert import LOGITS
 from export.errors import UnfitNetError
 from export.interface.interface import Interface, Pictures
+from export.names import LOGITS
 from protos import manifest
 from zoo.networks.preprocessing import Preprocessing
 

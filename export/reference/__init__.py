@@ -1,1 +1,1 @@
-"""Runs the network in PyTorch to get the reference values that the ONNX model is compared with."""
+"""The reference: what PyTorch computes, in float32 and float64, and the tolerance that follows from it."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from export.errors import UnfitNetError
 from export.interface.interface import Interface
 from export.reference.expected import ALONE, SECOND, Expectation
-from export.reference.run import unused
+from export.tracing.run import unused
 
 COMPANY = 1e-3  # of the largest number: more than another batch size explains
 

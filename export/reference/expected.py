@@ -18,10 +18,10 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from export.interface.interface import NOISE, TELLING, Interface
-from export.reference.lane_sums import NormsSeen, SumsInLanes
-from export.reference.run import Layers, run, run_in_float64, run_traced
-from export.reference.trace import Identity
-from export.verify.tolerance import Reference
+from export.reference.tolerance import Reference
+from export.tracing.lane_sums import NormsSeen, SumsInLanes
+from export.tracing.run import Layers, run, run_in_float64, run_traced
+from export.tracing.trace import Identity
 
 SECOND = 2  # the batch that tells whether rows stand alone
 ALONE = slice(3, 4)  # half white: its mean is not 0, and no earlier input has its largest numbers

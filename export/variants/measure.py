@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.convert.convert import LOGITS
 from export.errors import VariantError
+from export.names import LOGITS
 from export.onnx_model.runtime import Runtime, every_value
 from export.variants import graph
 from export.variants.eval_data import Evidence, Pictures

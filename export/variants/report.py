@@ -19,7 +19,7 @@ from export.errors import TargetError
 from export.variants.eval_data import Evidence
 from export.variants.measure import Figures
 from export.variants.runner import Outcome, Plan
-from zoo.runs.atomic_io import write_file
+from zoo.storage.atomic_io import write_file
 
 MEASURED = ("accuracy", "drop, points", "SQNR, dB", "worst layer", "size, MB", "ms", "speedup", "RAM, MB")
 FILES = {"ort": "model.ort", "fixed": "model.fixed.onnx"}  # of the folder for devices

@@ -20,10 +20,10 @@ from export.artifact.manifest_json import canonical_sha256, seal, to_json, writt
 from export.errors import ExportError, RepositoryConflictError, RepositoryError
 from export.names import CONFIG, EDGE_FILES, LABELS, MANIFEST, MODEL, TEST_DATA
 from export.onnx_model.runtime import Runtime
+from export.reference.tolerance import VARIANT_FLOOR, VARIANT_MULTIPLE
 from export.variants.eval_data import Evidence
 from export.variants.measure import Figures
 from export.variants.settings import Kind
-from export.verify.tolerance import VARIANT_FLOOR, VARIANT_MULTIPLE
 from protos import inference, manifest
 
 

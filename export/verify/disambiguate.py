@@ -17,7 +17,7 @@ from torch import nn
 from export.errors import ConversionError, UnfitNetError
 from export.interface.interface import Interface
 from export.onnx_model.runtime import Runtime, every_value
-from export.reference.run import Layers, run_traced, unused
+from export.tracing.run import Layers, run_traced, unused
 
 CLOSE = 1e-3  # of the largest number, which float32 keeps in any order
 

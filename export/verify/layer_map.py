@@ -22,9 +22,9 @@ from torch import nn
 from export.onnx_model.runtime import Runtime, every_value
 from export.onnx_model.scopes import scopes_of
 from export.reference.expected import Expectation, Sample
-from export.reference.trace import Output
+from export.reference.tolerance import Agreement
+from export.tracing.trace import Output
 from export.verify.disambiguate import Far
-from export.verify.tolerance import Agreement
 from protos import manifest
 
 NOWHERE = "it hands its input on, and the file holds that value nowhere"

@@ -17,8 +17,8 @@ from export.errors import ParityError
 from export.interface.interface import Interface
 from export.onnx_model.runtime import Runtime
 from export.reference.expected import Expectation, Sample
+from export.reference.tolerance import Agreement
 from export.verify.layer_map import LOST
-from export.verify.tolerance import Agreement
 from protos import manifest
 
 BATCHES = (1, 2, 3, 5)

@@ -26,16 +26,15 @@ import onnx
 import torch
 from torch import nn
 
-from export.convert.convert import BATCH, HEIGHT, WIDTH
 from export.errors import ShapeError
 from export.interface.interface import Interface
-from export.names import layer_name
+from export.names import BATCH, HEIGHT, WIDTH, layer_name
 from export.onnx_model.external_data import weightless
 from export.onnx_model.runtime import Runtime, every_value
-from export.reference.trace import shapes
+from export.tracing.meta_device import without_numbers
+from export.tracing.trace import shapes
 from export.verify import symbolic_shapes
 from export.verify.dim_expr import evaluate
-from export.verify.meta_device import without_numbers
 from export.verify.receptive_fields import note_fields
 from protos import manifest
 from zoo.errors import GeometryError

@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from protos import inference, introspect
 from serve.client.image_input import picture_input
+from serve.client.model_info import LayerInfo, ModelInfo
 from serve.client.sync import (
     METHODS,
-    LayerInfo,
-    ModelInfo,
     channel_options,
     failure,
     infer_answer,

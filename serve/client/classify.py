@@ -9,8 +9,9 @@ import numpy as np
 
 from serve.client import images
 from serve.client.image_input import picture_rule
+from serve.client.model_info import ModelInfo
 from serve.client.preprocessing import Preprocessing
-from serve.client.sync import Client, ModelInfo
+from serve.client.sync import Client
 from serve.errors import SettingsError, UnfitModelError
 from serve.wire.tensors import Array
 

@@ -13,7 +13,8 @@ import numpy as np
 from serve.client import images
 from serve.client.classify import rule_of
 from serve.client.contact_sheet import contact_sheet
-from serve.client.sync import Client, LayerInfo, require_fetchable
+from serve.client.model_info import LayerInfo, require_fetchable
+from serve.client.sync import Client
 from serve.errors import NoSuchLayerError, OutputFileError
 from serve.wire.tensors import Array
 

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from serve.client.model_info import ModelInfo
 from serve.client.preprocessing import PARAMETER, Preprocessing
 from serve.errors import UnfitModelError
 from serve.wire.tensors import Array
 
-if TYPE_CHECKING:
-    from serve.client.sync import ModelInfo
 
-
-def picture_rule(info: "ModelInfo") -> Preprocessing:
+def picture_rule(info: ModelInfo) -> Preprocessing:
     """Return how pictures for the model are prepared.
 
     Raises:
@@ -33,7 +30,7 @@ def picture_rule(info: "ModelInfo") -> Preprocessing:
     return rule
 
 
-def picture_input(info: "ModelInfo", files: Sequence[Path]) -> dict[str, Array]:
+def picture_input(info: ModelInfo, files: Sequence[Path]) -> dict[str, Array]:
     """Return the model's input for picture files, one a row.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from serve.client.aio import AsyncClient
-from serve.client.sync import ModelInfo
+from serve.client.model_info import ModelInfo
 from serve.errors import SettingsError, UnfitModelError, UnreachableError
 from serve.wire import datatypes
 from serve.wire.tensors import Array, TensorSpec

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from protos import inference, introspect, loader, manifest
 from serve.client.image_input import picture_input
+from serve.client.model_info import LayerInfo, ModelInfo, require_fetchable
 from serve.client.preprocessing import Preprocessing
 from serve.errors import (
     ClientError,
@@ -51,53 +51,6 @@ ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: RefusedError,
     grpc.StatusCode.UNIMPLEMENTED: RefusedError,
 }
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a server says of a model. `version` is the newest; labels and preprocessing are an export's.
-
-    Where a picture may have several labels, `multi_label`, the probabilities are those of each, and no sum is 1.
-    """
-
-    name: str
-    version: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_batch_size: int
-    labels: tuple[str, ...]
-    preprocessing: Preprocessing | None
-    multi_label: bool = False
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """A layer of a model: `shape` has -1 where the size is free; `whereabouts` says why it cannot be asked for.
-
-    Layers with one `value` are the same tensor in the model's file.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    whereabouts: str = ""
-    value: str = ""
-
-    @property
-    def fetchable(self) -> bool:
-        """Whether a client can have its output."""
-        return not self.whereabouts
-
-    @property
-    def batch_first(self) -> bool:
-        """Whether its first dimension is known to be the batch."""
-        return self.shape[:1] == (-1,)
-
-
-def require_fetchable(layers: Sequence[LayerInfo]) -> None:
-    """Refuse layers of which not one is in the model's file. Raises: NoSuchLayerError."""
-    if layers and not any(layer.fetchable for layer in layers):
-        raise NoSuchLayerError("; ".join(f"'{layer.name}': {layer.whereabouts.rstrip('.')}" for layer in layers) + ".")
 
 
 class Client:

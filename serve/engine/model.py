@@ -9,8 +9,8 @@ from typing import Self
 from protos import inference
 from serve.batching.batcher import Batcher
 from serve.batching.statistics import Statistics
+from serve.devices.memory import check_fits
 from serve.engine import classification, validation
-from serve.engine.memory import check_fits
 from serve.engine.session import Session
 from serve.engine.tap_sessions import Taps
 from serve.engine.warmup import buckets, warm_up, warm_up_as_told

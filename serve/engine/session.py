@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import onnxruntime
 
-from serve.engine import cuda
+from serve.devices import cuda
 from serve.errors import BadModelError, InferenceError, InvalidRequestError, ProviderError
 from serve.settings import Provider
 from serve.wire import datatypes

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from protos import inference
-from serve.engine.memory import available_bytes
+from serve.devices.memory import available_bytes
 from serve.engine.session import Device, Session
 from serve.errors import BadModelError
 from serve.repository.model_config import Signature

@@ -6,7 +6,7 @@ The driver's functions and their constants are those of NVIDIA's "CUDA Driver AP
 import ctypes
 from typing import Any
 
-from serve.engine import cuda
+from serve.devices import cuda
 from serve.errors import InvalidRequestError, NoSharedMemoryError, UnsupportedError
 
 HANDLE_BYTES = 64  # CU_IPC_HANDLE_SIZE

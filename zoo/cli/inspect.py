@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.options import BadImagesOption, DataOption, Workers
 from zoo.cli.train import left_out, show_rows
+from zoo.runs.options import BadImagesOption, DataOption, Workers
 from zoo.settings import SplitName, TrainSettings
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def describe(
 
     Example: zoonnx describe resnet18 --input-size 3,224,224 --depth 2
     """
+    from zoo.geometry.input_size import parse_size
     from zoo.inspect import describe as page
-    from zoo.inspect.target import parse_size, subject_of
+    from zoo.inspect.target import subject_of
 
     subject = subject_of(net)
     geometry = subject.geometry(parse_size(input_size) if input_size else None)
@@ -117,8 +118,9 @@ def compare(
     Example: zoonnx compare --layers 1,8,8 --to 8 --kernel 3
     """
     from zoo.errors import SettingsError
+    from zoo.geometry.input_size import parse_size
     from zoo.inspect import compare as page
-    from zoo.inspect.target import parse_size, subject_of
+    from zoo.inspect.target import subject_of
 
     if bool(nets) == bool(layers):
         raise SettingsError("give nets to compare, or --layers C,H,W")

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 import typer
 
 from zoo.cli.config_file import Config
-from zoo.cli.options import (
+from zoo.data.paths import FOLDER, check_file, folder_of, refuse_taken
+from zoo.errors import SettingsError
+from zoo.runs.options import (
     TUNE_DEFAULTS,
     DataOption,
     FindLr,
@@ -22,8 +24,6 @@ from zoo.cli.options import (
     settings_from,
     takes_run_options,
 )
-from zoo.data.paths import FOLDER, check_file, folder_of, refuse_taken
-from zoo.errors import SettingsError
 from zoo.settings import Head, HeadInit, Schedule, TrainSettings, Transfer
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _find_lr(settings: TrainSettings, run: Path) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from zoo.runs.atomic_io import write_file
+    from zoo.storage.atomic_io import write_file
     from zoo.training.lr_finder import STEPS, find_lr
 
     with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo.data.library import Part, Shelves, with_all_splits
 from zoo.errors import DataError
-from zoo.transfer.hub import impatient
+from zoo.storage.hub import impatient
 
 PREFIX = "hf:"
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}

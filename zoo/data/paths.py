@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from zoo.errors import CheckpointError, DataError
-from zoo.runs.atomic_io import is_unfinished
+from zoo.storage.atomic_io import is_unfinished
 
 FOLDER = "folder:"
 

@@ -17,8 +17,8 @@ from zoo.data.augmentation import Augmentation
 from zoo.data.library import PHOTOS, Part, Shelves, with_all_splits
 from zoo.data.splits import hash_of
 from zoo.errors import DataError, did_you_mean
-from zoo.runs.atomic_io import new_folder
 from zoo.settings import SplitName
+from zoo.storage.atomic_io import new_folder
 
 PREFIX = "torchvision:"
 NO_FILES = (OSError, RuntimeError, ImportError)  # what torchvision raises where it cannot find, fetch or unpack

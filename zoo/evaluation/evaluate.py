@@ -16,8 +16,8 @@ from torchmetrics.functional.classification import (
 from zoo.data.splits import Split
 from zoo.data.targets import Task, make_loss, task_of
 from zoo.errors import DataError
+from zoo.evaluation.reduce import all_reduce_sum
 from zoo.networks.preprocessing import InputRule
-from zoo.training.distributed import summed
 
 MAX_BATCH = 256
 MAX_BATCH_NUMBERS = 2**23  # 55 pictures of 3x224x224
@@ -115,7 +115,7 @@ def _logits_together(
     found = _logits(net, split, own if len(own) else torch.tensor([0]), rule, batch_size)
     logits = torch.zeros(len(split), *found.shape[1:])
     logits[own] = found[: len(own)]
-    return summed(accelerator, logits)
+    return all_reduce_sum(accelerator, logits)
 
 
 def _logits(net: nn.Module, split: Split, indices: Tensor, preprocessing: InputRule, batch_size: int) -> Tensor:

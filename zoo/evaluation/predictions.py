@@ -12,7 +12,7 @@ from zoo.data.splits import Split
 from zoo.data.targets import task_of
 from zoo.errors import DataError
 from zoo.evaluation.evaluate import Evaluation
-from zoo.runs.atomic_io import new_folder
+from zoo.storage.atomic_io import new_folder
 
 SEPARATOR = ";"
 

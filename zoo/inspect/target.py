@@ -14,9 +14,9 @@ from zoo.errors import CheckpointError, GeometryError
 from zoo.geometry.measure import Geometry, Layer, measure
 from zoo.layers import LeftOut
 from zoo.networks.timm_config import config_of
-from zoo.runs.atomic_io import standing_folder
 from zoo.runs.load import load_net
 from zoo.settings import Head
+from zoo.storage.atomic_io import standing_folder
 from zoo.transfer.heads import attach_head
 
 Shape = tuple[int, ...]
@@ -95,18 +95,6 @@ class Subject:
 def by(size: Sequence[int]) -> str:
     """A size as people write it: 3x224x224."""
     return "x".join(map(str, size))
-
-
-def parse_size(text: str) -> Shape:
-    """C,H,W as the command line takes it.
-
-    Raises:
-        GeometryError: it is not two or three whole numbers, each 1 or more.
-    """
-    parts = text.split(",")
-    if len(parts) not in (2, 3) or not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise GeometryError(f"an input size is C,H,W, such as 3,224,224, each 1 or more; got '{text}'")
-    return tuple(int(part) for part in parts)
 
 
 def subject_of(source: str) -> Subject:

@@ -11,8 +11,8 @@ from zoo.report.command import command, public, shown_run
 from zoo.report.evaluated_run import Examined
 from zoo.report.metrics import ClassScore, class_scores, mean_average_precision, right_answers
 from zoo.report.render import render
-from zoo.runs.atomic_io import write_file
 from zoo.runs.checkpoint import read_origin
+from zoo.storage.atomic_io import write_file
 from zoo.transfer.pretrained import Origin
 
 UNKNOWN_LICENCE = "unknown"

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.options import RENAMED, TUNE_DEFAULTS, RunOptions
 from zoo.data.registry import public_name
+from zoo.runs.options import RENAMED, TUNE_DEFAULTS, RunOptions
 from zoo.settings import TrainSettings, Transfer
 
 

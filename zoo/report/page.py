@@ -17,9 +17,9 @@ from zoo.report.evaluated_run import Examined
 from zoo.report.metrics import ClassScore, Share, class_scores, confusion, mean_average_precision, right_answers
 from zoo.report.mistakes import Mistake, worst_mistakes
 from zoo.report.render import NOTHING, render
-from zoo.runs.atomic_io import write_file
 from zoo.runs.checkpoint import read_epochs
 from zoo.settings import TrainSettings
+from zoo.storage.atomic_io import write_file
 
 MOST_CLASSES = 100  # whose scores are shown at once; of more, the worst
 MOST_WORST = 40

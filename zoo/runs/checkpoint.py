@@ -25,8 +25,8 @@ from zoo.data.targets import Task
 from zoo.errors import CheckpointError
 from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.timm_config import classes_of, config_of
-from zoo.runs.atomic_io import new_folder, standing_folder, write_file
 from zoo.settings import TrainSettings
+from zoo.storage.atomic_io import new_folder, standing_folder, write_file
 from zoo.transfer.pretrained import Origin
 
 RUN_SCHEMA_VERSION = 1

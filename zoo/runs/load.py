@@ -17,9 +17,9 @@ from zoo.errors import CheckpointError, SettingsError
 from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.random_init import wake
 from zoo.networks.timm_config import config_of
-from zoo.runs.atomic_io import standing_folder
 from zoo.runs.checkpoint import LAYOUT, Checkpoint, read_checkpoint, read_origin, read_settings
 from zoo.settings import Transfer
+from zoo.storage.atomic_io import standing_folder
 from zoo.transfer.heads import attach_head
 from zoo.transfer.pretrained import origin_of
 

@@ -16,9 +16,9 @@ from zoo.errors import SettingsError
 from zoo.evaluation.evaluate import evaluate
 from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.size_check import check_size
-from zoo.runs.atomic_io import standing_folder
 from zoo.runs.load import WeightsSource, load_run
 from zoo.settings import TrainSettings, Transfer
+from zoo.storage.atomic_io import standing_folder
 from zoo.transfer.heads import HeadedNet, attach_head
 from zoo.transfer.pretrained import origin_of
 

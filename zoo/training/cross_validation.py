@@ -22,10 +22,10 @@ from zoo.data.subset import PartSplit
 from zoo.errors import CheckpointError, SettingsError
 from zoo.evaluation.evaluate import evaluate
 from zoo.evaluation.label_noise import as_csv, as_sheet, picture_names, rank_doubts
-from zoo.runs.atomic_io import standing_folder, write_file
 from zoo.runs.checkpoint import read_json
 from zoo.runs.load import load_run
 from zoo.settings import TrainSettings
+from zoo.storage.atomic_io import standing_folder, write_file
 from zoo.training.resume import check_same_settings, has_ended
 from zoo.training.trainer import Observer, train
 

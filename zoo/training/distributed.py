@@ -8,6 +8,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
+from zoo.evaluation.reduce import all_reduce_sum
+
 
 def part_of_batch(count: int, process: int, processes: int) -> Tensor:
     """Which of a batch's `count` places belong to a process, as int64 indices.
@@ -19,16 +21,9 @@ def part_of_batch(count: int, process: int, processes: int) -> Tensor:
     return torch.cat([first, middle, count - 1 - first.flip(0)])
 
 
-def summed(accelerator: Accelerator, value: Tensor) -> Tensor:
-    """The sum over all processes, on the CPU."""
-    if accelerator.num_processes > 1:
-        value = accelerator.reduce(value.to(accelerator.device), reduction="sum")
-    return value.cpu()
-
-
 def any_of(accelerator: Accelerator, here: bool) -> bool:
     """Whether it is so in any process."""
-    return here if accelerator.num_processes == 1 else bool(summed(accelerator, torch.tensor(int(here))))
+    return here if accelerator.num_processes == 1 else bool(all_reduce_sum(accelerator, torch.tensor(int(here))))
 
 
 def share_buffers(accelerator: Accelerator, net: nn.Module) -> None:

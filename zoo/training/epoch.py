@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from zoo.data.augmentation import TrainingView, draw_shifts, seeded, shift
 from zoo.data.targets import balanced_draws
 from zoo.errors import TrainingError
+from zoo.evaluation.reduce import all_reduce_sum
 from zoo.training.context import Session, batch_of, batches_of
-from zoo.training.distributed import part_of_batch, summed
+from zoo.training.distributed import part_of_batch
 from zoo.transfer.freeze import freeze_for_epoch, train_unfrozen
 
 MIXING = 1  # sets the draws that mix a batch apart from those of the picture of the same number
@@ -123,7 +124,7 @@ def _step(session: Session, x: Tensor, targets: Tensor, weight: float) -> float:
     session.optimizer.step()
     if session.average is not None:
         session.average.update(session.whole)
-    return float(summed(accelerator, total).item())
+    return float(all_reduce_sum(accelerator, total).item())
 
 
 def _weight(session: Session, targets: Tensor) -> float:

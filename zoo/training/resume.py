@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zoo.errors import CheckpointError, SettingsError
-from zoo.runs.atomic_io import fallback, new_folder, standing_folder
 from zoo.runs.checkpoint import check_tensors, holds_folds, read_json, read_settings
 from zoo.settings import TrainSettings
+from zoo.storage.atomic_io import fallback, new_folder, standing_folder
 from zoo.training.context import device_of
 
 FREE = ("workers", "checkpoint_every_steps", "track")  # settings that may differ: they have no effect on the weights

@@ -19,8 +19,8 @@ from zoo.data.registry import Dataset
 from zoo.data.splits import MemorySplit, Split
 from zoo.evaluation.evaluate import batch_size_for
 from zoo.networks.preprocessing import Preprocessing
-from zoo.runs.atomic_io import write_file
 from zoo.settings import SplitName
+from zoo.storage.atomic_io import write_file
 from zoo.transfer.heads import HeadedNet
 
 FEATURES_VERSION = 2  # part of each key: raise it when features are computed otherwise

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.errors import CheckpointError, SettingsError
 from zoo.networks.timm_config import classes_of, config_of
-from zoo.transfer.hub import impatient
+from zoo.storage.hub import impatient
 
 LOADING_ERRORS = (RuntimeError, OSError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError)
 OFFLINE_HINT = (

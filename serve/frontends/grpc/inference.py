@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 
 from protos import inference, introspect
 from protos.version import VERSION
-from serve.engine import cuda, validation
+from serve.devices import cuda
+from serve.engine import validation
 from serve.engine.model_manager import Control
 from serve.engine.model_registry import Core
 from serve.errors import UnsupportedError

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, gener
 from prometheus_client.registry import Collector
 
 from serve.batching.statistics import Duration, Reason, Statistics
-from serve.engine.memory import MEMINFO, meminfo_bytes
+from serve.devices.memory import MEMINFO, meminfo_bytes
 from serve.engine.model import Model
 from serve.engine.model_registry import Core
 

@@ -3,8 +3,8 @@
 import pytest
 
 from serve.client.image_input import picture_rule
+from serve.client.model_info import ModelInfo
 from serve.client.preprocessing import Preprocessing
-from serve.client.sync import ModelInfo
 from serve.errors import UnfitModelError
 from serve.wire.tensors import TensorSpec
 

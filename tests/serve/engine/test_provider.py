@@ -8,7 +8,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from serve.engine import cuda, session
+from serve.devices import cuda
+from serve.engine import session
 from serve.engine.session import Session
 from serve.errors import ProviderError
 from tests.conftest import Zoonnx

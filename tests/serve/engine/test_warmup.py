@@ -14,7 +14,8 @@ from protos import inference
 from serve.batching.batcher import Batcher
 from serve.batching.queue import BatchSettings
 from serve.batching.statistics import Statistics
-from serve.engine import memory, warmup
+from serve.devices import memory
+from serve.engine import warmup
 from serve.engine.model import Model as ModelOnDisk
 from serve.engine.session import Session
 from serve.errors import BadModelError

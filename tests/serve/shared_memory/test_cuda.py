@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve.engine import cuda
+from serve.devices import cuda
 from serve.errors import InvalidRequestError, NoSharedMemoryError, RegionExistsError, UnknownRegionError
 from serve.shared_memory import cuda as cuda_memory
 from serve.shared_memory.regions import Regions

@@ -12,7 +12,7 @@ import tritonclient.grpc
 import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
-from serve.engine import cuda
+from serve.devices import cuda
 from serve.errors import InvalidRequestError
 from serve.shared_memory.regions import Regions
 

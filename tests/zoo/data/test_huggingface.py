@@ -166,7 +166,7 @@ def test_a_hub_that_answers_nothing_is_given_up_soon(monkeypatch, caplog):
 
 def test_a_folder_asks_no_hub(monkeypatch, tmp_path):
     """Not even whether it is there."""
-    monkeypatch.setattr("zoo.transfer.hub._is_reachable", lambda endpoint: pytest.fail(f"asked {endpoint}"))
+    monkeypatch.setattr("zoo.storage.hub._is_reachable", lambda endpoint: pytest.fail(f"asked {endpoint}"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     name = write_parquet(
         tmp_path / "set", {"label": kinds("a", "b")}, {"train": 8}, lambda number: {"label": number % 2}

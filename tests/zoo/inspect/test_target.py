@@ -6,7 +6,8 @@ from google.protobuf import json_format
 from protos import manifest
 from zoo.catalog import create_model
 from zoo.errors import CheckpointError, GeometryError, UnknownNetError
-from zoo.inspect.target import parse_size, subject_of
+from zoo.geometry.input_size import parse_size
+from zoo.inspect.target import subject_of
 from zoo.transfer.heads import attach_head
 
 MISFITS = [

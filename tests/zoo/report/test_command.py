@@ -8,9 +8,9 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from zoo.cli.options import RENAMED, RunOptions
 from zoo.errors import SettingsError
 from zoo.report.command import command, public, shown_run
+from zoo.runs.options import RENAMED, RunOptions
 from zoo.settings import TrainSettings, Transfer
 
 SETTINGS = [

@@ -70,7 +70,7 @@ def test_timm_finds_channels_and_classes(tmp_path):
 def test_failed_save_leaves_the_old_checkpoint(net, saved, monkeypatch):
     """A full disk in the middle of a save costs the new checkpoint only."""
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
-    monkeypatch.setattr("zoo.runs.atomic_io._flush", full_disk)
+    monkeypatch.setattr("zoo.storage.atomic_io._flush", full_disk)
     with torch.no_grad():
         net.conv1.weight.zero_()
     with pytest.raises(OSError, match="full"):

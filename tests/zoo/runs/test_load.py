@@ -7,8 +7,8 @@ import torch
 
 from zoo.errors import CheckpointError, SettingsError, UnknownNetError
 from zoo.networks.preprocessing import Preprocessing
-from zoo.runs.atomic_io import fallback
 from zoo.runs.load import WeightsSource, load_net
+from zoo.storage.atomic_io import fallback
 
 
 def test_loads_a_run(short_run, digits):

@@ -13,7 +13,7 @@ from torch import nn
 from zoo.catalog import create_model
 from zoo.errors import CheckpointError, SettingsError
 from zoo.runs.load import WeightsSource, load_net
-from zoo.transfer.hub import impatient
+from zoo.storage.hub import impatient
 
 NAMES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "resnet8"]
 

@@ -12,9 +12,9 @@ from export.interface.interface import Pictures
 from export.onnx_model.rename import name_values
 from export.reference.determinism import expectations
 from export.reference.expected import Expectation
+from export.reference.tolerance import Reference, compare, distance
 from export.verify.layer_map import map_layers
 from export.verify.parity import check_numbers
-from export.verify.tolerance import Reference, compare, distance
 from protos import manifest
 from zoo import LoadedNet
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from export.errors import UnfitNetError
-from export.reference.trace import Output, inside, traced
+from export.tracing.trace import Output, inside, traced
 
 Given = Any  # a tensor, or tuples, lists and dicts of them
 Layers = Mapping[str, Output]  # by name what each layer gives, in the order in which the calls end

@@ -5,8 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from zoo.cli.options import RENAMED, TUNE_DEFAULTS, RunOptions, settings_from
 from zoo.cli.train import train, tune
+from zoo.runs.options import RENAMED, TUNE_DEFAULTS, RunOptions, settings_from
 from zoo.settings import TrainSettings
 
 APART = {"net", "data", "transfer", "folds", "fold"}  # what a verb says in its own way

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.runs.atomic_io import fallback, new_folder, standing_folder, write_file
+from zoo.storage.atomic_io import fallback, new_folder, standing_folder, write_file
 
 
 def write_folder(path, text):
@@ -36,7 +36,7 @@ def test_an_open_file_stays_as_it_was(tmp_path):
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     """A disk that fails before the rename costs nothing."""
     write_file(tmp_path / "a", b"old")
-    monkeypatch.setattr("zoo.runs.atomic_io.os.fsync", failing)
+    monkeypatch.setattr("zoo.storage.atomic_io.os.fsync", failing)
     with pytest.raises(OSError, match="disk"):
         write_file(tmp_path / "a", b"new")
     assert ((tmp_path / "a").read_bytes(), names(tmp_path)) == (b"old", ["a"])

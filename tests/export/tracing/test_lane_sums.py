@@ -14,8 +14,8 @@ from torch.nn import functional
 from export import Exported, ExportSettings, export_model, pipeline
 from export.convert.convert import convert
 from export.errors import ParityError
-from export.reference.lane_sums import NormsSeen, SumsInLanes
 from export.source.module import plain_preprocessing
+from export.tracing.lane_sums import NormsSeen, SumsInLanes
 from zoo.networks.preprocessing import Preprocessing
 
 Way = Callable[[Tensor], Tensor]

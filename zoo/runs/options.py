@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
+from zoo.geometry.input_size import parse_input_size
 from zoo.settings import BadImages, Device, Imbalance, Precision, Tracker, TrainSettings, Transfer
 
 TUNE_DEFAULTS = {"lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.75}  # where tune's are not those of TrainSettings
@@ -38,16 +39,6 @@ FindLr = Annotated[
     bool, typer.Option("--find-lr", help="Make no run: suggest a learning rate, and draw the test of it to RUN.lr.png.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in this folder.")]
-
-
-def parse_input_size(text: str | None) -> tuple[int, int, int] | None:
-    """A picture's channels, height and width, or a signal's channels and length."""
-    if text is None:
-        return None
-    from zoo.inspect.target import parse_size
-
-    size = parse_size(text)
-    return (size[0], size[1], size[2]) if len(size) == 3 else (size[0], 1, size[1])
 
 
 class RunOptions(TypedDict):

@@ -1,0 +1,1 @@
+"""Runs the network in PyTorch and records the output of every layer."""

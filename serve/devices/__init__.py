@@ -1,0 +1,1 @@
+"""What this machine offers: CUDA libraries and free memory."""

@@ -1,0 +1,1 @@
+"""Stores files: writes that are atomic, downloads that stop early without a network."""
