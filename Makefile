@@ -54,7 +54,7 @@ else
 	@$(PYTHON) -m bench.gpu
 endif
 
-matrix: .venv/installed ## every net of the matrix through the export; writes docs/matrix.md; goes on where it stopped
+matrix: .venv/installed ## every network of the matrix through the export; writes docs/matrix.md; goes on where it stopped
 	@$(BIN)/python -m bench.matrix --int8
 
 protos: .venv/installed ## rebuild the generated code in protos/

@@ -15,17 +15,17 @@ from typing import Any, NoReturn
 
 # verb: (where its function is, the extra that brings what it needs, what it does)
 VERBS = {
-    "models": ("zoo.cli.inspect:models", "train", "list the nets by name"),
-    "describe": ("zoo.cli.inspect:describe", "train", "show every layer of a net: sizes, costs, what a unit sees"),
-    "compare": ("zoo.cli.inspect:compare", "train", "put nets, or ways to connect a layer, side by side"),
-    "train": ("zoo.cli.train:train", "train", "train a net from scratch"),
+    "models": ("zoo.cli.inspect:models", "train", "list the networks by name"),
+    "describe": ("zoo.cli.inspect:describe", "train", "show every layer of a network: sizes, costs, what a unit sees"),
+    "compare": ("zoo.cli.inspect:compare", "train", "put networks, or ways to connect a layer, side by side"),
+    "train": ("zoo.cli.train:train", "train", "train a network from scratch"),
     "tune": ("zoo.cli.train:tune", "train", "put a new head on a pretrained backbone, and train them"),
-    "eval": ("zoo.cli.inspect:eval_", "train", "measure a trained net on a data set"),
-    "export": ("export.cli.export:export", "export", "write a net as an ONNX model into a Triton model repository"),
+    "eval": ("zoo.cli.inspect:eval_", "train", "measure a trained network on a data set"),
+    "export": ("export.cli.export:export", "export", "write a network as an ONNX model into a Triton model repository"),
     "check": ("export.cli.check:check", "serve", "verify a written model again, from its files alone"),
     "serve": ("serve.cli.verbs:serve", "serve", "serve a model repository over gRPC"),
     "infer": ("serve.cli.verbs:infer", "client", "ask a server about images"),
-    "dump": ("serve.cli.verbs:dump", "client", "save what layers of a served model gave, as tensors and as a picture"),
+    "dump": ("serve.cli.verbs:dump", "client", "save what layers of a served model gave, as tensors and as an image"),
     "bench": ("serve.cli.verbs:bench", "client", "measure how fast a server answers"),
     "demo": ("export.cli.demo:demo", "all", "train, export, serve and ask, offline, on handwritten digits"),
 }

@@ -1,7 +1,7 @@
-"""What the checks of an export cost: `zoonnx export`'s whole way against a bare torch.onnx.export of the same net.
+"""What the checks of an export cost: `zoonnx export`'s whole way against a bare torch.onnx.export of the same network.
 
 Both are measured in CPU seconds of one thread, turn by turn in one process, so that other load disturbs them little.
-Each net has random weights of which no branch is zero.
+Each network has random weights of which no branch is zero.
 """
 
 import argparse
@@ -17,30 +17,30 @@ import torch
 
 from bench import common
 from export import ExportSettings, export_model
-from export.convert.convert import quietly
-from zoo import LoadedNet, load_net
+from export.convert.convert import silence_exporter
+from zoo import LoadedNetwork, load_network
 
 NETS = ("convnet4", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")
 TURNS = 3
 ALLOWED = 2.5
-HEAD = ("net", "bare, s", "with every check, s", "ratio")
+HEAD = ("network", "bare, s", "with every check, s", "ratio")
 
 
 def main() -> None:
-    """Measure the nets, and write the page."""
+    """Measure the networks, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("nets", nargs="*", default=NETS, metavar="NET")
+    parser.add_argument("networks", nargs="*", default=NETS, metavar="NET")
     parser.add_argument("--turns", type=int, default=TURNS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bare_export(load_net("convnet4"))  # the first export also imports
-    results = {name: measure(load_net(name), options.turns) for name in options.nets}
+    bare_export(load_network("convnet4"))  # the first export also imports
+    results = {name: measure(load_network(name), options.turns) for name in options.networks}
     common.write("export", results, page(results))
 
 
-def measure(loaded: LoadedNet, turns: int) -> dict[str, Any]:
+def measure(loaded: LoadedNetwork, turns: int) -> dict[str, Any]:
     """CPU seconds of both, and their ratios, turn by turn."""
-    bare_export(loaded)  # what torch keeps of a net, neither way pays for
+    bare_export(loaded)  # what torch keeps of a network, neither way pays for
     pairs = [(bare_export(loaded), checked_export(loaded)) for _ in range(turns)]
     bare, checked = ([pair[index] for pair in pairs] for index in (0, 1))
     return {
@@ -65,14 +65,14 @@ def page(results: dict[str, Any]) -> str:
     )
 
 
-def bare_export(loaded: LoadedNet) -> float:
+def bare_export(loaded: LoadedNetwork) -> float:
     """CPU seconds of torch.onnx.export alone, with a free batch; without gradients, with which it refuses MaxViT."""
-    loaded.net.requires_grad_(False)
+    loaded.network.requires_grad_(False)
     example = torch.zeros(2, *loaded.preprocessing.input_size)
     batch = torch.export.Dim("batch", min=1)
-    with quietly(), seconds() as spent:
+    with silence_exporter(), seconds() as spent:
         torch.onnx.export(
-            loaded.net,
+            loaded.network,
             (example,),
             dynamo=True,
             opset_version=20,
@@ -83,10 +83,10 @@ def bare_export(loaded: LoadedNet) -> float:
     return spent[0]
 
 
-def checked_export(loaded: LoadedNet) -> float:
+def checked_export(loaded: LoadedNetwork) -> float:
     """CPU seconds of the whole way, the files included."""
     with tempfile.TemporaryDirectory() as folder, seconds() as spent:
-        export_model(loaded, ExportSettings(to=Path(folder) / "models", name="net"))
+        export_model(loaded, ExportSettings(to=Path(folder) / "models", name="network"))
     return spent[0]
 
 

@@ -2,11 +2,11 @@
 
     python -m bench.gpu                  all of it; writes bench/results/gpu-DATE.json and .md
     python -m bench.gpu --check          only say what is missing for it
-    python -m bench.gpu --dry-run        the same steps on the CPU with a tiny net, briefly
+    python -m bench.gpu --dry-run        the same steps on the CPU with a tiny network, briefly
 
-Each net is exported, and once more converted to fp16; one server runs all of them. onnxruntime alone runs in this
+Each network is exported, and once more converted to fp16; one server runs all of them. onnxruntime alone runs in this
 process, from numpy to numpy, in batches of 1 and of the largest size. The server is asked by a client process: for
-single pictures, many at a time, which it puts together by itself, and for whole batches. Rounds alternate.
+single images, many at a time, which it puts together by itself, and for whole batches. Rounds alternate.
 """
 
 import argparse
@@ -57,10 +57,10 @@ Provider = Literal["cuda", "cpu"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and on what is measured. `singles` single pictures, or `wholes` batches of `largest`, are under way."""
+    """How long and on what is measured. `singles` single images, or `wholes` batches of `largest`, are under way."""
 
     provider: Provider
-    nets: dict[str, str]
+    networks: dict[str, str]
     seconds: float
     rounds: int
     largest: int = 32
@@ -116,7 +116,7 @@ def carry_out(plan: Plan, out: Path, *, with_tests: bool) -> int:
     tests = run_tests(plan) if with_tests else {}
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
-        names = [name for label, net in plan.nets.items() for name in make_models(models, label, net, plan)]
+        names = [name for label, network in plan.networks.items() for name in make_models(models, label, network, plan)]
         results = measure(models, names, plan)
     found = {"device": device(plan), "software": software(), "provider": plan.provider, "tests": tests}
     found |= {"seconds": time.perf_counter() - start_s, "models": results}
@@ -156,9 +156,9 @@ def _outcome(case: ET.Element) -> dict[str, Any]:
     return {"outcome": bad[0] if bad else "passed", "seconds": float(case.get("time", 0))}
 
 
-def make_models(models: Path, label: str, net: str, plan: Plan) -> list[str]:
-    """Export a net, and write it once more in fp16; returns the names of both models."""
-    zoonnx("export", net, "--to", models, "--name", f"{label}-fp32", "--max-batch-size", plan.largest)
+def make_models(models: Path, label: str, network: str, plan: Plan) -> list[str]:
+    """Export a network, and write it once more in fp16; returns the names of both models."""
+    zoonnx("export", network, "--to", models, "--name", f"{label}-fp32", "--max-batch-size", plan.largest)
     half_precision(models / f"{label}-fp32", models / f"{label}-fp16")
     return [f"{label}-fp32", f"{label}-fp16"]
 

@@ -1,7 +1,7 @@
 """Labels made wrong on purpose, and how many of as many doubts find them: precision at k, over seeds.
 
 A twentieth of the labels of the digits' train and val splits become another class, drawn evenly, and five folds are
-trained with the default recipe. k is the number that was made wrong; nothing of that is known to the nets.
+trained with the default recipe. k is the number that was made wrong; nothing of that is known to the networks.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def flipped_digits(seed: int) -> tuple[Dataset, set[str]]:
-    """Digits with FLIPPED_SHARE of the labels of train and val made wrong, and the names of those pictures."""
+    """Digits with FLIPPED_SHARE of the labels of train and val made wrong, and the names of those images."""
     digits, rng = load_dataset("digits"), np.random.default_rng(seed)
     splits = {"train": digits.train, "val": digits.val}
     names = [f"{name} {index}" for name, split in splits.items() for index in range(len(split))]
@@ -53,14 +53,14 @@ def measure(out: Path, seed: int) -> dict[str, Any]:
     data, flipped = flipped_digits(seed)
     DATASETS["flipped"] = lambda: data
     try:
-        result = train_folds(TrainSettings(net="convnet4", data="flipped", seed=seed, device="cpu"), FOLDS, out)
+        result = train_folds(TrainSettings(network="convnet4", data="flipped", seed=seed, device="cpu"), FOLDS, out)
     finally:
         del DATASETS["flipped"]
     rows = list(csv.DictReader((out / "label-noise.csv").read_text().splitlines()))
-    suspicious = [row["picture"] in flipped for row in rows if row["suspicious"] == "yes"]
+    suspicious = [row["image"] in flipped for row in rows if row["suspicious"] == "yes"]
     return {
         "flipped": len(flipped),
-        "precision_at_k": mean(row["picture"] in flipped for row in rows[: len(flipped)]),
+        "precision_at_k": mean(row["image"] in flipped for row in rows[: len(flipped)]),
         "suspicious": result.suspicious,
         "precision_of_suspicious": mean(suspicious),
         "recall_of_suspicious": sum(suspicious) / len(flipped),

@@ -1,6 +1,6 @@
-"""The export matrix: every net of bench/nets.py through the whole pipeline, and what came of it.
+"""The export matrix: every network of bench/networks.py through the whole pipeline, and what came of it.
 
-Each net has random weights of which no branch is zero. Nets that bench/results/matrix.json already holds are skipped,
+Each network has random weights of which no branch is zero. Networks that bench/results/matrix.json already holds are skipped,
 so that an interrupted run goes on where it stopped; `--again` measures them anew. The page is docs/matrix.md.
 """
 
@@ -21,7 +21,7 @@ from torch import nn
 
 from bench.common import RESULTS, ROOT, machine, table
 from bench.export import bare_export
-from bench.nets import NETS, Net
+from bench.networks import NETS, Net
 from export import Exported, ExportSettings, export_model
 from export.convert.prepare import prepare
 from export.errors import ExportError
@@ -30,14 +30,14 @@ from export.variants.settings import VariantSettings
 from protos import manifest
 from zoo.catalog import create_model
 from zoo.networks.preprocessing import Preprocessing
-from zoo.networks.random_init import wake
-from zoo.runs.load import LoadedNet, WeightsSource
+from zoo.networks.random_init import randomize_constant_scales
+from zoo.runs.load import LoadedNetwork, WeightsSource
 
 ROWS = RESULTS / "matrix.json"
 PAGE = ROOT / "docs" / "matrix.md"
 STATUSES = {"exact": "exact", "alias": "alias", "folded": "folded", "not_exported": "not exported"}
 HEAD = (
-    "net",
+    "network",
     "family",
     "input",
     "seconds",
@@ -54,7 +54,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one net. Seconds are of CPU time; `refused` is the pipeline's sentence where it wrote nothing."""
+    """What came of one network. Seconds are of CPU time; `refused` is the pipeline's sentence where it wrote nothing."""
 
     name: str
     family: str
@@ -78,40 +78,42 @@ class Row:
 def main() -> None:
     """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NET", help="only these nets")
+    parser.add_argument("names", nargs="*", metavar="NET", help="only these networks")
     parser.add_argument(
         "--again",
         action="store_true",
-        help="also nets that were measured before (but not their int8)",
+        help="also networks that were measured before (but not their int8)",
     )
     parser.add_argument("--int8", action="store_true", help="also try int8 where that was not done (takes long)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = read()
-    wanted = [net for net in NETS if not options.names or net.name in options.names]
-    export_each([net for net in wanted if options.again or net.name not in rows], rows)
+    wanted = [network for network in NETS if not options.names or network.name in options.names]
+    export_each([network for network in wanted if options.again or network.name not in rows], rows)
     if options.int8:
-        try_int8([net for net in wanted if not rows[net.name].int8 and not rows[net.name].refused], rows)
-    PAGE.write_text(page([rows[net.name] for net in NETS if net.name in rows]))
+        try_int8(
+            [network for network in wanted if not rows[network.name].int8 and not rows[network.name].refused], rows
+        )
+    PAGE.write_text(page([rows[network.name] for network in NETS if network.name in rows]))
 
 
-def export_each(nets: Sequence[Net], rows: dict[str, Row]) -> None:
-    """Measure the nets; each row is written at once. What `rows` knows of their int8 stays."""
-    if nets:
+def export_each(networks: Sequence[Net], rows: dict[str, Row]) -> None:
+    """Measure the networks; each row is written at once. What `rows` knows of their int8 stays."""
+    if networks:
         bare_export(load(NETS[0]))  # the first export also imports
-    for index, net in enumerate(nets, 1):
-        int8 = rows[net.name].int8 if net.name in rows else ""
-        rows[net.name] = replace(measure(net), int8=int8)
+    for index, network in enumerate(networks, 1):
+        int8 = rows[network.name].int8 if network.name in rows else ""
+        rows[network.name] = replace(measure(network), int8=int8)
         write(rows)
-        say(f"{index} of {len(nets)}  {brief(rows[net.name])}")
+        say(f"{index} of {len(networks)}  {brief(rows[network.name])}")
 
 
-def try_int8(nets: Sequence[Net], rows: dict[str, Row]) -> None:
-    """Add the verdict on each net's int8 variant to its row; each is written at once."""
-    for index, net in enumerate(nets, 1):
-        rows[net.name] = replace(rows[net.name], int8=int8_verdict(net))
+def try_int8(networks: Sequence[Net], rows: dict[str, Row]) -> None:
+    """Add the verdict on each network's int8 variant to its row; each is written at once."""
+    for index, network in enumerate(networks, 1):
+        rows[network.name] = replace(rows[network.name], int8=int8_verdict(network))
         write(rows)
-        say(f"{index} of {len(nets)}  {net.name}: int8 {rows[net.name].int8}")
+        say(f"{index} of {len(networks)}  {network.name}: int8 {rows[network.name].int8}")
 
 
 def say(line: str) -> None:
@@ -119,27 +121,27 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def measure(net: Net) -> Row:
-    """Export `net` with every check into a folder that is then removed, and by torch.onnx alone."""
-    loaded = load(net)
+def measure(network: Net) -> Row:
+    """Export `network` with every check into a folder that is then removed, and by torch.onnx alone."""
+    loaded = load(network)
     size = loaded.preprocessing.input_size
     try:
-        bare_export(loaded)  # what torch keeps of a net, neither way pays for
+        bare_export(loaded)  # what torch keeps of a network, neither way pays for
         with tempfile.TemporaryDirectory() as folder:
-            settings = ExportSettings(to=Path(folder), name=net.name)
+            settings = ExportSettings(to=Path(folder), name=network.name)
             spent, exported = seconds(lambda: export_model(loaded, settings))
         bare_seconds = bare_export(loaded)
     except (ExportError, torch.onnx.errors.OnnxExporterError) as error:
-        return Row(net.name, net.family, size, refused=" ".join(str(error).split())[:400])
-    return described(net, loaded, exported, spent, bare_seconds)
+        return Row(network.name, network.family, size, refused=" ".join(str(error).split())[:400])
+    return described(network, loaded, exported, spent, bare_seconds)
 
 
-def int8_verdict(net: Net) -> str:
+def int8_verdict(network: Net) -> str:
     """Whether an int8 variant is kept, and its figures: the worst output's SQNR, fp32's time over its own."""
-    loaded = load(net)
+    loaded = load(network)
     with tempfile.TemporaryDirectory() as folder:
-        planned = plan(loaded, Path(folder), net.name, VariantSettings(("int8",)))
-        exported = export_model(loaded, ExportSettings(to=Path(folder), name=net.name))
+        planned = plan(loaded, Path(folder), network.name, VariantSettings(("int8",)))
+        exported = export_model(loaded, ExportSettings(to=Path(folder), name=network.name))
         (outcome,) = make_variants(planned, exported.folder)
     verdict = "kept" if outcome.verdict.kept else "refused"
     if outcome.figures is None:
@@ -148,25 +150,25 @@ def int8_verdict(net: Net) -> str:
     return f"{verdict}: {outcome.figures.output_db:.0f} dB{speed}"
 
 
-def load(net: Net) -> LoadedNet:
-    """Build the net with random weights for its size of pictures."""
+def load(network: Net) -> LoadedNetwork:
+    """Build the network with random weights for its size of images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create_model(net.name, img_size=(net.size, net.size) if net.size else None)
-        wake(model)
-    return LoadedNet(
-        model.eval(), net.name, net.name, (), Preprocessing.from_net(model), WeightsSource("random", seed=0)
+        model = create_model(network.name, img_size=(network.size, network.size) if network.size else None)
+        randomize_constant_scales(model)
+    return LoadedNetwork(
+        model.eval(), network.name, network.name, (), Preprocessing.from_net(model), WeightsSource("random", seed=0)
     )
 
 
-def described(net: Net, loaded: LoadedNet, exported: Exported, spent: float, bare_seconds: float) -> Row:
+def described(network: Net, loaded: LoadedNetwork, exported: Exported, spent: float, bare_seconds: float) -> Row:
     promise = exported.manifest
     layers = promise.layer_map.layers
-    called = called_modules(prepare(loaded.net), loaded.preprocessing)
+    called = called_modules(prepare(loaded.network), loaded.preprocessing)
     names = manifest.LayerStatus.Name
     return Row(
-        net.name,
-        net.family,
+        network.name,
+        network.family,
         loaded.preprocessing.input_size,
         seconds=round(spent, 2),
         bare_seconds=round(bare_seconds, 2),
@@ -183,16 +185,16 @@ def described(net: Net, loaded: LoadedNet, exported: Exported, spent: float, bar
     )
 
 
-def called_modules(net: nn.Module, preprocessing: Preprocessing) -> set[str]:
-    """Return the paths of the modules that one forward calls and that give a tensor; the net itself is left out."""
+def called_modules(network: nn.Module, preprocessing: Preprocessing) -> set[str]:
+    """Return the paths of the modules that one forward calls and that give a tensor; the network itself is left out."""
     called: set[str] = set()
 
     def listener(path: str) -> Callable[..., None]:
         return lambda _module, _inputs, output: called.add(path) if holds_tensor(output) else None
 
-    handles = [module.register_forward_hook(listener(path)) for path, module in net.named_modules() if path]
+    handles = [module.register_forward_hook(listener(path)) for path, module in network.named_modules() if path]
     with torch.no_grad():
-        net(torch.zeros(2, *preprocessing.input_size))
+        network(torch.zeros(2, *preprocessing.input_size))
     for handle in handles:
         handle.remove()
     return called
@@ -211,7 +213,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def read() -> dict[str, Row]:
-    """The rows that were measured before, by net."""
+    """The rows that were measured before, by network."""
     if not ROWS.exists():
         return {}
     tuples = ("input_size", "unaccounted")
@@ -223,7 +225,7 @@ def read() -> dict[str, Row]:
 
 
 def write(rows: dict[str, Row]) -> None:
-    results = [asdict(rows[net.name]) for net in NETS if net.name in rows]
+    results = [asdict(rows[network.name]) for network in NETS if network.name in rows]
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     ROWS.write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
 
@@ -242,7 +244,7 @@ def brief(row: Row) -> str:
 def page(rows: Sequence[Row]) -> str:
     """The matrix for people."""
     done = [row for row in rows if not row.refused]
-    missing = [net.name for net in NETS if net.name not in {row.name for row in rows}]
+    missing = [network.name for network in NETS if network.name not in {row.name for row in rows}]
     refused = "".join(f"- {row.name}: {row.refused}\n" for row in rows if row.refused)
     not_exported = "".join(
         f"- {row.name}: {', '.join(layers)}: {why}\n" for row in done for why, layers in reasons(row)
@@ -264,7 +266,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 INTRODUCTION = """\
-Every net of the catalog and backbones of timm, each with random weights of which no branch is zero, through the whole
+Every network of the catalog and backbones of timm, each with random weights of which no branch is zero, through the whole
 of `zoonnx export`. Written by `python -m bench.matrix`; `tests/export/test_matrix.py` holds every row to what it says.
 
 *Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone, measured right after
@@ -272,7 +274,7 @@ of `zoonnx export`. Written by `python -m bench.matrix`; `tests/export/test_matr
 *Parity* is the worst output's error at batches 1, 2, 3 and 5, as a share of what is allowed. *Verified* are shapes
 that the needed independent witnesses know and none contradicts. *Exact*, *alias*, *folded* and *not exported* are the
 tensors that modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there.
-*int8* is the variant's fate within the default bounds, its worst output's SQNR on noise (the nets are untrained) and
+*int8* is the variant's fate within the default bounds, its worst output's SQNR on noise (the networks are untrained) and
 its speedup at batch 1 on one thread."""
 
 
@@ -283,7 +285,7 @@ def summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
     known = sum(row.module_outputs_verified + row.other_values_verified for row in done)
     values = sum(row.module_outputs + row.other_values for row in done)
     return (
-        f"{len(done)} of {len(rows)} nets, of {families} families beside the catalog, were exported; the median takes "
+        f"{len(done)} of {len(rows)} networks, of {families} families beside the catalog, were exported; the median takes "
         f"{statistics.median(ratios):.2f} times a bare export. {called - missing:,} of {called:,} called modules are "
         f"accounted for. {known:,} of {values:,} shapes are verified; no two witnesses contradict each other."
     )

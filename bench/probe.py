@@ -1,9 +1,9 @@
-"""The cached probe against the head trained through the frozen backbone: the same net, data, epochs and order.
+"""The cached probe against the head trained through the frozen backbone: the same network, data, epochs and order.
 
 Both are whole runs: what the cached one takes includes the extraction of all features, into an empty store, and what
-each writes to disk, in CPU seconds of the process, so that others on the machine count little. No picture changes from
+each writes to disk, in CPU seconds of the process, so that others on the machine count little. No image changes from
 epoch to epoch. The backbone is resnet18 with random weights, on digits at 96x96 pixels: how fast either is does not
-depend on what the backbone knows. It does depend on how many pictures there are, since a run begins and ends once.
+depend on what the backbone knows. It does depend on how many images there are, since a run begins and ends once.
 """
 
 import argparse
@@ -44,15 +44,15 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> TrainSettings:
-    """Pictures and weights in `folder`, and what is asked of them."""
+    """Images and weights in `folder`, and what is asked of them."""
     for split, count in PER_CLASS.items():
-        write_pictures(folder / "digits" / split, split, count)
+        write_images(folder / "digits" / split, split, count)
     torch.manual_seed(0)
     backbone = create_model(BACKBONE)
     file = folder / "backbone.safetensors"
     safetensors.torch.save_file({name: value.contiguous() for name, value in backbone.state_dict().items()}, file)
     return TrainSettings(
-        net=BACKBONE,
+        network=BACKBONE,
         data=f"folder:{folder / 'digits'}",
         epochs=EPOCHS,
         lr=2e-3,
@@ -65,7 +65,7 @@ def prepare(folder: Path) -> TrainSettings:
     )
 
 
-def write_pictures(folder: Path, split: str, count: int) -> None:
+def write_images(folder: Path, split: str, count: int) -> None:
     """The first `count` digits of each class of a split, enlarged."""
     digits = load_dataset("digits")
     part = digits.split(split)  # type: ignore[arg-type]
@@ -73,8 +73,8 @@ def write_pictures(folder: Path, split: str, count: int) -> None:
         (folder / label).mkdir(parents=True)
         chosen = (part.targets == target).nonzero().flatten()[:count]
         for index, image in zip(chosen.tolist(), part.images[chosen], strict=True):  # type: ignore[attr-defined]
-            picture = Image.fromarray(image[:, :, 0].numpy()).resize((SIDE, SIDE)).convert("RGB")
-            picture.save(folder / label / f"{index:04d}.png")
+            file = Image.fromarray(image[:, :, 0].numpy()).resize((SIDE, SIDE)).convert("RGB")
+            file.save(folder / label / f"{index:04d}.png")
 
 
 def both(settings: TrainSettings, folder: Path) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def both(settings: TrainSettings, folder: Path) -> dict[str, Any]:
     for way in ("frozen", "cached") if settings.seed % 2 == 0 else ("cached", "frozen"):
         file = settings.transfer and settings.transfer.pretrained_file
         transfer = Transfer(schedule="probe", cached=way == "cached", pretrained_file=file)
-        crop = None if way == "cached" else settings.min_crop  # either way the whole picture
+        crop = None if way == "cached" else settings.min_crop  # either way the whole image
         asked = replace(settings, transfer=transfer, min_crop=crop)
         started = time.process_time()
         found[f"{way}_test_accuracy"] = train(asked, folder / way / "run").test_accuracy

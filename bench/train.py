@@ -1,6 +1,6 @@
 """The training loop against a bare one in PyTorch, turn by turn; and ten seeds of the default recipe on digits.
 
-The bare loop does the same steps: the same net, pictures, normalisation, optimiser, learning rates and loss, and reads
+The bare loop does the same steps: the same network, images, normalisation, optimiser, learning rates and loss, and reads
 each loss; it seeds nothing, saves nothing, measures nothing and tells nobody. Ours tells its progress bar, which is not
 drawn. Only steps are timed, in CPU seconds of the process, so that others on the machine count little; in short turns,
 first one loop, then the other, then the other way round, so that what the machine does meanwhile meets both alike.
@@ -32,7 +32,7 @@ from zoo.training.optim import make_scheduler
 from zoo.training.progress import ProgressBar
 from zoo.training.trainer import train
 
-SETTINGS = TrainSettings(net="convnet4", data="digits", device="cpu")
+SETTINGS = TrainSettings(network="convnet4", data="digits", device="cpu")
 TURN = 10  # steps
 TARGET, LEAST_MEAN, LEAST_WORST = 0.95, 0.99, 0.975
 
@@ -119,15 +119,15 @@ def _ours() -> Iterator[int]:
 def _bare() -> Iterator[int]:
     """The same as one writes it by hand."""
     data = load_dataset("digits")
-    net = create_model("convnet4", num_classes=10, in_chans=1, img_size=(8, 8)).train()
-    optimizer = create_optimizer_v2(net, SETTINGS.optimizer, lr=SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
+    network = create_model("convnet4", num_classes=10, in_chans=1, img_size=(8, 8)).train()
+    optimizer = create_optimizer_v2(network, SETTINGS.optimizer, lr=SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
     batches = len(data.train) // SETTINGS.batch_size
     scheduler = make_scheduler(optimizer, SETTINGS.lr, batches * 10**6)
     loss_of, step = nn.CrossEntropyLoss(label_smoothing=SETTINGS.label_smoothing), 0
     while True:
         for indices in torch.randperm(len(data.train)).split(SETTINGS.batch_size)[:batches]:
             x = data.preprocessing.normalise(data.train.images[indices])
-            loss = loss_of(net(x), data.train.targets[indices])
+            loss = loss_of(network(x), data.train.targets[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

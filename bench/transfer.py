@@ -1,9 +1,9 @@
-"""The transfer curve: what a net that knows the digits 0 to 4 makes of a few pictures of 5 to 9.
+"""The transfer curve: what a network that knows the digits 0 to 4 makes of a few images of 5 to 9.
 
-For each number of pictures a class, and each of some seeds, the same pictures train new nets from scratch and tune the
-pretrained one. Either side takes the recipe that is best on the validation pictures of 5 to 9 over all seeds. From
-scratch may also take the cut net and the head from class means that tuning has, on weights that nothing trained: so
-what tuning is ahead by is what was learned from 0 to 4. The test pictures measure what was taken; they choose nothing.
+For each number of images a class, and each of some seeds, the same images train new networks from scratch and tune the
+pretrained one. Either side takes the recipe that is best on the validation images of 5 to 9 over all seeds. From
+scratch may also take the cut network and the head from class means that tuning has, on weights that nothing trained: so
+what tuning is ahead by is what was learned from 0 to 4. The test images measure what was taken; they choose nothing.
 The page it writes is docs/transfer.md.
 """
 
@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from bench.common import RESULTS, ROOT, write
-from bench.transfer_page import Setup, best, document, page, picture
+from bench.transfer_page import Setup, best, document, image, page
 from zoo.catalog import create_model
 from zoo.data.registry import DATASETS, Dataset, load_dataset
 from zoo.data.splits import MemorySplit
@@ -31,11 +31,11 @@ from zoo.training.trainer import train
 
 PER_CLASS = (1, 2, 5, 20)
 NET, CUT = "convnet4", "act2"
-# Smoothed targets draw the pictures of a class together, which hides what else tells them apart.
-PRETRAINING = TrainSettings(net=NET, data="pretrain", epochs=100, label_smoothing=0.0, max_shift_px=1, device="cpu")
+# Smoothed targets draw the images of a class together, which hides what else tells them apart.
+PRETRAINING = TrainSettings(network=NET, data="pretrain", epochs=100, label_smoothing=0.0, max_shift_px=1, device="cpu")
 BUDGETS = (20, 60, 120)  # epochs from scratch
 TUNE_EPOCHS = 40
-PLAIN = TrainSettings(net=NET, data="few", max_shift_px=1, device="cpu")
+PLAIN = TrainSettings(network=NET, data="few", max_shift_px=1, device="cpu")
 TUNED = replace(PLAIN, lr=2e-3, weight_decay=0.05, layer_decay=0.75, epochs=TUNE_EPOCHS)  # the command's own rates
 SETUP = Setup(NET, CUT, BUDGETS, TUNE_EPOCHS)
 FROM_MEANS = Transfer(head="flat", head_init="means", cut_after=CUT)
@@ -53,7 +53,7 @@ def main() -> None:
     rows = merged(rows, options.into / "transfer.json", options.seeds)
     write("transfer", rows, page(rows, options.seeds), options.into)
     if options.into == RESULTS:
-        write_file(ROOT / "docs" / "transfer.png", picture(rows))
+        write_file(ROOT / "docs" / "transfer.png", image(rows))
         write_file(ROOT / "docs" / "transfer.md", document(rows, options.seeds, SETUP).encode())
 
 
@@ -65,14 +65,14 @@ def merged(rows: list[dict[str, Any]], file: Path, seeds: int) -> list[dict[str,
 
 
 def curve(folder: Path, counts: tuple[int, ...], seeds: int) -> list[dict[str, Any]]:
-    """For each number of pictures a class, both sides' accuracies on the test pictures, in percent, seed by seed."""
+    """For each number of images a class, both sides' accuracies on the test images, in percent, seed by seed."""
     with known(pretrain=digits(range(5))):
         train(PRETRAINING, folder / "pretrained")
     return [reached(folder, count, seeds) for count in counts]
 
 
 def reached(folder: Path, count: int, seeds: int) -> dict[str, Any]:
-    """What either side reaches with `count` pictures a class, and what each of its recipes measured."""
+    """What either side reaches with `count` images a class, and what each of its recipes measured."""
     sides = {"scratch": from_scratch(folder), "tuned": tuning(folder / "pretrained")}
     found = {
         name: measured(recipe, folder / f"{count}" / name, count, seeds)
@@ -83,7 +83,7 @@ def reached(folder: Path, count: int, seeds: int) -> dict[str, Any]:
 
 
 def from_scratch(folder: Path) -> dict[str, TrainSettings]:
-    """Each budget for the whole net; and what tunes the cut net, on fresh weights."""
+    """Each budget for the whole network; and what tunes the cut network, on fresh weights."""
     fresh = replace(FROM_MEANS, pretrained_file=str(folder / "fresh.safetensors"))
     whole = {f"whole, {epochs} epochs": replace(PLAIN, epochs=epochs) for epochs in BUDGETS}
     as_tuned = {name: replace(TUNED, transfer=way) for name, way in ways(fresh).items()}
@@ -91,14 +91,14 @@ def from_scratch(folder: Path) -> dict[str, TrainSettings]:
 
 
 def tuning(pretrained: Path) -> dict[str, TrainSettings]:
-    """The cut net under a head from means, its head alone or then all of it; and the whole net under a fresh head."""
-    cut = {name: replace(TUNED, net=str(pretrained), transfer=way) for name, way in ways(FROM_MEANS).items()}
-    whole = replace(TUNED, net=str(pretrained), lr=PLAIN.lr, transfer=Transfer())
+    """The cut network under a head from means, its head alone or then all of it; and the whole network under a fresh head."""
+    cut = {name: replace(TUNED, network=str(pretrained), transfer=way) for name, way in ways(FROM_MEANS).items()}
+    whole = replace(TUNED, network=str(pretrained), lr=PLAIN.lr, transfer=Transfer())
     return {f"tuned: {name}": recipe for name, recipe in (cut | {"whole, head then all": whole}).items()}
 
 
 def ways(transfer: Transfer) -> dict[str, Transfer]:
-    """What learns of a cut net."""
+    """What learns of a cut network."""
     return {
         "cut, from means, head alone": replace(transfer, schedule="probe"),
         "cut, from means, head then all": transfer,
@@ -106,7 +106,7 @@ def ways(transfer: Transfer) -> dict[str, Transfer]:
 
 
 def measured(recipe: TrainSettings, folder: Path, count: int, seeds: int) -> dict[str, list[float]]:
-    """Accuracy in percent on validation and test pictures, for each seed, which also draws the pictures to train on."""
+    """Accuracy in percent on validation and test images, for each seed, which also draws the images to train on."""
     found: dict[str, list[float]] = {"val": [], "test": []}
     for seed in range(seeds):
         draw_weights(recipe, seed)
@@ -139,7 +139,7 @@ def digits(classes: range) -> Dataset:
 
 
 def few_of(data: Dataset, count: int, seed: int) -> Dataset:
-    """The same with `count` training pictures of each class, drawn by the seed."""
+    """The same with `count` training images of each class, drawn by the seed."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.train), generator=generator)
     targets = data.train.targets[order]

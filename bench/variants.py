@@ -12,7 +12,7 @@ NETS = ("resnet18",)
 REPEATS = 3
 NEEDED = 2.5
 HEAD = (
-    "net",
+    "network",
     "repeat",
     "fp32 ms",
     "int8 ms",
@@ -26,7 +26,7 @@ HEAD = (
 
 def main() -> None:
     """Measure, write bench/results/variants.json and .md; exit with 1 where int8 is not NEEDED times as fast."""
-    results = [measured(net, repeat) for net in NETS for repeat in range(REPEATS)]
+    results = [measured(network, repeat) for network in NETS for repeat in range(REPEATS)]
     page = machine_line(
         "each repeat is a new export; medians of paired turns with their 95 % intervals; random weights"
     )
@@ -34,21 +34,38 @@ def main() -> None:
     sys.exit(0 if all(each["speedup"] >= NEEDED for each in results) else 1)
 
 
-def measured(net: str, repeat: int) -> dict[str, Any]:
+def measured(network: str, repeat: int) -> dict[str, Any]:
     """One export with its int8 variant, in processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        zoonnx("export", net, "--to", Path(folder) / "models", "--name", net, "--variants", "int8", "--min-speedup", 0)
-        report = Path(folder) / "reports" / net / "1" / "variants.json"
+        zoonnx(
+            "export",
+            network,
+            "--to",
+            Path(folder) / "models",
+            "--name",
+            network,
+            "--variants",
+            "int8",
+            "--min-speedup",
+            0,
+        )
+        report = Path(folder) / "reports" / network / "1" / "variants.json"
         (variant,) = json.loads(report.read_text())["variants"]
     figures = variant["figures"]
-    return {"net": net, "repeat": repeat, "how": variant["how"], "speedup": figures["latency"]["speedup"], **figures}
+    return {
+        "network": network,
+        "repeat": repeat,
+        "how": variant["how"],
+        "speedup": figures["latency"]["speedup"],
+        **figures,
+    }
 
 
 def row(result: dict[str, Any]) -> list[str]:
     """One row of the table."""
     latency = result["latency"]
     return [
-        result["net"],
+        result["network"],
         str(result["repeat"] + 1),
         f"{latency['fp32_ms']['median']:.2f}",
         f"{latency['variant_ms']['median']:.2f}",

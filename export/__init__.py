@@ -1,7 +1,7 @@
 """From PyTorch to an ONNX model repository, with nothing believed that could be measured.
 
 from export import ExportSettings, export_model
-exported = export_model(zoo.load_net("runs/digits"), ExportSettings(to=Path("models"), name="digits"))
+exported = export_model(zoo.load_network("runs/digits"), ExportSettings(to=Path("models"), name="digits"))
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,12 +2,12 @@
 
 ExportError
 ├── SettingsError           a setting out of its range
-├── SourceError             no net comes from where it is said to come from
-├── UnfitNetError           the net cannot be exported as it stands: training mode, weights that are not finite
-├── ConversionError         torch.onnx could not convert the net, or did not do what was asked
+├── SourceError             no network comes from where it is said to come from
+├── UnsupportedNetworkError           the network cannot be exported as it stands: training mode, weights that are not finite
+├── ConversionError         torch.onnx could not convert the network, or did not do what was asked
 ├── ShapeError              two witnesses contradict each other on a shape
 ├── ParityError             the ONNX model and PyTorch disagree
-├── CalibrationDataError    trained weights without pictures to judge a variant by
+├── CalibrationDataError    trained weights without images to judge a variant by
 ├── VariantError            a variant could not be made, or one that was asked for was refused
 ├── RepositoryError         the target cannot take this model
 │   ├── TargetError               the disk did not take it
@@ -37,15 +37,15 @@ class SettingsError(ExportError):
 
 
 class SourceError(ExportError):
-    """No net comes from where it is said to come from, or not all that an export must know of it."""
+    """No network comes from where it is said to come from, or not all that an export must know of it."""
 
 
-class UnfitNetError(ExportError):
-    """The net cannot be exported as it stands."""
+class UnsupportedNetworkError(ExportError):
+    """The network cannot be exported as it stands."""
 
 
 class ConversionError(ExportError):
-    """torch.onnx could not convert the net, or did not do what was asked."""
+    """torch.onnx could not convert the network, or did not do what was asked."""
 
     exit_status = 1
 
@@ -63,7 +63,7 @@ class ParityError(ExportError):
 
 
 class CalibrationDataError(ExportError):
-    """Trained weights come without pictures to calibrate and to judge a variant by."""
+    """Trained weights come without images to calibrate and to judge a variant by."""
 
 
 class VariantError(ExportError):

@@ -12,7 +12,7 @@ EDGE_FILES = "files.json"  # beside the files for devices
 LAYERS_KEY = "zoonnx.layers"
 LABELS_KEY = "zoonnx.labels"
 PREPROCESSING_KEY = "zoonnx.preprocessing"
-TASK_KEY = "zoonnx.task"  # there for a model whose pictures may have several labels: MULTI_LABEL
+TASK_KEY = "zoonnx.task"  # there for a model whose images may have several labels: MULTI_LABEL
 MULTI_LABEL = "multi-label"
 
 # The tensors of the graph: those of the network as converted, and those around it.

@@ -24,8 +24,8 @@ from export.interface.signature import contract_of
 from export.names import MODEL, WEIGHTS
 from export.onnx_model import external_data
 from export.onnx_model.rename import name_values
-from export.reference.determinism import expectations, require_steady, telling
-from export.reference.expected import SECOND, Expectation
+from export.reference.determinism import expectations, require_deterministic, telling
+from export.reference.expected import SECOND, ReferenceRuns
 from export.settings import ExportSettings
 from export.source.module import loaded_module
 from export.timing import Progress, Steps
@@ -33,7 +33,7 @@ from export.verify.layer_map import map_layers
 from export.verify.parity import check_numbers
 from export.verify.shapes import check_shapes
 from protos import manifest
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 from zoo.networks.preprocessing import Preprocessing
 
 
@@ -50,43 +50,43 @@ class Exported:
 
 
 def export_model(
-    net: LoadedNet | nn.Module,
+    network: LoadedNetwork | nn.Module,
     settings: ExportSettings,
     progress: Progress = lambda step: None,
     *,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] = (),
 ) -> Exported:
-    """Convert `net`, check the result against PyTorch, and write it as a new version of `settings.name`.
+    """Convert `network`, check the result against PyTorch, and write it as a new version of `settings.name`.
 
-    What `load_net` returns has its preprocessing and labels; for any other module they are given here, the
+    What `load_network` returns has its preprocessing and labels; for any other module they are given here, the
     preprocessing unless timm's `pretrained_cfg` tells it. `progress` hears the name of each step as it begins.
 
     Raises: ExportError; the repository is then as it was.
     """
-    if isinstance(net, LoadedNet):
+    if isinstance(network, LoadedNetwork):
         if preprocessing is not None or labels:
-            raise SettingsError("a loaded net has its own preprocessing and labels: use dataclasses.replace on it.")
-        return _export(net, settings, progress)
-    return _export(loaded_module(net, preprocessing, labels), settings, progress)
+            raise SettingsError("a loaded network has its own preprocessing and labels: use dataclasses.replace on it.")
+        return _export(network, settings, progress)
+    return _export(loaded_module(network, preprocessing, labels), settings, progress)
 
 
-def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Exported:
+def _export(given: LoadedNetwork, settings: ExportSettings, hear: Progress) -> Exported:
     progress = Steps(hear)
     repository.require_writable(settings.to / settings.name)
-    progress("preparing the net")
-    net, interface, expected = _prepared(given, settings)
+    progress("preparing the network")
+    network, interface, expected = _prepared(given, settings)
     contract = contract_of(interface, [each.given.outputs for each in expected], given.labels)
     shared = config_pbtxt.shared_files(settings, contract)
     repository.require_same(settings.to / settings.name, shared)
     progress("converting to ONNX")
-    model = _convert(net, expected, interface, settings)
+    model = _convert(network, expected, interface, settings)
     progress("running PyTorch in float64")  # after the conversion, which says where a forward decides by the values
     expected = telling(expected)
     for each in expected:
-        require_steady(each)
+        require_deterministic(each)
     with _speaking_of_sizes(settings):
-        found = _checked(model, net, expected, interface, progress)
+        found = _checked(model, network, expected, interface, progress)
     strip(model)
     stamp(model, found.layer_map, contract.labels, contract.preprocessing)
     progress("writing")
@@ -98,12 +98,12 @@ def _export(given: LoadedNet, settings: ExportSettings, hear: Progress) -> Expor
     return Exported(folder, int(folder.name), promise, len(model.graph.node), model_bytes, report)
 
 
-def _prepared(given: LoadedNet, settings: ExportSettings) -> tuple[nn.Module, Interface, list[Expectation]]:
-    net = prepare(given.net)
+def _prepared(given: LoadedNetwork, settings: ExportSettings) -> tuple[nn.Module, Interface, list[ReferenceRuns]]:
+    network = prepare(given.network)
     if settings.dynamic_size:
-        require_free_size(net)
-    interface = interface_of(net, given.preprocessing, settings, head_of(given, settings.calibrated))
-    return net, interface, expectations(net, interface)
+        require_free_size(network)
+    interface = interface_of(network, given.preprocessing, settings, head_of(given, settings.calibrated))
+    return network, interface, expectations(network, interface)
 
 
 @contextlib.contextmanager
@@ -118,29 +118,33 @@ def _speaking_of_sizes(settings: ExportSettings) -> Iterator[None]:
 
 
 def _checked(
-    model: onnx.ModelProto, net: nn.Module, expected: Sequence[Expectation], interface: Interface, progress: Progress
+    model: onnx.ModelProto,
+    network: nn.Module,
+    expected: Sequence[ReferenceRuns],
+    interface: Interface,
+    progress: Progress,
 ) -> Found:
     """What mapping and checking found; the values of `model` are then named after the layers."""
     progress("finding every layer in the file")
-    layer_map = map_layers(model, net, expected)
+    layer_map = map_layers(model, network, expected)
     name_values(model, layer_map)
     progress("asking witnesses for every shape")
-    shapes = check_shapes(model, net, layer_map, interface)
+    shapes = check_shapes(model, network, layer_map, interface)
     progress("comparing with PyTorch")
     return Found(layer_map, shapes, check_numbers(model, layer_map, expected), expected[0].kinds)
 
 
 def _convert(
-    net: nn.Module, expected: Sequence[Expectation], interface: Interface, settings: ExportSettings
+    network: nn.Module, expected: Sequence[ReferenceRuns], interface: Interface, settings: ExportSettings
 ) -> onnx.ModelProto:
     last = expected[-1]
-    taps = before_norms(net, list(last.second.layers.values())) if settings.taps else ()
+    taps = before_norms(network, list(last.second.layers.values())) if settings.taps else ()
     try:
         size, free = last.interface.input_size, settings.dynamic_size
-        model = convert(net, size, settings.opset, interface.net_outputs, taps, dynamic_size=free)
+        model = convert(network, size, settings.opset, interface.net_outputs, taps, dynamic_size=free)
     except ConversionError:
         if free:
-            require_any_size(net, interface.input_size)  # which names the layer
+            require_any_size(network, interface.input_size)  # which names the layer
         raise
     whole = interface.attach(model)
     _require_valid(whole)
@@ -162,7 +166,7 @@ def _write(
     return repository.write_version(target, shared, {**files, "manifest.json": to_json(promise).encode()})
 
 
-def _test_data(expected: Expectation) -> dict[str, bytes]:
+def _test_data(expected: ReferenceRuns) -> dict[str, bytes]:
     """One batch and what PyTorch makes of it, in the layout of ONNX's own backend tests."""
     named = {"input_0": (expected.interface.input_name, expected.inputs(SECOND))}
     outputs = expected.second.outputs

@@ -16,11 +16,11 @@ class ExportSettings:
     """Where an export goes and what it promises.
 
     `opset` is between 18 (what the exporter writes natively) and 23; `max_batch_size` is 1 to 2**31 - 1.
-    `raw` leaves out the pictures and the probabilities: float32 (N, C, H, W) in, the net's own outputs out, whatever
+    `raw` leaves out the images and the probabilities: float32 (N, C, H, W) in, the network's own outputs out, whatever
     they are.
     `taps` keeps what goes into each BatchNorm, which else is folded into its convolution.
     `calibrated` divides the logits by the run's temperature on their way to the probabilities.
-    `dynamic_size` leaves the height and the width of the input free; a net that takes its own size alone is refused.
+    `dynamic_size` leaves the height and the width of the input free; a network that takes its own size alone is refused.
     """
 
     to: Path

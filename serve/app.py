@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from serve.engine.model import Model
-from serve.engine.model_manager import Control
-from serve.engine.model_registry import Core
+from serve.engine.model_manager import ModelManager
+from serve.engine.model_registry import ModelRegistry
 from serve.frontends.grpc.health import Health
 from serve.frontends.grpc.server import GrpcServer
 from serve.settings import ServerSettings
@@ -34,8 +34,8 @@ def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
 async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> bool:
     """Serve, and return whether no thread of a model is left."""
     stop = _stop_event()
-    core, health = Core(), Health()
-    control = Control(core, settings, health.set_model)
+    core, health = ModelRegistry(), Health()
+    control = ModelManager(core, settings, health.set_model)
     server = GrpcServer(core, control, health, settings)
     port = server.bind()
     async with _http(core, settings) as http_port:
@@ -54,7 +54,7 @@ async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> boo
     return is_closed
 
 
-async def _close(core: Core) -> bool:
+async def _close(core: ModelRegistry) -> bool:
     """Let the models go; one that still computes for requests that were given up is not waited for."""
     try:
         async with asyncio.timeout(CLOSE_S):
@@ -66,7 +66,7 @@ async def _close(core: Core) -> bool:
 
 
 @asynccontextmanager
-async def _http(core: Core, settings: ServerSettings) -> AsyncIterator[int | None]:
+async def _http(core: ModelRegistry, settings: ServerSettings) -> AsyncIterator[int | None]:
     """Answer HTTP, where it is wanted, also while models are loaded; gives the port."""
     if settings.http_port is None:
         yield None

@@ -27,8 +27,8 @@ ServeError
 │   ├── NoSuchLayerError        the model has no layer of that name
 │   ├── RefusedError            the server refused the request
 │   ├── ServerFailedError       the server failed at it
-│   └── UnfitModelError         the model does not take pictures the way `infer` sends them
-├── ImageError                  a file is not a picture
+│   └── UnsupportedModelError         the model does not take images the way `infer` sends them
+├── ImageError                  a file is not an image
 └── OutputFileError             a result cannot be written
 
 `exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
@@ -153,14 +153,14 @@ class ServerFailedError(ClientError):
     """The server failed at the request."""
 
 
-class UnfitModelError(ClientError):
-    """The model does not take pictures the way `infer` sends them."""
+class UnsupportedModelError(ClientError):
+    """The model does not take images the way `infer` sends them."""
 
     exit_status = 2
 
 
 class ImageError(ServeError):
-    """A file is not a picture."""
+    """A file is not an image."""
 
     exit_status = 2
 

@@ -42,7 +42,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def read_torchlib_once() -> Iterator[None]:
-    """Let torch.onnx parse its 500 functions at the first export only: a quarter of a small net's time each."""
+    """Let torch.onnx parse its 500 functions at the first export only: a quarter of a small network's time each."""
     if "torch" not in sys.modules:
         yield
         return

@@ -13,7 +13,7 @@ from bench import gpu
 from serve.engine import session
 from serve.engine.session import Session
 from tests.conftest import ROOT
-from tests.serve.conftest import write_pictures
+from tests.serve.conftest import write_images
 
 NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
@@ -46,7 +46,7 @@ def test_make_takes_the_interpreter_that_is_named() -> None:
 
 def test_half_precision(tmp_path: Path) -> None:
     """The fp16 model has the same inputs and outputs, labels and rule, and nearly the same answers."""
-    write_pictures(tmp_path / "one")
+    write_images(tmp_path / "one")
     config = tmp_path / "one" / "config.pbtxt"
     config.write_text(f'name: "one"\n{config.read_text()}')
     (tmp_path / "one" / "labels.txt").write_text("a\nb\nc\nd\n")
@@ -78,7 +78,7 @@ def test_tests_that_do_not_run_are_no_success(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_dry_run(tmp_path: Path) -> None:
-    """All steps run on the CPU, with a tiny net; the report holds every test and every figure."""
+    """All steps run on the CPU, with a tiny network; the report holds every test and every figure."""
     command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", tmp_path]
     done = subprocess.run(command, cwd=ROOT, env=NO_GPU, capture_output=True, text=True, timeout=880, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -19,7 +19,7 @@ from PIL import Image
 
 from export import ExportSettings, export_model
 from tests.conftest import ROOT
-from zoo import load_net
+from zoo import load_network
 
 UNWANTED = ("torch", "torchvision", "timm", "accelerate", "sklearn", "scipy")
 
@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one model."""
     to = tmp_path_factory.mktemp("repository") / "models"
-    export_model(load_net("convnet4"), ExportSettings(to=to, name="tiny"))
+    export_model(load_network("convnet4"), ExportSettings(to=to, name="tiny"))
     return to
 
 
@@ -96,7 +96,7 @@ def link(found: Distribution, site: Path) -> None:
 
 
 def serves_without_torch(python: Path, models: Path, tmp_path: Path) -> None:
-    """Check a model there, start a server, ask it about a picture, and see that no PyTorch is at hand."""
+    """Check a model there, start a server, ask it about an image, and see that no PyTorch is at hand."""
     for name in UNWANTED:
         done = ask(python, "-c", f"import {name}")
         assert (done.returncode, f"No module named '{name}'" in done.stderr) == (1, True)

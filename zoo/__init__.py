@@ -1,4 +1,4 @@
-"""Nets in PyTorch: build them, train them, measure them, load them.
+"""Networks in PyTorch: build them, train them, measure them, load them.
 
 Names are imported when first used, so that the command line can show its help without waiting for torch.
 """
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from zoo.data.registry import find_data, load_dataset
     from zoo.errors import ZooError
     from zoo.networks.preprocessing import Preprocessing
-    from zoo.runs.load import LoadedNet, WeightsSource, load_net
+    from zoo.runs.load import LoadedNetwork, WeightsSource, load_network
     from zoo.settings import TrainSettings
     from zoo.transfer.heads import attach_head
 
 _HOME = {
     "CATALOG": "zoo.catalog",
-    "LoadedNet": "zoo.runs.load",
+    "LoadedNetwork": "zoo.runs.load",
     "Preprocessing": "zoo.networks.preprocessing",
     "TrainSettings": "zoo.settings",
     "WeightsSource": "zoo.runs.load",
@@ -26,12 +26,12 @@ _HOME = {
     "create_model": "zoo.catalog",
     "find_data": "zoo.data.registry",
     "load_dataset": "zoo.data.registry",
-    "load_net": "zoo.runs.load",
+    "load_network": "zoo.runs.load",
 }
 
 __all__ = [
     "CATALOG",
-    "LoadedNet",
+    "LoadedNetwork",
     "Preprocessing",
     "TrainSettings",
     "WeightsSource",
@@ -40,7 +40,7 @@ __all__ = [
     "create_model",
     "find_data",
     "load_dataset",
-    "load_net",
+    "load_network",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Every net by name: our own in one table, and behind it all of timm's."""
+"""Every network by name: our own in one table, and behind it all of timm's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,18 +9,21 @@ import timm
 from torch import nn
 
 from zoo import networks
-from zoo.errors import SettingsError, UnknownNetError
+from zoo.errors import SettingsError, UnknownNetworkError
 from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.size_check import check_size
 from zoo.networks.timm_config import config_of
 from zoo.transfer.pretrained import build_pretrained
 
-SOURCES = ("local-dir:", "hf-hub:")  # timm's prefixes: a folder or a hub's repository that holds a net and its weights
+SOURCES = (
+    "local-dir:",
+    "hf-hub:",
+)  # timm's prefixes: a folder or a hub's repository that holds a network and its weights
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One net of ours; `input_size` is the default (C, H, W), the only one where `fixes_size` and none is asked for."""
+    """One network of ours; `input_size` is the default (C, H, W), the only one where `fixes_size` and none is asked for."""
 
     builder: Callable[..., nn.Module]
     description: str
@@ -39,9 +42,9 @@ CATALOG = {
     "bottleneck4": Entry(networks.bottleneck4, "1x1 convolutions squeeze the channels around each 3x3", (1, 8, 8)),
     "allconv": Entry(networks.allconv, "all convolutional: strides for pools, 1x1 for full connections", (3, 32, 32)),
     "vgg_tiny": Entry(networks.vgg_tiny, "VGG-like: stacks of 3x3 convolutions, a pool after each", (3, 32, 32)),
-    "resnet8": Entry(networks.resnet8, "CIFAR-style residual net, one block a stage", (3, 32, 32)),
-    "resnet20": Entry(networks.resnet20, "CIFAR-style residual net, three blocks a stage", (3, 32, 32)),
-    "resnet56": Entry(networks.resnet56, "CIFAR-style residual net, nine blocks a stage", (3, 32, 32)),
+    "resnet8": Entry(networks.resnet8, "CIFAR-style residual network, one block a stage", (3, 32, 32)),
+    "resnet20": Entry(networks.resnet20, "CIFAR-style residual network, three blocks a stage", (3, 32, 32)),
+    "resnet56": Entry(networks.resnet56, "CIFAR-style residual network, nine blocks a stage", (3, 32, 32)),
     "mobilenet_tiny": Entry(networks.mobilenet_tiny, "MobileNet-like: depthwise separable convolutions", (3, 32, 32)),
     "convnext4": Entry(networks.convnext4, "ConvNeXt-like: 7x7 depthwise windows, LayerNorm, GELU", (3, 32, 32)),
     "signal1d": Entry(networks.signal1d, "1-D convolutions over signals of height 1", (1, 1, 128), num_classes=6),
@@ -58,15 +61,15 @@ def create_model(
     pretrained: bool = False,
     pretrained_file: Path | None = None,
 ) -> nn.Module:
-    """Build a net of ours or of timm's, with fresh weights drawn from torch's generator or with pretrained ones.
+    """Build a network of ours or of timm's, with fresh weights drawn from torch's generator or with pretrained ones.
 
     What is None stays as the architecture has it. `img_size` is (H, W). `pretrained_file` is a safetensors file or a
     state dict saved by PyTorch; a name such as `local-dir:PATH` always brings its weights.
 
     Raises:
-        UnknownNetError: neither the catalog nor timm has `name`.
-        SettingsError: the net cannot be built so: a window does not fit, say; the layer is named.
-        CheckpointError: pretrained weights do not exist, cannot be fetched, or are of another net.
+        UnknownNetworkError: neither the catalog nor timm has `name`.
+        SettingsError: the network cannot be built so: a window does not fit, say; the layer is named.
+        CheckpointError: pretrained weights do not exist, cannot be fetched, or are of another network.
     """
     build = _builder(name)
     arguments: dict[str, Any] = {"in_chans": in_chans, "drop_rate": drop_rate or None}
@@ -74,13 +77,13 @@ def create_model(
         arguments["img_size"] = img_size
     given = {key: value for key, value in arguments.items() if value is not None}
     if pretrained or pretrained_file is not None or name.startswith(SOURCES):
-        net = build_pretrained(build, name, given, num_classes, pretrained_file)
+        network = build_pretrained(build, name, given, num_classes, pretrained_file)
     else:
-        net = _build_fresh(build, name, given | ({} if num_classes is None else {"num_classes": num_classes}))
-    _expect(net, in_chans, img_size)
+        network = _build_fresh(build, name, given | ({} if num_classes is None else {"num_classes": num_classes}))
+    _expect(network, in_chans, img_size)
     if name in CATALOG:
-        check_size(net, Preprocessing.from_net(net).input_size)
-    return net
+        check_size(network, Preprocessing.from_net(network).input_size)
+    return network
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
@@ -88,7 +91,7 @@ def _builder(name: str) -> Callable[..., nn.Module]:
         return CATALOG[name].builder
     known = name.startswith(SOURCES) or name in timm.list_models() or name in timm.list_models(include_tags=True)
     if not known:
-        raise UnknownNetError(name, [*CATALOG, *timm.list_models()])
+        raise UnknownNetworkError(name, [*CATALOG, *timm.list_models()])
 
     def build(**arguments: Any) -> nn.Module:
         return timm.create_model(name, **arguments)
@@ -106,25 +109,25 @@ def _fixes_size(name: str) -> bool:
 
 def _build_fresh(build: Callable[..., nn.Module], name: str, arguments: dict[str, Any]) -> nn.Module:
     try:
-        net = build(pretrained=False, **arguments)
-        _require_patches(net)
-        return net
+        network = build(pretrained=False, **arguments)
+        _require_patches(network)
+        return network
     except SettingsError as error:
-        raise SettingsError(f"the net '{name}' cannot be built so: {error}") from error
+        raise SettingsError(f"the network '{name}' cannot be built so: {error}") from error
     except (AssertionError, ValueError) as error:
         asked = ", ".join(f"{key} {value}" for key, value in arguments.items())
-        raise SettingsError(f"the net '{name}' cannot be built with {asked}: {error}") from error
+        raise SettingsError(f"the network '{name}' cannot be built with {asked}: {error}") from error
 
 
-def _require_patches(net: nn.Module) -> None:
+def _require_patches(network: nn.Module) -> None:
     """Refuse a transformer for images smaller than a patch, which timm builds all the same, to see nothing."""
-    if getattr(getattr(net, "patch_embed", None), "num_patches", 1) == 0:
+    if getattr(getattr(network, "patch_embed", None), "num_patches", 1) == 0:
         raise ValueError("the image is smaller than one patch")
 
 
-def _expect(net: nn.Module, in_chans: int | None, img_size: tuple[int, int] | None) -> None:
-    """Let the net's own data config speak of what was asked for; each new channel has the mean of the former ones."""
-    own = Preprocessing.from_net(net)
+def _expect(network: nn.Module, in_chans: int | None, img_size: tuple[int, int] | None) -> None:
+    """Let the network's own data config speak of what was asked for; each new channel has the mean of the former ones."""
+    own = Preprocessing.from_net(network)
     channels, size = in_chans or own.channels, img_size or own.input_size[1:]
     if (channels, *size) == own.input_size:
         return
@@ -132,5 +135,5 @@ def _expect(net: nn.Module, in_chans: int | None, img_size: tuple[int, int] | No
     if channels != own.channels:
         mean, std = sum(own.mean) / own.channels, sum(own.std) / own.channels
         changed = replace(changed, input_size=(channels, *size), mean=(mean,) * channels, std=(std,) * channels)
-    changed.attach_to(net)
-    config_of(net)["test_input_size"] = None
+    changed.attach_to(network)
+    config_of(network)["test_input_size"] = None

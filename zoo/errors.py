@@ -1,12 +1,12 @@
 """What can go wrong in zoo.
 
     ZooError
-    ├── UnknownNetError    no net of that name (also a ValueError)
+    ├── UnknownNetworkError    no network of that name (also a ValueError)
     ├── SettingsError      a setting, or settings that do not fit together (also a ValueError)
-    ├── DataError          a data set, or images that do not fit the net (also a ValueError)
-    ├── GeometryError      a net refuses an input size, or a stride does not fit it (also a ValueError)
+    ├── DataError          a data set, or images that do not fit the network (also a ValueError)
+    ├── GeometryError      a network refuses an input size, or a stride does not fit it (also a ValueError)
     ├── DeviceError        the device is not there
-    ├── CheckpointError    a run's folder or weights: missing, incomplete, of another net
+    ├── CheckpointError    a run's folder or weights: missing, incomplete, of another network
     ├── TrainingError      training began and failed
     └── InterruptedRunError   Ctrl-C; the run can be resumed
 
@@ -24,11 +24,11 @@ class ZooError(Exception):
     exit_status: ClassVar[int] = 2
 
 
-class UnknownNetError(ZooError, ValueError):
-    """No net of that name, neither ours nor timm's."""
+class UnknownNetworkError(ZooError, ValueError):
+    """No network of that name, neither ours nor timm's."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no net is called '{name}'{did_you_mean(name, known) or '; `zoonnx models` lists them'}")
+        super().__init__(f"no network is called '{name}'{did_you_mean(name, known) or '; `zoonnx models` lists them'}")
 
 
 class SettingsError(ZooError, ValueError):
@@ -36,11 +36,11 @@ class SettingsError(ZooError, ValueError):
 
 
 class DataError(ZooError, ValueError):
-    """A data set does not exist, or images do not fit the net."""
+    """A data set does not exist, or images do not fit the network."""
 
 
 class GeometryError(ZooError, ValueError):
-    """A net cannot take an input of that size; `layer` is the path of the layer that refuses it."""
+    """A network cannot take an input of that size; `layer` is the path of the layer that refuses it."""
 
     def __init__(self, message: str, layer: str = "") -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class DeviceError(ZooError):
 
 
 class CheckpointError(ZooError):
-    """A run's folder or its weights are missing, incomplete, in the way, or of another net."""
+    """A run's folder or its weights are missing, incomplete, in the way, or of another network."""
 
 
 class TrainingError(ZooError):

@@ -69,15 +69,15 @@ class Transfer:
 class TrainSettings:
     """A training run: the same settings on the same CPU with as many threads give the same weights, bit for bit.
 
-    `net` is a name of `zoo.create_model`, `data` of `zoo.find_data`, `optimizer` of timm's `create_optimizer_v2`.
-    `flip` is the share of training pictures that are mirrored, `min_crop` the least share of its area that a random
+    `network` is a name of `zoo.create_model`, `data` of `zoo.find_data`, `optimizer` of timm's `create_optimizer_v2`.
+    `flip` is the share of training images that are mirrored, `min_crop` the least share of its area that a random
     crop keeps; None is what suits the data. `rand_augment` is RandAugment's magnitude, `mixup` and `cutmix` the alphas
-    by which pairs of pictures are mixed, all by timm, 0 for none. `input_size` is (C, H, W), None the data's or else
-    the net's own.
+    by which pairs of images are mixed, all by timm, 0 for none. `input_size` is (C, H, W), None the data's or else
+    the network's own.
     Against `imbalance`, "weights" lets rare classes count more in the loss, and "sampler" draws them more often.
-    `workers` processes decode the pictures of a folder, without any effect on the weights. The run's state is saved
+    `workers` processes decode the images of a folder, without any effect on the weights. The run's state is saved
     after each epoch and, if not 0, every `checkpoint_every_steps`.
-    `transfer` is None for a net from scratch; with it `net` is the backbone, by name or by the folder of its run.
+    `transfer` is None for a network from scratch; with it `network` is the backbone, by name or by the folder of its run.
     Each layer learns at `layer_decay` times the rate of the one after it. With an `ema_decay` the run's weights are the
     exponential moving average of those that learn.
     With `folds` the run is one of that many: it validates on `fold`, counted from 1, and trains on the others.
@@ -85,12 +85,12 @@ class TrainSettings:
     neither number changes what is learned but for rounding, and but for BatchNorm, which looks at one piece at a time.
     Gradients longer than `clip_grad_norm`, if not 0, are cut to that length. With a `patience` the run ends after so
     many epochs without a better one. `track` sends what is measured to a tracker besides RUN/metrics.jsonl.
-    `lr` is the peak of its schedule, `max_shift_px` how far training moves each picture at random in each direction,
+    `lr` is the peak of its schedule, `max_shift_px` how far training moves each image at random in each direction,
     `device` "auto" the best that this machine has. The defaults were tuned on digits by cross-validation
     without its test split, where a shift of 1 cost 0.3 points of accuracy in ten epochs.
     """
 
-    net: str
+    network: str
     data: str
     epochs: int = 10
     batch_size: int = 32
@@ -133,17 +133,17 @@ class TrainSettings:
         for name in ("label_smoothing", "drop_rate", "ema_decay"):
             _check(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1", getattr(self, name))
         _check("layer_decay", 0 < self.layer_decay <= 1, "greater than 0 and at most 1", self.layer_decay)
-        self._check_pictures()
+        self._check_images()
         _check("lr", 0 < self.lr < float("inf"), "greater than 0", self.lr)
         _check("seed", 0 <= self.seed < 2**32, "at least 0 and less than 2**32", self.seed)
         for name, choices in CHOICES.items():
             _check(name, getattr(self, name) in choices, f"one of {', '.join(choices)}", getattr(self, name))
         least = self.accumulate_steps
-        _check("batch_size", self.batch_size >= least, f"{least} or more, a picture for each piece", self.batch_size)
+        _check("batch_size", self.batch_size >= least, f"{least} or more, an image for each piece", self.batch_size)
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures are mixed with each other."""
+        """Whether images are mixed with each other."""
         return self.mixup > 0 or self.cutmix > 0
 
     def _check_folds(self) -> None:
@@ -151,14 +151,14 @@ class TrainSettings:
             _check("folds", 2 <= self.folds <= MOST_FOLDS, f"from 2 to {MOST_FOLDS}", self.folds)
             _check("fold", 1 <= self.fold <= self.folds, f"from 1 to {self.folds}", self.fold)
 
-    def _check_pictures(self) -> None:
+    def _check_images(self) -> None:
         if self.transfer is not None and self.transfer.cached:
             for name in ("flip", "min_crop", "max_shift_px", "rand_augment", "mixup", "cutmix"):
                 value = getattr(self, name)
-                _check(name, not value, "left out where features are cached: no picture changes", value)
+                _check(name, not value, "left out where features are cached: no image changes", value)
         _check("rand_augment", 0 <= self.rand_augment <= 10, "from 0 to 10", self.rand_augment)
         if self.mixes:
-            _check("batch_size", self.batch_size % 2 == 0, "even where pictures are mixed in pairs", self.batch_size)
+            _check("batch_size", self.batch_size % 2 == 0, "even where images are mixed in pairs", self.batch_size)
         if self.flip is not None:
             _check("flip", 0 <= self.flip <= 1, "at least 0 and at most 1", self.flip)
         if self.min_crop is not None:

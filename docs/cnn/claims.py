@@ -72,7 +72,7 @@ for f, w in (((2.0, -1.0), (1.0, 2.0)), ((2.0, -1.0, 1.0), (1.0, 2.0, 1.0))):
         "The size is (N + 2P - F)/S + 1; fractions are illegal, so check the stride. One note rounds down, one "
         "forgets S.",
         "Libraries round down, and what is left over is not looked at: with r = (N + 2P - D(F-1) - 1) mod S, nothing "
-        "for r = 0, only padding for r <= P, else r - P rows. In nets of this catalog that is an error, in backbones a "
+        "for r = 0, only padding for r <= P, else r - P rows. In networks of this catalog that is an error, in backbones a "
         "finding.",
         ("describe convnet4 --input-size 1,7,7", "describe resnet18 --depth 0", "describe lenet5"),
     ),
@@ -91,7 +91,7 @@ for f, w in (((2.0, -1.0), (1.0, 2.0)), ((2.0, -1.0, 1.0), (1.0, 2.0, 1.0))):
     Row(
         "Depth, 1x1 convolutions, stacks",
         "A filter is as deep as its input; 1x1 convolutions compress channels; stacked layers see more of the image.",
-        "Right where the convolution is not grouped; in the depthwise net (g: groups) a filter has a depth of 1.",
+        "Right where the convolution is not grouped; in the depthwise network (g: groups) a filter has a depth of 1.",
         ("describe bottleneck4", "describe mobilenet_tiny --depth 2"),
     ),
     Row(
@@ -131,23 +131,23 @@ print(torch.allclose(own.weight.grad.sum(0).flatten(), shared.weight.grad.flatte
     Row(
         "Transformers",
         "Transformers use ResNet.",
-        "They use its residual connections. Attention looks at the whole image at once, a residual net grows into it.",
+        "They use its residual connections. Attention looks at the whole image at once, a residual network grows into it.",
         ("compare resnet20 resnet18 vit_tiny_patch16_224",),
     ),
     Row(
         "Translation",
-        "Convolutional nets are translation invariant.",
-        "A convolution is equivariant: its response moves with the picture. Strides and pools break that for shifts "
+        "Convolutional networks are translation invariant.",
+        "A convolution is equivariant: its response moves with the image. Strides and pools break that for shifts "
         "that are no multiple of their step (after a 2x2 max pool a shift by 1 pixel changes most of the response, a "
         'shift by 2 nothing); a blur before the stride (`BlurPool2d`, `pool="blur"`) softens it.',
         code="""import torch
-from zoo import load_net
+from zoo import load_network
 from zoo.insight.shifts import shift_error
 
-net = load_net("convnet4", seed=1).net
-pictures = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+network = load_network("convnet4", seed=1).network
+images = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
 for layer in ("act2", "pool"):
-    print(layer, [f"{shift_error(net, layer, pictures, shift):.0%}" for shift in (1, 2, 3, 4)])""",
+    print(layer, [f"{shift_error(network, layer, images, shift):.0%}" for shift in (1, 2, 3, 4)])""",
     ),
     Row(
         "Dropout",
@@ -164,7 +164,7 @@ for drop in (torch.nn.Dropout(0.5), torch.nn.Dropout2d(0.5)):
     ),
     Row(
         "Training",
-        "Nets are trained by gradient descent, or Adam.",
+        "Networks are trained by gradient descent, or Adam.",
         "Right; timm has those and many more, and `zoonnx train --optimizer` takes any of them by name.",
         code="""from timm.optim import list_optimizers
 
@@ -172,7 +172,7 @@ print({"sgd", "adam", "adamw"} <= set(list_optimizers()))""",
     ),
     Row(
         "Transfer learning",
-        "A net trained on many pictures serves for other classes with a new end.",
+        "A network trained on many images serves for other classes with a new end.",
         "Right: any backbone of timm takes a new head (`zoonnx tune`).",
         code="""from typing import get_args
 
@@ -182,23 +182,23 @@ from zoo.transfer.heads import attach_head
 from zoo.settings import Head
 
 for head in get_args(Head):
-    net = attach_head(create_model("test_resnet"), head, num_classes=5).eval()
-    print(head, tuple(net(torch.zeros(1, 3, 160, 160)).shape))""",
+    network = attach_head(create_model("test_resnet"), head, num_classes=5).eval()
+    print(head, tuple(network(torch.zeros(1, 3, 160, 160)).shape))""",
     ),
     Row(
         "Looking at filters",
         "Only the first layer's filters can be looked at.",
-        "Right for the weights themselves; what deeper units look for shows in the places of real pictures to which "
+        "Right for the weights themselves; what deeper units look for shows in the places of real images to which "
         "they respond most.",
-        code="""from zoo import load_dataset, load_net
-from zoo.insight.filters import filter_picture
+        code="""from zoo import load_dataset, load_network
+from zoo.insight.filters import filter_image
 from zoo.insight.patches import strongest_patches
 
-loaded, digits = load_net("convnet4", seed=1), load_dataset("digits")
-print("32 filters on a picture of", filter_picture(loaded.net).size)
-pictures = loaded.preprocessing.normalise(digits.test.images)
-for patch in strongest_patches(loaded.net, "act2", channel=0, x=pictures, count=3):
-    print(f"picture {patch.index}, rows {patch.rows.start} to {patch.rows.stop - 1}, ", end="")
+loaded, digits = load_network("convnet4", seed=1), load_dataset("digits")
+print("32 filters on an image of", filter_image(loaded.network).size)
+images = loaded.preprocessing.normalise(digits.test.images)
+for patch in strongest_patches(loaded.network, "act2", channel=0, x=images, count=3):
+    print(f"image {patch.index}, rows {patch.rows.start} to {patch.rows.stop - 1}, ", end="")
     print(f"columns {patch.columns.start} to {patch.columns.stop - 1}")""",
     ),
     Row(
@@ -206,30 +206,30 @@ for patch in strongest_patches(loaded.net, "act2", channel=0, x=pictures, count=
         "Back propagation finds the part of the image that a neuron responds to.",
         "Right: the gradient of the unit. It is nowhere outside the receptive field that `describe` computes.",
         code="""import torch
-from zoo import load_net
+from zoo import load_network
 from zoo.insight.saliency import saliency
 
-net = load_net("convnet4", seed=1).net
-picture = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(2))
-gradient = saliency(net, "act4", picture, channel=3, place=(7, 8))[0, 0]
+network = load_network("convnet4", seed=1).network
+image = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(2))
+gradient = saliency(network, "act4", image, channel=3, place=(7, 8))[0, 0]
 rows, columns = (gradient.abs().sum(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
 print(f"rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]}: 14 by 14 pixels")""",
     ),
     Row(
-        "A picture that a neuron likes",
+        "An image that a neuron likes",
         "Gradient ascent on the image: argmax f(I) + R(I), from zeros or an image.",
-        "R must be a penalty, so it is f(I) - R(I), and from zeros a ReLU net without biases has no gradient at all: "
+        "R must be a penalty, so it is f(I) - R(I), and from zeros a ReLU network without biases has no gradient at all: "
         "the ascent here starts from a little noise, with both penalties on.",
         code="""import torch
 from zoo.insight.ascent import AscentSettings, ascend
 from zoo.insight.saliency import saliency
 
 torch.manual_seed(0)
-net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1, bias=False), torch.nn.ReLU()).eval()
-print("gradient at zeros:", float(saliency(net, "1", torch.zeros(1, 1, 8, 8), channel=0).abs().sum()))
+network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1, bias=False), torch.nn.ReLU()).eval()
+print("gradient at zeros:", float(saliency(network, "1", torch.zeros(1, 1, 8, 8), channel=0).abs().sum()))
 for settings in (AscentSettings(l2=0, variation=0), AscentSettings()):
-    picture = ascend(net, "1", 0, (1, 8, 8), settings)
-    small = bool(picture.abs().max() < 3)
+    image = ascend(network, "1", 0, (1, 8, 8), settings)
+    small = bool(image.abs().max() < 3)
     print(f"penalties {settings.l2:g} and {settings.variation:g}: every pixel is under 3:", small)""",
     ),
 )

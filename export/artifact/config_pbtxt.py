@@ -6,7 +6,7 @@ from typing import cast
 from google.protobuf import text_format
 
 from export.artifact.metadata import compact_json
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 from export.interface.signature import Contract
 from export.names import BACKEND, LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from export.names import CONFIG as CONFIG
@@ -16,7 +16,7 @@ from protos import inference, manifest
 
 
 def shared_files(settings: ExportSettings, contract: Contract) -> dict[str, bytes]:
-    """Return what stands beside the versions, by file name. Raises: UnfitNetError."""
+    """Return what stands beside the versions, by file name. Raises: UnsupportedNetworkError."""
     labels = labels_text(contract)
     config = {CONFIG: config_text(settings, contract).encode()}
     return {**config, LABELS: labels.encode()} if labels else config
@@ -54,15 +54,19 @@ def config_text(settings: ExportSettings, contract: Contract) -> str:
 
 
 def labels_text(contract: Contract) -> str:
-    """Return labels.txt, one label a line, by class index. Raises: UnfitNetError."""
+    """Return labels.txt, one label a line, by class index. Raises: UnsupportedNetworkError."""
     labels = contract.labels
     for output in contract.outputs if labels else ():
         if list(output.shape[1:]) != [len(labels)]:
             classes = f"{output.shape[1]} classes" if len(output.shape) == 2 else f"an output of {list(output.shape)}"
-            raise UnfitNetError(f"the labels are {len(labels)}, and the net has {classes}: give one for each class.")
+            raise UnsupportedNetworkError(
+                f"the labels are {len(labels)}, and the network has {classes}: give one for each class."
+            )
     broken = [label for label in labels if label.splitlines() not in ([], [label])]  # Unicode has eight more of them
     if broken:
-        raise UnfitNetError(f"the label {broken[0]!r} holds a line break, but labels.txt has one label a line.")
+        raise UnsupportedNetworkError(
+            f"the label {broken[0]!r} holds a line break, but labels.txt has one label a line."
+        )
     return "".join(f"{label}\n" for label in labels)
 
 

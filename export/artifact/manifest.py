@@ -7,13 +7,13 @@ import onnx
 import torch
 
 from export.artifact.manifest_json import SCHEMA_VERSION
-from export.interface.interface import Interface, Pictures
+from export.interface.interface import ImageInterface, Interface
 from export.interface.signature import Contract
 from export.settings import ExportSettings
 from export.verify.parity import Check
 from protos import manifest
 from protos.version import VERSION
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 from zoo.runs.load import WeightsSource
 
 WEIGHTS = {
@@ -31,11 +31,11 @@ class Found:
     layer_map: manifest.LayerMap
     shapes: manifest.Shapes
     checks: Sequence[Check]
-    inputs: Sequence[str]  # what the net was compared on
+    inputs: Sequence[str]  # what the network was compared on
 
 
 def manifest_of(
-    given: LoadedNet,
+    given: LoadedNetwork,
     settings: ExportSettings,
     contract: Contract,
     interface: Interface,
@@ -77,7 +77,7 @@ def _source(architecture: str, weights: WeightsSource) -> manifest.Source:
 
 
 def _head(interface: Interface) -> manifest.Head | None:
-    if not isinstance(interface, Pictures):
+    if not isinstance(interface, ImageInterface):
         return None
     return manifest.Head(activation=interface.head.activation, temperature=interface.head.temperature)
 

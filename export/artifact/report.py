@@ -23,7 +23,7 @@ PAGE = "export.md"
 SHOWN = 20  # values by name where something is missing
 FREE = ("N", "free")  # the batch, and what else the input decides
 HOPELESS = (
-    "there even PyTorch's float32 is too far from its float64 to compare with, as behind a norm over a flat picture"
+    "there even PyTorch's float32 is too far from its float64 to compare with, as behind a norm over a flat image"
 )
 TERMS = """\
 `act@1` is the second call of `act`, `split:1` the second tensor that `split` gives. Exact: the file holds it, under its

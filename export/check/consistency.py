@@ -134,11 +134,11 @@ def check_labels(subject: Subject) -> Finding:
 
 
 def check_preprocessing(subject: Subject) -> Finding:
-    """Compare the rule from a picture to the input in the manifest, in the file and in config.pbtxt."""
+    """Compare the rule from an image to the input in the manifest, in the file and in config.pbtxt."""
     rules = list(_said(subject, PREPROCESSING_KEY, lambda promise: _fields(promise.preprocessing)))
     first = rules[0] if rules else ("", None)
     faults = [
-        Fault(file, f"its rule for pictures is not that of {first[0]}")
+        Fault(file, f"its rule for images is not that of {first[0]}")
         for file, rule in rules
         if (rule or {}) != (first[1] or {})
     ]

@@ -74,7 +74,7 @@ def _sizes(subject: Subject) -> list[dict[str, tuple[int, ...]]]:
 
 
 def _usual_sizes(subject: Subject) -> list[tuple[int, int, int]]:
-    """(C, H, W) of pictures: those at which the export was checked, or that of the rule for pictures."""
+    """(C, H, W) of images: those at which the export was checked, or that of the rule for images."""
     if not subject.promise:
         return []
     rule = subject.promise.preprocessing

@@ -1,4 +1,4 @@
-"""What stands around the net: pictures become numbers by the promised rule, logits probabilities by the promised head.
+"""What stands around the network: images become numbers by the promised rule, logits probabilities by the promised head.
 
 The graph itself is asked, by the inputs of the test data.
 """
@@ -25,17 +25,17 @@ Array = npt.NDArray[Any]
 
 
 def check_frame(subject: Subject) -> Finding:
-    """Compare what the graph makes of pictures and of logits with the rule and the head in the manifest."""
+    """Compare what the graph makes of images and of logits with the rule and the head in the manifest."""
     if not subject.promise:
         return Finding("frame", "not done", "no manifest, so no rule and no head is promised")
     words = [*_task_faults(subject, subject.promise)]
     if not subject.promise.HasField("preprocessing"):
-        words += ["it has a head, but takes no pictures"] if subject.promise.HasField("head") else []
-        return _finding(subject, "a model that takes no pictures", words)
+        words += ["it has a head, but takes no images"] if subject.promise.HasField("head") else []
+        return _finding(subject, "a model that takes no images", words)
     feeds = {name: each for name, each in read_test_data(subject.folder, "input").values() if name == IMAGE}
     normalised = _normalised(subject.model)
     if not feeds or not normalised:
-        return _finding(subject, "pictures", ["it has a rule for pictures, but the graph takes none by a rule"])
+        return _finding(subject, "images", ["it has a rule for images, but the graph takes none by a rule"])
     try:
         got = Runtime(subject.model, [normalised], optimise=False, weights=subject.folder).run(
             feeds, [normalised, LOGITS, PROBABILITIES]
@@ -44,7 +44,7 @@ def check_frame(subject: Subject) -> Finding:
         return _finding(subject, "what onnxruntime computes", [str(error)])
     words += _rule_faults(subject.promise.preprocessing, feeds[IMAGE], got[normalised])
     words += _head_faults(_head(subject.promise), got)
-    return _finding(subject, "from pictures to numbers, from logits to probabilities", words)
+    return _finding(subject, "from images to numbers, from logits to probabilities", words)
 
 
 def _finding(subject: Subject, about: str, words: list[str]) -> Finding:
@@ -56,15 +56,15 @@ def _normalised(model: onnx.ModelProto) -> str:
     return next((node.output[0] for node in model.graph.node if IMAGE_SCALE in node.input), "")
 
 
-def _rule_faults(rule: manifest.Preprocessing, pictures: Array, got: Array) -> Iterator[str]:
-    if pictures.shape[1:] != (rule.height, rule.width, rule.channels) or len(rule.mean) != rule.channels:
-        has = "x".join(map(str, pictures.shape[1:]))
-        yield f"its rule is for {rule.channels}x{rule.height}x{rule.width}; the pictures are {has} behind the batch"
+def _rule_faults(rule: manifest.Preprocessing, images: Array, got: Array) -> Iterator[str]:
+    if images.shape[1:] != (rule.height, rule.width, rule.channels) or len(rule.mean) != rule.channels:
+        has = "x".join(map(str, images.shape[1:]))
+        yield f"its rule is for {rule.channels}x{rule.height}x{rule.width}; the images are {has} behind the batch"
         return
     mean, std = (np.array(each, np.float64).reshape(-1, 1, 1) for each in (rule.mean, rule.std))
-    expected = (np.moveaxis(pictures, -1, 1) / 255 - mean) / std
+    expected = (np.moveaxis(images, -1, 1) / 255 - mean) / std
     if np.any(~(np.abs(got - expected) <= ROUNDING * (1 + np.abs(mean)) / std)):
-        yield "its mean and std are not those by which the graph normalises pictures"
+        yield "its mean and std are not those by which the graph normalises images"
 
 
 def _head(promise: manifest.Manifest) -> manifest.Head:

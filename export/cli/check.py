@@ -22,9 +22,9 @@ def check(
     """Verify a written model again, from its files alone; PyTorch is not needed.
 
     Every file against the manifest's hashes, the manifest against its own; ONNX's checker; opset, inputs, outputs,
-    labels, the rule for pictures and the layer map as promised, wherever they stand; every value's shape as it is
+    labels, the rule for images and the layer map as promised, wherever they stand; every value's shape as it is
     computed at two batch sizes; the test data's outputs, within a tolerance that an export can have allowed; what the
-    graph makes of pictures and of logits. A single changed bit in any file is found, and so is a manifest that is
+    graph makes of images and of logits. A single changed bit in any file is found, and so is a manifest that is
     sealed again but belies the graph or itself. The exit status is 1 when something is not as promised.
 
     Example: zoonnx check models/digits

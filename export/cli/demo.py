@@ -22,13 +22,13 @@ LEAST_ACCURACY = 0.97
 LOGIT_TOLERANCE = 1e-4
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
-PICTURED = "3"  # the digit whose layers are shown
+IMAGED = "3"  # the digit whose layers are shown
 MARKER = ".made-by-zoonnx-demo"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What PyTorch and the server said of the same pictures; accuracies are shares of 1."""
+    """What PyTorch and the server said of the same images; accuracies are shares of 1."""
 
     images: int
     torch_accuracy: float
@@ -54,9 +54,9 @@ def demo(
     _zoonnx("export", run, "--to", models, "--name", MODEL)
     with _server(models, out / "server.log") as url:
         (out / "served.json").write_text(_zoonnx("infer", test / "images", "--model", MODEL, "--url", url, "--json"))
-        _zoonnx("dump", _one_picture(test), "--model", MODEL, "--url", url, "--out", out / "layers.safetensors")
+        _zoonnx("dump", _one_image(test), "--model", MODEL, "--url", url, "--out", out / "layers.safetensors")
     comparison = compare(_predictions(test), json.loads((out / "served.json").read_text()))
-    places = {"run": run, "pictures": test / "images", "model": models / MODEL, "answers": out / "served.json"}
+    places = {"run": run, "images": test / "images", "model": models / MODEL, "answers": out / "served.json"}
     _show(comparison, {**places, "layers": out / "layers.safetensors", "a look at them": out / "layers.png"})
     require(comparison)
 
@@ -65,7 +65,7 @@ def compare(predictions: Mapping[str, Mapping[str, str]], served: Mapping[str, A
     """Compare PyTorch's `predictions`, by file name, with the server's answers."""
     answers = {Path(answer["file"]).name: answer for answer in served["results"]}
     if answers.keys() != predictions.keys():
-        raise DemoError(f"{len(predictions)} pictures were sent, but the server answered for {len(answers)} of them.")
+        raise DemoError(f"{len(predictions)} images were sent, but the server answered for {len(answers)} of them.")
     rows = [(row, answers[name]) for name, row in predictions.items()]
     count = len(rows)
     return Comparison(
@@ -143,8 +143,8 @@ def _stop(server: "subprocess.Popen[str]", log: Path) -> None:
         raise DemoError(f"the server stopped with exit status {status}; see {log}.")
 
 
-def _one_picture(test: Path) -> Path:
-    return min((test / "images" / PICTURED).iterdir())
+def _one_image(test: Path) -> Path:
+    return min((test / "images" / IMAGED).iterdir())
 
 
 def _predictions(test: Path) -> dict[str, dict[str, str]]:
@@ -175,7 +175,7 @@ def _show(found: Comparison, places: Mapping[str, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{found.images} test pictures of handwritten digits", show_header=False, title_justify="left")
+    table = Table(title=f"{found.images} test images of handwritten digits", show_header=False, title_justify="left")
     table.add_row("accuracy in PyTorch", f"{found.torch_accuracy:.2%}")
     table.add_row("accuracy as served", f"{found.served_accuracy:.2%}")
     table.add_row("largest logit difference", f"{found.max_logit_difference:.1e}")

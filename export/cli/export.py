@@ -16,12 +16,12 @@ def export(
         str,
         typer.Argument(
             metavar="NET|RUN|MODULE:FUNCTION",
-            help="a run's folder, a net's name (random weights), or package.module:function, which returns a module",
+            help="a run's folder, a network's name (random weights), or package.module:function, which returns a module",
         ),
     ],
     to: Annotated[str, typer.Option(metavar="PATH", help="the model repository to write into")],
     name: Annotated[
-        str | None, typer.Option(help="the model's name there; by default the run's, the net's or FUNCTION's")
+        str | None, typer.Option(help="the model's name there; by default the run's, the network's or FUNCTION's")
     ] = None,
     opset: Annotated[int, typer.Option(help="the ONNX operator set, 18 to 23")] = 20,
     max_batch_size: Annotated[int, typer.Option(help="the largest batch that a server may form")] = 32,
@@ -41,21 +41,21 @@ def export(
     target: Annotated[str, typer.Option(metavar="cpu|cuda", help="where a variant's speed counts")] = "cpu",
     seed: Annotated[int, typer.Option(help="draws the random weights of NET or FUNCTION")] = 0,
     raw: Annotated[
-        bool, typer.Option("--raw", help="float32 NCHW in, the net's own outputs out, whatever they are")
+        bool, typer.Option("--raw", help="float32 NCHW in, the network's own outputs out, whatever they are")
     ] = False,
     taps: Annotated[bool, typer.Option("--taps", help="keep what goes into each BatchNorm, too")] = False,
     dynamic_size: Annotated[
-        bool, typer.Option("--dynamic-size", help="leave the input's height and width free, where the net does")
+        bool, typer.Option("--dynamic-size", help="leave the input's height and width free, where the network does")
     ] = False,
-    input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="what the net of FUNCTION takes")] = None,
+    input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="what the network of FUNCTION takes")] = None,
     mean: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
     std: Annotated[str | None, typer.Option(metavar="NUMBERS", help="of pixels from 0 to 1, by channel")] = None,
     labels: Annotated[Path | None, typer.Option(help="FUNCTION's classes, one a line")] = None,
 ) -> None:
-    """Write a net as an ONNX model into a Triton model repository.
+    """Write a network as an ONNX model into a Triton model repository.
 
-    The model takes pictures (uint8, NHWC, any batch) and gives logits and probabilities, unless --raw asks for the
-    net's own tensors. Before anything is written,
+    The model takes images (uint8, NHWC, any batch) and gives logits and probabilities, unless --raw asks for the
+    network's own tensors. Before anything is written,
     it is compared with PyTorch, output by output and layer by layer, and independent witnesses must agree on every
     shape. With --calibrated the probabilities are as often right as they say on the run's validation split; the logits
     and the answers stay the same.
@@ -73,7 +73,7 @@ def export(
     from export.settings import ExportSettings
 
     if raw and (mean or std):
-        raise SettingsError("--mean and --std are for pictures: a --raw model takes float32 as it is; leave them out.")
+        raise SettingsError("--mean and --std are for images: a --raw model takes float32 as it is; leave them out.")
     if not to:
         raise SettingsError(
             "--to is empty: name the model repository to write into, such as models, or . for this folder."
@@ -139,7 +139,7 @@ def _size(count: int) -> str:
 def _probabilities(head: "manifest.Head") -> str:
     """How they follow from the logits."""
     if not head.activation:
-        return "none: the net's own outputs"
+        return "none: the network's own outputs"
     cooled = "logits" if head.temperature == 1 else f"logits / {head.temperature:.4g}"
     return f"{head.activation}({cooled})"
 

@@ -1,11 +1,11 @@
-"""The net that the command line names, with the options that go with each kind of source."""
+"""The network that the command line names, with the options that go with each kind of source."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import SettingsError
 from export.source.module import is_function, load_function, plain_preprocessing
-from zoo import LoadedNet, load_net
+from zoo import LoadedNetwork, load_network
 from zoo.geometry.input_size import parse_size
 from zoo.networks.preprocessing import Preprocessing
 
@@ -23,8 +23,8 @@ class SourceOptions:
     labels: Path | None = None
 
 
-def load_source(source: str, options: SourceOptions) -> LoadedNet:
-    """Return the net of a run, of a name, or of package.module:function. Raises: SettingsError, and the loaders'."""
+def load_source(source: str, options: SourceOptions) -> LoadedNetwork:
+    """Return the network of a run, of a name, or of package.module:function. Raises: SettingsError, and the loaders'."""
     if is_function(source):
         if options.pretrained or options.pretrained_file:
             raise SettingsError(f"{source} gives its own weights: --pretrained and --pretrained-file are for a NET.")
@@ -33,10 +33,12 @@ def load_source(source: str, options: SourceOptions) -> LoadedNet:
     misplaced = [f"--{name.replace('_', '-')}" for name in own if getattr(options, name) is not None]
     if misplaced:
         raise SettingsError(
-            f"{', '.join(misplaced)}: only for a net of your own, package.module:function; '{source}' is read as "
-            "a net's name or a run's folder, which says it itself."
+            f"{', '.join(misplaced)}: only for a network of your own, package.module:function; '{source}' is read as "
+            "a network's name or a run's folder, which says it itself."
         )
-    return load_net(source, seed=options.seed, pretrained=options.pretrained, pretrained_file=options.pretrained_file)
+    return load_network(
+        source, seed=options.seed, pretrained=options.pretrained, pretrained_file=options.pretrained_file
+    )
 
 
 def _preprocessing(options: SourceOptions) -> Preprocessing | None:

@@ -1,6 +1,6 @@
-"""Where a net's forward decides by a size of its input: in which module, at which line.
+"""Where a network's forward decides by a size of its input: in which module, at which line.
 
-Asked only after a refusal: the net is captured once more, this time watched.
+Asked only after a refusal: the network is captured once more, this time watched.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from export.convert.diagnosis import last_own, place
 from export.tracing.trace import inside
 
 
-def places(net: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> dict[str, str]:
+def places(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> dict[str, str]:
     """Say of each thing that the capture takes for granted, as `granted` writes it, where it first did."""
     found: dict[str, str] = {}
-    with inside(net) as where, _watched(lambda env: _note(found, env, where())), contextlib.suppress(Exception):
+    with inside(network) as where, _watched(lambda env: _note(found, env, where())), contextlib.suppress(Exception):
         torch.export.export(
-            net,
+            network,
             (example,),
             dynamic_shapes=dynamic_shapes,
             strict=False,
@@ -65,7 +65,7 @@ def _note(found: dict[str, str], env: symbolic_shapes.ShapeEnv, path: str) -> No
 
 
 def _line() -> str:
-    """The line of the net's own code that is running."""
+    """The line of the network's own code that is running."""
     stack = traceback.extract_stack()
     start = max(index for index, frame in enumerate(stack) if (frame.filename, frame.name) == (__file__, "places"))
     inner = [frame for frame in stack[start:] if frame.filename not in (__file__, contextlib.__file__)]

@@ -1,6 +1,6 @@
-"""Why torch.onnx could not convert a net: which operation, in which module, at which line of whose code.
+"""Why torch.onnx could not convert a network: which operation, in which module, at which line of whose code.
 
-Asked only after a failure: the net is captured once more, this time watched.
+Asked only after a failure: the network is captured once more, this time watched.
 """
 
 import re
@@ -19,11 +19,11 @@ FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\n\s*(?P<
 LIBRARY = f"{Path(torch.__file__).parent}/"
 
 
-def explain(net: nn.Module, example: torch.Tensor, dynamic_shapes: Any, error: BaseException) -> str:
+def explain(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any, error: BaseException) -> str:
     """Return one clause that names what stands in the way, where it stands, and what to do if that is known."""
-    with inside(net) as where:
+    with inside(network) as where:
         try:
-            program = torch.export.export(net, (example,), dynamic_shapes=dynamic_shapes, strict=False)
+            program = torch.export.export(network, (example,), dynamic_shapes=dynamic_shapes, strict=False)
         except Exception as capture:  # noqa: BLE001 - whatever it is, it is the reason asked for
             return f"{_reason(capture)}{place(where(), _line_of(capture))}"
     return _unsupported(program, error) or _words(list(_causes(error))[-1])
@@ -67,7 +67,7 @@ def place(path: str, line: str) -> str:
 
 
 def _line_of(error: BaseException) -> str:
-    """The last line of the net's own code that was running when `error` was raised."""
+    """The last line of the network's own code that was running when `error` was raised."""
     frames = [frame for cause in _causes(error) for frame in traceback.extract_tb(cause.__traceback__)]
     here = Path(__file__).parents[1]  # the export package
     return last_own(

@@ -1,11 +1,11 @@
 """Whether a graph holds for every size that its file leaves free.
 
-Where a net's forward asks for a size (`if x.shape[0] > 8:`), torch.onnx follows the answer that its example gives,
+Where a network's forward asks for a size (`if x.shape[0] > 8:`), torch.onnx follows the answer that its example gives,
 notes what that took for granted, and forgets the note in the file: the file would be wrong at other sizes, silently.
 
 Requires: what torch.onnx captured, and the names of the input's free axes.
 Ensures: nothing was taken for granted about the batch, nor a largest height or width. What else was taken for granted
-about those, such as a least one, is told: a layer may need it, or a net go another way below (see otherwise.py).
+about those, such as a least one, is told: a layer may need it, or a network go another way below (see otherwise.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,20 +24,20 @@ Where = Callable[[str], str]  # the clause that says where a thing was first tak
 
 
 @dataclass(frozen=True)
-class Granted:
+class SizeAssumption:
     """What a graph takes for granted: in words, and as PyTorch notes it (see decisions.py)."""
 
     words: str
     noted: str
 
     def refusal(self, where: Where) -> str:
-        """The beginning of a sentence that refuses the net."""
-        forward = f"the net's forward decides by the size of its input{where(self.noted)}"
+        """The beginning of a sentence that refuses the network."""
+        forward = f"the network's forward decides by the size of its input{where(self.noted)}"
         return f"{forward}, and the file would hold only where {self.words}"
 
 
 @dataclass(frozen=True)
-class Condition(Granted):
+class Condition(SizeAssumption):
     """What a graph takes for granted, and whether that holds for some sizes."""
 
     holds: Callable[[Sizes], bool]
@@ -97,29 +97,29 @@ def _input(program: Any) -> Any:
     return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-1]
 
 
-def _fixed(program: Any, names: Mapping[int, str]) -> Iterator[Granted]:
+def _fixed(program: Any, names: Mapping[int, str]) -> Iterator[SizeAssumption]:
     for axis, name in names.items():
         size = _input(program).shape[axis]
         if isinstance(size, int):
             hint = " (a len() fixes it: take x.shape[0])" if axis == BATCH else ""
-            yield Granted(f"{name} = {size}{hint}", fixed(size))
+            yield SizeAssumption(f"{name} = {size}{hint}", fixed(size))
 
 
-def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[Granted]:
+def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[SizeAssumption]:
     for axis, name in names.items():
         symbol = _symbol(program, axis)
         found = program.range_constraints.get(symbol)
         if found is not None and found.upper.is_Integer:  # else it is infinite
-            yield Granted(at_most(name, found.upper), at_most(symbol, found.upper))
+            yield SizeAssumption(at_most(name, found.upper), at_most(symbol, found.upper))
         if found is not None and axis == BATCH and found.lower > SMALLEST:
-            yield Granted(at_least(name, found.lower), at_least(symbol, found.lower))
+            yield SizeAssumption(at_least(name, found.lower), at_least(symbol, found.lower))
 
 
-def _decisions(program: Any, name: str) -> Iterator[Granted]:
+def _decisions(program: Any, name: str) -> Iterator[SizeAssumption]:
     batch = _symbol(program, BATCH)
     for note in _notes(program):
         if note.free_symbols == {batch} and not all(note.subs(batch, size) for size in LOOKED_AT):
-            yield Granted(str(note).replace(str(batch), name), str(note))
+            yield SizeAssumption(str(note).replace(str(batch), name), str(note))
 
 
 def _symbol(program: Any, axis: int) -> Any:

@@ -1,11 +1,11 @@
 """Whether a file with a free height and width is right where its graph took another size for granted.
 
 PyTorch's capture notes what it took for granted about the sizes. That is not yet a fault: a layer needs a least size,
-and a net that pads to a multiple asks whether there is anything to pad, to the same effect. So the file is run where a
+and a network that pads to a multiple asks whether there is anything to pad, to the same effect. So the file is run where a
 condition does not hold, and compared with PyTorch.
 
-Requires: a converted model, the net that it came from, and the conditions of its graph.
-Ensures: where a condition does not hold, PyTorch cannot run the net either, or the file gives what PyTorch gives there.
+Requires: a converted model, the network that it came from, and the conditions of its graph.
+Ensures: where a condition does not hold, PyTorch cannot run the network either, or the file gives what PyTorch gives there.
 """
 
 import contextlib
@@ -18,30 +18,30 @@ import torch
 from torch import nn
 
 from export.convert.dynamic_shapes import Condition, Where
-from export.errors import ConversionError, UnfitNetError
+from export.errors import ConversionError, UnsupportedNetworkError
 from export.interface.net_outputs import named_outputs
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import compare
 from export.tracing.lane_sums import NormsSeen, SumsInLanes
 from export.tracing.run import run, run_in_float64
 
-LARGER = 64  # than the example, by so much at most: some of these break what a net may ask of a remainder
+LARGER = 64  # than the example, by so much at most: some of these break what a network may ask of a remainder
 FAR = (2, 4, 16)  # times that size: where a condition breaks there alone, no check would be quick
 BATCHES = (2, 3, 5, 16, 32, 64, 128, 256)
 LARGEST = 16  # times the example's pixels, in a comparison
 
 
 def require_same(
-    model: onnx.ModelProto, net: nn.Module, given: Sequence[Condition], example: torch.Tensor, where: Where
+    model: onnx.ModelProto, network: nn.Module, given: Sequence[Condition], example: torch.Tensor, where: Where
 ) -> None:
-    """Run `model` and `net` where one of the conditions does not hold; `example` is what the graph was captured on.
+    """Run `model` and `network` where one of the conditions does not hold; `example` is what the graph was captured on.
 
     Raises: ConversionError, with the condition.
     """
     runtime = Runtime(model, optimise=False) if given else None  # as it is written: an error then names the layer
     for condition in given:
         for sizes in _sizes(condition, example):
-            if runtime is None or prod(sizes) > LARGEST * example.numel() or not _agrees(runtime, net, sizes):
+            if runtime is None or prod(sizes) > LARGEST * example.numel() or not _agrees(runtime, network, sizes):
                 raise ConversionError(
                     f"{condition.refusal(where)}, not for an input of {'x'.join(map(str, sizes))}: "
                     "let one way do for every size, or export it for one size, without --dynamic-size."
@@ -79,17 +79,17 @@ def _far(example: torch.Tensor) -> Iterator[tuple[int, ...]]:
         yield batch, channels, height, width * times
 
 
-def _agrees(runtime: Runtime, net: nn.Module, sizes: tuple[int, ...]) -> bool:
-    """Whether the file gives what the net gives, or the net gives nothing."""
+def _agrees(runtime: Runtime, network: nn.Module, sizes: tuple[int, ...]) -> bool:
+    """Whether the file gives what the network gives, or the network gives nothing."""
     x = torch.from_numpy(np.random.default_rng(0).standard_normal(sizes, np.float32))
     try:
-        given = named_outputs(run(net, x.clone()))
-    except UnfitNetError:
+        given = named_outputs(run(network, x.clone()))
+    except UnsupportedNetworkError:
         return True
     with NormsSeen() as norms:
-        exact, _ = run_in_float64(net, x.clone())
+        exact, _ = run_in_float64(network, x.clone())
     with SumsInLanes() if norms.any else contextlib.nullcontext():
-        other = named_outputs(run(net, x.clone())) if norms.any else given
+        other = named_outputs(run(network, x.clone())) if norms.any else given
     try:
         got = runtime.run({runtime.input_names[0]: x.numpy()}, runtime.output_names)
     except ConversionError as error:

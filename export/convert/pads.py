@@ -1,7 +1,7 @@
 """Keeps each Pad before a MaxPool as it is.
 
-onnxruntime takes a Pad of zeros into the pooling behind it, and a MaxPool pads with minus infinity: where the net's
-numbers are negative, the file would give others than the net. A Pad whose axes are named is left alone.
+onnxruntime takes a Pad of zeros into the pooling behind it, and a MaxPool pads with minus infinity: where the network's
+numbers are negative, the file would give others than the network. A Pad whose axes are named is left alone.
 """
 
 import numpy as np

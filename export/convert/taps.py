@@ -2,8 +2,8 @@
 
 Whoever runs the file loses nothing: onnxruntime folds the two as it loads, unless the value between them is asked for.
 
-Requires: a prepared net.
-Ensures: while the block lasts, the net also gives a copy of what each tapped module gave, after its own outputs; the
+Requires: a prepared network.
+Ensures: while the block lasts, the network also gives a copy of what each tapped module gave, after its own outputs; the
 exporter keeps a value that is an output. convert.py then takes those outputs away again, and their values stay.
 """
 
@@ -18,17 +18,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from export.tracing.trace import Output
 
 
-def before_norms(net: nn.Module, outputs: Sequence[Output]) -> Sequence[str]:
+def before_norms(network: nn.Module, outputs: Sequence[Output]) -> Sequence[str]:
     """Return the paths of the modules whose output goes straight into a BatchNorm, in order; `outputs` is one run's."""
-    norms = [output for output in outputs if isinstance(net.get_submodule(output.path), _BatchNorm)]
+    norms = [output for output in outputs if isinstance(network.get_submodule(output.path), _BatchNorm)]
     taken = {identity for norm in norms for identity in norm.inputs}
-    makers = (output.path for output in outputs if output.identity in taken and not output.handed_on and output.path)
+    makers = (
+        output.path for output in outputs if output.identity in taken and not output.is_passthrough and output.path
+    )
     return list(dict.fromkeys(makers))
 
 
 @contextlib.contextmanager
-def tapped(net: nn.Module, paths: Sequence[str]) -> Iterator[None]:
-    """Make `net` give what the modules at `paths` gave, too, as long as the block lasts."""
+def tapped(network: nn.Module, paths: Sequence[str]) -> Iterator[None]:
+    """Make `network` give what the modules at `paths` gave, too, as long as the block lasts."""
     kept: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _args: Any, given: Any) -> None:
@@ -40,9 +42,9 @@ def tapped(net: nn.Module, paths: Sequence[str]) -> Iterator[None]:
         kept.clear()
         return (given, *taps)
 
-    handles = [net.get_submodule(path).register_forward_hook(keep) for path in paths]
+    handles = [network.get_submodule(path).register_forward_hook(keep) for path in paths]
     if paths:
-        handles.append(net.register_forward_hook(hand_over))
+        handles.append(network.register_forward_hook(hand_over))
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What becomes of a net's logits: probabilities.
+"""What becomes of a network's logits: probabilities.
 
 Requires: logits, float (N, classes).
 Ensures: PyTorch and the file's own nodes compute the same.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from export.errors import SettingsError
 from export.names import MULTI_LABEL
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
 Activation = Literal["softmax", "sigmoid"]
 TEMPERATURE = "temperature"
@@ -26,7 +26,7 @@ COOLED = "logits_cooled"
 class Head:
     """Probabilities are `activation(logits / temperature)`.
 
-    softmax: a picture is of one class; sigmoid: each class is there or not. `temperature` is greater than 0.
+    softmax: an image is of one class; sigmoid: each class is there or not. `temperature` is greater than 0.
     """
 
     activation: Activation = "softmax"
@@ -61,7 +61,7 @@ class Head:
         return [numpy_helper.from_array(value, TEMPERATURE)] if self.is_cooled else []
 
 
-def head_of(given: LoadedNet, calibrated: bool) -> Head:
+def head_of(given: LoadedNetwork, calibrated: bool) -> Head:
     """Labels that exclude each other share the probability, others do not; a calibrated head has the run's temperature.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Bytes of a picture in, probabilities out: what every client would otherwise have to write, and get wrong.
+"""Bytes of an image in, probabilities out: what every client would otherwise have to write, and get wrong.
 
 Requires: a converted model, float NCHW `x` in and `logits` out.
 Ensures: `image` uint8 NHWC in; `logits` and `probabilities` out; normalisation is part of the graph.
@@ -20,7 +20,7 @@ CONSTANTS = IMAGE_MEAN, IMAGE_SCALE
 
 
 def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> onnx.ModelProto:
-    """Return a copy of `model` that takes pictures and also gives the probabilities that `head` makes of its logits."""
+    """Return a copy of `model` that takes images and also gives the probabilities that `head` makes of its logits."""
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     graph = whole.graph
@@ -63,7 +63,7 @@ def _rename_input(graph: onnx.GraphProto) -> None:
 
 
 def _replace_input(graph: onnx.GraphProto) -> None:
-    """The net's input, (N, C, H, W), gives way to pictures, (N, H, W, C), with the same free sizes."""
+    """The network's input, (N, C, H, W), gives way to images, (N, H, W, C), with the same free sizes."""
     batch, channels, height, width = (_dim(each) for each in graph.input[0].type.tensor_type.shape.dim)
     del graph.input[:]
     shape = [batch, height, width, channels]

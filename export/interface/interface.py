@@ -1,6 +1,6 @@
-"""What a model file takes and gives, beside what the net in it takes and gives.
+"""What a model file takes and gives, beside what the network in it takes and gives.
 
-Every check asks here for its inputs, and for what the file must give when the net gave something.
+Every check asks here for its inputs, and for what the file must give when the network gave something.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 from export.interface import image_io, probe_images
 from export.interface.head import Head
 from export.interface.net_outputs import named_outputs
@@ -27,9 +27,9 @@ Free = tuple[tuple[int, int], ...]
 
 NOISE = "noise"
 TELLING = (NOISE, NOISE, "zeros", "half and half", "a ramp")  # what the telling inputs are
-NAMING_BATCH = 2  # inputs on which a net is run only to hear what its outputs are called
+NAMING_BATCH = 2  # inputs on which a network is run only to hear what its outputs are called
 FAR = (10, 1e3, 1e6)
-# Odd and unlike: no stride of a net fits by chance. Then multiples of 2, 4, 8, 16, 32, 64, which some nets want.
+# Odd and unlike: no stride of a network fits by chance. Then multiples of 2, 4, 8, 16, 32, 64, which some networks want.
 LARGER = ((37, 53), (38, 54), (36, 52), (40, 56), (48, 80), (32, 96), (64, 128))
 
 
@@ -40,15 +40,15 @@ class Interface(Protocol):
 
     @property
     def input_size(self) -> Size:
-        """(C, H, W) of what the net takes."""
+        """(C, H, W) of what the network takes."""
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """The heights and widths at which the file is checked: the net's own, and another where they are free."""
+        """The heights and widths at which the file is checked: the network's own, and another where they are free."""
 
     @property
     def net_outputs(self) -> tuple[str, ...]:
-        """What the converted graph's outputs are called, in the order in which the net gives them."""
+        """What the converted graph's outputs are called, in the order in which the network gives them."""
 
     def at(self, height: int, width: int) -> Self:
         """The same for inputs of that size alone."""
@@ -63,18 +63,18 @@ class Interface(Protocol):
         """Inputs that reach where the telling ones do not."""
 
     def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What the net takes where the file takes `inputs`: (N, C, H, W), in memory of its own."""
+        """What the network takes where the file takes `inputs`: (N, C, H, W), in memory of its own."""
 
     def outputs(self, given: Any) -> dict[str, Tensor]:
-        """What the file must give, by name, where the net gave `given`. Raises: UnfitNetError."""
+        """What the file must give, by name, where the network gave `given`. Raises: UnsupportedNetworkError."""
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of the converted `model` with this interface."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Bytes of pictures in, uint8 (N, H, W, C); logits and probabilities out.
+class ImageInterface:
+    """Bytes of images in, uint8 (N, H, W, C); logits and probabilities out.
 
     `other_sizes` are those beside the preprocessing's own at which the file is checked, where they are free.
     """
@@ -122,7 +122,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Raw:
-    """What the net itself takes, float32 (N, C, H, W), and gives: any number of tensors, named by `net_outputs`."""
+    """What the network itself takes, float32 (N, C, H, W), and gives: any number of tensors, named by `net_outputs`."""
 
     input_size: Size
     net_outputs: tuple[str, ...]
@@ -157,8 +157,8 @@ class Raw:
     def outputs(self, given: Any) -> dict[str, Tensor]:
         named = named_outputs(given)
         if tuple(named) != self.net_outputs:
-            raise UnfitNetError(
-                f"the net gives {', '.join(self.net_outputs)} for some inputs and {', '.join(named)} for others: "
+            raise UnsupportedNetworkError(
+                f"the network gives {', '.join(self.net_outputs)} for some inputs and {', '.join(named)} for others: "
                 "a file gives the same tensors for all."
             )
         return named
@@ -167,46 +167,46 @@ class Raw:
         return model
 
 
-def interface_of(net: nn.Module, preprocessing: Preprocessing, settings: ExportSettings, head: Head) -> Interface:
-    """Return the interface that `settings` asks for. Raises: UnfitNetError."""
-    others = (_another_size(net, preprocessing.input_size),) if settings.dynamic_size else ()
+def interface_of(network: nn.Module, preprocessing: Preprocessing, settings: ExportSettings, head: Head) -> Interface:
+    """Return the interface that `settings` asks for. Raises: UnsupportedNetworkError."""
+    others = (_another_size(network, preprocessing.input_size),) if settings.dynamic_size else ()
     if not settings.raw:
-        return Pictures(preprocessing, head, others)
+        return ImageInterface(preprocessing, head, others)
     unnamed = Raw(preprocessing.input_size, ())
-    given = run(unused(net), unnamed.for_net(unnamed.noise(NAMING_BATCH)))
+    given = run(unused(network), unnamed.for_net(unnamed.noise(NAMING_BATCH)))
     return Raw(unnamed.input_size, tuple(named_outputs(given)), others)
 
 
-def _another_size(net: nn.Module, size: Size) -> tuple[int, int]:
-    """The first larger height and width that the net takes; where it takes none, the first, which then is refused."""
+def _another_size(network: nn.Module, size: Size) -> tuple[int, int]:
+    """The first larger height and width that the network takes; where it takes none, the first, which then is refused."""
     larger = [(size[1] + height, size[2] + width) for height, width in LARGER]
-    return next((each for each in larger if _takes(net, (size[0], *each))), larger[0])
+    return next((each for each in larger if _takes(network, (size[0], *each))), larger[0])
 
 
-def require_any_size(net: nn.Module, size: Size) -> None:
-    """Refuse a net that does not take inputs larger than `size` by an odd height and width. Raises: UnfitNetError."""
+def require_any_size(network: nn.Module, size: Size) -> None:
+    """Refuse a network that does not take inputs larger than `size` by an odd height and width. Raises: UnsupportedNetworkError."""
     try:
-        _run_at(net, (size[0], size[1] + LARGER[0][0], size[2] + LARGER[0][1]))
-    except UnfitNetError as error:
-        raise UnfitNetError(f"the input's height and width cannot be free: {error}") from error
+        _run_at(network, (size[0], size[1] + LARGER[0][0], size[2] + LARGER[0][1]))
+    except UnsupportedNetworkError as error:
+        raise UnsupportedNetworkError(f"the input's height and width cannot be free: {error}") from error
 
 
-def _takes(net: nn.Module, size: Size) -> bool:
+def _takes(network: nn.Module, size: Size) -> bool:
     try:
-        _run_at(net, size)
-    except UnfitNetError:
+        _run_at(network, size)
+    except UnsupportedNetworkError:
         return False
     return True
 
 
-def _run_at(net: nn.Module, size: Size) -> None:
-    run(unused(net), torch.zeros(NAMING_BATCH, *size))
+def _run_at(network: nn.Module, size: Size) -> None:
+    run(unused(network), torch.zeros(NAMING_BATCH, *size))
 
 
 def _require_logits(given: Any) -> None:
     if not isinstance(given, Tensor) or given.ndim != 2 or not given.is_floating_point():
         got = f"{given.dtype} of {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
-        raise UnfitNetError(
-            f"the net must give logits, one float tensor of (N, classes); it gives {got}. "
+        raise UnsupportedNetworkError(
+            f"the network must give logits, one float tensor of (N, classes); it gives {got}. "
             "Export it with raw outputs (--raw) if that is meant."
         )

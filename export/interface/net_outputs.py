@@ -1,11 +1,11 @@
-"""Names for what a net gives: one tensor, or tuples, named tuples, lists and dicts of tensors, in one another."""
+"""Names for what a network gives: one tensor, or tuples, named tuples, lists and dicts of tensors, in one another."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 
 ONLY = "output"
 
@@ -14,20 +14,22 @@ def named_outputs(given: Any) -> dict[str, Tensor]:
     """Every tensor of `given` by its name, in order.
 
     The only tensor is `output`; a dict's and a named tuple's bear their keys, a tuple's `output_0` and so on; what is
-    nested has both names with a dot in between. Raises: UnfitNetError.
+    nested has both names with a dot in between. Raises: UnsupportedNetworkError.
     """
     found = [(path, tensor) for path, tensor in _leaves(given, "")]
     named = {_name(path): tensor for path, tensor in found}
     if not named:
-        raise UnfitNetError("the net gives no tensor at all.")
+        raise UnsupportedNetworkError("the network gives no tensor at all.")
     for name, tensor in named.items():
         if tensor.is_complex():
-            raise UnfitNetError(
-                f"the net's '{name}' is {str(tensor.dtype).removeprefix('torch.')}; ONNX models give real numbers: "
+            raise UnsupportedNetworkError(
+                f"the network's '{name}' is {str(tensor.dtype).removeprefix('torch.')}; ONNX models give real numbers: "
                 "give torch.view_as_real of it."
             )
     if len(named) < len(found):
-        raise UnfitNetError(f"two outputs of the net would have one name; it gives {', '.join(p for p, _ in found)}.")
+        raise UnsupportedNetworkError(
+            f"two outputs of the network would have one name; it gives {', '.join(p for p, _ in found)}."
+        )
     return named
 
 
@@ -54,4 +56,4 @@ def _children(given: Any, path: str) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(given)
     else:
         where = f" at '{path}'" if path else ""
-        raise UnfitNetError(f"the net must give tensors; it gives {type(given).__name__}{where}.")
+        raise UnsupportedNetworkError(f"the network must give tensors; it gives {type(given).__name__}{where}.")

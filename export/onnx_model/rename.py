@@ -33,7 +33,7 @@ def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
 
 
 def make_way(graph: onnx.GraphProto, names: Collection[str]) -> None:
-    """Give weights of `graph` that bear one of `names` another: a net may have a parameter called that."""
+    """Give weights of `graph` that bear one of `names` another: a network may have a parameter called that."""
     taken = {weight.name for weight in graph.initializer} & set(names)
     _rename(graph, {name: f"{name}/unnamed" for name in sorted(taken)})
 
@@ -41,7 +41,7 @@ def make_way(graph: onnx.GraphProto, names: Collection[str]) -> None:
 def _separate_outputs(graph: onnx.GraphProto) -> None:
     """Give each output a value of its own, where it is an input, a weight, or another output as well."""
     for node in [node for node in graph.node if node.input[:1] == node.output[:1]]:
-        graph.node.remove(node)  # torch.onnx writes an Identity from x to x where a net gives its input back
+        graph.node.remove(node)  # torch.onnx writes an Identity from x to x where a network gives its input back
     taken = {info.name for info in graph.input} | {weight.name for weight in graph.initializer}
     for index, info in enumerate(graph.output):
         if info.name in taken:

@@ -8,7 +8,7 @@ NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Return the paths of the modules around `node`, outermost first; the net itself is ''."""
+    """Return the paths of the modules around `node`, outermost first; the network itself is ''."""
     for entry in node.metadata_props:
         if entry.key == NAME_SCOPES:
             return tuple(ast.literal_eval(entry.value))[:-1]

@@ -1,10 +1,10 @@
 """What PyTorch gives for the inputs by which a file is judged, run as seldom as evidence allows.
 
 All telling inputs are run once in float32 and once in float64: the layers are found by them, and every number is
-compared with them. A net whose rows do not depend on each other gives for the first inputs of a batch what it gives for
+compared with them. A network whose rows do not depend on each other gives for the first inputs of a batch what it gives for
 them alone, so the first rows are what a smaller batch must give.
 
-Requires: a prepared net and the interface of the file made of it.
+Requires: a prepared network and the interface of the file made of it.
 Ensures: rows stand for a batch only where PyTorch itself, run on a second batch, gives those rows at every layer; and
 whoever does not find them in the file can have each batch run by itself.
 """
@@ -45,22 +45,22 @@ class Given:
         return Given(outputs, layers)
 
 
-class Sample:
+class ReferencePair:
     """One batch in float32, and the same in float64; in float32 with sums in lanes, too, where that is another."""
 
     def __init__(self, expected: Given, exact: Given, in_lanes: Given | None) -> None:
         self.expected, self.exact, self.in_lanes = expected, exact, in_lanes
         self._references: dict[Identity, Reference] = {}
 
-    def rows(self, batch: int, of: int) -> "Sample":
+    def rows(self, batch: int, of: int) -> "ReferencePair":
         """What the first `batch` of `of` inputs gave."""
         in_lanes = self.in_lanes.rows(batch, of) if self.in_lanes else None
-        return Sample(self.expected.rows(batch, of), self.exact.rows(batch, of), in_lanes)
+        return ReferencePair(self.expected.rows(batch, of), self.exact.rows(batch, of), in_lanes)
 
     def hopeless(self, count: int) -> set[int]:
         """Those of the `count` inputs for which some layer's float32 is too far from its float64 to be judged by."""
         layers = {id(each): each for each in map(self.reference, self.expected.layers)}
-        return {row for each in layers.values() for row in each.hopeless_rows(count)}
+        return {row for each in layers.values() for row in each.unreliable_rows(count)}
 
     def reference(self, layer: str) -> Reference:
         """What the layer gave, to compare with; layers that gave one tensor share it."""
@@ -76,18 +76,18 @@ class Sample:
         return Reference(self.expected.outputs[name].numpy(), self.exact.outputs[name].numpy(), other=other)
 
 
-class Expectation:
+class ReferenceRuns:
     """What the file must give for the telling inputs, or the first of them, at one size."""
 
     def __init__(
-        self, net: nn.Module, interface: Interface, unused: nn.Module, noisy: Collection[int] = frozenset()
+        self, network: nn.Module, interface: Interface, unused: nn.Module, noisy: Collection[int] = frozenset()
     ) -> None:
-        """Run `net` in float32; `unused` is a copy that was never run; the inputs `noisy` are noise instead.
+        """Run `network` in float32; `unused` is a copy that was never run; the inputs `noisy` are noise instead.
 
-        Raises: UnfitNetError.
+        Raises: UnsupportedNetworkError.
         """
         self.interface, self.noisy = interface, noisy
-        self._net, self._unused = net, unused
+        self._net, self._unused = network, unused
         self._inputs = interface.telling()
         self._inputs[list(noisy)] = interface.noise(self.most)[list(noisy)]
         self._norms = NormsSeen()
@@ -109,24 +109,24 @@ class Expectation:
         return self._inputs[:batch]
 
     def outputs(self) -> Mapping[str, Tensor]:
-        """The model's outputs for all inputs, as PyTorch gives them now. Raises: UnfitNetError."""
+        """The model's outputs for all inputs, as PyTorch gives them now. Raises: UnsupportedNetworkError."""
         return self._outputs(run(self._net, self._for_net(self.most)))
 
     def alone(self, *, unused: bool = False) -> Mapping[str, Tensor]:
-        """The same for the input ALONE, of the net or of its copy that was not run before; ask that once."""
-        net = self._unused if unused else self._net
-        return self._outputs(run(net, self.interface.for_net(self._inputs[ALONE])))
+        """The same for the input ALONE, of the network or of its copy that was not run before; ask that once."""
+        network = self._unused if unused else self._net
+        return self._outputs(run(network, self.interface.for_net(self._inputs[ALONE])))
 
     @cached_property
-    def whole(self) -> Sample:
-        """All inputs. Raises: UnfitNetError when the net does not run in float64."""
+    def whole(self) -> ReferencePair:
+        """All inputs. Raises: UnsupportedNetworkError when the network does not run in float64."""
         return self._sample(self.given, self.most)
 
-    def telling(self, noisy: Collection[int]) -> "Expectation":
-        """The same with noise in place of the inputs `noisy`, which tell nothing of this net."""
-        return Expectation(self._net, self.interface, self._unused, noisy)
+    def telling(self, noisy: Collection[int]) -> "ReferenceRuns":
+        """The same with noise in place of the inputs `noisy`, which tell nothing of this network."""
+        return ReferenceRuns(self._net, self.interface, self._unused, noisy)
 
-    def samples(self, batch: int) -> Iterator[Sample]:
+    def samples(self, batch: int) -> Iterator[ReferencePair]:
         """What can stand for that batch, the cheapest first; the last is PyTorch's own run of it."""
         if batch == self.most:
             yield self.whole
@@ -135,13 +135,13 @@ class Expectation:
             yield self._second_rows if batch == SECOND else self.whole.rows(batch, self.most)
         yield self._sample(self._traced(run_traced, batch), batch)
 
-    def _sample(self, expected: Given, batch: int) -> Sample:
+    def _sample(self, expected: Given, batch: int) -> ReferencePair:
         with self._norms:
             exact = self._traced(run_in_float64, batch)
         if not self._norms.any:
-            return Sample(expected, exact, None)
+            return ReferencePair(expected, exact, None)
         with SumsInLanes():
-            return Sample(expected, exact, self._traced(run_traced, batch))
+            return ReferencePair(expected, exact, self._traced(run_traced, batch))
 
     def _for_net(self, batch: int) -> Tensor:
         return self.interface.for_net(self.inputs(batch))
@@ -151,11 +151,11 @@ class Expectation:
         return Given(self._outputs(given), layers)
 
     def _outputs(self, given: Any) -> Mapping[str, Tensor]:
-        """Copies: a net may give a buffer in which it writes again."""
+        """Copies: a network may give a buffer in which it writes again."""
         return {name: value.clone() for name, value in self.interface.outputs(given).items()}
 
     @cached_property
-    def _second_rows(self) -> Sample:
+    def _second_rows(self) -> ReferencePair:
         return self.whole.rows(SECOND, self.most)
 
     @cached_property

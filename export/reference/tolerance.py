@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-CEILING = 1e-2  # of the largest magnitude: a net whose own float32 is worse than that cannot be compared
+CEILING = 1e-2  # of the largest magnitude: a network whose own float32 is worse than that cannot be compared
 NOISE_MULTIPLE = 10.0  # measured: onnxruntime lies at 0.7 to 2.3 times PyTorch's own noise
 GAP = 1e3  # between one number and the next larger: beyond it begin those that are compared by themselves
 LEAST_SHARE, LEAST = 0.1, 4  # of the numbers below such a gap: fewer may be what large ones left by chance
@@ -68,7 +68,7 @@ class Reference:
         ]
         self._stride = max(1, expected.size // SAMPLE)
 
-    def hopeless_rows(self, count: int) -> set[int]:
+    def unreliable_rows(self, count: int) -> set[int]:
         """Of the rows of `count` inputs those in which float32 is too far from float64 to be compared with."""
         if NOISE_MULTIPLE * self._error <= CEILING * self._scale or not self._exact.ndim or len(self._exact) % count:
             return set()

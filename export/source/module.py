@@ -1,4 +1,4 @@
-"""A net from anybody's code: the module that `package.module:function` returns, or one that a program has at hand."""
+"""A network from anybody's code: the module that `package.module:function` returns, or one that a program has at hand."""
 
 import importlib
 import importlib.util
@@ -13,7 +13,7 @@ from torch import nn
 
 from export.errors import SettingsError, SourceError
 from export.source.unsupported import bare_net
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 from zoo.networks.preprocessing import Preprocessing
 from zoo.runs.load import WeightsSource
 
@@ -28,8 +28,8 @@ def is_function(source: str) -> bool:
 
 def load_function(
     source: str, preprocessing: Preprocessing | None = None, labels: Sequence[str] = (), seed: int = 0
-) -> LoadedNet:
-    """Return the net that the function `source` makes; the current folder can be imported from.
+) -> LoadedNetwork:
+    """Return the network that the function `source` makes; the current folder can be imported from.
 
     Raises: SourceError; SettingsError for a `seed` outside 0 to 2**32 - 1.
     """
@@ -38,37 +38,37 @@ def load_function(
     function = _find(source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = _call(source, function)
-    return loaded_module(net, preprocessing, labels, name=source.partition(":")[2], architecture=source, seed=seed)
+        network = _call(source, function)
+    return loaded_module(network, preprocessing, labels, name=source.partition(":")[2], architecture=source, seed=seed)
 
 
 def loaded_module(
-    net: nn.Module,
+    network: nn.Module,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] = (),
     *,
     name: str = "",
     architecture: str = "",
     seed: int = 0,
-) -> LoadedNet:
-    """Return `net` with all that is known of it: without `preprocessing`, what its own `pretrained_cfg` says.
+) -> LoadedNetwork:
+    """Return `network` with all that is known of it: without `preprocessing`, what its own `pretrained_cfg` says.
 
-    Raises: SourceError when neither says what the net takes; UnfitNetError.
+    Raises: SourceError when neither says what the network takes; UnsupportedNetworkError.
     """
-    net = bare_net(net)
-    kind = type(net).__name__
+    network = bare_net(network)
+    kind = type(network).__name__
     if preprocessing is None:
-        if not getattr(net, "pretrained_cfg", None):
+        if not getattr(network, "pretrained_cfg", None):
             raise SourceError(f"nothing says what {kind} takes: give its input size (--input-size C,H,W).")
-        preprocessing = Preprocessing.from_net(net)
+        preprocessing = Preprocessing.from_net(network)
     weights = WeightsSource("given", seed)
-    return LoadedNet(net, name or kind, architecture or kind, tuple(labels), preprocessing, weights)
+    return LoadedNetwork(network, name or kind, architecture or kind, tuple(labels), preprocessing, weights)
 
 
 def plain_preprocessing(
     input_size: tuple[int, int, int], mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Preprocessing:
-    """Return the rule for a net that takes pixels from 0 to 1, less `mean`, divided by `std`, by channel."""
+    """Return the rule for a network that takes pixels from 0 to 1, less `mean`, divided by `std`, by channel."""
     channels = input_size[0]
     return Preprocessing(
         input_size=input_size, mean=tuple(mean or (0.0,) * channels), std=tuple(std or (1.0,) * channels)
@@ -118,13 +118,13 @@ def _import(name: str) -> Any:
 
 def _call(source: str, function: Callable[[], Any]) -> nn.Module:
     try:
-        net = function()
+        network = function()
     except SystemExit as error:
-        raise SourceError(f"{source} ends the program instead of returning a net: sys.exit({error}).") from error
+        raise SourceError(f"{source} ends the program instead of returning a network: sys.exit({error}).") from error
     except Exception as error:
         raise SourceError(
             f"{source} fails when it is called without arguments: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(net, nn.Module):
-        raise SourceError(f"{source} must return a torch.nn.Module; it returns {type(net).__name__}.")
-    return net
+    if not isinstance(network, nn.Module):
+        raise SourceError(f"{source} must return a torch.nn.Module; it returns {type(network).__name__}.")
+    return network

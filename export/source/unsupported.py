@@ -1,7 +1,7 @@
-"""Nets of other makers: what wraps them is taken off, what cannot be exported is refused by name.
+"""Networks of other makers: what wraps them is taken off, what cannot be exported is refused by name.
 
 Requires: any module.
-Ensures: a module of Python code, on a device, that can be copied; its layers' paths are those of the net itself.
+Ensures: a module of Python code, on a device, that can be copied; its layers' paths are those of the network itself.
 """
 
 import copy
@@ -14,51 +14,57 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 
 
-def bare_net(net: nn.Module) -> nn.Module:
-    """Return `net` without what wraps it, and free of what hinders copying. Raises: UnfitNetError."""
-    net = _unwrapped(net)
-    for path, module in net.named_modules():
+def bare_net(network: nn.Module) -> nn.Module:
+    """Return `network` without what wraps it, and free of what hinders copying. Raises: UnsupportedNetworkError."""
+    network = _unwrapped(network)
+    for path, module in network.named_modules():
         _require_python(path, module)
-    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         _require_numbers(name, tensor)
-    computed = list(_computed(net))
-    return copy.deepcopy(net, {id(each): each.detach().clone() for each in computed}) if computed else net
+    computed = list(_computed(network))
+    return copy.deepcopy(network, {id(each): each.detach().clone() for each in computed}) if computed else network
 
 
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """The net that torch.compile or a wrapper for several devices was given."""
+def _unwrapped(network: nn.Module) -> nn.Module:
+    """The network that torch.compile or a wrapper for several devices was given."""
     while True:
-        if isinstance(net, OptimizedModule) and isinstance(net._orig_mod, nn.Module):
-            net = net._orig_mod
-        elif isinstance(net, nn.DataParallel | DistributedDataParallel):
-            net = net.module
+        if isinstance(network, OptimizedModule) and isinstance(network._orig_mod, nn.Module):
+            network = network._orig_mod
+        elif isinstance(network, nn.DataParallel | DistributedDataParallel):
+            network = network.module
         else:
-            return net
+            return network
 
 
 def _require_python(path: str, module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
-        where = f"its module '{path}'" if path else "the net"
-        raise UnfitNetError(
+        where = f"its module '{path}'" if path else "the network"
+        raise UnsupportedNetworkError(
             f"{where} is TorchScript, which has no Python code to export from: give the module that it was made of."
         )
 
 
 def _require_numbers(name: str, tensor: torch.Tensor) -> None:
     if is_lazy(tensor):
-        raise UnfitNetError(f"the weight '{name}' has no size yet: run the net once on an input before the export.")
+        raise UnsupportedNetworkError(
+            f"the weight '{name}' has no size yet: run the network once on an input before the export."
+        )
     if tensor.is_meta:
-        raise UnfitNetError(f"the weight '{name}' is on the meta device, where there are no numbers: load it first.")
+        raise UnsupportedNetworkError(
+            f"the weight '{name}' is on the meta device, where there are no numbers: load it first."
+        )
     if tensor.layout != torch.strided:
-        raise UnfitNetError(f"the weight '{name}' is {tensor.layout}, which ONNX does not have: give its to_dense().")
+        raise UnsupportedNetworkError(
+            f"the weight '{name}' is {tensor.layout}, which ONNX does not have: give its to_dense()."
+        )
 
 
-def _computed(net: nn.Module) -> Iterator[torch.Tensor]:
+def _computed(network: nn.Module) -> Iterator[torch.Tensor]:
     """What modules keep of a computation, such as the old weight_norm's `weight`: it cannot be copied as it is."""
-    for module in net.modules():
+    for module in network.modules():
         for value in _kept(module):
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 yield value

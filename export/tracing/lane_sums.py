@@ -2,7 +2,7 @@
 
 PyTorch sums the numbers of a map pair by pair, or better; onnxruntime one after the other, in as many partial sums as a
 register has lanes. Where a norm divides by the deviation of a large map, or of a flat one, which is next to nothing,
-the two lie farther apart than PyTorch lies from its own float64, and both are as right as float32 is. So a net with
+the two lie farther apart than PyTorch lies from its own float64, and both are as right as float32 is. So a network with
 such norms is run once more with sums in lanes: the farther of its two results from float64 tells what float32 can do.
 """
 

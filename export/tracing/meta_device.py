@@ -1,6 +1,6 @@
-"""A net without numbers: the same modules, whose tensors are on PyTorch's meta device.
+"""A network without numbers: the same modules, whose tensors are on PyTorch's meta device.
 
-Requires: a prepared net.
+Requires: a prepared network.
 Ensures: no weight is copied; tensors that modules keep without having registered them are on the meta device, too.
 """
 
@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 
-def without_numbers(net: nn.Module) -> nn.Module:
-    """Return a copy of `net` that computes shapes alone."""
-    return copy.deepcopy(net, {id(tensor): _empty(tensor) for tensor in _tensors(net)})
+def without_numbers(network: nn.Module) -> nn.Module:
+    """Return a copy of `network` that computes shapes alone."""
+    return copy.deepcopy(network, {id(tensor): _empty(tensor) for tensor in _tensors(network)})
 
 
-def _tensors(net: nn.Module) -> Iterator[torch.Tensor]:
-    yield from net.parameters()
-    yield from net.buffers()
-    for module in net.modules():
+def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
+    for module in network.modules():
         yield from _inside(value for name, value in vars(module).items() if name not in ("_parameters", "_modules"))
 
 

@@ -1,4 +1,4 @@
-"""Runs a net in PyTorch and writes down what every called module took and gave.
+"""Runs a network in PyTorch and writes down what every called module took and gave.
 
 Ensures: values are copies, taken before an in-place operation can overwrite them; a tensor is known again by where it
 lies, its shape and its version, so that a module which only hands its input on can be told from one that computes.
@@ -43,18 +43,18 @@ class Output:
         return layer_name(self.path, self.call, self.element)
 
     @property
-    def handed_on(self) -> bool:
+    def is_passthrough(self) -> bool:
         """Whether the module gave one of its inputs back, untouched."""
         return self.identity in self.inputs
 
 
-def traced(net: nn.Module, x: torch.Tensor) -> tuple[Any, list[Output]]:
-    """Return what `net` gives, and an entry for each tensor that each module call gave, in order of the calls' ends."""
+def traced(network: nn.Module, x: torch.Tensor) -> tuple[Any, list[Output]]:
+    """Return what `network` gives, and an entry for each tensor that each module call gave, in order of the calls' ends."""
     recorder = _Recorder()
-    handles = [handle for path, module in net.named_modules() for handle in recorder.attach(path, module)]
+    handles = [handle for path, module in network.named_modules() for handle in recorder.attach(path, module)]
     try:
         with torch.no_grad():
-            given = net(x)
+            given = network(x)
     finally:
         for handle in handles:
             handle.remove()
@@ -62,8 +62,8 @@ def traced(net: nn.Module, x: torch.Tensor) -> tuple[Any, list[Output]]:
 
 
 @contextlib.contextmanager
-def inside(net: nn.Module) -> Iterator[Callable[[], str]]:
-    """Give a function that says in which module `net` just is: after an exception, where that was raised."""
+def inside(network: nn.Module) -> Iterator[Callable[[], str]]:
+    """Give a function that says in which module `network` just is: after an exception, where that was raised."""
     stack: list[str] = []
 
     def enter(path: str) -> Callable[..., None]:
@@ -72,8 +72,8 @@ def inside(net: nn.Module) -> Iterator[Callable[[], str]]:
     def leave(*_: Any) -> None:
         stack.pop()
 
-    handles = [module.register_forward_pre_hook(enter(path)) for path, module in net.named_modules()]
-    handles += [module.register_forward_hook(leave) for module in net.modules()]
+    handles = [module.register_forward_pre_hook(enter(path)) for path, module in network.named_modules()]
+    handles += [module.register_forward_hook(leave) for module in network.modules()]
     try:
         yield lambda: stack[-1] if stack else ""
     finally:
@@ -81,7 +81,7 @@ def inside(net: nn.Module) -> Iterator[Callable[[], str]]:
             handle.remove()
 
 
-def shapes(net: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:
+def shapes(network: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:
     """Return the name and the shape of each tensor that each module call gives; `x` may be on the meta device."""
     found: list[tuple[str, tuple[int, ...]]] = []
     calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
@@ -96,10 +96,10 @@ def shapes(net: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]
 
         return record
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in net.named_modules()]
+    handles = [module.register_forward_hook(hook(path)) for path, module in network.named_modules()]
     try:
         with torch.no_grad():
-            net(x)
+            network(x)
     finally:
         for handle in handles:
             handle.remove()

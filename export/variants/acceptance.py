@@ -52,7 +52,7 @@ def _judge_numbers(figures: Figures, evidence: Evidence, settings: VariantSettin
     if evidence.trained and figures.agreement is not None:
         changed = 100 * (1 - figures.agreement)
         note = f"accuracy not measured ({evidence.unlabelled}); it cannot drop by more points than classes change"
-        words = f"the class changes on {changed:.2f} % of the pictures, allowed are {most:g}"
+        words = f"the class changes on {changed:.2f} % of the images, allowed are {most:g}"
         return ([words] if changed > most else []), [note]
     note = "untrained: accuracy would mean nothing" if not evidence.trained else "accuracy not measured"
     words = f"the outputs' SQNR is {figures.output_db:.1f} dB, needed are {bounds.min_sqnr_db:g}"

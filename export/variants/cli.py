@@ -9,13 +9,13 @@ from export.settings import ExportSettings
 from export.variants.report import lines, write_reports
 from export.variants.runner import Plan, make_variants, plan, require_all_kept
 from export.variants.settings import Bounds, VariantSettings, parse_kinds, parse_target
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
 
 def planned(
-    loaded: LoadedNet, export: ExportSettings, kinds: str, data: str, target: str, bounds: Mapping[str, float]
+    loaded: LoadedNetwork, export: ExportSettings, kinds: str, data: str, target: str, bounds: Mapping[str, float]
 ) -> Plan:
-    """Read what was typed, and the pictures. Raises: ExportError, ZooError."""
+    """Read what was typed, and the images. Raises: ExportError, ZooError."""
     settings = VariantSettings(
         parse_kinds(kinds), calibration_data=data, target=parse_target(target), bounds=Bounds(**bounds)
     )

@@ -1,8 +1,8 @@
-"""The pictures that a variant is made and judged by.
+"""The images that a variant is made and judged by.
 
 Requires: trained weights come with a data set, the run's own or one that the user names.
-Ensures: calibration sees training pictures, the choice between methods validation pictures, the verdict test
-pictures; the same ones in every run. A net with random weights may have noise, and then says that it is untrained.
+Ensures: calibration sees training images, the choice between methods validation images, the verdict test
+images; the same ones in every run. A network with random weights may have noise, and then says that it is untrained.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ import torch
 
 from export.errors import CalibrationDataError
 from export.variants.settings import SERVABLE, VariantSettings
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 from zoo.data.kfold import fold_of
-from zoo.data.registry import Dataset, find_data, public_name
+from zoo.data.registry import Dataset, find_data, redacted_name
 from zoo.data.splits import Split
 from zoo.networks.preprocessing import Preprocessing
 
 NOISE = "noise"
-NOISE_PICTURES = 32
+NOISE_IMAGES = 32
 BATCH = 64
 
 Images = npt.NDArray[np.uint8]
@@ -28,8 +28,8 @@ Targets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Uint8 pictures (N, H, W, C) with their classes, None where those are not the net's; `of` stand in the split."""
+class ImageSet:
+    """Uint8 images (N, H, W, C) with their classes, None where those are not the network's; `of` stand in the split."""
 
     images: Images
     targets: Targets | None
@@ -40,20 +40,20 @@ class Pictures:
 class Evidence:
     """`dataset` is public, or `noise`; `unlabelled` says why there is no accuracy, empty where there is.
 
-    `several` is whether a picture may be of several classes: right is then each yes and each no.
+    `several` is whether an image may be of several classes: right is then each yes and each no.
     """
 
     dataset: str
     trained: bool
-    calibration: Pictures
-    choosing: Pictures
-    test: Pictures
+    calibration: ImageSet
+    choosing: ImageSet
+    test: ImageSet
     unlabelled: str = ""
     several: bool = False
 
 
-def gather(loaded: LoadedNet, settings: VariantSettings) -> Evidence:
-    """Read the pictures. Raises: CalibrationDataError when there are none that mean something to these weights."""
+def gather(loaded: LoadedNetwork, settings: VariantSettings) -> Evidence:
+    """Read the images. Raises: CalibrationDataError when there are none that mean something to these weights."""
     name = settings.calibration_data or loaded.data
     if name:
         return _of_dataset(name, loaded, settings)
@@ -68,45 +68,45 @@ def gather(loaded: LoadedNet, settings: VariantSettings) -> Evidence:
     return Evidence(NOISE, trained, calibration, choosing, test, why, loaded.task == "multi-label")
 
 
-def _of_dataset(name: str, loaded: LoadedNet, settings: VariantSettings) -> Evidence:
+def _of_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -> Evidence:
     data = find_data(name).for_net(loaded.preprocessing)
     if loaded.fold and name == loaded.data:
         data = fold_of(data, *loaded.fold)  # what the run held out is what it has not seen
     if tuple(data.input_size) != tuple(loaded.preprocessing.input_size):
         raise CalibrationDataError(
-            f"{public_name(name)} has pictures of (channels, height, width) {tuple(data.input_size)}, but "
+            f"{redacted_name(name)} has images of (channels, height, width) {tuple(data.input_size)}, but "
             f"{loaded.name} takes {tuple(loaded.preprocessing.input_size)}: name another with --calibration-data."
         )
     trained = loaded.weights.kind != "random"
     unlabelled = _why_unlabelled(data, loaded, trained)
     splits = (
         (data.train, settings.calibration_pictures),
-        (data.val, settings.test_pictures),
-        (data.test, settings.test_pictures),
+        (data.val, settings.test_images),
+        (data.test, settings.test_images),
     )
     calibration, choosing, test = (_some(data, split, most, labelled=not unlabelled) for split, most in splits)
     several = loaded.task == "multi-label"
-    return Evidence(public_name(name), trained, calibration, choosing, test, unlabelled, several)
+    return Evidence(redacted_name(name), trained, calibration, choosing, test, unlabelled, several)
 
 
-def _why_unlabelled(data: Dataset, loaded: LoadedNet, trained: bool) -> str:
+def _why_unlabelled(data: Dataset, loaded: LoadedNetwork, trained: bool) -> str:
     if not trained:
         return "untrained"
     fits = data.labels == loaded.labels and data.task == loaded.task
-    return "" if fits else f"{data.name}'s classes are not the net's"
+    return "" if fits else f"{data.name}'s classes are not the network's"
 
 
-def _some(data: Dataset, split: Split, most: int, *, labelled: bool) -> Pictures:
-    """At most so many pictures of `split`, drawn without order in mind, the same in every run."""
+def _some(data: Dataset, split: Split, most: int, *, labelled: bool) -> ImageSet:
+    """At most so many images of `split`, drawn without order in mind, the same in every run."""
     if len(split) == 0:
         raise CalibrationDataError(f"{data.name} has an empty split: variants need training, validation and test.")
     chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:most])
     indices = torch.from_numpy(chosen)
     images = np.concatenate([batch.numpy() for batch in split.batches(torch.split(indices, BATCH))])
-    return Pictures(images, split.targets[indices].numpy() if labelled else None, len(split))
+    return ImageSet(images, split.targets[indices].numpy() if labelled else None, len(split))
 
 
-def _noise(preprocessing: Preprocessing, seed: int) -> Pictures:
+def _noise(preprocessing: Preprocessing, seed: int) -> ImageSet:
     channels, height, width = preprocessing.input_size
-    images = np.random.default_rng(seed).integers(0, 256, (NOISE_PICTURES, height, width, channels), np.uint8)
-    return Pictures(images, None, NOISE_PICTURES)
+    images = np.random.default_rng(seed).integers(0, 256, (NOISE_IMAGES, height, width, channels), np.uint8)
+    return ImageSet(images, None, NOISE_IMAGES)

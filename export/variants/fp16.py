@@ -1,10 +1,10 @@
 """Half precision, with islands of float32 where it would overflow or lose too much.
 
-Every value of the net becomes float16; inputs and outputs keep their types. An island is a node that still computes in
+Every value of the network becomes float16; inputs and outputs keep their types. An island is a node that still computes in
 float32. Where islands must be is measured, in a graph that rounds every value as a device with float16 would: a CPU
 without it computes in float32 between two conversions, and so hides what a GPU would give.
 
-Requires: an exported model without nested graphs, and pictures.
+Requires: an exported model without nested graphs, and images.
 Ensures: a layer's value keeps its name; the bytes are the same in every run.
 """
 
@@ -39,25 +39,25 @@ Measure = Callable[[onnx.ModelProto], Measured]
 
 
 @dataclass(frozen=True)
-class Halved:
+class Fp16Result:
     """A model in float16, and the names of the nodes that stayed float32, in order, each with why."""
 
     model: onnx.ModelProto
     islands: Mapping[str, str]
 
 
-def halve(model: onnx.ModelProto, largest: Measured, sqnr_db: Measure, kept: Collection[str]) -> Halved:
+def halve(model: onnx.ModelProto, largest: Measured, sqnr_db: Measure, kept: Collection[str]) -> Fp16Result:
     """Convert `model`. Nodes in `kept` stay float32, and so do those that measuring finds.
 
     `largest` is the largest magnitude of each float32 value; `sqnr_db` measures the values of a model that rounds
     like float16. Raises: VariantError.
     """
     _require_flat(model)
-    islands = dict.fromkeys(kept, "reads pictures or gives probabilities")
+    islands = dict.fromkeys(kept, "reads images or gives probabilities")
     islands |= {name: f"reaches {top:.3g}" for name, top in _overflowing(model, largest).items() if name not in islands}
     _require_small(model, islands)
     islands = _with_measured_islands(model, sqnr_db, islands)
-    return Halved(to_half(model, islands), islands)
+    return Fp16Result(to_half(model, islands), islands)
 
 
 def _with_measured_islands(model: onnx.ModelProto, sqnr_db: Measure, islands: dict[str, str]) -> dict[str, str]:

@@ -70,7 +70,7 @@ def layer_map(model: onnx.ModelProto) -> manifest.LayerMap:
 def feeds(
     model: onnx.ModelProto, images: Images, preprocessing: Preprocessing
 ) -> Mapping[str, npt.NDArray[np.generic]]:
-    """Return what `model` takes for these pictures: the bytes, or normalised floats where it normalises nothing."""
+    """Return what `model` takes for these images: the bytes, or normalised floats where it normalises nothing."""
     info = model.graph.input[0]
     if info.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
         return {info.name: images}

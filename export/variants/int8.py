@@ -1,8 +1,8 @@
-"""Static int8: weights by channel, activations by ranges that calibration pictures gave.
+"""Static int8: weights by channel, activations by ranges that calibration images gave.
 
-Requires: an exported model and calibration pictures.
+Requires: an exported model and calibration images.
 Ensures: convolutions and matrix products with weights, and what carries values between them, work on int8; the
-pictures' normalisation, softmax and the outputs stay float32; a layer's value keeps its name and its meaning. The
+images' normalisation, softmax and the outputs stay float32; a layer's value keeps its name and its meaning. The
 bytes are the same in every run.
 """
 

@@ -1,4 +1,4 @@
-"""How long one picture takes, in turns with the original, so that whatever else the machine does meets both alike."""
+"""How long one image takes, in turns with the original, so that whatever else the machine does meets both alike."""
 
 import math
 import statistics
@@ -25,7 +25,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a picture, batch 1, one thread; `speedup` is the median of the paired ratios fp32 / variant.
+    """Milliseconds an image, batch 1, one thread; `speedup` is the median of the paired ratios fp32 / variant.
 
     With 95 % confidence it lies between `speedup_low` and `speedup_high`.
     """

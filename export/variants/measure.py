@@ -1,4 +1,4 @@
-"""A variant beside the float32 model it was made from, on the same pictures, in one run.
+"""A variant beside the float32 model it was made from, on the same images, in one run.
 
 Ensures: accuracy, size and SQNR are the same in every run; what depends on the machine is in latency.py and memory.py.
 """
@@ -16,12 +16,12 @@ from export.errors import VariantError
 from export.names import LOGITS
 from export.onnx_model.runtime import Runtime, every_value
 from export.variants import graph
-from export.variants.eval_data import Evidence, Pictures
+from export.variants.eval_data import Evidence, ImageSet
 from export.variants.latency import Latency
 from zoo.networks.preprocessing import Preprocessing
 
 MOST_DB = 200.0  # stands for equality, and its negative for a result that is not finite
-NUMBERS = 2**20  # of pictures at once, where every value is kept: 6 of 3x224x224
+NUMBERS = 2**20  # of images at once, where every value is kept: 6 of 3x224x224
 BATCH_NUMBERS = 2**22
 
 Array = npt.NDArray[Any]
@@ -29,11 +29,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of right answers from 0 to 1 of both models on `pictures` of the `of` that the split holds."""
+    """Shares of right answers from 0 to 1 of both models on `images` of the `of` that the split holds."""
 
     fp32: float
     variant: float
-    pictures: int
+    images: int
     of: int
 
     @property
@@ -87,8 +87,8 @@ def sqnr_db(expected: Array, got: Array) -> float:
     return round(min(MOST_DB, max(-MOST_DB, 10 * math.log10(signal / noise))), 1)
 
 
-class Judge:
-    """Runs variants of one model on the same pictures. `model` is the float32 original."""
+class VariantEvaluator:
+    """Runs variants of one model on the same images. `model` is the float32 original."""
 
     def __init__(self, model: onnx.ModelProto, preprocessing: Preprocessing, evidence: Evidence) -> None:
         self._model, self._preprocessing, self._evidence = model, preprocessing, evidence
@@ -113,7 +113,7 @@ class Judge:
         found = [name for name in outputs if name in self._values]
         if not found:
             raise VariantError(
-                f"what it loses cannot be measured: no output is float32 ({', '.join(outputs)}); let the net give a "
+                f"what it loses cannot be measured: no output is float32 ({', '.join(outputs)}); let the network give a "
                 "float32 tensor too, or leave this variant out."
             )
         return found
@@ -136,7 +136,7 @@ class Judge:
     def figures(self, variant: onnx.ModelProto, numbers: onnx.ModelProto | None = None) -> Figures:
         """Measure `variant`; `numbers` is a model that gives the target's numbers, where this machine would not.
 
-        An output's SQNR is then the worse of both: the variant itself must not be another net.
+        An output's SQNR is then the worse of both: the variant itself must not be another network.
         Raises: VariantError where no output is float32, or the values are of other shapes.
         """
         outputs = self.float_outputs()
@@ -152,32 +152,32 @@ class Judge:
             agreement=agreement,
         )
 
-    def accuracy(self, variant: onnx.ModelProto, pictures: Pictures) -> tuple[Accuracy | None, float | None]:
-        """Accuracy of both on `pictures`, where they have labels; the share of pictures with the same class in both."""
+    def accuracy(self, variant: onnx.ModelProto, image_set: ImageSet) -> tuple[Accuracy | None, float | None]:
+        """Accuracy of both on `images`, where they have labels; the share of images with the same class in both."""
         if LOGITS not in {info.name for info in variant.graph.output}:
             return None, None
-        expected = self._original(pictures)
-        got = self.logits(Runtime(variant), pictures)
+        expected = self._original(image_set)
+        got = self.logits(Runtime(variant), image_set)
         agreement = float(np.mean(self._answers_of(expected) == self._answers_of(got)))
-        if pictures.targets is None:
+        if image_set.targets is None:
             return None, agreement
-        fp32, own = (float(np.mean(self._answers_of(logits) == pictures.targets)) for logits in (expected, got))
-        return Accuracy(fp32, own, len(pictures.images), pictures.of), agreement
+        fp32, own = (float(np.mean(self._answers_of(logits) == image_set.targets)) for logits in (expected, got))
+        return Accuracy(fp32, own, len(image_set.images), image_set.of), agreement
 
     def _answers_of(self, logits: Array) -> Array:
-        """The class of each picture, or yes and no for each class where a picture may be of several."""
+        """The class of each image, or yes and no for each class where an image may be of several."""
         return (logits > 0).astype(np.int64) if self._evidence.several else logits.argmax(-1)
 
-    def _original(self, pictures: Pictures) -> Array:
-        key = id(pictures)
+    def _original(self, image_set: ImageSet) -> Array:
+        key = id(image_set)
         if key not in self._answers:
-            self._answers[key] = {LOGITS: self.logits(Runtime(self._model), pictures)}
+            self._answers[key] = {LOGITS: self.logits(Runtime(self._model), image_set)}
         return self._answers[key][LOGITS]
 
-    def logits(self, runtime: Runtime, pictures: Pictures) -> Array:
-        """The logits of `pictures`, a batch at a time."""
+    def logits(self, runtime: Runtime, image_set: ImageSet) -> Array:
+        """The logits of `images`, a batch at a time."""
         size = max(1, min(256, BATCH_NUMBERS // math.prod(self._preprocessing.input_size)))
-        starts = range(0, len(pictures.images), size)
+        starts = range(0, len(image_set.images), size)
         return np.concatenate(
-            [runtime.run(self.feeds(pictures.images[start : start + size]), [LOGITS])[LOGITS] for start in starts]
+            [runtime.run(self.feeds(image_set.images[start : start + size]), [LOGITS])[LOGITS] for start in starts]
         )

@@ -24,7 +24,7 @@ from zoo.storage.atomic_io import write_file
 MEASURED = ("accuracy", "drop, points", "SQNR, dB", "worst layer", "size, MB", "ms", "speedup", "RAM, MB")
 FILES = {"ort": "model.ort", "fixed": "model.fixed.onnx"}  # of the folder for devices
 EXPLAINED = """\
-fp32 stands before the slash; ms and RAM are the median and the peak of one picture on one thread. The speedup is the
+fp32 stands before the slash; ms and RAM are the median and the peak of one image on one thread. The speedup is the
 median over rounds in which both ran one after the other, with its 95 % interval; it need not be the ratio of the ms."""
 HEAD = ("variant", "verdict", *MEASURED)
 
@@ -127,9 +127,9 @@ def _section(outcome: Outcome) -> list[str]:
 def _judged_on(evidence: Evidence) -> str:
     test = evidence.test
     if not evidence.trained:
-        return f"The net is **untrained**: judged by SQNR on {len(test.images)} pictures of {evidence.dataset}."
+        return f"The network is **untrained**: judged by SQNR on {len(test.images)} images of {evidence.dataset}."
     what = "accuracy" if not evidence.unlabelled else f"agreement with fp32 ({evidence.unlabelled})"
-    return f"Judged by {what} on {len(test.images)} of {test.of} test pictures of {evidence.dataset}."
+    return f"Judged by {what} on {len(test.images)} of {test.of} test images of {evidence.dataset}."
 
 
 def _facts(name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _facts(name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) 
         },
         "dataset": evidence.dataset,
         "untrained": not evidence.trained,
-        "test_pictures": len(evidence.test.images),
+        "test_images": len(evidence.test.images),
         "bounds": asdict(planned.settings.bounds),
         "target": planned.settings.target,
         "variants": [

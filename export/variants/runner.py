@@ -17,23 +17,23 @@ from export.variants import fp16, int8, ort, session, static_shape, write
 from export.variants.acceptance import Verdict, judge
 from export.variants.eval_data import Evidence, gather
 from export.variants.latency import compare
-from export.variants.measure import Figures, Judge, sqnr_db
+from export.variants.measure import Figures, VariantEvaluator, sqnr_db
 from export.variants.memory import peak_mb
 from export.variants.settings import Kind, VariantSettings
 from export.variants.write import Original
 from protos import manifest
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
 Progress = Callable[[str], None]
-CALIBRATION_NUMBERS = 2**21  # of pictures at once, 13 of 3x224x224
+CALIBRATION_NUMBERS = 2**21  # of images at once, 13 of 3x224x224
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is asked for, checked, with the pictures at hand."""
+    """What is asked for, checked, with the images at hand."""
 
     settings: VariantSettings
-    loaded: LoadedNet
+    loaded: LoadedNetwork
     evidence: Evidence
 
 
@@ -64,19 +64,19 @@ class Outcome:
     folder: Path | None
 
 
-def plan(loaded: LoadedNet, models: Path, name: str, settings: VariantSettings) -> Plan:
-    """Read the pictures and look for room, before the export begins. Raises: ExportError, ZooError."""
+def plan(loaded: LoadedNetwork, models: Path, name: str, settings: VariantSettings) -> Plan:
+    """Read the images and look for room, before the export begins. Raises: ExportError, ZooError."""
     _require_one_file(loaded)
     write.require_room(models, name, settings.kinds)
     return Plan(settings, loaded, gather(loaded, settings))
 
 
-def _require_one_file(loaded: LoadedNet) -> None:
+def _require_one_file(loaded: LoadedNetwork) -> None:
     """The tools that make and judge variants take a model as one message, which a large one is not."""
-    held = sum(each.numel() * each.element_size() for each in loaded.net.state_dict().values())
+    held = sum(each.numel() * each.element_size() for each in loaded.network.state_dict().values())
     if held >= external_data.EXTERNAL_FROM_BYTES:
         raise SettingsError(
-            f"{loaded.name} has {held / 1e9:.1f} GB of weights; variants are made of nets with less than "
+            f"{loaded.name} has {held / 1e9:.1f} GB of weights; variants are made of networks with less than "
             f"{external_data.EXTERNAL_FROM_BYTES / 1e9:.1f} GB: leave --variants out."
         )
 
@@ -105,7 +105,7 @@ class _Maker:
         self._settings, self._evidence, self._progress = planned.settings, planned.evidence, progress
         self._preprocessing = planned.loaded.preprocessing
         self._original = original
-        self._judge = Judge(original.model, self._preprocessing, planned.evidence)
+        self._judge = VariantEvaluator(original.model, self._preprocessing, planned.evidence)
         self._edge: dict[str, bytes] = {}
 
     def outcome(self, kind: Kind) -> Outcome:
@@ -166,7 +166,7 @@ class _Maker:
         )
 
     def _choosing_db(self, model: onnx.ModelProto) -> float:
-        """The SQNR of the worst output on the pictures that choose. Raises: VariantError."""
+        """The SQNR of the worst output on the images that choose. Raises: VariantError."""
         from export.onnx_model.runtime import Runtime
 
         outputs = self._judge.float_outputs()
@@ -214,7 +214,7 @@ class _Maker:
         return replace(figures, latency=compare(target, fp32, variant, bound))
 
     def _outputs_only(self, made: Made) -> Figures:
-        """The figures of a form whose inner values cannot be seen: one picture at a time, since it may be fixed."""
+        """The figures of a form whose inner values cannot be seen: one image at a time, since it may be fixed."""
         from export.onnx_model.runtime import Runtime
 
         original, other = Runtime(self._original.model), session.open_session(made.content)
@@ -233,11 +233,11 @@ def _runner(opened: Any, feeds: Mapping[str, Any]) -> Callable[[], object]:
 
 
 def _frame(model: onnx.ModelProto) -> list[str]:
-    """The nodes around the net: from the pictures to normalised floats, and from logits to probabilities."""
+    """The nodes around the network: from the images to normalised floats, and from logits to probabilities."""
     from export.names import IMAGE, IMAGE_SCALE, LOGITS
 
     if model.graph.input[0].name != IMAGE:
-        return []  # what a raw net calls so are its own layers
+        return []  # what a raw network calls so are its own layers
     nodes = list(model.graph.node)
     first = next((index for index, node in enumerate(nodes) if IMAGE_SCALE in node.input), -1)
     after: list[str] = []
@@ -256,6 +256,4 @@ def _why(best: int8.Method, trials: Mapping[int8.Method, tuple[float, float]], e
         for method, (accuracy, db) in trials.items()
     )
     judged = "accuracy, then SQNR" if labelled else "SQNR"
-    return (
-        f"int8 by channel; calibration {best}, the best by {judged} on {evidence.dataset}'s held-out pictures: {words}"
-    )
+    return f"int8 by channel; calibration {best}, the best by {judged} on {evidence.dataset}'s held-out images: {words}"

@@ -18,7 +18,7 @@ class Bounds:
     """Within what a variant is kept.
 
     `max_accuracy_drop_points` is in points of top-1 accuracy, 0 to 100; `min_speedup` is fp32's time over the
-    variant's; `min_sqnr_db` judges the outputs where accuracy means nothing, because the net is untrained.
+    variant's; `min_sqnr_db` judges the outputs where accuracy means nothing, because the network is untrained.
     """
 
     max_accuracy_drop_points: float = 1.0
@@ -39,14 +39,14 @@ class Bounds:
 class VariantSettings:
     """Which variants to make, and what to judge them by.
 
-    `calibration_data` names a data set, empty for the run's own; `calibration_pictures` and `test_pictures` are at
-    most so many of its training and its test pictures; `target` is the device on which speed counts.
+    `calibration_data` names a data set, empty for the run's own; `calibration_pictures` and `test_images` are at
+    most so many of its training and its test images; `target` is the device on which speed counts.
     """
 
     kinds: tuple[Kind, ...]
     calibration_data: str = ""
     calibration_pictures: int = 128
-    test_pictures: int = 1000
+    test_images: int = 1000
     target: Target = "cpu"
     bounds: Bounds = field(default_factory=Bounds)
 
@@ -54,7 +54,7 @@ class VariantSettings:
         """Refuse values out of range. Raises: SettingsError."""
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise SettingsError(f"variants are named once each, of {', '.join(KINDS)}; got {list(self.kinds)}.")
-        for name in ("calibration_pictures", "test_pictures"):
+        for name in ("calibration_pictures", "test_images"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}: it must be at least 1.")
 

@@ -12,7 +12,7 @@ from zoo.networks.preprocessing import Preprocessing
 
 
 def fix(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """Return `model` for one picture at a time. Raises: VariantError where a shape stays free."""
+    """Return `model` for one image at a time. Raises: VariantError where a shape stays free."""
     from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
     twin = bare_copy(model)
@@ -46,7 +46,7 @@ def _is_fixed(info: onnx.ValueInfoProto) -> bool:
 
 
 def _sizes(info: onnx.ValueInfoProto, preprocessing: Preprocessing) -> list[int]:
-    """One picture of the net's own size, in the input's own order."""
+    """One image of the network's own size, in the input's own order."""
     channels, height, width = preprocessing.input_size
     last = info.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     return [1, height, width, channels] if last else [1, channels, height, width]

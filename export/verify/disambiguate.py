@@ -1,6 +1,6 @@
 """Tells values apart that are equal for all telling inputs: a clamp, or a ReLU on numbers that are seldom negative.
 
-Requires: a prepared net, and the model that was made of it.
+Requires: a prepared network, and the model that was made of it.
 Ensures: nothing is run unless asked for; a value is only ruled out where PyTorch, run on the same inputs, gives others.
 """
 
@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 from torch import nn
 
-from export.errors import ConversionError, UnfitNetError
+from export.errors import ConversionError, UnsupportedNetworkError
 from export.interface.interface import Interface
 from export.onnx_model.runtime import Runtime, every_value
 from export.tracing.run import Layers, run_traced, unused
@@ -24,11 +24,11 @@ CLOSE = 1e-3  # of the largest number, which float32 keeps in any order
 Array = npt.NDArray[Any]
 
 
-class Far:
-    """What the net's layers and the model's values are for inputs that lie far beyond the telling ones."""
+class OutOfRangeProbe:
+    """What the network's layers and the model's values are for inputs that lie far beyond the telling ones."""
 
-    def __init__(self, model: onnx.ModelProto, net: nn.Module, interface: Interface) -> None:
-        self._model, self._net, self._interface = model, net, interface
+    def __init__(self, model: onnx.ModelProto, network: nn.Module, interface: Interface) -> None:
+        self._model, self._net, self._interface = model, network, interface
 
     def tells(self, values: Iterable[str]) -> bool:
         """Whether `values` may differ for some input: adding weights that are all 0 to one of them changes nothing."""
@@ -62,8 +62,8 @@ class Far:
             _, layers = run_traced(unused(self._net), self._interface.for_net(inputs))
             values = every_value(self._model)
             got = Runtime(self._model, values, optimise=False).run({self._interface.input_name: inputs}, values)
-        except (UnfitNetError, ConversionError):
-            return {}, {}  # what a net cannot take tells nothing
+        except (UnsupportedNetworkError, ConversionError):
+            return {}, {}  # what a network cannot take tells nothing
         return layers, {name: each for name, each in got.items() if isinstance(each, np.ndarray)}
 
 

@@ -1,11 +1,11 @@
-"""Which value of the ONNX file is the output of which module of the net.
+"""Which value of the ONNX file is the output of which module of the network.
 
 The exporter notes on each node the modules inside which it was computed. A module's output is then the last value
 computed inside it; whether that is so is not believed but measured, value against value, on the same input.
 
-Requires: a model whose nodes still carry the exporter's metadata, and what the net that it came from gives.
+Requires: a model whose nodes still carry the exporter's metadata, and what the network that it came from gives.
 Ensures: one entry for every tensor that every module call gave, in the order in which the calls ended; no entry is a
-guess. The net itself has none: what it gives are the model's outputs.
+guess. The network itself has none: what it gives are the model's outputs.
 """
 
 import functools
@@ -21,10 +21,10 @@ from torch import nn
 
 from export.onnx_model.runtime import Runtime, every_value
 from export.onnx_model.scopes import scopes_of
-from export.reference.expected import Expectation, Sample
+from export.reference.expected import ReferencePair, ReferenceRuns
 from export.reference.tolerance import Agreement
 from export.tracing.trace import Output
-from export.verify.disambiguate import Far
+from export.verify.disambiguate import OutOfRangeProbe
 from protos import manifest
 
 NOWHERE = "it hands its input on, and the file holds that value nowhere"
@@ -54,28 +54,30 @@ class Match:
     agreement: Agreement
 
 
-def map_layers(model: onnx.ModelProto, net: nn.Module, expectations: Sequence[Expectation]) -> manifest.LayerMap:
-    """Find every module's output among the values of `model`; what `net` gave is known at each size of its input.
+def map_layers(model: onnx.ModelProto, network: nn.Module, expectations: Sequence[ReferenceRuns]) -> manifest.LayerMap:
+    """Find every module's output among the values of `model`; what `network` gave is known at each size of its input.
 
-    Raises: UnfitNetError when the net does not run in float64.
+    Raises: UnsupportedNetworkError when the network does not run in float64.
     """
     own, other = expectations[0], expectations[-1].second.layers
     sample, feeds = own.whole, {own.interface.input_name: own.inputs(own.most)}
-    finder = _Finder(_values(model, feeds, _first_paths(net)), sample, Far(model, net, own.interface))
+    finder = _Finder(
+        _values(model, feeds, _first_paths(network)), sample, OutOfRangeProbe(model, network, own.interface)
+    )
     layers = [
         finder.entry(index, _free_shape(each, other)) for index, each in enumerate(sample.expected.layers.values())
     ]
     return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
 
 
-def _first_paths(net: nn.Module) -> Mapping[str, str]:
-    """The path by which each module is known, where it stands in the net at several."""
+def _first_paths(network: nn.Module) -> Mapping[str, str]:
+    """The path by which each module is known, where it stands in the network at several."""
     known: dict[nn.Module, str] = {}
-    return {path: known.setdefault(module, path) for path, module in net.named_modules(remove_duplicate=False)}
+    return {path: known.setdefault(module, path) for path, module in network.named_modules(remove_duplicate=False)}
 
 
 class _Finder:
-    def __init__(self, values: Sequence[Value], sample: Sample, far: Far) -> None:
+    def __init__(self, values: Sequence[Value], sample: ReferencePair, far: OutOfRangeProbe) -> None:
         self._far = far
         self._sample, self._outputs = sample, list(sample.expected.layers.values())
         self._values = values
@@ -91,7 +93,7 @@ class _Finder:
     def entry(self, index: int, shape: Sequence[int]) -> manifest.Layer:
         """Return the entry of the index-th output. Entries are asked for in order."""
         output = self._outputs[index]
-        entry = self._handed_on(index) if output.handed_on else self._computed(index)
+        entry = self._handed_on(index) if output.is_passthrough else self._computed(index)
         entry.path, entry.call, entry.element, entry.name = output.path, output.call, output.element, output.name
         entry.kind = output.kind
         entry.shape[:] = shape
@@ -123,7 +125,7 @@ class _Finder:
     def _handed_on(self, index: int) -> manifest.Layer:
         output = self._outputs[index]
         for earlier in self._outputs[:index]:
-            if earlier.identity == output.identity and not earlier.handed_on:
+            if earlier.identity == output.identity and not earlier.is_passthrough:
                 source = self._entries[earlier.name]
                 return manifest.Layer(
                     status=manifest.ALIAS, of=earlier.name, value=source.value, max_abs_error=source.max_abs_error
@@ -188,7 +190,7 @@ class _Finder:
             return manifest.Layer(status=manifest.NOT_EXPORTED, reason=missed)
         for later in self._outputs[index + 1 :]:
             is_inside = later.path.startswith(f"{output.path}.")
-            if output.identity in later.inputs and not later.handed_on and not is_inside:
+            if output.identity in later.inputs and not later.is_passthrough and not is_inside:
                 return manifest.Layer(status=manifest.FOLDED, of=later.name)
         return manifest.Layer(status=manifest.NOT_EXPORTED, reason=REWRITTEN)
 
@@ -206,7 +208,7 @@ class _Finder:
 
 
 def _enclosing(path: str) -> list[str]:
-    """The paths of the modules around that at `path`, innermost first; the net itself, '', is the last."""
+    """The paths of the modules around that at `path`, innermost first; the network itself, '', is the last."""
     inner = [path.rsplit(".", up)[0] for up in range(1, path.count(".") + 1)]
     return [*inner, ""] if path else []
 

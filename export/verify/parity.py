@@ -1,6 +1,6 @@
 """Compares every number that leaves the file with PyTorch: each output and each layer, at several batch sizes.
 
-Requires: a model whose layer map names the value of each layer, and what the net that it came from gives.
+Requires: a model whose layer map names the value of each layer, and what the network that it came from gives.
 Ensures: every output and every layer agrees with PyTorch at every batch size of BATCHES, or ParityError names the first
 layer, in the order of execution, that departs.
 """
@@ -16,7 +16,7 @@ import onnx
 from export.errors import ParityError
 from export.interface.interface import Interface
 from export.onnx_model.runtime import Runtime
-from export.reference.expected import Expectation, Sample
+from export.reference.expected import ReferencePair, ReferenceRuns
 from export.reference.tolerance import Agreement
 from export.verify.layer_map import LOST
 from protos import manifest
@@ -29,7 +29,7 @@ Got = tuple[Mapping[str, Array], Mapping[str, Array]]  # the outputs as served; 
 
 @dataclass(frozen=True)
 class Check:
-    """One output at one batch size; `size` is the height and width of the net's input."""
+    """One output at one batch size; `size` is the height and width of the network's input."""
 
     batch: int
     output: str
@@ -52,7 +52,7 @@ class _Found:
 
 
 def check_numbers(
-    model: onnx.ModelProto, layer_map: manifest.LayerMap, expectations: Sequence[Expectation]
+    model: onnx.ModelProto, layer_map: manifest.LayerMap, expectations: Sequence[ReferenceRuns]
 ) -> list[Check]:
     """Run `model` on what PyTorch was run on, at each size; write what is found of each layer into `layer_map`.
 
@@ -68,7 +68,7 @@ def check_numbers(
     return checks
 
 
-def _found(layer_map: manifest.LayerMap, expectation: Expectation, runner: "_Runner", batch: int) -> _Found:
+def _found(layer_map: manifest.LayerMap, expectation: ReferenceRuns, runner: "_Runner", batch: int) -> _Found:
     """Compare with rows of the largest batch, where they are evidence; what departs, with that batch alone."""
     got = runner.run(expectation.interface, expectation.inputs(batch))
     size = expectation.interface.sizes[0]
@@ -96,7 +96,7 @@ def _values(layer_map: manifest.LayerMap) -> Sequence[str]:
     return list(dict.fromkeys(layer.value for layer in layer_map.layers if layer.value))
 
 
-def _layers(layer_map: manifest.LayerMap, sample: Sample, got: Got) -> dict[str, Agreement]:
+def _layers(layer_map: manifest.LayerMap, sample: ReferencePair, got: Got) -> dict[str, Agreement]:
     """Compare each layer once, where several are one tensor."""
     known: dict[object, Agreement] = {}
     found = {}
@@ -126,7 +126,7 @@ def _note(layer: manifest.Layer, found: Agreement) -> None:
         layer.tolerance = found.tolerance
 
 
-def _outputs(sample: Sample, got: Got) -> Iterator[tuple[str, Agreement]]:
+def _outputs(sample: ReferencePair, got: Got) -> Iterator[tuple[str, Agreement]]:
     for name in sorted(sample.expected.outputs):
         yield name, sample.output(name).agreement(got[0][name])
 

@@ -1,7 +1,7 @@
-"""What the units of each layer see of the picture, from zoo's geometry.
+"""What the units of each layer see of the image, from zoo's geometry.
 
-Requires: a layer map, and the geometry of the net that it is of.
-Ensures: a layer has one field for each axis of the picture, or none where that is not known.
+Requires: a layer map, and the geometry of the network that it is of.
+Ensures: a layer has one field for each axis of the image, or none where that is not known.
 """
 
 import math

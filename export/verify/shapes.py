@@ -3,7 +3,7 @@
 The exporter writes PyTorch's own shapes into the file, so a reader of the file only hears PyTorch again. Here those are
 stripped first, and witnesses that do not know of each other are asked:
 
-    pytorch    the net on the meta device: no numbers, only shapes
+    pytorch    the network on the meta device: no numbers, only shapes
     geometry   closed-form arithmetic of the layers, from zoo.geometry
     onnx       ONNX's strict shape inference with data propagation
     symbolic   onnxruntime's symbolic shape inference
@@ -72,11 +72,11 @@ class Witness:
 
 
 def check_shapes(
-    model: onnx.ModelProto, net: nn.Module, layer_map: manifest.LayerMap, interface: Interface
+    model: onnx.ModelProto, network: nn.Module, layer_map: manifest.LayerMap, interface: Interface
 ) -> manifest.Shapes:
     """Hear all witnesses, and write the verdict on each layer into `layer_map`. Raises: ShapeError."""
     cases = [Case(batch, *size) for size in interface.sizes for batch in BATCHES]
-    meta = without_numbers(net)
+    meta = without_numbers(network)
     witnesses = [
         Witness(RUNTIME, _runtime(model, interface, cases)),
         _heard(PYTORCH, lambda: _by_value(layer_map, _pytorch(meta, interface, cases)), Exception),

@@ -22,8 +22,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from serve.batching.queue import BatchSettings, QueuePolicy, Waiting
-from serve.batching.scheduler import Kind, Lines
+from serve.batching.queue import BatchSettings, QueuedRequest, QueuePolicy
+from serve.batching.scheduler import Kind, Scheduler
 from serve.batching.statistics import Reason, Statistics, Timing
 from serve.errors import UnavailableError
 
@@ -40,7 +40,7 @@ class Batcher(Generic[PlanT]):
         self, run: Callable[[Arrays, PlanT], Arrays], settings: BatchSettings, statistics: Statistics, name: str = ""
     ) -> None:
         self._run, self._settings, self._statistics = run, settings, statistics
-        self._lines = Lines[PlanT](settings)
+        self._lines = Scheduler[PlanT](settings)
         self._open: set[asyncio.Future[Answer]] = set()
         self._loop = asyncio.get_running_loop()
         names = [f"{name}#{index}" for index in range(settings.instances)]
@@ -61,7 +61,7 @@ class Batcher(Generic[PlanT]):
         """
         level = self._settings.level(priority)
         policy = self._settings.policy_at(level)
-        waiting = Waiting(inputs, rows, level, self._loop.create_future(), alone=alone)
+        waiting = QueuedRequest(inputs, rows, level, self._loop.create_future(), alone=alone)
         self._check_room(waiting, policy)
         shapes = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
         kind = (plan, waiting if alone else shapes)
@@ -83,12 +83,12 @@ class Batcher(Generic[PlanT]):
         self._lines.close()
         await self._ended.wait()
 
-    def _check_room(self, waiting: Waiting, policy: QueuePolicy) -> None:
+    def _check_room(self, waiting: QueuedRequest, policy: QueuePolicy) -> None:
         if policy.max_waiting and self._lines.waiting_at(waiting.level) >= policy.max_waiting:
             self._statistics.failed(waiting.since_ns, Reason.REJECTED)
             raise UnavailableError(f"{policy.max_waiting} requests wait for this model already, which is its limit.")
 
-    def _close_request(self, kind: Kind[PlanT], waiting: Waiting, answer: "asyncio.Future[Answer]") -> None:
+    def _close_request(self, kind: Kind[PlanT], waiting: QueuedRequest, answer: "asyncio.Future[Answer]") -> None:
         """Forget a request that is answered; one whose client left is not computed any more."""
         self._open.discard(answer)
         if not answer.cancelled():
@@ -97,7 +97,7 @@ class Batcher(Generic[PlanT]):
         if not waiting.taken:
             self._statistics.failed(waiting.since_ns, Reason.CANCELED)
 
-    def _limit_wait(self, kind: Kind[PlanT], waiting: Waiting, policy: QueuePolicy, timeout_us: int) -> None:
+    def _limit_wait(self, kind: Kind[PlanT], waiting: QueuedRequest, policy: QueuePolicy, timeout_us: int) -> None:
         """See to it that a request is answered in time, also while the model is busy."""
         if not timeout_us:
             return
@@ -132,13 +132,13 @@ class Batcher(Generic[PlanT]):
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(what, *arguments)
 
-    def _answer(self, plan: PlanT, batch: Sequence[Waiting]) -> None:
+    def _answer(self, plan: PlanT, batch: Sequence[QueuedRequest]) -> None:
         try:
             self._run_and_share(plan, batch)
         except Exception as error:  # noqa: BLE001  whatever the model raised is the clients' answer
             self._tell(self._fail, batch, error)
 
-    def _run_and_share(self, plan: PlanT, batch: Sequence[Waiting]) -> None:
+    def _run_and_share(self, plan: PlanT, batch: Sequence[QueuedRequest]) -> None:
         taken_ns = time.monotonic_ns()
         rows = sum(each.rows for each in batch)
         full = rows if batch[0].alone else self._settings.bucket(rows)
@@ -155,14 +155,14 @@ class Batcher(Generic[PlanT]):
         timing = Timing(taken_ns, infer_ns, output_ns, time.monotonic_ns())
         self._tell(self._succeed, batch, parts, timing)
 
-    def _succeed(self, batch: Sequence[Waiting], parts: Sequence[Answer], timing: Timing) -> None:
+    def _succeed(self, batch: Sequence[QueuedRequest], parts: Sequence[Answer], timing: Timing) -> None:
         rows = sum(each.rows for each in batch)
         self._statistics.succeeded(rows, [each.since_ns for each in batch], timing)
         for each, part in zip(batch, parts, strict=True):
             if not each.answer.done():  # else the client left while the model ran
                 each.answer.set_result(part)
 
-    def _fail(self, batch: Sequence[Waiting], error: Exception) -> None:
+    def _fail(self, batch: Sequence[QueuedRequest], error: Exception) -> None:
         for each in batch:
             self._statistics.failed(each.since_ns, Reason.BACKEND)
             if not each.answer.done():

@@ -67,7 +67,7 @@ class BatchSettings:
 
 
 @dataclass(eq=False)
-class Waiting:
+class QueuedRequest:
     """A request in line. Its arrays have the batch first, unless it must be run `alone` and as it is.
 
     `taken` is set when its batch leaves the line to be run.
@@ -92,13 +92,13 @@ class Line:
     """Requests that may share a batch, in the order in which they go."""
 
     def __init__(self) -> None:
-        self._waiting: list[Waiting] = []
+        self._waiting: list[QueuedRequest] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
-    def first(self) -> Waiting:
+    def first(self) -> QueuedRequest:
         """The next to go."""
         return self._waiting[0]
 
@@ -111,11 +111,11 @@ class Line:
         """How many of a level wait."""
         return sum(each.level == level and not each.answer.done() for each in self._waiting)
 
-    def join(self, waiting: Waiting) -> None:
+    def join(self, waiting: QueuedRequest) -> None:
         """Let a request stand where it belongs."""
         insort(self._waiting, waiting, key=lambda each: each.place)
 
-    def leave(self, waiting: Waiting) -> bool:
+    def leave(self, waiting: QueuedRequest) -> bool:
         """Take a request out; False where it is not in line any more."""
         if waiting not in self._waiting:
             return False
@@ -132,7 +132,7 @@ class Line:
         rows = sum(each.rows for each in self._waiting)
         return rows >= min((settings.max_rows, *settings.preferred))
 
-    def take(self, settings: BatchSettings) -> list[Waiting]:
+    def take(self, settings: BatchSettings) -> list[QueuedRequest]:
         """Take the head of the line: the largest preferred batch, or else as many as fit."""
         count = self._fitting(settings.max_rows, settings.preferred)
         batch, self._waiting = self._waiting[:count], self._waiting[count:]

@@ -9,13 +9,13 @@ import time
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from serve.batching.queue import BatchSettings, Line, Waiting
+from serve.batching.queue import BatchSettings, Line, QueuedRequest
 
 PlanT = TypeVar("PlanT", bound=Hashable)
 Kind = tuple[PlanT, Hashable]
 
 
-class Lines(Generic[PlanT]):
+class Scheduler(Generic[PlanT]):
     """A line for each kind of request: who may share a batch. A kind begins with its plan."""
 
     def __init__(self, settings: BatchSettings) -> None:
@@ -24,13 +24,13 @@ class Lines(Generic[PlanT]):
         self._changed = threading.Condition()
         self._closed = False
 
-    def join(self, kind: Kind[PlanT], waiting: Waiting) -> None:
+    def join(self, kind: Kind[PlanT], waiting: QueuedRequest) -> None:
         """Let a request stand where it belongs."""
         with self._changed:
             self._lines.setdefault(kind, Line()).join(waiting)
             self._changed.notify()
 
-    def leave(self, kind: Kind[PlanT], waiting: Waiting) -> bool:
+    def leave(self, kind: Kind[PlanT], waiting: QueuedRequest) -> bool:
         """Take a request out; False where it is not in line any more."""
         with self._changed:
             line = self._lines.get(kind)
@@ -47,7 +47,7 @@ class Lines(Generic[PlanT]):
         with self._changed:
             return sum(line.waiting_at(level) for line in self._lines.values())
 
-    def take(self) -> tuple[PlanT, list[Waiting]] | None:
+    def take(self) -> tuple[PlanT, list[QueuedRequest]] | None:
         """Wait for a batch that is due, and take it; None once the lines are closed and empty."""
         with self._changed:
             while True:
@@ -83,7 +83,7 @@ class Lines(Generic[PlanT]):
         next_ns = min(map(self._due_ns, self._lines.values()), default=None)
         return None if next_ns is None else max(0, next_ns - time.monotonic_ns()) / 1e9
 
-    def _taken(self, kind: Kind[PlanT]) -> list[Waiting]:
+    def _taken(self, kind: Kind[PlanT]) -> list[QueuedRequest]:
         batch = self._lines[kind].take(self._settings)
         if self._lines[kind]:
             self._changed.notify()  # another thread may be free for the rest

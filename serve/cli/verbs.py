@@ -63,22 +63,22 @@ def serve(
 
 
 def infer(
-    places: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="pictures, or folders of them")],
+    places: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="images, or folders of them")],
     model: Annotated[str, typer.Option(help="the model to ask")],
     url: Annotated[str, typer.Option(metavar="HOST:PORT", help="where the server listens")] = "127.0.0.1:8001",
-    batch_size: Annotated[int | None, typer.Option(help="pictures a request; by default the model's largest")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a request; by default the model's largest")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything, as JSON on stdout")] = False,
     as_csv: Annotated[
         bool,
         typer.Option(
             "--csv",
-            help="a line a picture, as CSV on stdout; of several labels, those over 0.5",
+            help="a line an image, as CSV on stdout; of several labels, those over 0.5",
         ),
     ] = False,
 ) -> None:
     """Ask a server about images.
 
-    Pictures are resized and cropped here, by the rule that the model brings along.
+    Images are resized and cropped here, by the rule that the model brings along.
 
     Example: zoonnx infer photos/ --model digits --url 127.0.0.1:8001
     """
@@ -100,16 +100,16 @@ def infer(
 
 
 def dump(
-    places: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="pictures, or folders of them")],
+    places: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="images, or folders of them")],
     model: Annotated[str, typer.Option(help="the model to ask")],
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the activations go")],
     layers: Annotated[list[str], typer.Option(metavar="GLOB", help="which layers; may be given again")] = ["*"],  # noqa: B006  typer copies it
     url: Annotated[str, typer.Option(metavar="HOST:PORT", help="where the server listens")] = "127.0.0.1:8001",
 ) -> None:
-    """Save what layers of a model gave for pictures.
+    """Save what layers of a model gave for images.
 
-    FILE.safetensors gets a tensor for each layer under its path, pictures first; FILE.png, beside it, a contact sheet
-    of the first picture: every layer's channels, and the class probabilities.
+    FILE.safetensors gets a tensor for each layer under its path, images first; FILE.png, beside it, a contact sheet
+    of the first image: every layer's channels, and the class probabilities.
 
     Example: zoonnx dump photo.jpg --model digits --layers 'act*' --out activations.safetensors
     """
@@ -121,11 +121,11 @@ def dump(
     with _asking(url, model, len(files)) as (client, advance):
         found = ask_for(client, model, files, layers, advance)
     sheet = save(found, out)
-    typer.echo(f"{_count(len(found.arrays), 'layer')} of {_count(len(files), 'picture')}: {out}")
+    typer.echo(f"{_count(len(found.arrays), 'layer')} of {_count(len(files), 'image')}: {out}")
     absent = {name: words for name, words in found.layers.items() if isinstance(words, str)}
     for name, words in absent.items():
         typer.echo(f"not among them: {name}; {words}")
-    typer.echo(f"the first picture, layer by layer: {sheet}")
+    typer.echo(f"the first image, layer by layer: {sheet}")
 
 
 def bench(
@@ -163,7 +163,7 @@ def bench(
 
 @contextmanager
 def _asking(url: str, model: str, total: int) -> "Iterator[tuple[Client, Callable[[int], None]]]":
-    """A connected client, and what to tell how many more of `total` pictures are done."""
+    """A connected client, and what to tell how many more of `total` images are done."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -219,4 +219,4 @@ def _show(report: "Report") -> None:
         labels = [] if each.labels is None else [Text(", ".join(each.labels) or "none")]
         table.add_row(Text(each.file), *labels, Text(each.label), f"{each.probability:.1%}", Text(each.runner_up))
     Console().print(table)
-    Console(stderr=True).print(f"{_count(len(report.answers), 'picture')}, {report.images_per_s:.0f} a second")
+    Console(stderr=True).print(f"{_count(len(report.answers), 'image')}, {report.images_per_s:.0f} a second")

@@ -11,7 +11,7 @@ import grpc.aio
 import numpy.typing as npt
 
 from protos import inference, introspect
-from serve.client.image_input import picture_input
+from serve.client.image_input import model_input
 from serve.client.model_info import LayerInfo, ModelInfo
 from serve.client.sync import (
     METHODS,
@@ -70,12 +70,12 @@ class AsyncClient:
         answer = await self._call("ModelInfer", infer_message(model, inputs, outputs, version))
         return infer_answer(answer, self.url)
 
-    async def infer_pictures(
+    async def infer_images(
         self, model: str, files: Sequence[Path | str], outputs: Sequence[str] | None = None, version: str = ""
     ) -> dict[str, Array]:
-        """Run a model on picture files, prepared by the model's own rule. Raises: UnfitModelError, ImageError."""
+        """Run a model on image files, prepared by the model's own rule. Raises: UnsupportedModelError, ImageError."""
         info = await self.model(model)
-        inputs = await asyncio.to_thread(picture_input, info, list(map(Path, files)))
+        inputs = await asyncio.to_thread(model_input, info, list(map(Path, files)))
         return await self.infer(model, inputs, outputs, version)
 
     async def layers(self, model: str, pattern: str = "*", version: str = "") -> tuple[LayerInfo, ...]:

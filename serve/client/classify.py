@@ -1,4 +1,4 @@
-"""Asks a server about picture files, batch by batch."""
+"""Asks a server about image files, batch by batch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from serve.client import images
-from serve.client.image_input import picture_rule
+from serve.client.image_input import image_rule
 from serve.client.model_info import ModelInfo
 from serve.client.preprocessing import Preprocessing
 from serve.client.sync import Client
-from serve.errors import SettingsError, UnfitModelError
+from serve.errors import SettingsError, UnsupportedModelError
 from serve.wire.tensors import Array
 
 OUTPUTS = ("logits", "probabilities")
@@ -21,9 +21,9 @@ THRESHOLD = 0.5  # a label with a higher probability is there
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said of one picture; `label` is the class's number where the model has no labels.
+    """What the model said of one image; `label` is the class's number where the model has no labels.
 
-    Where a picture may have several, `labels` are those of a probability over 0.5, best first; else it is None.
+    Where an image may have several, `labels` are those of a probability over 0.5, best first; else it is None.
     """
 
     file: str
@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Report:
-    """The answers, in the order of the files; `seconds` include reading and preparing the pictures."""
+    """The answers, in the order of the files; `seconds` include reading and preparing the images."""
 
     model: str
     version: str
@@ -56,9 +56,9 @@ def ask(
     """Classify `files`; `advance` is told how many more are done.
 
     Raises:
-        UnfitModelError: the model does not say how to prepare pictures, or gives no logits and probabilities.
+        UnsupportedModelError: the model does not say how to prepare images, or gives no logits and probabilities.
         SettingsError: `batch_size` is not one that the model takes.
-        ImageError: a file is not a picture.
+        ImageError: a file is not an image.
     """
     info = client.model(model)
     rule = rule_of(info)
@@ -75,15 +75,15 @@ def ask(
 
 
 def rule_of(info: ModelInfo) -> Preprocessing:
-    """Return how pictures for the model are prepared.
+    """Return how images for the model are prepared.
 
     Raises:
-        UnfitModelError: it does not say, it takes no pictures, or it gives no logits and probabilities.
+        UnsupportedModelError: it does not say, it takes no images, or it gives no logits and probabilities.
     """
-    rule = picture_rule(info)
+    rule = image_rule(info)
     missing = [name for name in OUTPUTS if name not in {each.name for each in info.outputs}]
     if missing:
-        raise UnfitModelError(f"model '{info.name}' has no output '{missing[0]}', from which classes are read.")
+        raise UnsupportedModelError(f"model '{info.name}' has no output '{missing[0]}', from which classes are read.")
     return rule
 
 

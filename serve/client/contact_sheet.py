@@ -1,4 +1,4 @@
-"""A contact sheet: one picture on which every layer's response to an image can be looked at."""
+"""A contact sheet: one image on which every layer's response to an image can be looked at."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -75,7 +75,7 @@ def _shape(response: Array) -> str:
 
 
 def _strip(response: Array) -> tuple[Image.Image, str]:
-    """The picture of a response, and what to say where not all of it is shown."""
+    """The image of a response, and what to say where not all of it is shown."""
     maps = _maps(response)
     colours = _colours(np.nan_to_num(np.asarray(maps, np.float64)))
     if maps.shape[1] == 1:  # vectors: one barcode each, the first only
@@ -89,7 +89,7 @@ def _strip(response: Array) -> tuple[Image.Image, str]:
 
 
 def _maps(response: Array) -> Array:
-    """Give a response as (maps, height, width): channels of a picture, or of tokens on a grid; a vector is one row."""
+    """Give a response as (maps, height, width): channels of an image, or of tokens on a grid; a vector is one row."""
     if response.ndim == 2 and (side := _grid_side(len(response))):
         grid = response[len(response) - side * side :]  # a class token comes first
         return grid.T.reshape(-1, side, side)
@@ -131,10 +131,10 @@ def _barcode(colours: Pixels) -> Image.Image:
 
 def _enlarged(pixels: Pixels, side: int) -> Image.Image:
     """Fit pixels into a square: hard edges when they grow, averages when they shrink."""
-    picture = Image.fromarray(pixels)
-    scale = side / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+    drawn = Image.fromarray(pixels)
+    scale = side / max(drawn.size)
+    size = max(1, round(drawn.width * scale)), max(1, round(drawn.height * scale))
+    return drawn.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 
 
 def _head(image: Pixels, probabilities: Sequence[float], labels: Sequence[str]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Writes down what the layers of a model gave for pictures: all of it as safetensors, the first as a contact sheet."""
+"""Writes down what the layers of a model gave for images: all of it as safetensors, the first as a contact sheet."""
 
 import json
 import os
@@ -18,16 +18,16 @@ from serve.client.sync import Client
 from serve.errors import NoSuchLayerError, OutputFileError
 from serve.wire.tensors import Array
 
-BATCH = 8  # pictures a request: every layer of 8 pictures of a large net is about 1 GB
+BATCH = 8  # images a request: every layer of 8 images of a large network is about 1 GB
 PROBABILITIES = "probabilities"
 SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Dump:
-    """What came back for some pictures. `first` is the first of them, as the model got it.
+    """What came back for some images. `first` is the first of them, as the model got it.
 
-    `layers` are in the order of the net's calls: what each gave, pictures first, or, where it is not in the file, the
+    `layers` are in the order of the network's calls: what each gave, images first, or, where it is not in the file, the
     words that say where it went. `twins` are layers that are the same tensor as an earlier one, which they name.
     """
 
@@ -49,12 +49,12 @@ class Dump:
 def dump(
     client: Client, model: str, files: Sequence[Path], patterns: Sequence[str], advance: Callable[[int], None]
 ) -> Dump:
-    """Ask for the layers that match any of the globs `patterns`; `advance` is told how many pictures are done.
+    """Ask for the layers that match any of the globs `patterns`; `advance` is told how many images are done.
 
     Raises:
         NoSuchLayerError: no layer matches, or none that does is in the file.
-        UnfitModelError: the model does not say how to prepare pictures.
-        ImageError: a file is not a picture.
+        UnsupportedModelError: the model does not say how to prepare images.
+        ImageError: a file is not an image.
     """
     info = client.model(model)
     rule, chosen = rule_of(info), _chosen(client, model, patterns, info.version)
@@ -62,18 +62,18 @@ def dump(
     size = BATCH if all(layer.batch_first for layer in there) else 1
     firsts, parts = [], []
     for start in range(0, len(files), size):
-        pictures = np.stack([images.load(file, rule) for file in files[start : start + size]])
+        batch = np.stack([images.load(file, rule) for file in files[start : start + size]])
         wanted = [PROBABILITIES, *(layer.name for layer in there)]
-        parts.append(client.infer(model, {info.inputs[0].name: pictures}, wanted, info.version))
-        firsts.append(pictures[0])
-        advance(len(pictures))
+        parts.append(client.infer(model, {info.inputs[0].name: batch}, wanted, info.version))
+        firsts.append(batch[0])
+        advance(len(batch))
     layers = {layer.name: _joined(layer, parts) if layer.fetchable else layer.whereabouts for layer in chosen}
     shares = np.concatenate([part[PROBABILITIES] for part in parts])
     return Dump(model, info.version, files, firsts[0], layers, _twins(there), shares, info.labels)
 
 
 def save(found: Dump, out: Path) -> Path:
-    """Write `out`, a .safetensors file, and the first picture's contact sheet beside it; returns the sheet's path.
+    """Write `out`, a .safetensors file, and the first image's contact sheet beside it; returns the sheet's path.
 
     Raises:
         OutputFileError: a file cannot be written.
@@ -87,13 +87,13 @@ def save(found: Dump, out: Path) -> Path:
     rows = {name: _row(found, name) for name in found.layers}
     sheet = contact_sheet(found.first, rows, found.probabilities[0].tolist(), found.labels)
     _write(out, lambda path: path.write_bytes(to_bytes(found.arrays, note)))
-    picture = out.with_suffix(".png")
-    _write(picture, lambda path: sheet.save(path, "PNG"))
-    return picture
+    sheet_file = out.with_suffix(".png")
+    _write(sheet_file, lambda path: sheet.save(path, "PNG"))
+    return sheet_file
 
 
 def _row(found: Dump, name: str) -> Array | str:
-    """What the sheet shows of a layer: the first picture's response, or words."""
+    """What the sheet shows of a layer: the first image's response, or words."""
     response = found.layers[name]
     if isinstance(response, str):
         return response
@@ -108,13 +108,13 @@ def _twins(layers: Sequence[LayerInfo]) -> dict[str, str]:
 
 
 def _joined(layer: LayerInfo, parts: Sequence[Mapping[str, Array]]) -> Array:
-    """Put the answers for some pictures after each other; a layer without a batch of its own gets one."""
+    """Put the answers for some images after each other; a layer without a batch of its own gets one."""
     arrays = [part[layer.name] for part in parts]
     return np.concatenate(arrays) if layer.batch_first else np.stack(arrays)
 
 
 def _chosen(client: Client, model: str, patterns: Sequence[str], version: str) -> list[LayerInfo]:
-    """The layers that match, each once, in the order of the net's calls; each pattern must match something."""
+    """The layers that match, each once, in the order of the network's calls; each pattern must match something."""
     layers = client.layers(model, version=version)
     for pattern in patterns:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):

@@ -1,4 +1,4 @@
-"""Picture files to pixels, exactly as timm's evaluation transform prepares them with Pillow.
+"""Image files to pixels, exactly as timm's evaluation transform prepares them with Pillow.
 
 Files are read as zoo reads them for training: upright, transparency dropped, 16 bits scaled to 8.
 """
@@ -27,16 +27,16 @@ Size = tuple[int, int]  # (width, height), as Pillow has it
 
 
 def find(places: Sequence[Path]) -> list[Path]:
-    """Return the given files, and the pictures in the given folders and below, each folder's sorted.
+    """Return the given files, and the images in the given folders and below, each folder's sorted.
 
     Raises:
-        ImageError: there is nothing at a place, or no picture in a folder.
+        ImageError: there is nothing at a place, or no image in a folder.
     """
     return [file for place in places for file in _find(place)]
 
 
 def load(path: Path, rule: Preprocessing) -> Pixels:
-    """Return a picture as the model wants it: uint8 (H, W, C).
+    """Return an image as the model wants it: uint8 (H, W, C).
 
     Raises:
         ImageError: Pillow cannot read the file, its numbers have no known range, or the rule leaves nothing of it.
@@ -45,7 +45,7 @@ def load(path: Path, rule: Preprocessing) -> Pixels:
         with Image.open(path) as file:
             image = _plain(ImageOps.exif_transpose(file)).convert(MODES[rule.channels])
     except READING_ERRORS as error:
-        raise ImageError(f"{path} cannot be read as a picture: {_reason(error)}.") from error
+        raise ImageError(f"{path} cannot be read as an image: {_reason(error)}.") from error
     try:
         return prepare(image, rule)
     except ImageError as error:
@@ -53,7 +53,7 @@ def load(path: Path, rule: Preprocessing) -> Pixels:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The same picture in a mode that `convert` takes to L or RGB without loss of range."""
+    """The same image in a mode that `convert` takes to L or RGB without loss of range."""
     if image.mode in ("P", "PA"):
         return image.convert("RGBA")
     if image.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 that hold 16
@@ -76,12 +76,12 @@ def prepare(image: Image.Image, rule: Preprocessing) -> Pixels:
     """Resize and crop; returns uint8 (H, W, C). `image` already has the rule's channels.
 
     Raises:
-        ImageError: after the resize the picture would have no row or no column.
+        ImageError: after the resize the image would have no row or no column.
     """
     size = _resized(image.size, rule)
     if min(size) < 1:
         raise ImageError(
-            f"a picture of {image.size[0]} x {image.size[1]} pixels would be resized to {size[0]} x {size[1]}: "
+            f"an image of {image.size[0]} x {image.size[1]} pixels would be resized to {size[0]} x {size[1]}: "
             "it is too long and too thin for the model."
         )
     resized = image.resize(size, FILTERS[rule.interpolation])
@@ -97,7 +97,7 @@ def _find(place: Path) -> list[Path]:
         raise ImageError(f"there is no file or folder {place}.")
     found = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not found:
-        raise ImageError(f"{place} holds no picture: {', '.join(sorted(SUFFIXES))} are looked for.")
+        raise ImageError(f"{place} holds no image: {', '.join(sorted(SUFFIXES))} are looked for.")
     return found
 
 

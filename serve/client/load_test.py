@@ -13,7 +13,7 @@ import numpy as np
 
 from serve.client.aio import AsyncClient
 from serve.client.model_info import ModelInfo
-from serve.errors import SettingsError, UnfitModelError, UnreachableError
+from serve.errors import SettingsError, UnreachableError, UnsupportedModelError
 from serve.wire import datatypes
 from serve.wire.tensors import Array, TensorSpec
 
@@ -70,7 +70,7 @@ async def measure(url: str, settings: LoadSettings) -> LoadReport:
     """Ask with random tensors, from WARM_UP_S before it counts until the end; what is answered in between counts.
 
     Raises:
-        UnfitModelError: no tensors can be made up for the model.
+        UnsupportedModelError: no tensors can be made up for the model.
         UnreachableError: the server, or its metrics, cannot be asked.
         SettingsError: no answer came while it measured.
     """
@@ -146,10 +146,10 @@ def _inputs(info: ModelInfo, batch_size: int) -> dict[str, Array]:
 
 def _random(info: ModelInfo, spec: TensorSpec, batch_size: int) -> Array:
     if spec.datatype in (datatypes.BYTES.name, datatypes.BF16.name):
-        raise UnfitModelError(f"model '{info.name}' takes {spec.datatype}, for which no numbers can be made up.")
+        raise UnsupportedModelError(f"model '{info.name}' takes {spec.datatype}, for which no numbers can be made up.")
     shape = (batch_size, *spec.shape[1:]) if info.max_batch_size else spec.shape
     if -1 in shape:
-        raise UnfitModelError(f"model '{info.name}': input '{spec.name}' has a free size, {list(spec.shape)}.")
+        raise UnsupportedModelError(f"model '{info.name}': input '{spec.name}' has a free size, {list(spec.shape)}.")
     random = np.random.default_rng(0)
     dtype = datatypes.BY_NAME[spec.datatype].numpy
     return random.random(shape).astype(dtype) if dtype.kind == "f" else random.integers(0, 2, shape).astype(dtype)

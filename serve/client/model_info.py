@@ -12,7 +12,7 @@ from serve.wire.tensors import TensorSpec
 class ModelInfo:
     """What a server says of a model. `version` is the newest; labels and preprocessing are an export's.
 
-    Where a picture may have several labels, `multi_label`, the probabilities are those of each, and no sum is 1.
+    Where an image may have several labels, `multi_label`, the probabilities are those of each, and no sum is 1.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From a picture to a model's input, by the rule that travels with the model."""
+"""From an image to a model's input, by the rule that travels with the model."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 from google.protobuf import json_format
 
 from protos import inference, manifest
-from serve.errors import UnfitModelError
+from serve.errors import UnsupportedModelError
 
 PARAMETER = "zoonnx.preprocessing"
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
@@ -19,7 +19,7 @@ CropMode = Literal["center", "squash", "border"]
 class Preprocessing:
     """Resize, then crop to (`height`, `width`); the names and meanings are those of timm's data config.
 
-    `channels` is 1 for grey, 3 for RGB. `crop_pct` is the crop's share of the resized picture, in (0, 2]; above 1 the
+    `channels` is 1 for grey, 3 for RGB. `crop_pct` is the crop's share of the resized image, in (0, 2]; above 1 the
     crop has a border. `mean` is of pixels scaled to 0..1, by channel: the colour of a border.
     """
 
@@ -33,25 +33,27 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
-            raise UnfitModelError(f"pictures have 1 or 3 channels, but the model's preprocessing says {self.channels}.")
+            raise UnsupportedModelError(
+                f"images have 1 or 3 channels, but the model's preprocessing says {self.channels}."
+            )
         if min(self.height, self.width) < 1:
-            raise UnfitModelError(f"the model's preprocessing says {self.height} x {self.width} pixels.")
+            raise UnsupportedModelError(f"the model's preprocessing says {self.height} x {self.width} pixels.")
         if self.interpolation not in get_args(Interpolation) or self.crop_mode not in get_args(CropMode):
-            raise UnfitModelError(
+            raise UnsupportedModelError(
                 f"the model's preprocessing is unknown here: interpolation '{self.interpolation}', "
                 f"crop_mode '{self.crop_mode}'."
             )
         if not 0 < self.crop_pct <= 2:
-            raise UnfitModelError(f"the model's preprocessing says crop_pct {self.crop_pct}; it is in (0, 2].")
+            raise UnsupportedModelError(f"the model's preprocessing says crop_pct {self.crop_pct}; it is in (0, 2].")
         if min(self.resized_to) < 1:
-            raise UnfitModelError(
-                f"the model's preprocessing resizes pictures to {self.resized_to[0]} x {self.resized_to[1]} pixels "
+            raise UnsupportedModelError(
+                f"the model's preprocessing resizes images to {self.resized_to[0]} x {self.resized_to[1]} pixels "
                 f"({self.height} x {self.width} divided by crop_pct {self.crop_pct}): nothing would be left."
             )
 
     @property
     def resized_to(self) -> tuple[int, int]:
-        """The (height, width) that a picture covers, fits into or is squashed to before the crop."""
+        """The (height, width) that an image covers, fits into or is squashed to before the crop."""
         return math.floor(self.height / self.crop_pct), math.floor(self.width / self.crop_pct)
 
     @classmethod
@@ -59,14 +61,14 @@ class Preprocessing:
         """Read the rule from a ModelConfig's parameters; None where there is none.
 
         Raises:
-            UnfitModelError: the rule cannot be followed here.
+            UnsupportedModelError: the rule cannot be followed here.
         """
         if PARAMETER not in parameters:
             return None
         try:
             rule = json_format.Parse(parameters[PARAMETER].string_value, manifest.Preprocessing())
         except json_format.ParseError as error:
-            raise UnfitModelError(f"the model's parameter {PARAMETER} cannot be read: {error}") from error
+            raise UnsupportedModelError(f"the model's parameter {PARAMETER} cannot be read: {error}") from error
         return cls(
             channels=rule.channels,
             height=rule.height,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import inference, introspect, loader, manifest
-from serve.client.image_input import picture_input
+from serve.client.image_input import model_input
 from serve.client.model_info import LayerInfo, ModelInfo, require_fetchable
 from serve.client.preprocessing import Preprocessing
 from serve.errors import (
@@ -129,19 +129,19 @@ class Client:
         answer = self._call("ModelInfer", infer_message(model, inputs, outputs, version))
         return infer_answer(answer, self.url)
 
-    def infer_pictures(
+    def infer_images(
         self, model: str, files: Sequence[Path | str], outputs: Sequence[str] | None = None, version: str = ""
     ) -> dict[str, Array]:
-        """Run a model on picture files, prepared by the model's own rule, in one request; returns outputs by name.
+        """Run a model on image files, prepared by the model's own rule, in one request; returns outputs by name.
 
         Raises:
-            UnfitModelError: the model does not say how to prepare pictures.
-            ImageError: a file is not a picture.
+            UnsupportedModelError: the model does not say how to prepare images.
+            ImageError: a file is not an image.
         """
-        return self.infer(model, picture_input(self.model(model), list(map(Path, files))), outputs, version)
+        return self.infer(model, model_input(self.model(model), list(map(Path, files))), outputs, version)
 
     def layers(self, model: str, pattern: str = "*", version: str = "") -> tuple[LayerInfo, ...]:
-        """List the layers of a model whose names match the glob `pattern`, in the order of the net's calls.
+        """List the layers of a model whose names match the glob `pattern`, in the order of the network's calls.
 
         Raises:
             NoSuchModelError: the server does not have the model.

@@ -13,7 +13,7 @@ from serve.devices.memory import check_fits
 from serve.engine import classification, validation
 from serve.engine.session import Session
 from serve.engine.tap_sessions import Taps
-from serve.engine.warmup import buckets, warm_up, warm_up_as_told
+from serve.engine.warmup import buckets, run_configured_warmup, warm_up
 from serve.errors import UnavailableError
 from serve.repository import model_config
 from serve.repository.layer_index import read_layers
@@ -63,7 +63,7 @@ class Model:
         session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
         model = cls(files, version, session, settings.tap_sessions)
         warm_up(session, model.signature, model._buckets, f"{model.name}, version {model.version},")
-        warm_up_as_told(session, model.config, model.signature)
+        run_configured_warmup(session, model.config, model.signature)
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model
 

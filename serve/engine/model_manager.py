@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from serve.engine.model import Model
-from serve.engine.model_registry import Core
+from serve.engine.model_registry import ModelRegistry
 from serve.errors import BadModelError, LoadFailedError, NotInRepositoryError, SetupError, UnavailableError
 from serve.repository import repository
 from serve.repository.repository import Fingerprint, ModelFiles
@@ -43,10 +43,10 @@ class Loaded:
     seen: Fingerprint = ()
 
 
-class Control:
+class ModelManager:
     """Loads and unloads models. `changed(name, ready)` is told of each model that comes or goes."""
 
-    def __init__(self, core: Core, settings: ServerSettings, changed: Changed) -> None:
+    def __init__(self, core: ModelRegistry, settings: ServerSettings, changed: Changed) -> None:
         self._core, self._settings, self._changed = core, settings, changed
         self._known: dict[str, Loaded] = {}
         self._loading: set[str] = set()
@@ -150,7 +150,7 @@ class Control:
     def _for_clients(self, name: str, problems: Mapping[int, str]) -> Mapping[int, str]:
         """Where the repository stands is the server's own affair: the log has the whole paths."""
         models = self._settings.models
-        return {number: repository.seen_from_inside(words, models, name, number) for number, words in problems.items()}
+        return {number: repository.redact_paths(words, models, name, number) for number, words in problems.items()}
 
     def _load(self, name: str) -> Loaded:
         """Load a model's files as they are now; what runs from the very same files runs on."""

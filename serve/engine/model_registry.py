@@ -7,7 +7,7 @@ from serve.errors import InvalidRequestError, UnavailableError, UnknownModelErro
 from serve.wire.tensors import Request, Response
 
 
-class Core:
+class ModelRegistry:
     """Finds the model that a request is for. Transports convert, call this, and convert back."""
 
     def __init__(self) -> None:

@@ -96,7 +96,7 @@ class Session:
             raise InferenceError("the model failed on this input; the server's log says why.") from error
         return {name: _bytes(value) for name, value in zip(outputs, values, strict=True)}
 
-    def rehearse(self, inputs: Mapping[str, Array]) -> bool:
+    def warm_up_run(self, inputs: Mapping[str, Array]) -> bool:
         """Run once for nothing; returns whether the model could. Raises: BadModelError, where memory runs out."""
         try:
             names = [each.name for each in self.outputs]

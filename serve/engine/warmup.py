@@ -30,7 +30,7 @@ def buckets(device: Device, largest: int, preferred: Sequence[int]) -> tuple[int
     return tuple(sorted({*doubling, *preferred, largest}))
 
 
-def warm_up_as_told(session: Session, config: inference.ModelConfig, signature: Signature) -> None:
+def run_configured_warmup(session: Session, config: inference.ModelConfig, signature: Signature) -> None:
     """Run the samples that the configuration's `model_warmup` describes, by zeros or by random numbers.
 
     Samples of its own files are passed over, which is logged.
@@ -54,7 +54,7 @@ def warm_up_as_told(session: Session, config: inference.ModelConfig, signature: 
         except (KeyError, ValueError, MemoryError) as error:
             words = f"the warm-up '{sample.name}' has an input without a datatype, or of an impossible shape."
             raise BadModelError(f"model '{config.name}': {words}") from error
-        if not all(session.rehearse(inputs) for _ in range(max(1, sample.count))):
+        if not all(session.warm_up_run(inputs) for _ in range(max(1, sample.count))):
             raise BadModelError(f"model '{config.name}' does not run on its warm-up '{sample.name}'.")
 
 
@@ -80,7 +80,7 @@ def warm_up(session: Session, signature: Signature, sizes: Sequence[int], name: 
         return
     start_s, wanted = time.perf_counter(), sorted(sizes or (1,), reverse=True)
     for size in wanted:
-        if not session.rehearse({spec.name: _zeros(signature, spec, size, name) for spec in signature.inputs}):
+        if not session.warm_up_run({spec.name: _zeros(signature, spec, size, name) for spec in signature.inputs}):
             log.info("%s is not warmed up: it does not run on zeros", name)
             return
     log.info("%s is warmed up in %.2f s, with batches of %s", name, time.perf_counter() - start_s, wanted)

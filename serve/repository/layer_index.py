@@ -140,7 +140,7 @@ def _batch_name(graph: "onnx.GraphProto") -> str:
 def _shape(info: "onnx.ValueInfoProto", batch: str) -> list[int]:
     """Return the shape as the file states it: -1 for the batch; none where another size is free as well.
 
-    A free size that is not the batch may stand first, and then rows are not pictures: better to claim nothing.
+    A free size that is not the batch may stand first, and then rows are not images: better to claim nothing.
     """
     dims = info.type.tensor_type.shape.dim
     if any(not dim.HasField("dim_value") and dim.dim_param != batch for dim in dims) or not batch:

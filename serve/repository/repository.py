@@ -196,7 +196,7 @@ def _read_lines(path: Path) -> Sequence[str]:
         raise BadModelError(f"{path} is not UTF-8, as labels must be.") from error
 
 
-def seen_from_inside(words: str, models: Path, name: str, version: int) -> str:
+def redact_paths(words: str, models: Path, name: str, version: int) -> str:
     """Say the paths in `words`, which are about one model, as seen from the repository `models`."""
     inside = f"{name}/{version or ''}".rstrip("/")
     hidden = {

@@ -9,21 +9,21 @@ from zoo.training.context import Session, prepare
 
 
 def test_both_loops_learn_the_same(monkeypatch) -> None:
-    """From the same weights and in the same order of pictures, both have the same weights after an epoch and more."""
-    nets = {}
+    """From the same weights and in the same order of images, both have the same weights after an epoch and more."""
+    networks = {}
     weights = bench.create_model("convnet4", num_classes=10, in_chans=1, img_size=(8, 8)).state_dict()
     order = torch.randperm(len(bench.load_dataset("digits").train))
     monkeypatch.setattr(torch, "randperm", lambda count: order)
 
     def from_weights(name: str, **given: object) -> torch.nn.Module:
-        nets["bare"] = (net := made(name, **given))
-        net.load_state_dict(weights)
-        return net
+        networks["bare"] = (network := made(name, **given))
+        network.load_state_dict(weights)
+        return network
 
     def prepared(*given: object) -> Session:
         session = prepare(*given)
         session.whole.load_state_dict(weights)
-        nets["ours"] = session.whole
+        networks["ours"] = session.whole
         return session
 
     made = bench.create_model
@@ -32,6 +32,6 @@ def test_both_loops_learn_the_same(monkeypatch) -> None:
     for loop in (bench._ours(), bench._bare()):
         list(itertools.islice(loop, 45))
         loop.close()
-    ours, bare = (nets[name].state_dict() for name in ("ours", "bare"))
+    ours, bare = (networks[name].state_dict() for name in ("ours", "bare"))
     assert all(torch.allclose(ours[name], bare[name], rtol=1e-3, atol=1e-5) for name in ours)
     assert not any(torch.equal(ours[name], weights[name]) for name in ours)

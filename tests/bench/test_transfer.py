@@ -1,4 +1,4 @@
-"""The transfer curve: which pictures it trains on, what chooses, and that its page says who is ahead."""
+"""The transfer curve: which images it trains on, what chooses, and that its page says who is ahead."""
 
 import json
 
@@ -9,7 +9,7 @@ from bench.transfer import digits, few_of, merged
 from bench.transfer_page import best, hindsight, sentence
 
 
-def test_few_pictures_of_each_class_are_drawn_by_the_seed() -> None:
+def test_few_images_of_each_class_are_drawn_by_the_seed() -> None:
     """The same for either side, others for another seed; validation and test stay whole."""
     data = digits(range(5, 10))
     few = few_of(data, 2, seed=1)
@@ -20,7 +20,7 @@ def test_few_pictures_of_each_class_are_drawn_by_the_seed() -> None:
 
 
 def test_validation_chooses_and_test_does_not() -> None:
-    """The recipe that is best on the test pictures is not taken for it."""
+    """The recipe that is best on the test images is not taken for it."""
     found = {"one": {"val": [60.0, 70.0], "test": [50.0, 51.0]}, "other": {"val": [61.0, 62.0], "test": [99.0, 99.0]}}
     assert best(found, ["one", "other"]) == {"recipe": "one", "test": [50.0, 51.0]}
 
@@ -39,10 +39,10 @@ def test_the_page_says_who_is_ahead(scratch, tuned, words) -> None:
 
 
 def test_the_page_tells_the_hindsight() -> None:
-    """The best mean on the test pictures of either side, whatever was taken."""
+    """The best mean on the test images of either side, whatever was taken."""
     recipes = {"scratch: a": [50.0, 60.0], "scratch: b": [70.0, 58.0], "tuned: c": [80.0, 81.0], "tuned: d": [1.0, 2.0]}
     row = {"recipes": {name: {"test": test} for name, test in recipes.items()}}
-    assert hindsight(row) == "In hindsight, by the test pictures: 64.0 % from scratch, 80.5 % tuned."
+    assert hindsight(row) == "In hindsight, by the test images: 64.0 % from scratch, 80.5 % tuned."
 
 
 def test_counts_may_be_measured_one_by_one(tmp_path) -> None:

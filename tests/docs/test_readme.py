@@ -101,7 +101,7 @@ class TestDataPage:
     PAGE = (ROOT / "docs" / "data.md").read_text()
 
     def test_it_names_each_data_set(self) -> None:
-        """The embedded ones, every set of torchvision that is known, every ending of a picture's name."""
+        """The embedded ones, every set of torchvision that is known, every ending of an image's name."""
         from zoo.data.image_io import SUFFIXES
         from zoo.data.registry import DATASETS
         from zoo.data.torchvision import SETS
@@ -120,16 +120,16 @@ class TestDataPage:
         assert [row.split for row in rows] == ["train", "train", "test", "val", "train", "train"]
 
     def test_its_commands_are_understood(self) -> None:
-        """Each option is one of its verb's, each net one that can be built."""
+        """Each option is one of its verb's, each network one that can be built."""
         from zoo import create_model
 
         for line in re.findall(r"^    zoonnx (.*)$", self.PAGE, flags=re.MULTILINE):
-            verb, net, *options = line.split()
+            verb, network, *options = line.split()
             said = subprocess.run(
                 [sys.executable, "-m", "zoonnx", verb, "--help"], capture_output=True, text=True, cwd=ROOT, check=True
             )
             assert [name for name in options if name.startswith("--") and name not in said.stdout] == []
-            create_model(net)
+            create_model(network)
 
 
 def test_training_page_names_options_that_exist() -> None:

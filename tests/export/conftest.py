@@ -1,4 +1,4 @@
-"""Nets that make every branch count: no zero-initialised gammas, statistics away from 0 and 1."""
+"""Networks that make every branch count: no zero-initialised gammas, statistics away from 0 and 1."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,30 +8,30 @@ import torch
 from torch import nn
 
 from export import Exported, ExportSettings, export_model
-from zoo import LoadedNet, load_net
+from zoo import LoadedNetwork, load_network
 
 
-def shake(net: nn.Module) -> nn.Module:
-    """Draw new BatchNorm parameters and statistics, so that no branch of the net is zero."""
+def shake(network: nn.Module) -> nn.Module:
+    """Draw new BatchNorm parameters and statistics, so that no branch of the network is zero."""
     generator = torch.Generator().manual_seed(1)
-    for module in net.modules():
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5)):
                 tensor.data.uniform_(low, low + 1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return net
+    return network
 
 
 @pytest.fixture(scope="session")
-def convnet4() -> LoadedNet:
-    """The catalog's smallest net with random weights."""
-    loaded = load_net("convnet4", seed=3)
-    shake(loaded.net)
+def convnet4() -> LoadedNetwork:
+    """The catalog's smallest network with random weights."""
+    loaded = load_network("convnet4", seed=3)
+    shake(loaded.network)
     return replace(loaded, labels=tuple(map(str, range(10))))
 
 
 @pytest.fixture(scope="session")
-def exported(convnet4: LoadedNet, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(convnet4: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """One export of it."""
     to: Path = tmp_path_factory.mktemp("repository") / "models"
     return export_model(convnet4, ExportSettings(to=to, name="tiny"))

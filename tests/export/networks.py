@@ -1,22 +1,22 @@
-"""Small nets whose layer maps are looked at."""
+"""Small networks whose layer maps are looked at."""
 
 import torch
 from torch import nn
 
 from export.convert.convert import convert
 from export.convert.prepare import prepare
-from export.interface.interface import Interface, Pictures
+from export.interface.interface import ImageInterface, Interface
 from export.reference.determinism import expectations
 from export.verify.layer_map import map_layers
 from protos import manifest
 from zoo.networks.preprocessing import Preprocessing
 
-SMALL = Pictures(Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
+SMALL = ImageInterface(Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
 
 
-def mapped(net: nn.Module, interface: Interface = SMALL) -> dict[str, manifest.Layer]:
-    """Return the layer map of `net`, by name, at 3x8x8."""
-    prepared = prepare(net.eval())
+def mapped(network: nn.Module, interface: Interface = SMALL) -> dict[str, manifest.Layer]:
+    """Return the layer map of `network`, by name, at 3x8x8."""
+    prepared = prepare(network.eval())
     model = interface.attach(convert(prepared, interface.input_size, 20, interface.net_outputs))
     return {layer.name: layer for layer in map_layers(model, prepared, expectations(prepared, interface)).layers}
 
@@ -26,7 +26,7 @@ def status(layer: manifest.Layer) -> tuple[str, str]:
 
 
 class Base(nn.Module):
-    """A net of two convolutions with a linear end; the tests' nets differ in between."""
+    """A network of two convolutions with a linear end; the tests' networks differ in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,4 +37,4 @@ class Base(nn.Module):
         return self.fc(self.middle(self.conv(x)).flatten(1))
 
     def middle(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError  # abstract: each net of these tests says what stands here
+        raise NotImplementedError  # abstract: each network of these tests says what stands here

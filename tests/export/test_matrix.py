@@ -1,4 +1,4 @@
-"""The export matrix: every net of the catalog and backbones of many families, from PyTorch to a checked repository."""
+"""The export matrix: every network of the catalog and backbones of many families, from PyTorch to a checked repository."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import pytest
 
 from bench import matrix
 from bench.matrix import PAGE, Row, measure, page, read, write
-from bench.nets import BACKBONES, NETS, Net
+from bench.networks import BACKBONES, NETS, Net
 from zoo.catalog import CATALOG
 
 # Layers whose output stands nowhere in the file, and module outputs whose shape too few witnesses know: no more of
-# them, and of no other nets.
+# them, and of no other networks.
 NOT_EXPORTED = {
     "resnest14d": 4,
     "dpn48b": 4,
@@ -22,15 +22,15 @@ NOT_EXPORTED = {
 TOO_FEW_WITNESSES = {"edgenext_xx_small": 1}
 
 
-def by_name(net: Net) -> str:
-    return net.name
+def by_name(network: Net) -> str:
+    return network.name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", NETS, ids=by_name)
-def test_exports(net: Net) -> None:
-    """The net passes the gate, its modules' shapes are verified, and no called module is left unaccounted for."""
-    require(measure(net))
+@pytest.mark.parametrize("network", NETS, ids=by_name)
+def test_exports(network: Net) -> None:
+    """The network passes the gate, its modules' shapes are verified, and no called module is left unaccounted for."""
+    require(measure(network))
 
 
 def require(row: Row) -> None:
@@ -52,17 +52,17 @@ def test_every_row_of_the_page_holds() -> None:
 
 def test_the_matrix_is_wide() -> None:
     """The whole catalog, and 48 backbones or more of 20 families or more, each once."""
-    names = [net.name for net in NETS]
+    names = [network.name for network in NETS]
     assert len(set(names)) == len(names) == len(CATALOG) + len(BACKBONES)
     assert names[: len(CATALOG)] == list(CATALOG)
     assert len(BACKBONES) >= 48
-    assert len({net.family for net in BACKBONES}) >= 20
+    assert len({network.family for network in BACKBONES}) >= 20
 
 
 def test_the_page_is_what_was_measured() -> None:
-    """docs/matrix.md is made from the figures in bench/results, and names the nets that it lacks."""
+    """docs/matrix.md is made from the figures in bench/results, and names the networks that it lacks."""
     rows = read()
-    assert list(rows) == [net.name for net in NETS if net.name in rows]
+    assert list(rows) == [network.name for network in NETS if network.name in rows]
     assert len(rows) > len(NETS) / 2
     assert PAGE.read_text() == page(list(rows.values()))
 

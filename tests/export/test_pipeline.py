@@ -1,4 +1,4 @@
-"""The whole way from a net to a version on disk."""
+"""The whole way from a network to a version on disk."""
 
 import copy
 import errno
@@ -27,11 +27,11 @@ from export.errors import (
     RepositoryConflictError,
     RepositoryError,
     TargetError,
-    UnfitNetError,
+    UnsupportedNetworkError,
 )
 from export.onnx_model.runtime import require_runs
 from protos import inference, manifest
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
 VERSION_FILES = [
     "manifest.json",
@@ -61,7 +61,7 @@ class TestArtifact:
         assert [path.name for path in model.parent.iterdir()] == ["tiny"]
 
     def test_interface(self, exported: Exported) -> None:
-        """The model takes uint8 pictures with a free batch, channels last, and gives logits and probabilities."""
+        """The model takes uint8 images with a free batch, channels last, and gives logits and probabilities."""
         session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
         found = {each.name: (each.type, each.shape) for each in [*session.get_inputs(), *session.get_outputs()]}
         assert found == {
@@ -70,11 +70,11 @@ class TestArtifact:
             "probabilities": ("tensor(float)", ["batch", 10]),
         }
 
-    def test_numbers(self, exported: Exported, convnet4: LoadedNet) -> None:
+    def test_numbers(self, exported: Exported, convnet4: LoadedNetwork) -> None:
         """The file gives what PyTorch gives, at a batch size that the export never saw."""
         images = np.random.default_rng(5).integers(0, 256, (7, 8, 8, 1), np.uint8)
         with torch.no_grad():
-            expected = convnet4.net(convnet4.preprocessing.normalise(torch.from_numpy(images)))
+            expected = convnet4.network(convnet4.preprocessing.normalise(torch.from_numpy(images)))
         session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
         logits, probabilities = session.run(["logits", "probabilities"], {"image": images})
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
@@ -132,8 +132,8 @@ class TestArtifact:
             assert str(Path.home()).encode() not in content
             assert b".py" not in content, name
 
-    def test_same_bytes_again(self, exported: Exported, convnet4: LoadedNet, tmp_path: Path) -> None:
-        """A second export of the same net writes the same bytes."""
+    def test_same_bytes_again(self, exported: Exported, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+        """A second export of the same network writes the same bytes."""
         again = export_model(convnet4, ExportSettings(to=tmp_path, name="tiny"))
         for name in VERSION_FILES:
             assert (again.folder / name).read_bytes() == (exported.folder / name).read_bytes(), name
@@ -157,7 +157,7 @@ class TestReport:
 class TestVersions:
     """Exports into a repository that holds models already."""
 
-    def test_next_version(self, exported: Exported, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_next_version(self, exported: Exported, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """A new export of the same promise is the next version; what stood there keeps its bytes."""
         model = tmp_path / "tiny"
         shutil.copytree(exported.folder.parent, model)
@@ -168,7 +168,7 @@ class TestVersions:
         assert files_below(second.folder) == VERSION_FILES
         assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
-    def test_conflict(self, exported: Exported, convnet4: LoadedNet) -> None:
+    def test_conflict(self, exported: Exported, convnet4: LoadedNetwork) -> None:
         """An export that would change the shared config is refused, and the folder stays as it was."""
         model = exported.folder.parent
         before = files_below(model)
@@ -178,7 +178,7 @@ class TestVersions:
         assert files_below(model) == before
 
     @pytest.mark.parametrize("labels", [(), tuple("abcdefghij"), tuple(map(str, reversed(range(10))))])
-    def test_other_labels(self, exported: Exported, convnet4: LoadedNet, labels: tuple[str, ...]) -> None:
+    def test_other_labels(self, exported: Exported, convnet4: LoadedNetwork, labels: tuple[str, ...]) -> None:
         """So is one with other labels, the same labels in another order, or none."""
         model = exported.folder.parent
         before = {name: (model / name).read_bytes() for name in files_below(model)}
@@ -188,32 +188,32 @@ class TestVersions:
 
 
 class TestRefusals:
-    """A net that cannot be exported leaves nothing behind."""
+    """A network that cannot be exported leaves nothing behind."""
 
-    def refused(self, loaded: LoadedNet, tmp_path: Path, message: str) -> None:
+    def refused(self, loaded: LoadedNetwork, tmp_path: Path, message: str) -> None:
         with pytest.raises(ExportError, match=message):
             export_model(loaded, ExportSettings(to=tmp_path / "models", name="refused"))
         assert list(tmp_path.iterdir()) == []
 
-    def changed(self, convnet4: LoadedNet, net: torch.nn.Module) -> LoadedNet:
-        return LoadedNet(net, "n", "n", convnet4.labels, convnet4.preprocessing, convnet4.weights)
+    def changed(self, convnet4: LoadedNetwork, network: torch.nn.Module) -> LoadedNetwork:
+        return LoadedNetwork(network, "n", "n", convnet4.labels, convnet4.preprocessing, convnet4.weights)
 
-    def test_training_mode(self, convnet4: LoadedNet, tmp_path: Path) -> None:
-        """A net in training mode is refused, by the module's name."""
-        net = copy.deepcopy(convnet4.net)
-        net.bn2.train()
-        self.refused(self.changed(convnet4, net), tmp_path, "'bn2'.*call net.eval")
+    def test_training_mode(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+        """A network in training mode is refused, by the module's name."""
+        network = copy.deepcopy(convnet4.network)
+        network.bn2.train()
+        self.refused(self.changed(convnet4, network), tmp_path, "'bn2'.*call network.eval")
 
-    def test_nan_weights(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_nan_weights(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """A weight that is not a number is named."""
-        net = copy.deepcopy(convnet4.net)
-        net.conv3.weight.data[0, 0, 0, 0] = float("nan")
-        self.refused(self.changed(convnet4, net), tmp_path, "'conv3.weight' holds 1 values")
+        network = copy.deepcopy(convnet4.network)
+        network.conv3.weight.data[0, 0, 0, 0] = float("nan")
+        self.refused(self.changed(convnet4, network), tmp_path, "'conv3.weight' holds 1 values")
 
     def test_data_dependent_control_flow(
-        self, convnet4: LoadedNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self, convnet4: LoadedNetwork, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A net that branches on its data cannot be one graph; the exporter's own chatter is held back."""
+        """A network that branches on its data cannot be one graph; the exporter's own chatter is held back."""
 
         class Branching(torch.nn.Module):
             def __init__(self) -> None:
@@ -231,7 +231,7 @@ class TestRefusals:
         )
         assert capfd.readouterr() == ("", "")
 
-    def test_unsupported_operation(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_unsupported_operation(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """An operation that ONNX lacks is named, with its module and its line."""
 
         class Bessel(torch.nn.Module):
@@ -241,20 +241,20 @@ class TestRefusals:
         class Odd(torch.nn.Sequential):
             pass
 
-        net = Odd(torch.nn.Flatten(), torch.nn.Linear(64, 10), Bessel()).eval()
+        network = Odd(torch.nn.Flatten(), torch.nn.Linear(64, 10), Bessel()).eval()
         words = r"no translation of prims.bessel_j0 in module '2' at test_pipeline.py:\d+: return torch.special"
-        self.refused(self.changed(convnet4, net), tmp_path, words)
+        self.refused(self.changed(convnet4, network), tmp_path, words)
 
-    def test_operation_made_of_another(self, convnet4: LoadedNet, tmp_path: Path) -> None:
-        """An operation that torch.onnx makes of the net's own has the line of the net's own."""
+    def test_operation_made_of_another(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+        """An operation that torch.onnx makes of the network's own has the line of the network's own."""
 
         class Odd(torch.nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return torch.linalg.svdvals(x[..., None]).expand(-1, 10)
 
-        net = torch.nn.Sequential(torch.nn.Flatten(), Odd()).eval()
+        network = torch.nn.Sequential(torch.nn.Flatten(), Odd()).eval()
         words = r"no translation of aten._linalg_svd in module '1' at test_pipeline.py:\d+: return torch.linalg"
-        self.refused(self.changed(convnet4, net), tmp_path, words)
+        self.refused(self.changed(convnet4, network), tmp_path, words)
 
     def test_opset_that_the_runtime_does_not_know(self) -> None:
         """The runtime itself is asked what it runs."""
@@ -262,7 +262,7 @@ class TestRefusals:
         with pytest.raises(ConversionError, match=r"opset 99 is newer than what onnxruntime .* runs, which is \d\d:"):
             require_runs(99)
 
-    def test_read_only_target(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_read_only_target(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """A repository that cannot be written to is said so before anything is computed, and stays as it was."""
         (tmp_path / "models").write_text("a file where a folder should be")
         steps: list[str] = []
@@ -271,7 +271,7 @@ class TestRefusals:
         assert steps == []
         assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
-    def test_full_target(self, convnet4: LoadedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_full_target(self, convnet4: LoadedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """When the disk is full halfway, nothing of the version stays."""
 
         def full(_descriptor: int) -> None:
@@ -290,21 +290,21 @@ class TestRefusals:
             (lambda x: (x.flatten(1), x), "it gives tuple"),
             (
                 lambda x: torch.dropout(x.flatten(1)[:, :10], 0.5, True),
-                "other logits for the same pictures each time",
+                "other logits for the same images each time",
             ),
             (
                 lambda x: x.flatten(1)[:, :10] - x.flatten(1)[:, :10].mean(),
-                "depend on the other pictures of its batch",
+                "depend on the other images of its batch",
             ),
-            (lambda x: x.flatten(1).mean(0, keepdim=True), "logits for 5 pictures are 1 rows"),
+            (lambda x: x.flatten(1).mean(0, keepdim=True), "logits for 5 images are 1 rows"),
             (lambda x: (x.flatten(1) + 1) * 3e38, "are not all finite"),
             (lambda x: x, r"it gives torch.float32 of \[5, 1, 8, 8\]"),
         ],
     )
     def test_no_logits(
-        self, convnet4: LoadedNet, tmp_path: Path, forward: Callable[[torch.Tensor], torch.Tensor], words: str
+        self, convnet4: LoadedNetwork, tmp_path: Path, forward: Callable[[torch.Tensor], torch.Tensor], words: str
     ) -> None:
-        """A net that fails, or gives something other than logits, is refused before anything is converted."""
+        """A network that fails, or gives something other than logits, is refused before anything is converted."""
 
         class Odd(torch.nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -313,14 +313,14 @@ class TestRefusals:
         self.refused(self.changed(convnet4, Odd().eval()), tmp_path, words)
 
     @pytest.mark.parametrize("mark", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
-    def test_labels_with_line_breaks(self, convnet4: LoadedNet, tmp_path: Path, mark: str) -> None:
+    def test_labels_with_line_breaks(self, convnet4: LoadedNetwork, tmp_path: Path, mark: str) -> None:
         """labels.txt has one label a line, so no label may hold what any reader takes for the end of one."""
         for label in (f"a{mark}b", f"a{mark}"):
             self.refused(replace(convnet4, labels=(*"abcdefghi", label)), tmp_path, "holds a line break")
 
-    def test_wrong_labels(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_wrong_labels(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """As many labels as classes."""
-        loaded = LoadedNet(convnet4.net, "n", "n", ("a", "b"), convnet4.preprocessing, convnet4.weights)
-        with pytest.raises(UnfitNetError, match="the labels are 2, and the net has 10 classes"):
+        loaded = LoadedNetwork(convnet4.network, "n", "n", ("a", "b"), convnet4.preprocessing, convnet4.weights)
+        with pytest.raises(UnsupportedNetworkError, match="the labels are 2, and the network has 10 classes"):
             export_model(loaded, ExportSettings(to=tmp_path, name="refused"))
         assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from export import ExportSettings
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import ConversionError, SettingsError
-from zoo import LoadedNet, load_net
+from zoo import LoadedNetwork, load_network
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_refused(setting: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("opset", [18, 23])
-def test_opset_is_what_was_asked(convnet4: LoadedNet, opset: int) -> None:
+def test_opset_is_what_was_asked(convnet4: LoadedNetwork, opset: int) -> None:
     """The file has the opset that was asked for, at both ends of the range."""
-    model = convert(prepare(convnet4.net), convnet4.preprocessing.input_size, opset)
+    model = convert(prepare(convnet4.network), convnet4.preprocessing.input_size, opset)
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
     assert model.ir_version <= 10
 
 
-def test_silently_kept_opset_is_noticed(convnet4: LoadedNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silently_kept_opset_is_noticed(convnet4: LoadedNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the exporter writes another opset than asked, the export stops."""
     honest = torch.onnx.export
 
@@ -51,19 +51,19 @@ def test_silently_kept_opset_is_noticed(convnet4: LoadedNet, monkeypatch: pytest
 
     monkeypatch.setattr(torch.onnx, "export", stubborn)
     with pytest.raises(ConversionError, match="opset 21 was asked for, but this torch wrote opset 18"):
-        convert(prepare(convnet4.net), convnet4.preprocessing.input_size, 21)
+        convert(prepare(convnet4.network), convnet4.preprocessing.input_size, 21)
 
 
 def test_prepare_fuses_and_leaves_the_original() -> None:
     """Re-parameterisable blocks become one convolution, in a copy."""
-    net = load_net("repvgg_a0").net
-    count = len(list(net.modules()))
-    prepared = prepare(net)
-    assert len(list(prepared.modules())) < count == len(list(net.modules()))
+    network = load_network("repvgg_a0").network
+    count = len(list(network.modules()))
+    prepared = prepare(network)
+    assert len(list(prepared.modules())) < count == len(list(network.modules()))
 
 
-def test_converted_model_has_a_free_batch(convnet4: LoadedNet) -> None:
+def test_converted_model_has_a_free_batch(convnet4: LoadedNetwork) -> None:
     """The batch is a named dimension on the way in and out."""
-    model = convert(prepare(convnet4.net), convnet4.preprocessing.input_size, 20)
+    model = convert(prepare(convnet4.network), convnet4.preprocessing.input_size, 20)
     ends: list[onnx.ValueInfoProto] = [*model.graph.input, *model.graph.output]
     assert [each.type.tensor_type.shape.dim[0].dim_param for each in ends] == ["batch", "batch"]

@@ -13,7 +13,7 @@ import torch
 from bench.common import zoonnx
 from bench.gpu import half_precision
 from bench.serving import Server, serving
-from zoo.runs.load import LoadedNet, load_net
+from zoo.runs.load import LoadedNetwork, load_network
 
 NET, LARGEST = "test_resnet", 8
 Array = np.ndarray[Any, Any]
@@ -26,9 +26,9 @@ def device() -> str:
 
 
 @pytest.fixture(scope="session")
-def net() -> LoadedNet:
+def network() -> LoadedNetwork:
     """The backbone that `models` holds, with the same random weights."""
-    return load_net(NET, seed=0)
+    return load_network(NET, seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -71,16 +71,16 @@ def used_gpu_bytes() -> int:
     return total - free
 
 
-def pictures(count: int, loaded: LoadedNet, seed: int = 0) -> Array:
-    """Random pictures of the net's size."""
+def images(count: int, loaded: LoadedNetwork, seed: int = 0) -> Array:
+    """Random images of the network's size."""
     channels, height, width = loaded.preprocessing.input_size
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, channels), np.uint8)
 
 
-def in_pytorch(loaded: LoadedNet, array: Array, *paths: str) -> dict[str, Array]:
-    """What modules give in PyTorch on the CPU, in float64, by their own hooks; '' is the net."""
+def in_pytorch(loaded: LoadedNetwork, array: Array, *paths: str) -> dict[str, Array]:
+    """What modules give in PyTorch on the CPU, in float64, by their own hooks; '' is the network."""
     seen: dict[str, Array] = {}
-    modules = dict(loaded.net.double().named_modules())
+    modules = dict(loaded.network.double().named_modules())
     handles = [
         modules[path].register_forward_hook(
             lambda _m, _i, output, path=path: seen.update({path: output.numpy().copy()})
@@ -88,7 +88,7 @@ def in_pytorch(loaded: LoadedNet, array: Array, *paths: str) -> dict[str, Array]
         for path in paths
     ]
     with torch.no_grad():
-        loaded.net(loaded.preprocessing.normalise(torch.from_numpy(array)).double())
+        loaded.network(loaded.preprocessing.normalise(torch.from_numpy(array)).double())
     for handle in handles:
         handle.remove()
     return seen

@@ -13,8 +13,8 @@ from bench.serving import Server
 from protos import inference
 from serve.client.sync import METHODS
 from serve.shared_memory.cuda import Handle
-from tests.gpu.conftest import in_pytorch, pictures, worst
-from zoo.runs.load import LoadedNet
+from tests.gpu.conftest import images, in_pytorch, worst
+from zoo.runs.load import LoadedNetwork
 
 pytestmark = pytest.mark.gpu
 Shared = tuple[Any, ctypes.c_uint64, bytes]
@@ -34,19 +34,19 @@ def shared(device: str) -> Iterator[Shared | None]:
     driver.cuMemFree_v2(pointer)
 
 
-def test_an_input_on_the_gpu(server: Server, net: LoadedNet, shared: Shared | None) -> None:
-    """A picture that stands in the GPU's memory is classified; nothing of it travels in the message."""
+def test_an_input_on_the_gpu(server: Server, network: LoadedNetwork, shared: Shared | None) -> None:
+    """An image that stands in the GPU's memory is classified; nothing of it travels in the message."""
     if shared is None:
         return
     driver, pointer, handle = shared
-    x = pictures(1, net)
+    x = images(1, network)
     assert driver.cuMemcpyHtoD_v2(pointer, x.tobytes(), ctypes.c_size_t(x.nbytes)) == 0
     register = inference.CudaSharedMemoryRegisterRequest(
-        name="picture", raw_handle=handle, device_id=0, byte_size=x.nbytes
+        name="image", raw_handle=handle, device_id=0, byte_size=x.nbytes
     )
     request = inference.ModelInferRequest(model_name="fp32")
     tensor = request.inputs.add(name="image", datatype="UINT8", shape=x.shape)
-    tensor.parameters["shared_memory_region"].string_param = "picture"
+    tensor.parameters["shared_memory_region"].string_param = "image"
     tensor.parameters["shared_memory_byte_size"].int64_param = x.nbytes
     request.outputs.add(name="logits")
     with grpc.insecure_channel(server.url) as channel:
@@ -54,4 +54,4 @@ def test_an_input_on_the_gpu(server: Server, net: LoadedNet, shared: Shared | No
         data = channel.unary_unary(METHODS["ModelInfer"].path)(request.SerializeToString(), timeout=30)
         channel.unary_unary(METHODS["CudaSharedMemoryUnregister"].path)(b"", timeout=30)
     logits = np.frombuffer(inference.ModelInferResponse.FromString(data).raw_output_contents[0], np.float32)
-    assert worst(logits, in_pytorch(net, x, "")[""][0]) < 5e-3
+    assert worst(logits, in_pytorch(network, x, "")[""][0]) < 5e-3

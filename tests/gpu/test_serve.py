@@ -12,9 +12,9 @@ import pytest
 from bench.serving import Server, executions
 from protos import inference
 from serve.client.sync import METHODS, Client
-from tests.gpu.conftest import LARGEST, in_pytorch, pictures, used_gpu_bytes, worst
+from tests.gpu.conftest import LARGEST, images, in_pytorch, used_gpu_bytes, worst
 from tests.gpu.test_export import TOLERANCES
-from zoo.runs.load import LoadedNet
+from zoo.runs.load import LoadedNetwork
 
 pytestmark = pytest.mark.gpu
 KINDS = {"cuda": inference.ModelInstanceGroup.KIND_GPU, "cpu": inference.ModelInstanceGroup.KIND_CPU}
@@ -42,10 +42,10 @@ def test_the_gpu_holds_the_model(server: Server, device: str, gpu_bytes_before: 
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_batching(server: Server, net: LoadedNet, precision: str) -> None:
-    """Single pictures asked for at the same time go together, and each has its own answer."""
-    x = pictures(COUNT, net)
-    expected = in_pytorch(net, x, "")[""]
+def test_batching(server: Server, network: LoadedNetwork, precision: str) -> None:
+    """Single images asked for at the same time go together, and each has its own answer."""
+    x = images(COUNT, network)
+    expected = in_pytorch(network, x, "")[""]
     before = executions(server.url, precision)
     with Client(server.url) as client, ThreadPoolExecutor(24) as pool:
         answers = pool.map(lambda one: client.infer(precision, {"image": one[None]}, ["logits"])["logits"], x)
@@ -57,13 +57,13 @@ def test_batching(server: Server, net: LoadedNet, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_layers_as_outputs(server: Server, net: LoadedNet, precision: str) -> None:
+def test_layers_as_outputs(server: Server, network: LoadedNetwork, precision: str) -> None:
     """Layers by their paths are what PyTorch's hooks see."""
-    x = pictures(3, net)
+    x = images(3, network)
     paths = ["layer1.0.bn1", "layer4"]
     with Client(server.url) as client:
         found = client.infer(precision, {"image": x}, ["logits", *paths])
-    expected = in_pytorch(net, x, "", *paths)
+    expected = in_pytorch(network, x, "", *paths)
     for name, path in (("logits", ""), *((path, path) for path in paths)):
         assert worst(found[name].astype(np.float64), expected[path]) < TOLERANCES[precision]
 

@@ -60,8 +60,8 @@ def write_labelled(folder: Path) -> None:
     (folder / "labels.txt").write_text("cat\nzürich\n")
 
 
-def write_pictures(folder: Path, *, multi_label: bool = False) -> None:
-    """Classifies 2 x 2 grey pictures by their four pixels, with the labels and the rule that an export writes.
+def write_images(folder: Path, *, multi_label: bool = False) -> None:
+    """Classifies 2 x 2 grey images by their four pixels, with the labels and the rule that an export writes.
 
     With `multi_label` a label is there where its pixel is over 20.
     """
@@ -127,8 +127,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_arithmetic(folder / "arithmetic")
     write_labelled(folder / "labelled")
-    write_pictures(folder / "pictures")
-    write_pictures(folder / "many", multi_label=True)
+    write_images(folder / "images")
+    write_images(folder / "many", multi_label=True)
     write_identity(folder / "bare" / "1" / "model.onnx")
     write_identity(folder / "whole" / "1" / "model.onnx", (2, 3))
     write_identity(folder / "text" / "1" / "model.onnx", ("n", 2), TensorProto.STRING)

@@ -25,8 +25,8 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def short_settings() -> TrainSettings:
-    """Two epochs of convnet4 on digits, 20 steps each, with pictures that move."""
-    return TrainSettings(net="convnet4", data="digits", epochs=2, batch_size=64, max_shift_px=1, device="cpu")
+    """Two epochs of convnet4 on digits, 20 steps each, with images that move."""
+    return TrainSettings(network="convnet4", data="digits", epochs=2, batch_size=64, max_shift_px=1, device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def short_run(short_settings, tmp_path_factory) -> Path:
 
 
 def write_noise(folder: Path, count: int, colour: tuple[int, int, int], size=(40, 30), seed: int = 0) -> None:
-    """Write noisy pictures of about one colour."""
+    """Write noisy images of about one colour."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for index in range(count):
@@ -48,14 +48,14 @@ def write_noise(folder: Path, count: int, colour: tuple[int, int, int], size=(40
 
 @pytest.fixture(scope="session")
 def paint() -> Callable[..., None]:
-    """Write pictures: `paint(folder, count, colour, size, seed)`."""
+    """Write images: `paint(folder, count, colour, size, seed)`."""
     return write_noise
 
 
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
-    """Two classes of twenty pictures, red and blue; to be read only."""
-    root = tmp_path_factory.mktemp("pictures") / "colours"
+    """Two classes of twenty images, red and blue; to be read only."""
+    root = tmp_path_factory.mktemp("images") / "colours"
     write_noise(root / "red", 20, (200, 60, 60))
     write_noise(root / "blue", 20, (60, 60, 200), seed=1)
     return root
@@ -65,10 +65,10 @@ def painted(tmp_path_factory) -> Path:
 def weights_file(tmp_path_factory) -> Path:
     """Weights of test_resnet made here, whose BatchNorms have seen something."""
     torch.manual_seed(7)
-    net = create_model("test_resnet").train()
-    net(torch.randn(8, 3, 32, 32))
+    network = create_model("test_resnet").train()
+    network(torch.randn(8, 3, 32, 32))
     file = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
-    safetensors.torch.save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    safetensors.torch.save_file({name: value.contiguous() for name, value in network.state_dict().items()}, file)
     return file
 
 
@@ -76,7 +76,7 @@ def weights_file(tmp_path_factory) -> Path:
 def tune_settings(painted, weights_file) -> TrainSettings:
     """Two short epochs of test_resnet under a linear head."""
     return TrainSettings(
-        net="test_resnet",
+        network="test_resnet",
         data=f"folder:{painted}",
         epochs=2,
         batch_size=8,

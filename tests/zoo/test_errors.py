@@ -17,7 +17,7 @@ def test_only_failed_work_is_status_1():
 
 
 def test_the_docstring_draws_the_whole_tree():
-    """No class is missing from the picture."""
+    """No class is missing from the image."""
     below = [error.__name__ for error in OURS if error is not errors.ZooError]
     assert len(below) > 5
     assert [name for name in below if f"── {name} " not in errors.__doc__] == []

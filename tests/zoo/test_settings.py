@@ -26,22 +26,24 @@ from zoo.settings import TrainSettings
 def test_refuses_values_out_of_range(change, message):
     """Each message names the setting, what is expected and what came."""
     with pytest.raises(SettingsError, match=message):
-        TrainSettings(net="convnet4", data="digits", **change)
+        TrainSettings(network="convnet4", data="digits", **change)
 
 
 def test_survives_json():
     """Written to JSON and read back, the settings are the same."""
-    settings = TrainSettings(net="convnet4", data="digits", seed=7, lr=0.5, device="cpu")
+    settings = TrainSettings(network="convnet4", data="digits", seed=7, lr=0.5, device="cpu")
     assert TrainSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
 def test_unknown_setting_is_refused():
     """A misspelt name is not ignored."""
     with pytest.raises(SettingsError, match="there is no setting 'epoch'; did you mean 'epochs'"):
-        TrainSettings.from_json({"net": "convnet4", "data": "digits", "epoch": 3})
+        TrainSettings.from_json({"network": "convnet4", "data": "digits", "epoch": 3})
 
 
-@pytest.mark.parametrize("values", [{"net": "convnet4"}, {"net": "convnet4", "data": "digits", "epochs": "ten"}])
+@pytest.mark.parametrize(
+    "values", [{"network": "convnet4"}, {"network": "convnet4", "data": "digits", "epochs": "ten"}]
+)
 def test_missing_or_mistyped_setting_is_refused(values):
     """JSON that lacks a setting, or has text for a number, is a mistake of the user's."""
     with pytest.raises(SettingsError, match="a setting is missing or of the wrong type"):

@@ -30,14 +30,14 @@ def eval_(
     bad_images: BadImagesOption = TrainSettings.bad_images,
     workers: Workers = TrainSettings.workers,
 ) -> None:
-    """Measure a trained net on a data set.
+    """Measure a trained network on a data set.
 
     For one of the runs of `--folds`, on the data of that run, train and val are those of its fold.
 
     Example: `zoonnx eval runs/digits --data digits --save digits-test`
     """
     from zoo.data.kfold import fold_of
-    from zoo.data.registry import find_data, public_name
+    from zoo.data.registry import find_data, redacted_name
     from zoo.evaluation.calibration import measure
     from zoo.evaluation.evaluate import evaluate
     from zoo.evaluation.predictions import save_predictions
@@ -50,14 +50,14 @@ def eval_(
     dataset = find_data(data, bad_images=bad_images, workers=workers).for_net(loaded.preprocessing)
     dataset.check_fits(loaded.labels, loaded.preprocessing, loaded.task)
     title = f"{data}, {split} split"
-    if loaded.fold is not None and public_name(data) == loaded.weights.dataset:
+    if loaded.fold is not None and redacted_name(data) == loaded.weights.dataset:
         dataset, title = fold_of(dataset, *loaded.fold), f"{title} of fold {loaded.fold[0]} of {loaded.fold[1]}"
     part = dataset.split(split)
-    evaluation = evaluate(loaded.net, part, loaded.preprocessing)
+    evaluation = evaluate(loaded.network, part, loaded.preprocessing)
     if save is not None:
         save_predictions(save, part, evaluation, loaded.labels)
     if report is not None:
-        write_report(report, examine(run, loaded.net, dataset, split, evaluation))
+        write_report(report, examine(run, loaded.network, dataset, split, evaluation))
     calibration = measure(evaluation.logits, evaluation.targets, loaded.weights.metrics.get("temperature"))
     if as_json:
         _print_json({"run": str(run), "data": data, "split": split}, evaluation, calibration, dataset.skipped)
@@ -66,19 +66,19 @@ def eval_(
 
 
 def describe(
-    net: Annotated[str, typer.Argument(metavar="NET|RUN|MODEL", help="A net, a run's folder, or models/NAME.")],
+    network: Annotated[str, typer.Argument(metavar="NET|RUN|MODEL", help="A network, a run's folder, or models/NAME.")],
     input_size: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="By default the size that the net is made for.")
+        str | None, typer.Option(metavar="C,H,W", help="By default the size that the network is made for.")
     ] = None,
     depth: Annotated[int | None, typer.Option(min=0, help="Only layers this deep; 0 for the totals alone.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show every layer of a net: its window, output, parameters, work, and how much of the image a unit sees.
+    """Show every layer of a network: its window, output, parameters, work, and how much of the image a unit sees.
 
-    Nothing is computed from pictures: all follows from the net's graph. The numbers of a layer include those of the
+    Nothing is computed from images: all follows from the network's graph. The numbers of a layer include those of the
     layers inside it. `sees` is the receptive field in pixels (`all`: the whole image; `<=`: at most). `stride` says
     whether the windows end exactly, leave out only padding, or drop rows of their input: in a backbone that is shown,
-    in a net of this catalog it is an error. For an exported model, `in the file` says what became of each layer.
+    in a network of this catalog it is an error. For an exported model, `in the file` says what became of each layer.
 
     Example: zoonnx describe resnet18 --input-size 3,224,224 --depth 2
     """
@@ -86,7 +86,7 @@ def describe(
     from zoo.inspect import describe as page
     from zoo.inspect.target import subject_of
 
-    subject = subject_of(net)
+    subject = subject_of(network)
     geometry = subject.geometry(parse_size(input_size) if input_size else None)
     if as_json:
         typer.echo(json.dumps(page.as_json(subject, geometry, depth)))
@@ -95,11 +95,11 @@ def describe(
 
 
 def compare(
-    nets: Annotated[
-        list[str] | None, typer.Argument(metavar="NET ...", help="Nets, runs' folders or models/NAME.")
+    networks: Annotated[
+        list[str] | None, typer.Argument(metavar="NET ...", help="Networks, runs' folders or models/NAME.")
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Instead of nets: three layers on this input.")
+        str | None, typer.Option(metavar="C,H,W", help="Instead of networks: three layers on this input.")
     ] = None,
     to: Annotated[int, typer.Option(min=1, help="Channels that the layers give.")] = 8,
     kernel: Annotated[int, typer.Option(min=1, help="Taps of their windows along each axis.")] = 3,
@@ -110,7 +110,7 @@ def compare(
     ] = "same",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Put nets side by side, or the three ways to connect a layer.
+    """Put networks side by side, or the three ways to connect a layer.
 
     With `--layers`, a fully connected, a locally connected and a convolutional layer of one output volume: what
     looking only at neighbours saves, and what sharing the weights saves on top.
@@ -122,12 +122,12 @@ def compare(
     from zoo.inspect import compare as page
     from zoo.inspect.target import subject_of
 
-    if bool(nets) == bool(layers):
-        raise SettingsError("give nets to compare, or --layers C,H,W")
+    if bool(networks) == bool(layers):
+        raise SettingsError("give networks to compare, or --layers C,H,W")
     if layers:
         rows = page.layer_rows(page.LayerQuestion(parse_size(layers), to, kernel, stride, padding))
     else:
-        rows = page.net_rows([subject_of(net) for net in nets or ()])
+        rows = page.net_rows([subject_of(network) for network in networks or ()])
     if as_json:
         typer.echo(json.dumps(rows))
     else:
@@ -139,13 +139,13 @@ def models(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only what has weights to download.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the nets by name: ours first, then timm's.
+    """List the networks by name: ours first, then timm's.
 
     A list of at most 24 shows parameters and multiply-accumulates too. `weights` are those that timm can download.
 
     Example: zoonnx models 'mobilenetv3*' --pretrained
     """
-    from zoo.inspect import list_nets as page
+    from zoo.inspect import list_networks as page
 
     rows = page.model_rows(pattern, pretrained)
     if as_json:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @takes_run_options(defaults={})
 def train(
-    net: Annotated[str, typer.Argument(help="A net of the catalog, such as convnet4, or any of timm's.")],
+    network: Annotated[str, typer.Argument(help="A network of the catalog, such as convnet4, or any of timm's.")],
     data: DataOption,
     out: Out,
     resume: Resume = False,
@@ -42,7 +42,7 @@ def train(
     config: Config = None,
     **options: Unpack[RunOptions],
 ) -> None:
-    """Train a net from scratch.
+    """Train a network from scratch.
 
     The run's folder receives its settings, one line of metrics an epoch, the last checkpoint and the best one by
     validation accuracy. The test split is looked at once, at the end. A run that was stopped, by Ctrl-C or by worse,
@@ -50,18 +50,18 @@ def train(
     card, `README.md`, join them, and the temperature that mends the probabilities.
 
     `--folds K` trains K runs, each of which holds out another part of train and val, alike in classes; RUN/folds.json
-    says how they did, RUN/label-noise.csv and .png which labels they doubt of pictures that they have not learned from.
+    says how they did, RUN/label-noise.csv and .png which labels they doubt of images that they have not learned from.
     `--find-lr` trains for some steps at a rate that rises, keeps nothing of them, and suggests the rate at which the
     loss falls most steeply; at the rate where it diverges, learning breaks down.
 
     Example: `zoonnx train convnet4 --data digits --out runs/digits`
     """
-    _go(settings_from(net, data, options), Asked(out, resume, folds, find_lr))
+    _go(settings_from(network, data, options), RunRequest(out, resume, folds, find_lr))
 
 
 @takes_run_options(TUNE_DEFAULTS)
 def tune(
-    backbone: Annotated[str, typer.Argument(metavar="BACKBONE|RUN", help="A net by name, or a run's folder.")],
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE|RUN", help="A network by name, or a run's folder.")],
     data: DataOption,
     out: Out,
     resume: Resume = False,
@@ -103,7 +103,7 @@ def tune(
         head_init=head_init,
         cut_after=cut_after,
     )
-    _go(settings_from(backbone, data, options, transfer), Asked(out, resume, folds, find_lr))
+    _go(settings_from(backbone, data, options, transfer), RunRequest(out, resume, folds, find_lr))
 
 
 def show_rows(rows: dict[str, str]) -> None:
@@ -123,7 +123,7 @@ def left_out(skipped: tuple[str, ...]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """What to do with the settings: a run at `out`; or as many as there are folds, if any; or find a rate instead."""
 
     out: Path
@@ -136,7 +136,7 @@ class Asked:
             raise SettingsError("--find-lr makes no run: it goes with neither --resume nor --folds")
 
 
-def _go(settings: TrainSettings, asked: Asked) -> None:
+def _go(settings: TrainSettings, asked: RunRequest) -> None:
     _check_places(settings, asked)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (asked.find_lr or asked.folds):
         raise SettingsError("--find-lr and --folds run in one process; start them without torchrun")
@@ -148,7 +148,7 @@ def _go(settings: TrainSettings, asked: Asked) -> None:
         _train(settings, asked.out, asked.resume)
 
 
-def _check_places(settings: TrainSettings, asked: Asked) -> None:
+def _check_places(settings: TrainSettings, asked: RunRequest) -> None:
     """Refuse at once what would be refused only after slow imports."""
     if settings.data.startswith(FOLDER):
         folder_of(settings.data)
@@ -171,7 +171,7 @@ def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
     PartialState().destroy_process_group()
 
 
-def _train_folds(settings: TrainSettings, asked: Asked) -> None:
+def _train_folds(settings: TrainSettings, asked: RunRequest) -> None:
     from zoo.training.cross_validation import train_folds
     from zoo.training.progress import ProgressBar
 
@@ -191,11 +191,11 @@ def _find_lr(settings: TrainSettings, run: Path) -> None:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("learning rate range test", total=STEPS)
         curve = find_lr(settings, lambda: progress.advance(task))
-    picture = run.with_name(f"{run.name}.lr.png")
+    image = run.with_name(f"{run.name}.lr.png")
     run.parent.mkdir(parents=True, exist_ok=True)
-    write_file(picture, curve.png())
+    write_file(image, curve.png())
     diverges = f"{curve.diverges:.2g}" if curve.diverges else f"not up to {curve.rates[-1]:.2g}"
-    show_rows({"suggested rate": f"--lr {curve.suggested:.2g}", "diverges at": diverges, "curve": str(picture)})
+    show_rows({"suggested rate": f"--lr {curve.suggested:.2g}", "diverges at": diverges, "curve": str(image)})
 
 
 def _show_result(result: "TrainResult", run: Path) -> None:
@@ -230,7 +230,7 @@ def _show_folds(result: "FoldsResult", out: Path) -> None:
 
 def _suspicious(result: "FoldsResult", out: Path) -> str:
     if result.suspicious is None:
-        return "no report of suspicious labels: there is one where each picture has a single label"
+        return "no report of suspicious labels: there is one where each image has a single label"
     where = f"see {out / 'label-noise.png'} and .csv"
     return f"{result.suspicious} of {result.labels} are suspicious; {where}"
 

@@ -1,7 +1,7 @@
-"""Random changes to training pictures, by torchvision's and timm's own transforms.
+"""Random changes to training images, by torchvision's and timm's own transforms.
 
 `draw_shifts` draws from torch's generator, which training seeds at every step. A `TrainingView` seeds all generators
-for each picture anew and gives them back, so that a picture looks the same whichever process prepares it.
+for each image anew and gives them back, so that an image looks the same whichever process prepares it.
 """
 
 import random
@@ -24,10 +24,10 @@ from zoo.networks.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training pictures differ from those of an evaluation.
+    """How training images differ from those of an evaluation.
 
     A share `flip` is mirrored; each is cropped to a random part, at least `min_crop` of its area (1: as in evaluation).
-    `rand_augment` is the magnitude of RandAugment's changes, 0 for none; its two operations a picture are timm's.
+    `rand_augment` is the magnitude of RandAugment's changes, 0 for none; its two operations an image are timm's.
     """
 
     flip: float = 0.0
@@ -41,12 +41,12 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class PlainView:
-    """A picture as an evaluation sees it: resized and cropped as timm does."""
+    """An image as an evaluation sees it: resized and cropped as timm does."""
 
     rule: Preprocessing
 
-    def __call__(self, picture: Image.Image, index: int) -> Image.Image:
-        framed: Image.Image = self._framing(picture)
+    def __call__(self, image: Image.Image, index: int) -> Image.Image:
+        framed: Image.Image = self._framing(image)
         return framed
 
     @cached_property
@@ -56,16 +56,16 @@ class PlainView:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """A picture as the net sees it in one epoch: a function of the picture, the seed, the epoch and its index."""
+    """An image as the network sees it in one epoch: a function of the image, the seed, the epoch and its index."""
 
     rule: Preprocessing
     augmentation: Augmentation
     seed: int
     epoch: int
 
-    def __call__(self, picture: Image.Image, index: int) -> Image.Image:
+    def __call__(self, image: Image.Image, index: int) -> Image.Image:
         with seeded(self.seed, self.epoch, index):
-            changed: Image.Image = self._change(picture)
+            changed: Image.Image = self._change(image)
         return changed
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which pictures are held out where a data set has no split for them: the same ones each time, on every machine."""
+"""Which images are held out where a data set has no split for them: the same ones each time, on every machine."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ HELD_OUT = 0.1  # the share of each class that becomes val, and test
 def divide(
     keys: Sequence[str], classes: Sequence[int], labels: Sequence[str], names: Sequence[str]
 ) -> dict[str, list[int]]:
-    """Take a tenth of each class, at least one picture, off for each of `names`: those of the lowest hashes.
+    """Take a tenth of each class, at least one image, off for each of `names`: those of the lowest hashes.
 
-    `keys` are what is hashed, one a picture. What is left is "train"; all are indices, in order.
+    `keys` are what is hashed, one an image. What is left is "train"; all are indices, in order.
 
     Raises:
-        DataError: a class has too few pictures to divide.
+        DataError: a class has too few images to divide.
     """
     splits: dict[str, list[int]] = {name: [] for name in [*names, "train"]}
     members: dict[int, list[int]] = {}
@@ -29,7 +29,7 @@ def divide(
     for number, rest in members.items():
         if len(rest) <= len(names):
             need = len(names) + 1
-            raise DataError(f"the class '{labels[number]}' has {len(rest)} pictures; to divide them it needs {need}")
+            raise DataError(f"the class '{labels[number]}' has {len(rest)} images; to divide them it needs {need}")
         count = max(1, round(HELD_OUT * len(rest)))
         for name in names:
             splits[name] += rest[:count]
@@ -39,9 +39,9 @@ def divide(
 
 
 def divide_labels(keys: Sequence[str], targets: Tensor, names: Sequence[str]) -> dict[str, list[int]]:
-    """The same for pictures with several labels, `targets` (N, labels): a tenth of them, rarest labels first.
+    """The same for images with several labels, `targets` (N, labels): a tenth of them, rarest labels first.
 
-    So each split has about a tenth of each label's pictures.
+    So each split has about a tenth of each label's images.
     """
     rarest = rarest_label(targets).tolist()
     left = sorted(range(len(keys)), key=lambda index: (rarest[index], _hash(keys[index])))

@@ -1,10 +1,10 @@
 """Data sets of the Hugging Face hub, or of a folder in any form that its `datasets` library reads.
 
-    hf:NAME            hf:beans, hf:uoft-cs/cifar10, hf:pictures/ (a folder)
+    hf:NAME            hf:beans, hf:uoft-cs/cifar10, hf:images/ (a folder)
     hf:NAME#COLUMN     where several columns hold classes: hf:uoft-cs/cifar100#fine_label
     hf:NAME@SUBSET     where a set has several: hf:NAME@SUBSET#COLUMN if both
 
-The pictures are the one column of type Image; the labels are one of type ClassLabel, or a list of them, which makes the
+The images are the one column of type Image; the labels are one of type ClassLabel, or a list of them, which makes the
 data multi-label. Needs the extra `zoonnx[hf]`.
 """
 
@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.data.library import Part, Shelves, with_all_splits
+from zoo.data.library import LibraryDataset, Part, with_all_splits
 from zoo.errors import DataError
-from zoo.storage.hub import impatient
+from zoo.storage.hub import offline_fallback
 
 PREFIX = "hf:"
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -29,23 +29,23 @@ LABEL_NAMES = ("label", "labels")
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """The pictures of a table."""
+    """The images of a table."""
 
     rows: Any
     name: str
 
     def __getitem__(self, index: int) -> Image.Image:
-        picture = self.rows[index][self.name]
-        if not isinstance(picture, Image.Image):
-            raise ValueError(f"the column '{self.name}' holds no picture there")
-        return picture
+        value = self.rows[index][self.name]
+        if not isinstance(value, Image.Image):
+            raise ValueError(f"the column '{self.name}' holds no image there")
+        return value
 
 
-def open_hf(name: str) -> Shelves:
-    """The labels of a set and the pictures of train, val and test.
+def open_hf(name: str) -> LibraryDataset:
+    """The labels of a set and the images of train, val and test.
 
     Raises:
-        DataError: the library is not installed, the set cannot be had, or it is not one of pictures with classes.
+        DataError: the library is not installed, the set cannot be had, or it is not one of images with classes.
     """
     place, _, wanted = name.partition("#")
     found = {SPLITS[split]: rows for split, rows in _load(place).items() if split in SPLITS}
@@ -63,7 +63,7 @@ def open_hf(name: str) -> Shelves:
         )
         for split, rows in found.items()
     }
-    return Shelves(labels, with_all_splits(parts, labels))
+    return LibraryDataset(labels, with_all_splits(parts, labels))
 
 
 def subset_of(place: str) -> tuple[str, str]:
@@ -78,7 +78,7 @@ def _load(place: str) -> Any:
     name, subset = subset_of(place)
     is_folder = Path(name).is_dir()
     try:
-        with nullcontext() if is_folder else impatient():
+        with nullcontext() if is_folder else offline_fallback():
             return load_dataset(str(Path(name)) if is_folder else name, subset or None)
     except Exception as error:  # the library's own, the hub's, and those of every file format
         raise DataError(
@@ -106,7 +106,7 @@ def _image_column(place: str, features: Mapping[str, Any]) -> str:
 
     names = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
     if len(names) != 1:
-        raise DataError(f"the data set {place} should have one column of pictures; it has {_listed(names, features)}")
+        raise DataError(f"the data set {place} should have one column of images; it has {_listed(names, features)}")
     return names[0]
 
 
@@ -127,7 +127,7 @@ def _label_column(place: str, features: Mapping[str, Any], wanted: str) -> str:
 
 
 def _classes(feature: Any) -> Any:
-    """The ClassLabel that a column holds, one a picture or a list; None for any other column."""
+    """The ClassLabel that a column holds, one an image or a list; None for any other column."""
     from datasets import ClassLabel
 
     held = getattr(feature, "feature", feature)
@@ -139,7 +139,7 @@ def _targets(place: str, values: Any, labels: tuple[str, ...]) -> Tensor:
     lists = any(isinstance(value, list) for value in values)
     numbers = [number for value in values for number in (value if lists else [value])]
     if any(number is None or not 0 <= number < len(labels) for number in numbers):
-        raise DataError(f"the data set {place} has pictures without a class; use the splits that have them all")
+        raise DataError(f"the data set {place} has images without a class; use the splits that have them all")
     if not lists:
         return torch.tensor(values, dtype=torch.int64)
     targets = torch.zeros(len(values), len(labels), dtype=torch.int64)

@@ -1,8 +1,8 @@
-"""Pictures in folders: one folder a class, as torchvision's ImageFolder has them, or with a table of labels.
+"""Images in folders: one folder a class, as torchvision's ImageFolder has them, or with a table of labels.
 
 PATH/CLASS/...                                   divided by a hash of the files' names
 PATH/train/CLASS/... PATH/val/... PATH/test/...  taken as they are; what is missing is divided off train
-PATH/labels.csv                                  any number of labels for each picture: see label_table.py
+PATH/labels.csv                                  any number of labels for each image: see label_table.py
 """
 
 import os
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.data.augmentation import PlainView
 from zoo.data.holdout import divide
-from zoo.data.image_io import SUFFIXES, fault_of
+from zoo.data.image_io import SUFFIXES, image_error
 from zoo.data.labels_csv import TABLE, multi_hot, read_table, split_rows
 from zoo.data.paths import check_folder
 from zoo.data.splits import FileSplit
@@ -46,13 +46,13 @@ class FolderContents:
     skipped: tuple[str, ...]
 
     def split(self, name: str, rule: Preprocessing, workers: int) -> FileSplit:
-        """The pictures of one split for a net of that preprocessing."""
+        """The images of one split for a network of that preprocessing."""
         part = self.splits[name]
         return FileSplit(part.files, part.targets, rule.channels, PlainView(rule), workers)
 
 
 def scan(root: Path, bad_images: BadImages) -> FolderContents:
-    """Find the pictures of each class or label and look at every file once.
+    """Find the images of each class or label and look at every file once.
 
     Raises:
         DataError: not a folder, fewer than two classes, a class without any, or bad files that should not be skipped.
@@ -81,7 +81,7 @@ def _scan_classes(root: Path, bad_images: BadImages) -> FolderContents:
 def _scan_table(root: Path, bad_images: BadImages) -> FolderContents:
     rows = read_table(root)
     named = {row.file for row in rows}
-    unnamed = {file: UNNAMED for file in _pictures(root) if file not in named}
+    unnamed = {file: UNNAMED for file in _images(root) if file not in named}
     faults = _faults(root, [row.file for row in rows], bad_images, unnamed)
     rows = [row for row in rows if row.file not in faults]
     labels = tuple(sorted(frozenset().union(*(row.labels for row in rows))))
@@ -94,10 +94,10 @@ def _scan_table(root: Path, bad_images: BadImages) -> FolderContents:
 
 def _classes(root: Path) -> Classes:
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    return {folder.name: _pictures(folder) for folder in folders}
+    return {folder.name: _images(folder) for folder in folders}
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     found = [Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names]
     return sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
 
@@ -107,14 +107,14 @@ def _faults(
 ) -> dict[Path, str]:
     """What is wrong with which files, besides what is `known`. All of it is a DataError unless it may be skipped."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = {file: fault for file, fault in zip(files, pool.map(fault_of, files), strict=True) if fault}
+        faults = {file: fault for file, fault in zip(files, pool.map(image_error, files), strict=True) if fault}
     faults |= known or {}
     report = _report(root, faults)
     if report and bad_images == "fail":
         more = f"; and {len(report) - MOST_NAMED} more" if len(report) > MOST_NAMED else ""
         total = len(files) + len(known or {})
         raise DataError(
-            f"{len(report)} of {total} pictures in {root} cannot be used: {'; '.join(report[:MOST_NAMED])}{more}; "
+            f"{len(report)} of {total} images in {root} cannot be used: {'; '.join(report[:MOST_NAMED])}{more}; "
             "mend or remove them, or train without them by --bad-images skip"
         )
     return faults
@@ -134,13 +134,13 @@ def _check_classes(root: Path, train: Classes, given: Mapping[str, Classes]) -> 
         if odd:
             raise DataError(f"{root / name} has the class folder '{odd[0]}', which {root / 'train'} has not")
         if not any(part.values()):
-            raise DataError(f"{root / name} holds no pictures")
+            raise DataError(f"{root / name} holds no images")
     need = 3 - len(given)
     for label, files in train.items():
         if not files:
-            raise DataError(f"the class folder '{label}' in {root} holds no picture ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(f"the class folder '{label}' in {root} holds no image ({', '.join(sorted(SUFFIXES))})")
         if len(files) < need:
-            raise DataError(f"the class '{label}' in {root} has {len(files)} pictures; to divide them it needs {need}")
+            raise DataError(f"the class '{label}' in {root} has {len(files)} images; to divide them it needs {need}")
 
 
 def _divide(train: Labelled, labels: tuple[str, ...], names: list[str]) -> dict[str, Labelled]:

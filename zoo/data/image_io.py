@@ -1,4 +1,4 @@
-"""Picture files of any common kind as 8-bit grey or RGB."""
+"""Image files of any common kind as 8-bit grey or RGB."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ MODES = {1: "L", 3: "RGB"}
 READING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def read_picture(file: Path, channels: int) -> Image.Image:
-    """The picture upright, in mode L for 1 channel, RGB for 3. Transparency is dropped, 16 bits become 8 by scaling.
+def read_image(file: Path, channels: int) -> Image.Image:
+    """The image upright, in mode L for 1 channel, RGB for 3. Transparency is dropped, 16 bits become 8 by scaling.
 
     Raises:
-        DataError: Pillow cannot read the file, its numbers have no known range, or a net wants other channels.
+        DataError: Pillow cannot read the file, its numbers have no known range, or a network wants other channels.
     """
     try:
         with Image.open(file) as opened:
@@ -25,15 +25,15 @@ def read_picture(file: Path, channels: int) -> Image.Image:
         raise DataError(f"{file}: {reason_of(error)}") from error
 
 
-def upright(picture: Image.Image, channels: int) -> Image.Image:
-    """The same of an open picture; it raises READING_ERRORS, or a DataError for a net that wants other channels."""
+def upright(image: Image.Image, channels: int) -> Image.Image:
+    """The same of an open image; it raises READING_ERRORS, or a DataError for a network that wants other channels."""
     if channels not in MODES:
-        raise DataError(f"pictures have 1 or 3 channels; the net wants {channels}")
-    return _plain(ImageOps.exif_transpose(picture)).convert(MODES[channels])
+        raise DataError(f"images have 1 or 3 channels; the network wants {channels}")
+    return _plain(ImageOps.exif_transpose(image)).convert(MODES[channels])
 
 
-def fault_of(file: Path) -> str:
-    """Why a file cannot be used as a picture, or nothing. JPEG files are decoded whole, but small, which is quick."""
+def image_error(file: Path) -> str:
+    """Why a file cannot be used as an image, or nothing. JPEG files are decoded whole, but small, which is quick."""
     try:
         with Image.open(file) as opened:
             opened.draft("RGB", (1, 1))
@@ -44,23 +44,23 @@ def fault_of(file: Path) -> str:
     return ""
 
 
-def _plain(picture: Image.Image) -> Image.Image:
-    """The same picture in a mode that `convert` takes to L or RGB without loss of range."""
-    if picture.mode in ("P", "PA"):
-        return picture.convert("RGBA")
-    if picture.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 that hold 16
-        values = np.asarray(picture).astype(np.int64)
+def _plain(image: Image.Image) -> Image.Image:
+    """The same image in a mode that `convert` takes to L or RGB without loss of range."""
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA")
+    if image.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 that hold 16
+        values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError("its numbers are beyond 16 bits")
         return Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    if picture.mode == "F":
+    if image.mode == "F":
         raise ValueError("its numbers are floats, whose range nobody knows")
-    return picture
+    return image
 
 
 def reason_of(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, UnidentifiedImageError):
-        return "it is no picture that Pillow knows"
+        return "it is no image that Pillow knows"
     return str(error).rstrip(". ") or type(error).__name__

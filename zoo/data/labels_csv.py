@@ -1,11 +1,11 @@
-"""Pictures with any number of labels: a folder with a table, PATH/labels.csv.
+"""Images with any number of labels: a folder with a table, PATH/labels.csv.
 
     file,labels            or  file,labels,split
     birds/1.jpg,bird;sky       birds/1.jpg,bird;sky,train
     2.png,                     2.png,,test
 
-`file` is relative to PATH, labels have `;` between them, a picture may have none. The splits are train, val and test;
-where a table has no val or no test, pictures of train are held out for it.
+`file` is relative to PATH, labels have `;` between them, an image may have none. The splits are train, val and test;
+where a table has no val or no test, images of train are held out for it.
 """
 
 import csv
@@ -30,7 +30,7 @@ SPLITS = get_args(SplitName)
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of the table; `split` is empty where the table has no such column."""
+    """One image of the table; `split` is empty where the table has no such column."""
 
     file: Path
     labels: frozenset[str]
@@ -69,18 +69,18 @@ def split_rows(root: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[s
     """The rows of train, val and test.
 
     Raises:
-        DataError: too few pictures to divide, or a label that no training picture has.
+        DataError: too few images to divide, or a label that no training image has.
     """
     given = {name: [row for row in rows if (row.split or "train") == name] for name in SPLITS}
     train, missing = given["train"], [name for name in SPLITS if not given[name]]
     if len(train) <= len(missing):
-        raise DataError(f"{root / TABLE} has {len(train)} pictures to train on; to divide them it takes 3 or more")
+        raise DataError(f"{root / TABLE} has {len(train)} images to train on; to divide them it takes 3 or more")
     keys = [row.file.relative_to(root).as_posix() for row in train]
     parts = divide_labels(keys, multi_hot(train, labels), missing)
     splits = given | {name: [train[index] for index in indices] for name, indices in parts.items()}
     for label in labels:
         if not any(label in row.labels for row in splits["train"]):
-            raise DataError(f"no training picture of {root / TABLE} has the label '{label}'; it takes one at least")
+            raise DataError(f"no training image of {root / TABLE} has the label '{label}'; it takes one at least")
     return splits
 
 
@@ -103,5 +103,5 @@ def _check_once(table: Path, rows: Sequence[Row]) -> None:
     seen: set[Path] = set()
     for row in rows:
         if row.file in seen:
-            raise DataError(f"{table} names {row.file.name} twice; give all labels of a picture in one row")
+            raise DataError(f"{table} names {row.file.name} twice; give all labels of an image in one row")
         seen.add(row.file)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zoo.data.augmentation import Augmentation, PlainView
 from zoo.data.holdout import divide, divide_labels
-from zoo.data.splits import Shelf, ShelfSplit
+from zoo.data.splits import ImageSource, ShelfSplit
 from zoo.data.targets import task_of
 from zoo.errors import DataError
 from zoo.networks.preprocessing import Preprocessing
@@ -17,9 +17,9 @@ PHOTOS = Augmentation(flip=0.5, min_crop=0.35)
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Those pictures of a shelf that `indices` number, with their targets."""
+    """Those images of a shelf that `indices` number, with their targets."""
 
-    shelf: Shelf
+    shelf: ImageSource
     shelf_key: str
     indices: tuple[int, ...]
     targets: Tensor
@@ -31,7 +31,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Shelves:
+class LibraryDataset:
     """A library's data set: its labels, and the parts train, val and test."""
 
     labels: tuple[str, ...]
@@ -40,7 +40,7 @@ class Shelves:
     skipped: tuple[str, ...] = ()
 
     def split(self, name: str, rule: Preprocessing, workers: int) -> ShelfSplit:
-        """The pictures of one split for a net of that preprocessing."""
+        """The images of one split for a network of that preprocessing."""
         part = self.parts[name]
         return ShelfSplit(
             part.shelf, part.shelf_key, part.indices, part.targets, rule.channels, PlainView(rule), workers
@@ -48,10 +48,10 @@ class Shelves:
 
 
 def with_all_splits(parts: Mapping[str, Part], labels: Sequence[str]) -> dict[str, Part]:
-    """The same parts, and what is missing of val and test held out of train, by hashes of the pictures' numbers.
+    """The same parts, and what is missing of val and test held out of train, by hashes of the images' numbers.
 
     Raises:
-        DataError: there is no train, or it has too few classes, or too few pictures to divide.
+        DataError: there is no train, or it has too few classes, or too few images to divide.
     """
     if len(labels) < 2:
         raise DataError(f"the data have {len(labels)} classes ({', '.join(labels) or 'none'}); a classifier needs two")

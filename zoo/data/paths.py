@@ -22,7 +22,7 @@ def folder_of(data: str) -> Path:
 
 
 def check_folder(root: Path) -> None:
-    """Require a folder where pictures may lie.
+    """Require a folder where images may lie.
 
     Raises:
         DataError: there is none, or it is a file.
@@ -30,8 +30,8 @@ def check_folder(root: Path) -> None:
     if root.is_dir():
         return
     if root.exists():
-        raise DataError(f"{root} is a file; give the folder that holds a folder of pictures for each class")
-    raise DataError(f"there is no folder {root}; pictures lie in one folder a class: {root}/CLASS/*.png")
+        raise DataError(f"{root} is a file; give the folder that holds a folder of images for each class")
+    raise DataError(f"there is no folder {root}; images lie in one folder a class: {root}/CLASS/*.png")
 
 
 def refuse_taken(run: Path) -> None:

@@ -12,7 +12,7 @@ from zoo.data.augmentation import Augmentation
 from zoo.data.huggingface import PREFIX as HF
 from zoo.data.huggingface import open_hf, subset_of
 from zoo.data.image_folder import FolderContents, scan
-from zoo.data.library import PHOTOS, Shelves
+from zoo.data.library import PHOTOS, LibraryDataset
 from zoo.data.paths import FOLDER, folder_of
 from zoo.data.splits import MemorySplit, Split
 from zoo.data.targets import Task, task_of
@@ -23,10 +23,10 @@ from zoo.networks.preprocessing import Preprocessing
 from zoo.settings import BadImages, SplitName
 
 NO_AUGMENTATION = Augmentation()
-MEANING: dict[Task, str] = {"single-label": "a picture has one class", "multi-label": "a picture may have many labels"}
+MEANING: dict[Task, str] = {"single-label": "an image has one class", "multi-label": "an image may have many labels"}
 KINDS = f"{FOLDER}PATH, {TORCHVISION}NAME and {HF}NAME"
 
-# The splits' own constants: a run's seed never moves a picture from one split to another.
+# The splits' own constants: a run's seed never moves an image from one split to another.
 DIGITS_TEST_IMAGES = 360
 DIGITS_VAL_IMAGES = 137
 DIGITS_SPLIT_SEED = 0
@@ -35,7 +35,7 @@ SIGNAL_SEEDS = {"train": 1, "val": 2, "test": 3}
 
 
 class DataSource(Protocol):
-    """Data of known classes; `input_size` is the (C, H, W) it insists on, None where it takes the net's."""
+    """Data of known classes; `input_size` is the (C, H, W) it insists on, None where it takes the network's."""
 
     @property
     def name(self) -> str: ...
@@ -47,7 +47,7 @@ class DataSource(Protocol):
     def input_size(self) -> tuple[int, int, int] | None: ...
 
     def for_net(self, rule: Preprocessing) -> "Dataset":
-        """The data as a net of that preprocessing takes it; data that insist on a size keep their own."""
+        """The data as a network of that preprocessing takes it; data that insist on a size keep their own."""
         ...
 
 
@@ -55,7 +55,7 @@ class DataSource(Protocol):
 class Dataset:
     """`labels` name the classes by index; `preprocessing` is that of every split.
 
-    `augmentation` is what suits the training pictures where nobody asks for another; `skipped` names bad files.
+    `augmentation` is what suits the training images where nobody asks for another; `skipped` names bad files.
     `caveat` is a sentence about what a measurement on these data does not tell.
     """
 
@@ -92,26 +92,28 @@ class Dataset:
         return splits[name]
 
     def check_fits(self, labels: tuple[str, ...], preprocessing: Preprocessing, task: Task = "single-label") -> None:
-        """Require that a net of these labels and this preprocessing can be measured on this data.
+        """Require that a network of these labels and this preprocessing can be measured on this data.
 
         Raises:
             DataError: the task, the classes or the image sizes differ.
         """
         if task != self.task:
-            raise DataError(f"the net is a {task} one, {self.name} is {self.task}: {MEANING[self.task]}")
+            raise DataError(f"the network is a {task} one, {self.name} is {self.task}: {MEANING[self.task]}")
         if labels != self.labels:
-            raise DataError(f"the net tells apart {_listed(labels)}; {self.name} holds {_listed(self.labels)}")
+            raise DataError(f"the network tells apart {_listed(labels)}; {self.name} holds {_listed(self.labels)}")
         expected, own = preprocessing.input_size, self.preprocessing.input_size
         if expected != own:
-            raise DataError(f"the net expects images of (channels, height, width) {expected}; {self.name} has {own}")
+            raise DataError(
+                f"the network expects images of (channels, height, width) {expected}; {self.name} has {own}"
+            )
 
 
 @dataclass(frozen=True)
-class StoredPictures:
-    """The pictures of a folder or of another library, before it is known for which net."""
+class StoredImages:
+    """The images of a folder or of another library, before it is known for which network."""
 
     name: str
-    contents: FolderContents | Shelves
+    contents: FolderContents | LibraryDataset
     workers: int
     input_size: None = None
 
@@ -122,7 +124,7 @@ class StoredPictures:
     def for_net(self, rule: Preprocessing) -> Dataset:
         train, val, test = (self.contents.split(name, rule, self.workers) for name in get_args(SplitName))
         contents = self.contents
-        augmentation = contents.augmentation if isinstance(contents, Shelves) else PHOTOS
+        augmentation = contents.augmentation if isinstance(contents, LibraryDataset) else PHOTOS
         return Dataset(self.name, self.labels, rule, train, val, test, augmentation, skipped=contents.skipped)
 
 
@@ -138,21 +140,21 @@ def load_dataset(name: str) -> Dataset:
 
 
 def find_data(name: str, *, bad_images: BadImages = "fail", workers: int = 0) -> DataSource:
-    """An embedded data set, or stored pictures, which `workers` further processes decode: see docs/data.md.
+    """An embedded data set, or stored images, which `workers` further processes decode: see docs/data.md.
 
     Raises:
         DataError: there is none of that name, or it is not as it should be.
     """
     if name.startswith(FOLDER):
-        return StoredPictures(public_name(name), scan(folder_of(name), bad_images), workers)
+        return StoredImages(redacted_name(name), scan(folder_of(name), bad_images), workers)
     if name.startswith(TORCHVISION):
-        return StoredPictures(name, open_torchvision(name.removeprefix(TORCHVISION)), workers)
+        return StoredImages(name, open_torchvision(name.removeprefix(TORCHVISION)), workers)
     if name.startswith(HF):
-        return StoredPictures(public_name(name), open_hf(name.removeprefix(HF)), workers)
+        return StoredImages(redacted_name(name), open_hf(name.removeprefix(HF)), workers)
     return load_dataset(name)
 
 
-def public_name(name: str) -> str:
+def redacted_name(name: str) -> str:
     """The name of a data set without the way to it on this machine."""
     kind, _, place = name.rpartition(":")
     path, _, column = place.partition("#")

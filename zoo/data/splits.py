@@ -1,4 +1,4 @@
-"""The pictures of one split: in memory, as files, or of a library's data set, decoded when they are asked for."""
+"""The images of one split: in memory, as files, or of a library's data set, decoded when they are asked for."""
 
 import hashlib
 import signal
@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from zoo.data.image_io import READING_ERRORS, read_picture, reason_of, upright
+from zoo.data.image_io import READING_ERRORS, read_image, reason_of, upright
 from zoo.errors import DataError
 
-View = Callable[[Image.Image, int], Image.Image]  # a picture and its index in the split, to a picture of the net's size
+View = Callable[
+    [Image.Image, int], Image.Image
+]  # an image and its index in the split, to an image of the network's size
 
 
 class Split(Protocol):
-    """Labelled pictures; `targets` are int64, of classes (N,) or of labels (N, labels): see targets.py."""
+    """Labelled images; `targets` are int64, of classes (N,) or of labels (N, labels): see targets.py."""
 
     @property
     def targets(self) -> Tensor: ...
@@ -29,15 +31,15 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
-        """For each tensor of indices, their pictures as uint8 (N, H, W, C), each through `view`.
+        """For each tensor of indices, their images as uint8 (N, H, W, C), each through `view`.
 
         Without a view they come as an evaluation sees them. Torch's, numpy's and Python's generators stay as they are.
-        An index beyond the last picture begins again with the first; the view is told the index itself.
+        An index beyond the last image begins again with the first; the view is told the index itself.
         """
         ...
 
     def key(self) -> str:
-        """A hash that changes with the pictures, their order or their targets; of files, by path, size and time."""
+        """A hash that changes with the images, their order or their targets; of files, by path, size and time."""
         ...
 
 
@@ -63,10 +65,7 @@ class MemorySplit:
                 images
                 if view is None
                 else torch.stack(
-                    [
-                        _pixels(view(_picture(image), index))
-                        for image, index in zip(images, indices.tolist(), strict=True)
-                    ]
+                    [_pixels(view(_image(image), index)) for image, index in zip(images, indices.tolist(), strict=True)]
                 )
             )
 
@@ -76,7 +75,7 @@ class MemorySplit:
 
 @dataclass(frozen=True)
 class FileSplit:
-    """Picture files; `plain` is the evaluation's view, `workers` the processes that decode, 0 for none besides ours."""
+    """Image files; `plain` is the evaluation's view, `workers` the processes that decode, 0 for none besides ours."""
 
     files: tuple[Path, ...]
     targets: Tensor
@@ -88,11 +87,11 @@ class FileSplit:
         return len(self.files)
 
     def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
-        return _loaded(_Pictures(self, self.channels, view or self.plain), chosen, self.workers)
+        return _loaded(_Images(self, self.channels, view or self.plain), chosen, self.workers)
 
     def read(self, index: int, channels: int) -> Image.Image:
-        """The picture of that index, as it is."""
-        return read_picture(self.files[index], channels)
+        """The image of that index, as it is."""
+        return read_image(self.files[index], channels)
 
     def key(self) -> str:
         states = [(file, file.stat()) for file in self.files]
@@ -100,17 +99,17 @@ class FileSplit:
         return hash_of("\n".join(files).encode(), self.targets.numpy().tobytes())
 
 
-class Shelf(Protocol):
-    """Pictures by number, as a library has them."""
+class ImageSource(Protocol):
+    """Images by number, as a library has them."""
 
     def __getitem__(self, index: int) -> Image.Image: ...
 
 
 @dataclass(frozen=True, eq=False)
 class ShelfSplit:
-    """Those pictures of a shelf that `indices` number; `shelf_key` changes with the shelf's pictures."""
+    """Those images of a shelf that `indices` number; `shelf_key` changes with the shelf's images."""
 
-    shelf: Shelf
+    shelf: ImageSource
     shelf_key: str
     indices: tuple[int, ...]
     targets: Tensor
@@ -122,10 +121,10 @@ class ShelfSplit:
         return len(self.indices)
 
     def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
-        return _loaded(_Pictures(self, self.channels, view or self.plain), chosen, self.workers)
+        return _loaded(_Images(self, self.channels, view or self.plain), chosen, self.workers)
 
     def read(self, index: int, channels: int) -> Image.Image:
-        """The picture of that index, as it is.
+        """The image of that index, as it is.
 
         Raises:
             DataError: it cannot be read.
@@ -133,14 +132,14 @@ class ShelfSplit:
         try:
             return upright(self.shelf[self.indices[index]], channels)
         except READING_ERRORS as error:
-            raise DataError(f"picture {self.indices[index]} cannot be read: {reason_of(error)}") from error
+            raise DataError(f"image {self.indices[index]} cannot be read: {reason_of(error)}") from error
 
     def key(self) -> str:
         return hash_of(self.shelf_key.encode(), repr(self.indices).encode(), self.targets.numpy().tobytes())
 
 
 @dataclass(frozen=True)
-class _Pictures(TorchDataset[Tensor]):
+class _Images(TorchDataset[Tensor]):
     split: FileSplit | ShelfSplit
     channels: int
     view: View
@@ -149,21 +148,21 @@ class _Pictures(TorchDataset[Tensor]):
         return _pixels(self.view(self.split.read(index % len(self.split), self.channels), index))
 
 
-def _loaded(pictures: _Pictures, chosen: Sequence[Tensor], workers: int) -> Iterator[Tensor]:
+def _loaded(images: _Images, chosen: Sequence[Tensor], workers: int) -> Iterator[Tensor]:
     """Batches as they come; a worker's DataError says what it would say here, without the worker's traceback."""
     try:
-        yield from _loader(pictures, chosen, workers)
+        yield from _loader(images, chosen, workers)
     except DataError as error:
         raise DataError(
             str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
         ) from error
 
 
-def _loader(pictures: _Pictures, chosen: Sequence[Tensor], workers: int) -> "DataLoader[Tensor]":
+def _loader(images: _Images, chosen: Sequence[Tensor], workers: int) -> "DataLoader[Tensor]":
     sampler = [indices.tolist() for indices in chosen]
     # A generator of its own, since a loader draws a seed for its workers from torch's when it has none.
     return DataLoader(
-        pictures,
+        images,
         batch_sampler=sampler,
         num_workers=min(workers, len(sampler)),
         generator=torch.Generator(),
@@ -184,11 +183,11 @@ def hash_of(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _pixels(picture: Image.Image) -> Tensor:
-    pixels = np.array(picture, dtype=np.uint8)
-    return torch.from_numpy(pixels.reshape(picture.height, picture.width, -1))  # (H, W, C)
+def _pixels(image: Image.Image) -> Tensor:
+    pixels = np.array(image, dtype=np.uint8)
+    return torch.from_numpy(pixels.reshape(image.height, image.width, -1))  # (H, W, C)
 
 
-def _picture(image: Tensor) -> Image.Image:
+def _image(image: Tensor) -> Image.Image:
     pixels = image.numpy()  # (H, W, C)
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -1,4 +1,4 @@
-"""Some pictures of several splits, as a split of their own."""
+"""Some images of several splits, as a split of their own."""
 
 import hashlib
 import itertools
@@ -13,10 +13,10 @@ from zoo.data.splits import Split, View
 
 
 @dataclass(frozen=True)
-class PartSplit:
-    """The pictures `chosen` of `parts`, by their numbers where the parts' pictures are counted one after another.
+class Subset:
+    """The images `chosen` of `parts`, by their numbers where the parts' images are counted one after another.
 
-    A view is told these numbers, so a picture looks the same in whichever selection it stands.
+    A view is told these numbers, so an image looks the same in whichever selection it stands.
     """
 
     parts: tuple[Split, ...]
@@ -35,14 +35,14 @@ class PartSplit:
         rounds = [indices // len(self) for indices in chosen]
         ends = list(itertools.accumulate((len(part) for part in self.parts), initial=0))
         if any(len(each) and not 0 <= int(each.min()) <= int(each.max()) < total for each in numbers):
-            raise IndexError(f"there are {total} pictures; some that are chosen are not among them")
+            raise IndexError(f"there are {total} images; some that are chosen are not among them")
         streams = [
             _batches_of(part, offset, numbers, rounds, view) for part, offset in zip(self.parts, ends[:-1], strict=True)
         ]
         for _ in numbers:
             found = [next(stream) for stream in streams]
             places = torch.cat([place for place, _ in found])
-            yield torch.cat([pictures for _, pictures in found if pictures is not None])[torch.argsort(places)]
+            yield torch.cat([images for _, images in found if images is not None])[torch.argsort(places)]
 
     def key(self) -> str:
         parts = " ".join(part.key() for part in self.parts)
@@ -56,19 +56,19 @@ class _Renumbered:
     view: View
     offset: int
 
-    def __call__(self, picture: Image.Image, index: int) -> Image.Image:
-        return self.view(picture, index + self.offset)
+    def __call__(self, image: Image.Image, index: int) -> Image.Image:
+        return self.view(image, index + self.offset)
 
 
 def _batches_of(
     part: Split, offset: int, numbers: Sequence[Tensor], rounds: Sequence[Tensor], view: View | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Of each batch, the places that this part fills, and its pictures there, None where there are none."""
+    """Of each batch, the places that this part fills, and its images there, None where there are none."""
     places = [torch.nonzero((each >= offset) & (each < offset + len(part))).flatten() for each in numbers]
     own = [
         each[place] - offset + len(part) * turn[place]
         for each, turn, place in zip(numbers, rounds, places, strict=True)
     ]
-    pictures = iter(part.batches([each for each in own if len(each)], view and _Renumbered(view, offset)))
+    images = iter(part.batches([each for each in own if len(each)], view and _Renumbered(view, offset)))
     for place in places:
-        yield place, next(pictures) if len(place) else None
+        yield place, next(images) if len(place) else None

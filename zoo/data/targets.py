@@ -1,6 +1,6 @@
-"""What a picture may be: one class, or any number of labels; and what that means for the loss and for the draw.
+"""What an image may be: one class, or any number of labels; and what that means for the loss and for the draw.
 
-Targets are int64: the class of each picture, (N,), or a 0 or 1 for each of its labels, (N, labels).
+Targets are int64: the class of each image, (N,), or a 0 or 1 for each of its labels, (N, labels).
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ def task_of(targets: Tensor) -> Task:
 
 
 def counts_of(targets: Tensor, classes: int) -> Tensor:
-    """How many pictures each class has, (classes,)."""
+    """How many images each class has, (classes,)."""
     return targets.sum(0) if task_of(targets) == "multi-label" else targets.bincount(minlength=classes)
 
 
@@ -30,7 +30,7 @@ def make_loss(task: Task, label_smoothing: float, weights: Tensor | None = None)
 
 
 class LabelLoss(nn.Module):
-    """Binary cross-entropy, the mean over pictures and labels; smoothing moves each target towards 1/2.
+    """Binary cross-entropy, the mean over images and labels; smoothing moves each target towards 1/2.
 
     `weights` (labels,) multiply what a label costs where it is there.
     """
@@ -50,8 +50,8 @@ class LabelLoss(nn.Module):
 def class_weights(targets: Tensor, classes: int) -> Tensor:
     """What each class counts in the loss, float32 (classes,), so that rare ones count as much as frequent ones.
 
-    Of classes N / (classes * count), whose mean over the pictures is 1. Of labels, how many pictures lack it for each
-    that has it. One that no picture has counts 1.
+    Of classes N / (classes * count), whose mean over the images is 1. Of labels, how many images lack it for each
+    that has it. One that no image has counts 1.
     """
     counts = counts_of(targets, classes).double()
     multi = task_of(targets) == "multi-label"
@@ -60,10 +60,10 @@ def class_weights(targets: Tensor, classes: int) -> Tensor:
 
 
 def balanced_draws(targets: Tensor, classes: int) -> Tensor:
-    """As many draws as there are pictures, (N,), with which each class is as likely as any other; by torch's generator.
+    """As many draws as there are images, (N,), with which each class is as likely as any other; by torch's generator.
 
-    A picture with several labels is drawn for the rarest of them, one without labels as a class of its own. The k-th
-    draw of picture i, from 0, is i + k * N: `Split.batches` takes it for i, and a view gives each a look of its own.
+    An image with several labels is drawn for the rarest of them, one without labels as a class of its own. The k-th
+    draw of image i, from 0, is i + k * N: `Split.batches` takes it for i, and a view gives each a look of its own.
     """
     groups = rarest_label(targets) if task_of(targets) == "multi-label" else targets
     sizes = groups.bincount(minlength=classes).double()
@@ -72,7 +72,7 @@ def balanced_draws(targets: Tensor, classes: int) -> Tensor:
 
 
 def rarest_label(targets: Tensor) -> Tensor:
-    """The label of each picture that fewest others have, (N,); the number of labels where a picture has none."""
+    """The label of each image that fewest others have, (N,); the number of labels where an image has none."""
     counts = targets.sum(0)
     among = torch.where(targets > 0, counts, len(targets) + 1)
     return torch.where(targets.any(1), among.argmin(1), targets.shape[1])

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.data.augmentation import Augmentation
-from zoo.data.library import PHOTOS, Part, Shelves, with_all_splits
+from zoo.data.library import PHOTOS, LibraryDataset, Part, with_all_splits
 from zoo.data.splits import hash_of
 from zoo.errors import DataError, did_you_mean
 from zoo.settings import SplitName
@@ -28,7 +28,7 @@ NO_FILES = (OSError, RuntimeError, ImportError)  # what torchvision raises where
 class Layout:
     """What to ask a class of torchvision for: its options for each of its own splits; where it keeps its targets.
 
-    `augmentation` is what suits its pictures: signs that are mirrored are other signs.
+    `augmentation` is what suits its images: signs that are mirrored are other signs.
     """
 
     targets: str
@@ -73,15 +73,15 @@ def torchvision_folder() -> Path:
     return Path(torch.hub.get_dir()).parent / "datasets"
 
 
-def open_torchvision(name: str) -> Shelves:
-    """The labels of a set and the pictures of train, val and test.
+def open_torchvision(name: str) -> LibraryDataset:
+    """The labels of a set and the images of train, val and test.
 
     Raises:
         DataError: there is no such set, or its files are neither there nor can be downloaded.
     """
     if name not in SETS:
         raise DataError(
-            f"torchvision has no data set '{name}' of pictures with classes that is known here"
+            f"torchvision has no data set '{name}' of images with classes that is known here"
             f"{did_you_mean(name, SETS) or '.'} There are: {', '.join(SETS)}"
         )
     found = _sets(name, torchvision_folder() / name)
@@ -91,18 +91,18 @@ def open_torchvision(name: str) -> Shelves:
         for split, each in found.items()
     }
     labels = _labels(found["train"], targets["train"])
-    return Shelves(labels, with_all_splits(parts, labels), SETS[name].augmentation)
+    return LibraryDataset(labels, with_all_splits(parts, labels), SETS[name].augmentation)
 
 
 @dataclass(frozen=True, eq=False)
 class FirstOf:
-    """The picture of each pair that torchvision gives."""
+    """The image of each pair that torchvision gives."""
 
     pairs: Any
 
     def __getitem__(self, index: int) -> Image.Image:
-        picture: Image.Image = self.pairs[index][0]
-        return picture
+        image: Image.Image = self.pairs[index][0]
+        return image
 
 
 def _sets(name: str, folder: Path) -> dict[str, Any]:
@@ -136,26 +136,26 @@ def _open(name: str, folder: Path, *, download: bool) -> dict[str, Any]:
     return {split: kind(root=folder, **options, download=download) for split, options in SETS[name].splits.items()}
 
 
-def _targets(pictures: Any, name: str) -> Tensor:
-    values = getattr(pictures, name)
+def _targets(images: Any, name: str) -> Tensor:
+    values = getattr(images, name)
     if name == "_samples":
         values = [target for _, target in values]
     return torch.as_tensor(values, dtype=torch.int64)
 
 
-def _labels(pictures: Any, targets: Tensor) -> tuple[str, ...]:
+def _labels(images: Any, targets: Tensor) -> tuple[str, ...]:
     """Torchvision's names of the classes, or their numbers where it has none."""
-    names = getattr(pictures, "classes", None) or range(int(targets.max()) + 1)
+    names = getattr(images, "classes", None) or range(int(targets.max()) + 1)
     return tuple(", ".join(each) if isinstance(each, tuple) else str(each) for each in names)
 
 
-def _key(name: str, split: str, pictures: Any) -> str:
-    """Of pictures in memory by their bytes, of others by their files' paths, sizes and times."""
-    data = getattr(pictures, "data", None)
+def _key(name: str, split: str, images: Any) -> str:
+    """Of images in memory by their bytes, of others by their files' paths, sizes and times."""
+    data = getattr(images, "data", None)
     if data is not None:
         return hash_of(name.encode(), split.encode(), torch.as_tensor(data).numpy().tobytes())
-    files = sorted(file for file in Path(pictures.root).rglob("*") if file.is_file())
-    states = [(file.relative_to(pictures.root), file.stat()) for file in files]
+    files = sorted(file for file in Path(images.root).rglob("*") if file.is_file())
+    states = [(file.relative_to(images.root), file.stat()) for file in files]
     listed = "\n".join(f"{file} {state.st_size} {state.st_mtime_ns}" for file, state in states)
     return hash_of(name.encode(), split.encode(), listed.encode())
 

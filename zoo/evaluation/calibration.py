@@ -1,4 +1,4 @@
-"""Whether a net is right as often as its probabilities say, and one number that mends them: the temperature.
+"""Whether a network is right as often as its probabilities say, and one number that mends them: the temperature.
 
 Probabilities are softmax(logits / temperature), or sigmoid(logits / temperature) where an image may have several
 labels. The answers stay the same. Guo et al., On Calibration of Modern Neural Networks, 2017.
@@ -54,7 +54,7 @@ def calibrate(val_logits: Tensor, val_targets: Tensor, logits: Tensor, targets: 
     """Fit the temperature on a validation split, and measure another split with it.
 
     There is no temperature where logits of the validation split are no finite numbers, or where the fit ends at a
-    bound: a split that is small, or on which the net only guesses, has no best one.
+    bound: a split that is small, or on which the network only guesses, has no best one.
     """
     if not bool(torch.isfinite(val_logits).all()):
         return measure(logits, targets)
@@ -82,7 +82,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
         DataError: a logit is no number.
     """
     if not bool(torch.isfinite(logits).all()):
-        raise DataError("a temperature cannot be fitted: some of the net's logits are no finite numbers")
+        raise DataError("a temperature cannot be fitted: some of the network's logits are no finite numbers")
     values, smoothing = logits.double(), _smoothing(logits, targets)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(

@@ -1,8 +1,8 @@
-"""Which labels are likely to be wrong, by what nets say that have not learned from them.
+"""Which labels are likely to be wrong, by what networks say that have not learned from them.
 
 Confident learning, after C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident learning: estimating uncertainty in
 dataset labels", JAIR 70 (2021), arXiv:1911.00068: the threshold of a class is the mean probability that its own
-pictures get for it (equation 2); a label is suspicious if, among the classes that reach their thresholds, the most
+images get for it (equation 2); a label is suspicious if, among the classes that reach their thresholds, the most
 probable one is another (equation 1). Suspicious labels come first, the rest after them, each by the normalised margin:
 the label's probability less the highest of the other classes (section 3.2.1).
 """
@@ -26,8 +26,8 @@ PAPER, INK, FAINT, ALARM = (252, 252, 250), (28, 28, 32), (120, 120, 128), (176,
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """How far a picture's label is to be doubted; the lower the `margin`, -1 to 1, the further."""
+class LabelIssue:
+    """How far an image's label is to be doubted; the lower the `margin`, -1 to 1, the further."""
 
     index: int
     label: int
@@ -36,10 +36,10 @@ class Doubt:
     is_suspicious: bool
 
 
-def rank_doubts(probabilities: Tensor, targets: Tensor) -> list[Doubt]:
-    """All pictures, the most doubtful first.
+def rank_doubts(probabilities: Tensor, targets: Tensor) -> list[LabelIssue]:
+    """All images, the most doubtful first.
 
-    `probabilities` is (N, classes), of nets that have not learned from the picture; `targets` the labels, (N,).
+    `probabilities` is (N, classes), of networks that have not learned from the image; `targets` the labels, (N,).
     """
     own = probabilities.gather(1, targets[:, None]).squeeze(1)
     others = probabilities.scatter(1, targets[:, None], -1.0)
@@ -49,12 +49,12 @@ def rank_doubts(probabilities: Tensor, targets: Tensor) -> list[Doubt]:
     suspicious = (confident >= 0) & (found != targets)
     suggestions = torch.where(suspicious, found, most_probable)
     rows = zip(targets.tolist(), suggestions.tolist(), (own - highest).tolist(), suspicious.tolist(), strict=True)
-    doubts = [Doubt(index, *row) for index, row in enumerate(rows)]
+    doubts = [LabelIssue(index, *row) for index, row in enumerate(rows)]
     return sorted(doubts, key=lambda doubt: (not doubt.is_suspicious, doubt.margin))
 
 
 def thresholds(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """For each class the mean probability that the pictures labelled so get for it, (classes,); 2 where none is."""
+    """For each class the mean probability that the images labelled so get for it, (classes,); 2 where none is."""
     means = [
         probabilities[targets == label, label].mean() if bool((targets == label).any()) else torch.tensor(2.0)
         for label in range(probabilities.shape[1])
@@ -62,8 +62,8 @@ def thresholds(probabilities: Tensor, targets: Tensor) -> Tensor:
     return torch.stack(means)
 
 
-def picture_names(splits: dict[str, Split]) -> list[str]:
-    """The pictures' files, or else the split's name and the picture's index in it, counted from 0."""
+def image_names(splits: dict[str, Split]) -> list[str]:
+    """The images' files, or else the split's name and the image's index in it, counted from 0."""
     return [
         str(split.files[index]) if isinstance(split, FileSplit) else f"{name} {index}"
         for name, split in splits.items()
@@ -71,19 +71,19 @@ def picture_names(splits: dict[str, Split]) -> list[str]:
     ]
 
 
-def as_csv(doubts: Sequence[Doubt], names: Sequence[str], labels: Sequence[str]) -> bytes:
-    """A row for each picture, the most doubtful first."""
+def as_csv(doubts: Sequence[LabelIssue], names: Sequence[str], labels: Sequence[str]) -> bytes:
+    """A row for each image, the most doubtful first."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["picture", "label", "suggestion", "margin", "suspicious"])
+    writer.writerow(["image", "label", "suggestion", "margin", "suspicious"])
     for doubt in doubts:
         names_of = (labels[doubt.label], labels[doubt.suggestion])
         writer.writerow([names[doubt.index], *names_of, f"{doubt.margin:.4f}", "yes" if doubt.is_suspicious else "no"])
     return out.getvalue().encode()
 
 
-def as_sheet(doubts: Sequence[Doubt], pictures: Split, labels: Sequence[str]) -> bytes:
-    """A PNG of the MOST_SHOWN most doubtful pictures as the nets see them, with their given and suggested labels."""
+def as_sheet(doubts: Sequence[LabelIssue], split: Split, labels: Sequence[str]) -> bytes:
+    """A PNG of the MOST_SHOWN most doubtful images as the networks see them, with their given and suggested labels."""
     shown = list(doubts[:MOST_SHOWN])
     rows = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * (TILE + GAP) + GAP, HEAD + rows * (TILE + CAPTION + GAP)), PAPER)
@@ -98,7 +98,7 @@ def as_sheet(doubts: Sequence[Doubt], pictures: Split, labels: Sequence[str]) ->
         FAINT,
         _font(13),
     )
-    images = pictures.batches([torch.tensor([doubt.index]) for doubt in shown])
+    images = split.batches([torch.tensor([doubt.index]) for doubt in shown])
     for place, (doubt, image) in enumerate(zip(shown, images, strict=True)):
         row, column = divmod(place, COLUMNS)
         corner = (GAP + column * (TILE + GAP), HEAD + row * (TILE + CAPTION + GAP))
@@ -108,7 +108,7 @@ def as_sheet(doubts: Sequence[Doubt], pictures: Split, labels: Sequence[str]) ->
     return data.getvalue()
 
 
-def _tile(sheet: Image.Image, corner: tuple[int, int], image: Tensor, doubt: Doubt, labels: Sequence[str]) -> None:
+def _tile(sheet: Image.Image, corner: tuple[int, int], image: Tensor, doubt: LabelIssue, labels: Sequence[str]) -> None:
     left, top = corner
     sheet.paste(_square(image), corner)
     pen = ImageDraw.Draw(sheet)
@@ -119,8 +119,8 @@ def _tile(sheet: Image.Image, corner: tuple[int, int], image: Tensor, doubt: Dou
 
 def _square(image: Tensor) -> Image.Image:
     pixels = image.numpy()  # (H, W, C)
-    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
-    stretched = picture.resize((picture.width, picture.width)) if picture.height == 1 else picture  # a signal
+    shown = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
+    stretched = shown.resize((shown.width, shown.width)) if shown.height == 1 else shown  # a signal
     scale = TILE / max(stretched.size)
     size = (max(1, round(stretched.width * scale)), max(1, round(stretched.height * scale)))
     resized = stretched.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation and what a net made of them, as files that anyone can read."""
+"""The images of an evaluation and what a network made of them, as files that anyone can read."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ SEPARATOR = ";"
 
 
 def save_predictions(folder: Path, split: Split, evaluation: Evaluation, labels: Sequence[str]) -> None:
-    """Write `images/LABEL/INDEX.png` of the split's images as the net saw them, and a row for each in predictions.csv.
+    """Write `images/LABEL/INDEX.png` of the split's images as the network saw them, and a row for each in predictions.csv.
 
     The columns: the file relative to `folder`, its label, the predicted one, and the float32 logit of each class with
     as many digits as it takes to read the same number back. Where an image may have several labels it is

@@ -1,6 +1,6 @@
-"""The operations that a net consists of, in order, and the module calls around them.
+"""The operations that a network consists of, in order, and the module calls around them.
 
-PyTorch is asked only which operation follows which: the net runs once on its meta device, where tensors have no data.
+PyTorch is asked only which operation follows which: the network runs once on its meta device, where tensors have no data.
 Weights and whatever else is free of the image appear as constants with their sizes. The sizes that PyTorch's own meta
 kernels give are kept as `recorded`; no rule reads them, they are there to be compared with.
 """
@@ -55,7 +55,7 @@ class Node:
 
 @dataclass
 class Call:
-    """One call of one module. `parent` is the index of the call around it, -1 for the net itself."""
+    """One call of one module. `parent` is the index of the call around it, -1 for the network itself."""
 
     path: str
     module: nn.Module
@@ -76,17 +76,17 @@ class Graph:
     recorded: list[Shape] = field(default_factory=list)
 
 
-def record(net: nn.Module, input_size: Sequence[int]) -> Graph:
-    """Write down the graph of `net`, which must be on the meta device, for one image of (C, *axes).
+def record(network: nn.Module, input_size: Sequence[int]) -> Graph:
+    """Write down the graph of `network`, which must be on the meta device, for one image of (C, *axes).
 
     Raises:
-        GeometryError: the net refuses that size; `layer` says where.
+        GeometryError: the network refuses that size; `layer` says where.
     """
     recorder = _Recorder(tuple(input_size))
-    handles = [handle for path, module in net.named_modules() for handle in recorder.attach(path, module)]
+    handles = [handle for path, module in network.named_modules() for handle in recorder.attach(path, module)]
     try:
         with recorder, torch.no_grad():
-            net(recorder.image)
+            network(recorder.image)
     except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
         raise GeometryError(_sentence(error), layer=recorder.innermost) from error
     finally:

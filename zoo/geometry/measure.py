@@ -1,4 +1,4 @@
-"""Every layer of a net at one input size: sizes, receptive fields, strides, costs."""
+"""Every layer of a network at one input size: sizes, receptive fields, strides, costs."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ from zoo.geometry.graph import Call, Constant, Graph, Node, Ref, record
 from zoo.geometry.rules import RULES, WINDOWS
 from zoo.geometry.sizes import Window
 from zoo.geometry.values import Value, constant, image
-from zoo.layers import LeftOut
+from zoo.layers import Removed
 
 Shape = tuple[int, ...]
 
@@ -54,7 +54,7 @@ class Layer:
     @property
     def is_left_out(self) -> bool:
         """Whether the layer itself was cut off, and its input is handed on in its place."""
-        return isinstance(self.module, LeftOut)
+        return isinstance(self.module, Removed)
 
     @property
     def output(self) -> Shape | None:
@@ -73,7 +73,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """All layers in the order in which they are called; the net itself is the first, its path empty.
+    """All layers in the order in which they are called; the network itself is the first, its path empty.
 
     `unknown` counts operations without a rule. `peak_bytes` is the most that is alive at once when one image passes
     through and every tensor is freed after its last use.
@@ -117,17 +117,17 @@ def _is_map(shape: Shape | None) -> bool:
     return shape is not None and sum(size > 1 for size in shape[1:]) > 1
 
 
-def measure(net: nn.Module, input_size: Sequence[int]) -> Geometry:
-    """The geometry of `net`, which must be on the meta device, for images of (C, *axes).
+def measure(network: nn.Module, input_size: Sequence[int]) -> Geometry:
+    """The geometry of `network`, which must be on the meta device, for images of (C, *axes).
 
     Raises:
-        GeometryError: the net refuses that size.
+        GeometryError: the network refuses that size.
     """
-    graph = record(net, input_size)
+    graph = record(network, input_size)
     ledger = _Ledger(graph)
     children = {call.parent for call in graph.calls}
     layers = tuple(ledger.layer(index, call, is_leaf=index not in children) for index, call in enumerate(graph.calls))
-    parameters = sum(parameter.numel() for parameter in net.parameters())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     return Geometry(graph.input_size, layers, parameters, ledger.unknown, ledger.peak_bytes())
 
 

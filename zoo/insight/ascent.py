@@ -1,4 +1,4 @@
-"""Gradient ascent on the picture: argmax f(I) - R(I), where the penalty R keeps the picture from turning to noise."""
+"""Gradient ascent on the image: argmax f(I) - R(I), where the penalty R keeps the image from turning to noise."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from zoo.insight.responses import response, unit
 
 @dataclass(frozen=True)
 class AscentSettings:
-    """How a picture is improved.
+    """How an image is improved.
 
     The penalties are `l2` times the mean square and `variation` times the mean absolute difference of neighbours.
-    `jitter_px` moves the picture at random before each step. `noise` is how far from zero it starts: at zeros a ReLU
-    net without biases has no gradient at all.
+    `jitter_px` moves the image at random before each step. `noise` is how far from zero it starts: at zeros a ReLU
+    network without biases has no gradient at all.
     """
 
     steps: int = 200
@@ -32,9 +32,13 @@ class AscentSettings:
 
 
 def ascend(
-    net: nn.Module, layer: str, channel: int, input_size: tuple[int, int, int], settings: AscentSettings | None = None
+    network: nn.Module,
+    layer: str,
+    channel: int,
+    input_size: tuple[int, int, int],
+    settings: AscentSettings | None = None,
 ) -> Tensor:
-    """Return a picture, float (C, H, W) as the net takes it, to which the channel's middle unit responds strongly.
+    """Return an image, float (C, H, W) as the network takes it, to which the channel's middle unit responds strongly.
 
     See https://arxiv.org/abs/1312.6034, eq. 1. The caller's random generator is left alone.
 
@@ -43,20 +47,20 @@ def ascend(
     """
     options = settings or AscentSettings()
     generator = torch.Generator().manual_seed(options.seed)
-    picture = (options.noise * torch.randn(1, *input_size, generator=generator)).requires_grad_(True)
-    optimizer = torch.optim.Adam([picture], lr=options.lr)
+    image = (options.noise * torch.randn(1, *input_size, generator=generator)).requires_grad_(True)
+    optimizer = torch.optim.Adam([image], lr=options.lr)
     for _ in range(options.steps):
         moves = torch.randint(-options.jitter_px, options.jitter_px + 1, (2,), generator=generator).tolist()
         with torch.enable_grad():
-            moved = torch.roll(picture, moves, dims=(-2, -1))
-            objective = unit(response(net, layer, moved), channel).sum() - penalty(picture, options)
-            (picture.grad,) = torch.autograd.grad(-objective, picture)
+            moved = torch.roll(image, moves, dims=(-2, -1))
+            objective = unit(response(network, layer, moved), channel).sum() - penalty(image, options)
+            (image.grad,) = torch.autograd.grad(-objective, image)
         optimizer.step()
-    return picture.detach()[0]
+    return image.detach()[0]
 
 
-def penalty(picture: Tensor, settings: AscentSettings) -> Tensor:
+def penalty(image: Tensor, settings: AscentSettings) -> Tensor:
     """R(I): large for large numbers and for neighbours that differ."""
-    rows, columns = picture.diff(dim=-2).abs(), picture.diff(dim=-1).abs()
-    variation = (rows.sum() + columns.sum()) / picture.numel()
-    return settings.l2 * picture.square().mean() + settings.variation * variation
+    rows, columns = image.diff(dim=-2).abs(), image.diff(dim=-1).abs()
+    variation = (rows.sum() + columns.sum()) / image.numel()
+    return settings.l2 * image.square().mean() + settings.variation * variation

@@ -1,4 +1,4 @@
-"""The places in real pictures to which a channel responds most: what a deeper layer's filter looks for."""
+"""The places in real images to which a channel responds most: what a deeper layer's filter looks for."""
 
 import copy
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from zoo.insight.responses import response
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of picture `index`: its rows and columns, clipped to the picture, and the response there."""
+    """A part of image `index`: its rows and columns, clipped to the image, and the response there."""
 
     index: int
     rows: range
@@ -21,17 +21,17 @@ class Patch:
     response: float
 
 
-def strongest_patches(net: nn.Module, layer: str, channel: int, x: Tensor, count: int = 9) -> list[Patch]:
-    """Return the best place of each of the `count` pictures of `x`, (N, C, H, W), that respond most, best first.
+def strongest_patches(network: nn.Module, layer: str, channel: int, x: Tensor, count: int = 9) -> list[Patch]:
+    """Return the best place of each of the `count` images of `x`, (N, C, H, W), that respond most, best first.
 
     Raises:
         SettingsError: the layer has no two axes of places, or no such channel.
     """
     with torch.no_grad():
-        given = response(net, layer, x)
+        given = response(network, layer, x)
     if given.ndim != 4 or not 0 <= channel < given.shape[1]:
         raise SettingsError(f"channel {channel} of '{layer}' is no map: the layer gives {tuple(given.shape[1:])}")
-    fields = measure(copy.deepcopy(net).to("meta"), tuple(x.shape[1:]))[layer].fields
+    fields = measure(copy.deepcopy(network).to("meta"), tuple(x.shape[1:]))[layer].fields
     if not fields:
         raise SettingsError(f"it is not known what the units of the layer '{layer}' see")
     best, places = given[:, channel].flatten(1).max(dim=1)

@@ -1,25 +1,25 @@
-"""What one layer of a net gives."""
+"""What one layer of a network gives."""
 
 from torch import Tensor, nn
 
 from zoo.errors import SettingsError, did_you_mean
 
 
-def response(net: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """Run `net` in its present mode on float `x`, (N, C, H, W), and return what the module at path `layer` gives.
+def response(network: nn.Module, layer: str, x: Tensor) -> Tensor:
+    """Run `network` in its present mode on float `x`, (N, C, H, W), and return what the module at path `layer` gives.
 
     The first call counts. Gradients flow if torch records them.
 
     Raises:
-        SettingsError: the net has no such layer, or never calls it, or it gives no single tensor.
+        SettingsError: the network has no such layer, or never calls it, or it gives no single tensor.
     """
-    modules = dict(net.named_modules())
+    modules = dict(network.named_modules())
     if layer not in modules:
-        raise SettingsError(f"the net has no layer '{layer}'{did_you_mean(layer, modules)}")
+        raise SettingsError(f"the network has no layer '{layer}'{did_you_mean(layer, modules)}")
     seen: list[object] = []
     handle = modules[layer].register_forward_hook(lambda _module, _args, output: seen.append(output))
     try:
-        net(x)
+        network(x)
     finally:
         handle.remove()
     if not seen or not isinstance(seen[0], Tensor):
@@ -28,7 +28,7 @@ def response(net: nn.Module, layer: str, x: Tensor) -> Tensor:
 
 
 def unit(given: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
-    """Return one unit of a response (N, channels, *places) for each picture: (N,). Without `place`, the middle one.
+    """Return one unit of a response (N, channels, *places) for each image: (N,). Without `place`, the middle one.
 
     Raises:
         SettingsError: the response has no such unit.

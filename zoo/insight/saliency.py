@@ -1,4 +1,4 @@
-"""Which pixels a unit responds to: the gradient of the unit with respect to the picture."""
+"""Which pixels a unit responds to: the gradient of the unit with respect to the image."""
 
 import torch
 from torch import Tensor, nn
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 from zoo.insight.responses import response, unit
 
 
-def saliency(net: nn.Module, layer: str, x: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
-    """Return d unit / d pixel for the pictures `x`, float (N, C, H, W), in the same shape.
+def saliency(network: nn.Module, layer: str, x: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
+    """Return d unit / d pixel for the images `x`, float (N, C, H, W), in the same shape.
 
     The unit is at `place` of a channel of the layer, by default in the middle. See https://arxiv.org/abs/1312.6034.
 
     Raises:
         SettingsError: there is no such layer or unit.
     """
-    picture = x.detach().clone().requires_grad_(True)
+    image = x.detach().clone().requires_grad_(True)
     with torch.enable_grad():
-        value = unit(response(net, layer, picture), channel, place).sum()
-        (gradient,) = torch.autograd.grad(value, picture)
+        value = unit(response(network, layer, image), channel, place).sum()
+        (gradient,) = torch.autograd.grad(value, image)
     return gradient

@@ -1,4 +1,4 @@
-"""Nets side by side; and a layer fully connected, locally connected and convolutional, of one output volume."""
+"""Networks side by side; and a layer fully connected, locally connected and convolutional, of one output volume."""
 
 import math
 from collections import Counter
@@ -94,7 +94,7 @@ def layer_rows(question: LayerQuestion) -> list[Row]:
 
 
 def net_rows(subjects: Iterable[Subject]) -> list[Row]:
-    """One row a net, each at the input that it is made for."""
+    """One row a network, each at the input that it is made for."""
     return [_net_row(subject, subject.geometry()) for subject in subjects]
 
 
@@ -124,7 +124,7 @@ def _net_row(subject: Subject, geometry: Geometry) -> Row:
     strides = Counter(fit(layer).split(" ")[0] for layer in geometry.sliding)
     last = geometry.last_map
     return {
-        "net": subject.name,
+        "network": subject.name,
         "input": by(geometry.input_size),
         "layers": sum(layer.is_leaf and layer.parameters > 0 for layer in geometry.layers),
         "parameters": geometry.parameters,

@@ -1,4 +1,4 @@
-"""A net as a table, one row for each layer that is called, and the same as plain data."""
+"""A network as a table, one row for each layer that is called, and the same as plain data."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -74,7 +74,7 @@ def roomy_console() -> Console:
 def as_json(subject: Subject, geometry: Geometry, depth: int | None) -> dict[str, Any]:
     """Everything the table shows, and the numbers behind it; sizes of tensors have the batch, 1, first."""
     return {
-        "net": subject.name,
+        "network": subject.name,
         "architecture": subject.architecture,
         "input_size": list(geometry.input_size),
         "parameters": geometry.parameters,

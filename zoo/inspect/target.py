@@ -1,4 +1,4 @@
-"""What `describe` and `compare` look at: a net without data, by its name, its run or its export."""
+"""What `describe` and `compare` look at: a network without data, by its name, its run or its export."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from protos import manifest
 from zoo.catalog import CATALOG, create_model
 from zoo.errors import CheckpointError, GeometryError
 from zoo.geometry.measure import Geometry, Layer, measure
-from zoo.layers import LeftOut
+from zoo.layers import Removed
 from zoo.networks.timm_config import config_of
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import Head
 from zoo.storage.atomic_io import standing_folder
 from zoo.transfer.heads import attach_head
@@ -26,15 +26,15 @@ GRID = 32
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A net on the meta device and the input it is made for, (C, *axes).
+    """A network on the meta device and the input it is made for, (C, *axes).
 
-    `exported` has the layer map's entry for each layer's name where the net comes from an export. A stride that
-    leaves out rows is an error in a net of ours (`is_ours`), and shown as a warning in a backbone.
+    `exported` has the layer map's entry for each layer's name where the network comes from an export. A stride that
+    leaves out rows is an error in a network of ours (`is_ours`), and shown as a warning in a backbone.
     """
 
     name: str
     architecture: str
-    net: nn.Module
+    network: nn.Module
     input_size: Shape
     exported: Mapping[str, manifest.Layer] = field(default_factory=dict)
 
@@ -43,15 +43,15 @@ class Subject:
         return self.architecture in CATALOG
 
     def geometry(self, input_size: Shape | None = None) -> Geometry:
-        """Every layer at `input_size`, or at the size the net is made for.
+        """Every layer at `input_size`, or at the size the network is made for.
 
         Raises:
-            GeometryError: the net refuses that size, or a stride of a net of ours does not fit it.
+            GeometryError: the network refuses that size, or a stride of a network of ours does not fit it.
         """
         asked = input_size or self.input_size
         self._check_channels(asked)
         try:
-            found = measure(self.net, asked)
+            found = measure(self.network, asked)
         except GeometryError as error:
             where = f" in layer '{error.layer}'" if error.layer else ""
             raise self._misfit(f"{self.name} refuses an input of {by(asked)}{where}: {error}", asked) from error
@@ -68,7 +68,7 @@ class Subject:
             raise GeometryError(f"{self.name} takes an input like {by(self.input_size)}; got {by(input_size)}")
         own, came = self.input_size[0], input_size[0]
         if own != came:
-            first = config_of(self.net).get("first_conv")
+            first = config_of(self.network).get("first_conv")
             where = f" (layer '{first}')" if isinstance(first, str) else ""
             raise GeometryError(f"{self.name} takes {own} channel{'s' * (own != 1)}{where}; the input has {came}")
 
@@ -87,7 +87,7 @@ class Subject:
 
     def _fits(self, size: Shape) -> bool:
         try:
-            return not self._illegal(measure(self.net, size))
+            return not self._illegal(measure(self.network, size))
         except GeometryError:
             return False
 
@@ -98,10 +98,10 @@ def by(size: Sequence[int]) -> str:
 
 
 def subject_of(source: str) -> Subject:
-    """The net that `source` names: a name of the catalog or of timm, a run's folder, or an exported model's.
+    """The network that `source` names: a name of the catalog or of timm, a run's folder, or an exported model's.
 
     Raises:
-        UnknownNetError: no net has that name.
+        UnknownNetworkError: no network has that name.
         CheckpointError: a folder holds neither a run nor an export.
     """
     folder = standing_folder(Path(source))
@@ -109,25 +109,25 @@ def subject_of(source: str) -> Subject:
     if file:
         return _exported(file)
     if folder.exists() or "/" in source:
-        loaded = load_net(source)
-        return Subject(loaded.name, loaded.architecture, loaded.net.to("meta"), _input_size(loaded.net))
-    net = on_meta(lambda: create_model(source))
-    return Subject(source, source, net, _input_size(net))
+        loaded = load_network(source)
+        return Subject(loaded.name, loaded.architecture, loaded.network.to("meta"), _input_size(loaded.network))
+    network = on_meta(lambda: create_model(source))
+    return Subject(source, source, network, _input_size(network))
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a net without data, in eval mode; where its construction needs numbers, build it whole first."""
+    """Build a network without data, in eval mode; where its construction needs numbers, build it whole first."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                net = build()
+                network = build()
         except (NotImplementedError, RuntimeError):
-            net = build()
-    return net.to("meta").eval()
+            network = build()
+    return network.to("meta").eval()
 
 
-def _input_size(net: nn.Module) -> Shape:
-    return tuple(config_of(net)["input_size"])
+def _input_size(network: nn.Module) -> Shape:
+    return tuple(config_of(network)["input_size"])
 
 
 def _manifest_file(folder: Path) -> Path | None:
@@ -146,16 +146,16 @@ def _exported(file: Path) -> Subject:
     rule = promise.preprocessing
     if not promise.source.net or ":" in promise.source.net:
         raise CheckpointError(
-            f"{promise.name} was exported from {promise.source.net or 'a program'}, whose net is not known here; "
+            f"{promise.name} was exported from {promise.source.net or 'a program'}, whose network is not known here; "
             f"its layers stand in {file}, and in reports/ beside the repository"
         )
-    net = on_meta(lambda: _net_of(promise))
+    network = on_meta(lambda: _net_of(promise))
     layers = {layer.name: layer for layer in promise.layer_map.layers}
-    return Subject(promise.name, promise.source.net, net, (rule.channels, rule.height, rule.width), layers)
+    return Subject(promise.name, promise.source.net, network, (rule.channels, rule.height, rule.width), layers)
 
 
 def _net_of(promise: manifest.Manifest) -> nn.Module:
-    """The net that was exported, a headed backbone where its layers say so."""
+    """The network that was exported, a headed backbone where its layers say so."""
     classes, channels = promise.outputs[0].shape[-1], promise.preprocessing.channels
     kinds = {layer.path: layer.kind for layer in promise.layer_map.layers}
     head = _head_of(kinds)
@@ -163,15 +163,15 @@ def _net_of(promise: manifest.Manifest) -> nn.Module:
         return create_model(promise.source.net, num_classes=classes, in_chans=channels)
     rule = promise.preprocessing
     size = (rule.height, rule.width)
-    net = create_model(promise.source.net, in_chans=channels, img_size=size if head == "flat" else None)
+    network = create_model(promise.source.net, in_chans=channels, img_size=size if head == "flat" else None)
     for path, kind in kinds.items():
-        if kind == LeftOut.__name__:
-            net.set_submodule(path.removeprefix("backbone."), LeftOut())
-    return attach_head(net, head, classes)
+        if kind == Removed.__name__:
+            network.set_submodule(path.removeprefix("backbone."), Removed())
+    return attach_head(network, head, classes)
 
 
 def _head_of(kinds: Mapping[str, str]) -> Head | None:
-    """Which of heads.py's a net has, by the class of each of its modules."""
+    """Which of heads.py's a network has, by the class of each of its modules."""
     if kinds.get("head.fc") is None or not any(path.startswith("backbone.") for path in kinds):
         return None
     if "head.score.weight" in kinds:
@@ -184,7 +184,7 @@ def _head_of(kinds: Mapping[str, str]) -> Head | None:
 
 
 def _candidates(asked: Shape, own: Shape) -> list[Shape]:
-    """Sizes to try, the nearest first: some rows more or less, the next round numbers, and what the net is made for."""
+    """Sizes to try, the nearest first: some rows more or less, the next round numbers, and what the network is made for."""
     longest = max(asked[1:])
     rounds = {longest // GRID * GRID - longest, -(-longest // GRID) * GRID - longest}
     deltas = {*range(-NEAR, NEAR + 1), *rounds}

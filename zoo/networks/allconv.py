@@ -1,4 +1,4 @@
-"""The all-convolutional net: Springenberg et al., "Striving for Simplicity", https://arxiv.org/abs/1412.6806.
+"""The all-convolutional network: Springenberg et al., "Striving for Simplicity", https://arxiv.org/abs/1412.6806.
 
 Strided convolutions take the place of pools, 1x1 convolutions that of hidden full connections. Half of the paper's
 width; its class scores are averaged over positions, which is the same as classifying the averaged features.

@@ -1,4 +1,4 @@
-"""What the nets here have in common: timm's model interface, on top of forward_features and a head."""
+"""What the networks here have in common: timm's model interface, on top of forward_features and a head."""
 
 from typing import Any, ClassVar
 
@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Net(nn.Module):
-    """A net of timm's interface. A subclass adds its layers, a `head` and `forward_features`.
+    """A network of timm's interface. A subclass adds its layers, a `head` and `forward_features`.
 
     The head gives (N, head_hidden_size) before its classifier `head.fc` and (N, num_classes) after it; its `reset`
     puts a new classifier in place. `layer_groups` are the patterns that `group_matcher` returns.
@@ -71,7 +71,7 @@ def default_cfg(
     num_classes: int = 10,
     fixed_input_size: bool = False,
 ) -> dict[str, Any]:
-    """timm's data config of a net; `min_size` is the smallest (H, W), where the net does not fix it."""
+    """timm's data config of a network; `min_size` is the smallest (H, W), where the network does not fix it."""
     channels = input_size[0]
     return {
         "input_size": input_size,

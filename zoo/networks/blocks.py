@@ -1,4 +1,4 @@
-"""The building blocks that several nets share, and the choices they offer."""
+"""The building blocks that several networks share, and the choices they offer."""
 
 import math
 from collections import OrderedDict
@@ -50,9 +50,9 @@ def stage(*blocks: nn.Module, drop_rate: float, dropout: Dropout) -> nn.Sequenti
     return nn.Sequential(*blocks, nn.Dropout2d(drop_rate) if dropout == "spatial" else nn.Dropout(drop_rate))
 
 
-def he_init(net: nn.Module) -> None:
+def he_init(network: nn.Module) -> None:
     """He initialisation of the convolutions, https://arxiv.org/abs/1502.01852, eq. 10 with fan-out."""
-    for module in net.modules():
+    for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.groups > 1:  # PyTorch's fan-out counts the filters of all groups
@@ -62,7 +62,7 @@ def he_init(net: nn.Module) -> None:
 
 
 class FlatHead(nn.Module):
-    """Dropout and a linear classifier for a net whose features are one vector; it has no global pool."""
+    """Dropout and a linear classifier for a network whose features are one vector; it has no global pool."""
 
     def __init__(self, in_features: int, num_classes: int, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class FlatHead(nn.Module):
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
         """Put a fresh classifier in place. Raises: SettingsError: a global pool is asked for."""
         if pool_type:
-            raise SettingsError(f"a net whose features are one vector has no global pool; got '{pool_type}'")
+            raise SettingsError(f"a network whose features are one vector has no global pool; got '{pool_type}'")
         self.fc = _classifier(self.in_features, num_classes)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:

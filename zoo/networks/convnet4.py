@@ -1,4 +1,4 @@
-"""ConvNet4: four 3x3 convolutions for small pictures, in timm's model interface.
+"""ConvNet4: four 3x3 convolutions for small images, in timm's model interface.
 
 At 1 channel and 10 classes it has 65,834 parameters. Every layer is a direct child, called once and never in place,
 so each module path (`conv1`, `bn1`, `act1`, ..., `head.fc`) names one tensor.

@@ -1,7 +1,7 @@
 """A small ConvNeXt: Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 
 Patches instead of a stem, few norms and activations, wide depthwise windows, an inverted bottleneck. Without the
-paper's layer scale and stochastic depth, which only deep nets need.
+paper's layer scale and stochastic depth, which only deep networks need.
 """
 
 from typing import Any, ClassVar

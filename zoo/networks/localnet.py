@@ -1,4 +1,4 @@
-"""A locally connected net: windows as in a convolution, but no weight is shared between positions."""
+"""A locally connected network: windows as in a convolution, but no weight is shared between positions."""
 
 from typing import Any, ClassVar
 

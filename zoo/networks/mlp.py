@@ -1,4 +1,4 @@
-"""A fully connected net: every value of the image goes to every unit, so its weights grow with the image's size."""
+"""A fully connected network: every value of the image goes to every unit, so its weights grow with the image's size."""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""From pixels to the numbers a net was trained on."""
+"""From pixels to the numbers a network was trained on."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ MAX_CROP_PCT = 2.0  # timm has values up to 1.15
 
 
 class InputRule(Protocol):
-    """How what a data set holds becomes what a net takes."""
+    """How what a data set holds becomes what a network takes."""
 
     @property
     def input_size(self) -> tuple[int, ...]: ...
@@ -29,11 +29,11 @@ class InputRule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What a net expects of a picture: resize, crop, scale to 0..1, subtract `mean`, divide by `std`.
+    """What a network expects of an image: resize, crop, scale to 0..1, subtract `mean`, divide by `std`.
 
     `input_size` is (C, H, W); `mean` and `std` have one number per channel; `crop_pct` is the crop's share of the
-    resized picture: over 1, the picture is resized to less than the crop and padded with 0. Names and meanings are
-    those of timm's data config. A signal of length L is a picture of height 1: its size is (C, 1, L).
+    resized image: over 1, the image is resized to less than the crop and padded with 0. Names and meanings are
+    those of timm's data config. A signal of length L is an image of height 1: its size is (C, 1, L).
     """
 
     input_size: tuple[int, int, int]
@@ -63,9 +63,9 @@ class Preprocessing:
         return self.input_size[0]
 
     @classmethod
-    def from_net(cls, net: nn.Module) -> Self:
-        """What `net` itself says it expects, in timm's `pretrained_cfg`."""
-        return cls.from_json(resolve_model_data_config(net))
+    def from_net(cls, network: nn.Module) -> Self:
+        """What `network` itself says it expects, in timm's `pretrained_cfg`."""
+        return cls.from_json(resolve_model_data_config(network))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -85,12 +85,12 @@ class Preprocessing:
         """Plain JSON values, with timm's names."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    def attach_to(self, net: nn.Module) -> None:
-        """Make this what `net` says it expects, so that `from_net` and timm's own tools find it."""
-        config_of(net).update(asdict(self))
+    def attach_to(self, network: nn.Module) -> None:
+        """Make this what `network` says it expects, so that `from_net` and timm's own tools find it."""
+        config_of(network).update(asdict(self))
 
     def normalise(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Uint8 images, (N, C, H, W) or (N, H, W, C), of the net's size to `dtype` (N, C, H, W).
+        """Uint8 images, (N, C, H, W) or (N, H, W, C), of the network's size to `dtype` (N, C, H, W).
 
         Raises:
             SettingsError: the images are not uint8 or not of this size.

@@ -1,4 +1,4 @@
-"""Residual nets for 32x32 images: He et al., "Deep Residual Learning", https://arxiv.org/abs/1512.03385, section 4.2.
+"""Residual networks for 32x32 images: He et al., "Deep Residual Learning", https://arxiv.org/abs/1512.03385, section 4.2.
 
 6n + 2 layers: a 3x3 convolution, three stages of n blocks of two, a classifier. Where a block changes the shape, its
 shortcut is the paper's option B, a 1x1 convolution; instead of taking every second pixel and never looking at the

@@ -1,4 +1,4 @@
-"""Whether a net's windows fit on an image: an illegal size is an error that names the layer."""
+"""Whether a network's windows fit on an image: an illegal size is an error that names the layer."""
 
 import copy
 
@@ -27,13 +27,13 @@ def size_after(path: str, layer: nn.Module, size: Size) -> Size:
         raise SettingsError(f"the layer '{path}' does not take a size of {came}: {error}") from error
 
 
-def check_size(net: nn.Module, input_size: tuple[int, int, int]) -> None:
-    """Send the shape of one image (C, H, W) through the net, without computing, and look at every window.
+def check_size(network: nn.Module, input_size: tuple[int, int, int]) -> None:
+    """Send the shape of one image (C, H, W) through the network, without computing, and look at every window.
 
     Raises:
         SettingsError: see `size_after`.
     """
-    shapes = copy.deepcopy(net).to("meta").eval()
+    shapes = copy.deepcopy(network).to("meta").eval()
     for path, module in shapes.named_modules():
         if isinstance(module, WINDOWED):
             module.register_forward_pre_hook(lambda layer, given, path=path: _look(path, layer, given[0]))

@@ -4,8 +4,8 @@ Both follow from the run's files, its data and one evaluation; apart from the ti
 """
 
 from zoo.report.card import write_card
-from zoo.report.evaluated_run import Examined, examine
+from zoo.report.evaluated_run import EvaluatedRun, examine
 from zoo.report.page import refuse_taken, write_report
 from zoo.report.write import CARD, REPORT, write_papers
 
-__all__ = ["CARD", "REPORT", "Examined", "examine", "refuse_taken", "write_card", "write_papers", "write_report"]
+__all__ = ["CARD", "REPORT", "EvaluatedRun", "examine", "refuse_taken", "write_card", "write_papers", "write_report"]

@@ -5,10 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from zoo.data.registry import public_name
+from zoo.data.registry import redacted_name
 from zoo.evaluation.calibration import measure
 from zoo.report.command import command, public, shown_run
-from zoo.report.evaluated_run import Examined
+from zoo.report.evaluated_run import EvaluatedRun
 from zoo.report.metrics import ClassScore, class_scores, mean_average_precision, right_answers
 from zoo.report.render import render
 from zoo.runs.checkpoint import read_origin
@@ -20,7 +20,7 @@ FEW_IMAGES = 20
 MOST_NAMED = 5
 
 
-def write_card(file: Path, subject: Examined) -> None:
+def write_card(file: Path, subject: EvaluatedRun) -> None:
     """Write the card of `subject`, whole or not at all, over one that is there.
 
     Raises:
@@ -29,7 +29,7 @@ def write_card(file: Path, subject: Examined) -> None:
     write_file(file, card_of(subject))
 
 
-def card_of(subject: Examined) -> bytes:
+def card_of(subject: EvaluatedRun) -> bytes:
     """Front matter and text, in UTF-8."""
     evaluation, scores = subject.evaluation, class_scores(subject)
     origin, settings = read_origin(subject.run), public(subject.settings)
@@ -37,7 +37,7 @@ def card_of(subject: Examined) -> bytes:
         "card.md",
         front_matter=front_matter(subject, origin),
         subject=subject,
-        data=public_name(subject.data.name),
+        data=redacted_name(subject.data.name),
         run=shown_run(subject.run),
         settings=settings,
         command=command(settings, f"{shown_run(subject.run)}-again"),
@@ -50,9 +50,9 @@ def card_of(subject: Examined) -> bytes:
     )
 
 
-def front_matter(subject: Examined, origin: Origin) -> str:
+def front_matter(subject: EvaluatedRun, origin: Origin) -> str:
     """YAML, by the hub's own library."""
-    data, several = public_name(subject.data.name), subject.several
+    data, several = redacted_name(subject.data.name), subject.several
     name = data.rpartition(":")[2]
     task = "image-classification" if subject.data.input_size[1] > 1 else "other"
     result = EvalResult(
@@ -74,7 +74,7 @@ def front_matter(subject: Examined, origin: Origin) -> str:
     return card.to_yaml()
 
 
-def _headline(subject: Examined) -> float:
+def _headline(subject: EvaluatedRun) -> float:
     found = mean_average_precision(class_scores(subject)) if subject.several else right_answers(subject).value
     return round(found or 0.0, 6)
 

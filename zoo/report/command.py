@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data.registry import public_name
+from zoo.data.registry import redacted_name
 from zoo.runs.options import RENAMED, TUNE_DEFAULTS, RunOptions
 from zoo.settings import TrainSettings, Transfer
 
@@ -23,7 +23,7 @@ def command(settings: TrainSettings, out: str) -> str:
             words += _flag(option, value)
     if settings.folds:  # one command trains all of them
         words += _flag("folds", settings.folds)
-    return shlex.join(["zoonnx", verb, settings.net, "--data", settings.data, "--out", out, *words])
+    return shlex.join(["zoonnx", verb, settings.network, "--data", settings.data, "--out", out, *words])
 
 
 def shown_run(run: Path) -> str:
@@ -36,8 +36,8 @@ def public(settings: TrainSettings) -> TrainSettings:
     transfer = settings.transfer
     if transfer is not None and transfer.pretrained_file:
         transfer = replace(transfer, pretrained_file=Path(transfer.pretrained_file).name)
-    net = Path(settings.net).name if Path(settings.net).is_dir() else settings.net
-    return replace(settings, net=net, data=public_name(settings.data), transfer=transfer)
+    network = Path(settings.network).name if Path(settings.network).is_dir() else settings.network
+    return replace(settings, network=network, data=redacted_name(settings.data), transfer=transfer)
 
 
 def _transfer_words(transfer: Transfer) -> list[str]:

@@ -17,10 +17,10 @@ from zoo.settings import SplitName, TrainSettings
 
 
 @dataclass(frozen=True)
-class Examined:
+class EvaluatedRun:
     """A checkpoint of a run, and what it made of a split of `data`; `device` is where it was computed, in words.
 
-    `data` holds pictures, also where the run learned from stored features.
+    `data` holds images, also where the run learned from stored features.
     """
 
     run: Path
@@ -39,12 +39,12 @@ class Examined:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """As the net was trained, without a temperature: float64 (N, classes)."""
+        """As the network was trained, without a temperature: float64 (N, classes)."""
         return probabilities(self.evaluation.logits, self.evaluation.targets)
 
     @property
-    def pictures(self) -> Split:
-        """The pictures of the evaluation."""
+    def images(self) -> Split:
+        """The images of the evaluation."""
         return self.data.split(self.split)
 
     @property
@@ -53,20 +53,20 @@ class Examined:
         return self.checkpoint.metrics.get("temperature")
 
 
-def examine(folder: Path, net: nn.Module, data: Dataset, split: SplitName, evaluation: Evaluation) -> Examined:
-    """Put together what is known of the run, or of the one checkpoint, in `folder`; `net` has its weights.
+def examine(folder: Path, network: nn.Module, data: Dataset, split: SplitName, evaluation: Evaluation) -> EvaluatedRun:
+    """Put together what is known of the run, or of the one checkpoint, in `folder`; `network` has its weights.
 
     Raises:
         CheckpointError: the run is incomplete.
     """
     run, checkpoint = places_of(folder)
-    return Examined(
+    return EvaluatedRun(
         run=run,
         settings=read_settings(run),
         checkpoint=read_checkpoint(checkpoint),
         data=data,
         split=split,
         evaluation=evaluation,
-        parameters=sum(each.numel() for each in net.parameters()),
-        device=device_name(next(net.parameters()).device),
+        parameters=sum(each.numel() for each in network.parameters()),
+        device=device_name(next(network.parameters()).device),
     )

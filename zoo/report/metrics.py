@@ -1,4 +1,4 @@
-"""How good a net is: over all, with the doubt that few images leave, and class by class."""
+"""How good a network is: over all, with the doubt that few images leave, and class by class."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision, multiclass_confusion_matrix
 
-from zoo.report.evaluated_run import Examined
+from zoo.report.evaluated_run import EvaluatedRun
 
 CONFIDENCE = 0.95
 THRESHOLD = 0.5  # of a label's probability, where an image may have several
@@ -65,7 +65,7 @@ def interval(right: int, images: int) -> Share:
     return Share(right, images, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def right_answers(subject: Examined) -> Share:
+def right_answers(subject: EvaluatedRun) -> Share:
     """Images whose class was named, or, where they have several labels, whose labels were all told, no more no less."""
     targets = subject.evaluation.targets
     if subject.several:
@@ -75,14 +75,14 @@ def right_answers(subject: Examined) -> Share:
     return interval(int(right.sum()), len(targets))
 
 
-def confusion(subject: Examined) -> Tensor:
+def confusion(subject: EvaluatedRun) -> Tensor:
     """How often which class (row) was taken for which (column): int64 (classes, classes)."""
     logits, targets = subject.evaluation.logits, subject.evaluation.targets
     counts: Tensor = multiclass_confusion_matrix(logits.argmax(dim=1), targets, num_classes=logits.shape[1])
     return counts
 
 
-def class_scores(subject: Examined) -> list[ClassScore]:
+def class_scores(subject: EvaluatedRun) -> list[ClassScore]:
     """A score for each class, in the order of the classes."""
     images, answers, right = _label_counts(subject) if subject.several else _class_counts(subject)
     trained_on = images_per_class(subject.data.train.targets, len(subject.data.labels))
@@ -103,17 +103,17 @@ def mean_average_precision(scores: list[ClassScore]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _class_counts(subject: Examined) -> tuple[list[int], list[int], list[int]]:
+def _class_counts(subject: EvaluatedRun) -> tuple[list[int], list[int], list[int]]:
     counts = confusion(subject)
     return counts.sum(dim=1).tolist(), counts.sum(dim=0).tolist(), counts.diagonal().tolist()
 
 
-def _label_counts(subject: Examined) -> tuple[list[int], list[int], list[int]]:
+def _label_counts(subject: EvaluatedRun) -> tuple[list[int], list[int], list[int]]:
     there, said = subject.evaluation.targets > 0, subject.probabilities > THRESHOLD
     return there.sum(dim=0).tolist(), said.sum(dim=0).tolist(), (there & said).sum(dim=0).tolist()
 
 
-def _average_precisions(subject: Examined) -> list[float | None]:
+def _average_precisions(subject: EvaluatedRun) -> list[float | None]:
     """Of each label that some image has."""
     found: list[float | None] = [None] * len(subject.data.labels)
     if subject.several:

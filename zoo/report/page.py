@@ -6,14 +6,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zoo.data.registry import public_name
+from zoo.data.registry import redacted_name
 from zoo.errors import DataError
 from zoo.evaluation.calibration import Bin, Calibration, measure, reliability
 from zoo.report.charts import Chart, Series, over_epochs
 from zoo.report.command import command, shown_run
 from zoo.report.confusion import Cell, Pair, most_confused, table
 from zoo.report.environment import versions
-from zoo.report.evaluated_run import Examined
+from zoo.report.evaluated_run import EvaluatedRun
 from zoo.report.metrics import ClassScore, Share, class_scores, confusion, mean_average_precision, right_answers
 from zoo.report.mistakes import Mistake, worst_mistakes
 from zoo.report.render import NOTHING, render
@@ -41,7 +41,7 @@ CHARTS = (  # title; the name, style and key in metrics.jsonl of each line; whet
 class Page:
     """All that the template shows."""
 
-    subject: Examined
+    subject: EvaluatedRun
     title: str
     command: str
     settings: Mapping[str, tuple[str, bool]]
@@ -60,11 +60,11 @@ class Page:
     times: Mapping[str, str]
 
 
-def write_report(file: Path, subject: Examined) -> None:
+def write_report(file: Path, subject: EvaluatedRun) -> None:
     """Write the page about `subject`, whole or not at all, over one that is there.
 
     Raises:
-        DataError: a picture can no longer be read.
+        DataError: an image can no longer be read.
         OSError: the file cannot be written.
     """
     write_file(file, render("page.html", page=page_of(subject)))
@@ -80,7 +80,7 @@ def refuse_taken(file: Path) -> None:
         raise DataError(f"{file} is there already; nothing was overwritten: remove it or choose another file")
 
 
-def page_of(subject: Examined) -> Page:
+def page_of(subject: EvaluatedRun) -> Page:
     """Compute all that the page shows."""
     epochs, evaluation = read_epochs(subject.run), subject.evaluation
     scores = class_scores(subject)
@@ -89,7 +89,7 @@ def page_of(subject: Examined) -> Page:
     temperature = subject.temperature
     return Page(
         subject=subject,
-        title=f"{subject.checkpoint.architecture} on {public_name(subject.data.name)}",
+        title=f"{subject.checkpoint.architecture} on {redacted_name(subject.data.name)}",
         command=command(subject.settings, f"{shown_run(subject.run)}-again"),
         settings=_settings(subject.settings),
         sizes={name: len(subject.data.split(name)) for name in ("train", "val", "test")},
@@ -125,9 +125,9 @@ def _charts(epochs: Sequence[Mapping[str, float]], best: int) -> list[Chart]:
 
 def _settings(settings: TrainSettings) -> dict[str, tuple[str, bool]]:
     """Each setting in words, and whether it is another than the default."""
-    usual = _flat(TrainSettings(net="", data="").to_json())
+    usual = _flat(TrainSettings(network="", data="").to_json())
     return {
-        name: (_words(value), name not in ("net", "data") and value != usual.get(name))
+        name: (_words(value), name not in ("network", "data") and value != usual.get(name))
         for name, value in _flat(settings.to_json()).items()
     }
 

@@ -1,4 +1,4 @@
-"""Lines over a logarithmic axis, as a picture."""
+"""Lines over a logarithmic axis, as an image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -39,8 +39,8 @@ class Chart:
     marks: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self) -> Image.Image:
-        picture = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
-        pen = ImageDraw.Draw(picture)
+        image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+        pen = ImageDraw.Draw(image)
         frame = _Frame.around(self.lines)
         pen.text((LEFT, 14), self.title, INK, _font(17))
         self._axes(pen, frame)
@@ -48,7 +48,7 @@ class Chart:
             _draw_line(pen, frame, line, colour)
         self._marks(pen, frame)
         self._legend(pen)
-        return picture
+        return image
 
     def _axes(self, pen: Any, frame: "_Frame") -> None:
         for y in _round_ticks(frame.low, frame.high):

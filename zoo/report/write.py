@@ -14,13 +14,13 @@ from zoo.report.page import write_report
 REPORT, CARD = "report.html", "README.md"
 
 
-def write_papers(run: Path, net: nn.Module, data: Dataset, test: Evaluation) -> str:
+def write_papers(run: Path, network: nn.Module, data: Dataset, test: Evaluation) -> str:
     """Write RUN/report.html and RUN/README.md; return what kept them from being written, or nothing.
 
     No run is lost for want of a page: its weights and metrics are there already.
     """
     try:
-        subject = examine(run, net, data, "test", test)
+        subject = examine(run, network, data, "test", test)
         write_report(run / REPORT, subject)
         write_card(run / CARD, subject)
     except (OSError, ZooError) as error:

@@ -46,19 +46,19 @@ class Checkpoint:
     metrics: Mapping[str, float]
     task: Task = "single-label"
 
-    def load_into(self, net: nn.Module) -> None:
-        """Give `net` these weights.
+    def load_into(self, network: nn.Module) -> None:
+        """Give `network` these weights.
 
         Raises:
-            CheckpointError: the file is damaged, or a tensor's name or shape is not the net's.
+            CheckpointError: the file is damaged, or a tensor's name or shape is not the network's.
         """
         file = self.folder / "model.safetensors"
         try:
             weights = safetensors.torch.load_file(file)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"the weights {file} cannot be read: {error}") from error
-        check_tensors(file, weights, net.state_dict())
-        net.load_state_dict(weights)
+        check_tensors(file, weights, network.state_dict())
+        network.load_state_dict(weights)
 
 
 def start_run(run: Path, settings: TrainSettings, licence: str = "", url: str = "") -> None:
@@ -119,17 +119,17 @@ def read_epochs(run: Path) -> list[dict[str, float]]:
 
 def save_checkpoint(
     folder: Path,
-    net: nn.Module,
+    network: nn.Module,
     labels: Sequence[str],
     metrics: Mapping[str, float],
     task: Task = "single-label",
 ) -> None:
     """Write a checkpoint; one that stood there is replaced only by a whole new one."""
     # A copy of each tensor, since safetensors refuses those that share memory.
-    weights = {name: value.detach().cpu().clone().contiguous() for name, value in net.state_dict().items()}
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
     with new_folder(folder) as unfinished:
         safetensors.torch.save_file(weights, unfinished / "model.safetensors")
-        (unfinished / "config.json").write_bytes(_json({**_timm_config(net, labels), "task": task}))
+        (unfinished / "config.json").write_bytes(_json({**_timm_config(network, labels), "task": task}))
         (unfinished / "metrics.json").write_bytes(_json(metrics))
 
 
@@ -159,14 +159,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, architecture, labels, Preprocessing.from_json(shape), metrics, task)
 
 
-def _timm_config(net: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
+def _timm_config(network: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
     """What timm's `local-dir:` source reads beside the weights."""
-    preprocessing, cfg, classes = Preprocessing.from_net(net), config_of(net), classes_of(net)
+    preprocessing, cfg, classes = Preprocessing.from_net(network), config_of(network), classes_of(network)
     kept = {name: cfg.get(name) for name in ("first_conv", "classifier", "fixed_input_size")}
     return {
         "architecture": cfg["architecture"],
         "num_classes": classes,
-        "num_features": net.num_features,
+        "num_features": network.num_features,
         "label_names": list(labels),
         "pretrained_cfg": {**kept, **preprocessing.to_json(), "num_classes": classes},
     }
@@ -180,13 +180,15 @@ def check_tensors(file: Path, weights: Mapping[str, Tensor], expected: Mapping[s
     """
     for name in expected:
         if name not in weights:
-            raise CheckpointError(f"{file} lacks the tensor '{name}' that the net has; it is of another net")
+            raise CheckpointError(f"{file} lacks the tensor '{name}' that the network has; it is of another network")
         if weights[name].shape != expected[name].shape:
             have, want = tuple(weights[name].shape), tuple(expected[name].shape)
-            raise CheckpointError(f"in {file} the tensor '{name}' has shape {have}; the net's has {want}")
+            raise CheckpointError(f"in {file} the tensor '{name}' has shape {have}; the network's has {want}")
     for name in weights:
         if name not in expected:
-            raise CheckpointError(f"{file} holds a tensor '{name}' that the net does not have; it is of another net")
+            raise CheckpointError(
+                f"{file} holds a tensor '{name}' that the network does not have; it is of another network"
+            )
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

@@ -21,11 +21,9 @@ RENAMED = {"max_shift": "max_shift_px"}  # options that have another name than t
 
 BadImagesOption = Annotated[
     BadImages,
-    typer.Option(
-        help="What to do about files that are no pictures: fail, or leave them out. Either way they are named."
-    ),
+    typer.Option(help="What to do about files that are no images: fail, or leave them out. Either way they are named."),
 ]
-Workers = Annotated[int, typer.Option(help="Processes that decode the pictures of a folder.")]
+Workers = Annotated[int, typer.Option(help="Processes that decode the images of a folder.")]
 DataOption = Annotated[
     str,
     typer.Option(help="The data set: digits, signal, folder:PATH, torchvision:NAME or hf:NAME; docs/data.md has them."),
@@ -42,7 +40,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that 
 
 
 class RunOptions(TypedDict):
-    """What both verbs take besides the net, the data and the run's folder; defaults are those of TrainSettings."""
+    """What both verbs take besides the network, the data and the run's folder; defaults are those of TrainSettings."""
 
     epochs: Annotated[int, typer.Option(help="How often each training image is seen.")]
     batch_size: Annotated[int, typer.Option(help="Images per step, over all processes together.")]
@@ -62,21 +60,21 @@ class RunOptions(TypedDict):
     drop_rate: Annotated[float, typer.Option(help="Dropout before the classifier.")]
     max_shift: Annotated[int, typer.Option(help="Move training images by up to this many pixels.")]
     flip: Annotated[
-        float | None, typer.Option(help="Share of training pictures to mirror. By default 0.5 for folders, else 0.")
+        float | None, typer.Option(help="Share of training images to mirror. By default 0.5 for folders, else 0.")
     ]
     min_crop: Annotated[
         float | None,
         typer.Option(help="Least share of its area that a random crop keeps. By default 0.35 for folders, else 1."),
     ]
     rand_augment: Annotated[int, typer.Option(help="Magnitude of RandAugment, to 10; 0: none.")]
-    mixup: Annotated[float, typer.Option(help="Alpha of mixup: pairs of pictures are blended; 0: not.")]
-    cutmix: Annotated[float, typer.Option(help="Alpha of CutMix: pictures get a piece of another; 0: not.")]
+    mixup: Annotated[float, typer.Option(help="Alpha of mixup: pairs of images are blended; 0: not.")]
+    cutmix: Annotated[float, typer.Option(help="Alpha of CutMix: images get a piece of another; 0: not.")]
     input_size: Annotated[
         str | None,
         typer.Option(
             metavar="C,H,W",
             callback=parse_input_size,
-            help="For folders. By default the size that the net is made for.",
+            help="For folders. By default the size that the network is made for.",
         ),
     ]
     bad_images: BadImagesOption
@@ -91,7 +89,7 @@ class RunOptions(TypedDict):
     device: Annotated[Device, typer.Option(help="Where to compute.")]
     mixed_precision: Annotated[Precision, typer.Option(help="Train in 16 bits where that is safe; fp16 needs a GPU.")]
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Lay the pictures' channels last in memory: faster on many devices.")
+        bool, typer.Option("--channels-last", help="Lay the images' channels last in memory: faster on many devices.")
     ]
     track: Annotated[Tracker, typer.Option(help="Also send what is measured to this tracker.")]
 
@@ -118,10 +116,10 @@ def takes_run_options(defaults: Mapping[str, Any]) -> Callable[[Callable[..., No
     return decorate
 
 
-def settings_from(net: str, data: str, options: RunOptions, transfer: Transfer | None = None) -> TrainSettings:
+def settings_from(network: str, data: str, options: RunOptions, transfer: Transfer | None = None) -> TrainSettings:
     """What a verb's options ask for."""
     values: dict[str, Any] = {RENAMED.get(name, name): value for name, value in options.items()}
-    return TrainSettings(net=net, data=data, transfer=transfer, **values)
+    return TrainSettings(network=network, data=data, transfer=transfer, **values)
 
 
 def _parameters(defaults: Mapping[str, Any]) -> list[inspect.Parameter]:

@@ -14,7 +14,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
+def offline_fallback() -> Iterator[None]:
     """Within this block a hub that cannot be reached is not asked again and again: its cache alone is looked at.
 
     Other downloads get a timeout; torch's would wait without end.

@@ -1,4 +1,4 @@
-"""The net that a run trains, for the data that it trains on."""
+"""The network that a run trains, for the data that it trains on."""
 
 import contextlib
 from collections.abc import Iterator
@@ -27,90 +27,92 @@ MISFITS = (RuntimeError, AssertionError, ValueError, ArithmeticError)
 
 
 def build_net(settings: TrainSettings, source: DataSource) -> tuple[nn.Module, Dataset, WeightsSource]:
-    """The net with fresh weights, or a pretrained backbone under a fresh head; its data; where its weights begin.
+    """The network with fresh weights, or a pretrained backbone under a fresh head; its data; where its weights begin.
 
     Raises:
-        SettingsError: the net does not take the data's pictures.
+        SettingsError: the network does not take the data's images.
         CheckpointError: the pretrained weights cannot be had.
     """
     size = source.input_size or settings.input_size
     if settings.input_size not in (None, size):
-        raise SettingsError(f"the pictures of {source.name} have the size {size}; input_size is {settings.input_size}")
-    net, origin = _net(settings, size, classes=len(source.labels))
-    data = source.for_net(Preprocessing.from_net(net))
+        raise SettingsError(f"the images of {source.name} have the size {size}; input_size is {settings.input_size}")
+    network, origin = _net(settings, size, classes=len(source.labels))
+    data = source.for_net(Preprocessing.from_net(network))
     if settings.folds:
         data = fold_of(data, settings.fold, settings.folds)
-    data.preprocessing.attach_to(net)
-    _check_takes(net, data, settings)
-    return net, data, origin
+    data.preprocessing.attach_to(network)
+    _check_takes(network, data, settings)
+    return network, data, origin
 
 
 def _net(settings: TrainSettings, size: Size | None, classes: int) -> tuple[nn.Module, WeightsSource]:
     if settings.transfer is not None:
-        backbone, origin = _backbone(settings.net, settings.transfer, size)
-        with _misfits(settings.net, Preprocessing.from_net(backbone).input_size):
+        backbone, origin = _backbone(settings.network, settings.transfer, size)
+        with _misfits(settings.network, Preprocessing.from_net(backbone).input_size):
             transfer = settings.transfer
             headed = attach_head(backbone, transfer.head, classes, settings.drop_rate, cut=transfer.cut_after)
             return headed, origin
-    net = create_model(
-        settings.net,
+    network = create_model(
+        settings.network,
         num_classes=classes,
         in_chans=size[0] if size else None,
         img_size=size[1:] if size else None,
         drop_rate=settings.drop_rate,
     )
-    return net, WeightsSource("random", settings.seed)
+    return network, WeightsSource("random", settings.seed)
 
 
 def _backbone(name: str, transfer: Transfer, size: Size | None) -> tuple[nn.Module, WeightsSource]:
     folder = standing_folder(Path(name))
     if folder.is_dir():
         if transfer.pretrained_file:
-            raise SettingsError(f"{name} is a run, which has its own weights; pretrained_file is for a net by name")
+            raise SettingsError(f"{name} is a run, which has its own weights; pretrained_file is for a network by name")
         return _backbone_of_run(folder, size, transfer.cut_after)
     file = Path(transfer.pretrained_file) if transfer.pretrained_file else None
     channels, img_size = (size[0], size[1:]) if size else (None, None)
-    net = create_model(name, in_chans=channels, img_size=img_size, pretrained=file is None, pretrained_file=file)
-    origin = origin_of(net, file)
-    return net, WeightsSource("pretrained", seed=0, licence=origin.licence, url=origin.url)
+    network = create_model(name, in_chans=channels, img_size=img_size, pretrained=file is None, pretrained_file=file)
+    origin = origin_of(network, file)
+    return network, WeightsSource("pretrained", seed=0, licence=origin.licence, url=origin.url)
 
 
 def _backbone_of_run(folder: Path, size: Size | None, cut_after: str | None) -> tuple[nn.Module, WeightsSource]:
     loaded = load_run(folder)
     own = loaded.preprocessing
     if size and size[0] != own.channels:
-        raise SettingsError(f"the net of {folder} takes {own.channels} channels; the pictures have {size[0]}")
-    net = loaded.net.backbone if isinstance(loaded.net, HeadedNet) else loaded.net
-    was_cut = loaded.net.cut_after if isinstance(loaded.net, HeadedNet) else None
+        raise SettingsError(f"the network of {folder} takes {own.channels} channels; the images have {size[0]}")
+    network = loaded.network.backbone if isinstance(loaded.network, HeadedNet) else loaded.network
+    was_cut = loaded.network.cut_after if isinstance(loaded.network, HeadedNet) else None
     if was_cut and was_cut != cut_after:
-        raise SettingsError(f"the net of {folder} ends at '{was_cut}': cut_after must be '{was_cut}'; got {cut_after}")
+        raise SettingsError(
+            f"the network of {folder} ends at '{was_cut}': cut_after must be '{was_cut}'; got {cut_after}"
+        )
     taken = size or own.input_size
-    replace(own, input_size=taken).attach_to(net)
+    replace(own, input_size=taken).attach_to(network)
     if loaded.architecture in CATALOG:
         with _misfits(str(folder), taken):
-            check_size(net, taken)
-    return net, loaded.weights
+            check_size(network, taken)
+    return network, loaded.weights
 
 
 @contextlib.contextmanager
 def _misfits(name: str, size: Size) -> Iterator[None]:
-    """Say of what fails inside that the net does not take the size. Raises: SettingsError."""
+    """Say of what fails inside that the network does not take the size. Raises: SettingsError."""
     try:
         yield
     except SettingsError:
         raise
     except MISFITS as error:
         came = "x".join(map(str, size))
-        raise SettingsError(f"the net '{name}' does not take images of {came}: {error}") from error
+        raise SettingsError(f"the network '{name}' does not take images of {came}: {error}") from error
 
 
-def _check_takes(net: nn.Module, data: Dataset, settings: TrainSettings) -> None:
-    """Let one image through before anything is written: many nets are made for larger images only."""
+def _check_takes(network: nn.Module, data: Dataset, settings: TrainSettings) -> None:
+    """Let one image through before anything is written: many networks are made for larger images only."""
     try:
-        picture = next(data.val.batches([torch.tensor([0])]))
-        evaluate(net, MemorySplit(picture, torch.tensor([0])), data.preprocessing)
+        image = next(data.val.batches([torch.tensor([0])]))
+        evaluate(network, MemorySplit(image, torch.tensor([0])), data.preprocessing)
     except MISFITS as error:
         size = "x".join(str(length) for length in data.preprocessing.input_size)
         raise SettingsError(
-            f"the net '{settings.net}' does not take the {size} images of {data.name}: {error}"
+            f"the network '{settings.network}' does not take the {size} images of {data.name}: {error}"
         ) from error

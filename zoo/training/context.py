@@ -1,4 +1,4 @@
-"""What one run works with: the net, its data, what changes its weights, and where."""
+"""What one run works with: the network, its data, what changes its weights, and where."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from zoo.data.augmentation import Augmentation
-from zoo.data.crop_check import tell_of_cropping
+from zoo.data.crop_check import warn_if_cropped
 from zoo.data.registry import NO_AUGMENTATION, Dataset, find_data
 from zoo.data.targets import class_weights, make_loss
 from zoo.errors import DeviceError, SettingsError
@@ -25,19 +25,19 @@ from zoo.training.build import build_net
 from zoo.training.optim import make_optimizer, make_scheduler
 from zoo.training.trackers import check_tracker
 from zoo.transfer.feature_cache import features_of
-from zoo.transfer.prototype_init import begin_from_means
+from zoo.transfer.prototype_init import init_from_class_means
 
 
 @dataclass(frozen=True)
 class Session:
-    """What one run works with; `net` is what is trained by `rule`: the `whole`, or its head on stored features.
+    """What one run works with; `network` is what is trained by `rule`: the `whole`, or its head on stored features.
 
-    `data` are the `pictures`, or their features. Where processes train together `net` also joins their gradients.
+    `data` are the `images`, or their features. Where processes train together `network` also joins their gradients.
     """
 
     settings: TrainSettings
     data: Dataset
-    pictures: Dataset
+    images: Dataset
     data_key: str
     origin: WeightsSource
     augmentation: Augmentation
@@ -45,7 +45,7 @@ class Session:
     accelerator: Accelerator
     whole: Any
     average: ModelEmaV3 | None
-    net: nn.Module
+    network: nn.Module
     rule: InputRule
     on_features: bool
     optimizer: torch.optim.Optimizer
@@ -54,7 +54,7 @@ class Session:
 
     @property
     def result(self) -> Any:
-        """The net that is measured and kept: the average where there is one."""
+        """The network that is measured and kept: the average where there is one."""
         return self.whole if self.average is None else self.average.module
 
     @property
@@ -76,7 +76,7 @@ def batches_of(settings: TrainSettings, data: Dataset) -> int:
 
 
 def batch_of(settings: TrainSettings, data: Dataset) -> int:
-    """How many pictures a step has, over all processes."""
+    """How many images a step has, over all processes."""
     return min(settings.batch_size, len(data.train))
 
 
@@ -128,70 +128,70 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, features: Path) -
     with accelerator.main_process_first():
         source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
         torch.manual_seed(settings.seed)
-        net, data, origin = build_net(settings, source)
-    whole: Any = net
+        network, data, origin = build_net(settings, source)
+    whole: Any = network
     _check_pieces(settings, data, accelerator.num_processes)
     _check_shift(settings, data)
     if source.input_size is None and accelerator.is_main_process and settings.fold <= 1:
-        tell_of_cropping(data)
+        warn_if_cropped(data)
     whole.to(accelerator.device)
     if settings.channels_last:
         whole.to(memory_format=torch.channels_last)
     if settings.transfer is not None and settings.transfer.head_init == "means":
-        begin_from_means(whole, data, settings.max_shift_px)
+        init_from_class_means(whole, data, settings.max_shift_px)
     optimizer = make_optimizer(whole, settings)
     scheduler = make_scheduler(optimizer, settings.lr, batches_of(settings, data) * settings.epochs)
     augmentation, mixer = _augmentation(settings, data), _mixer(settings, data)
-    pictures = data
+    images = data
     rule: InputRule = data.preprocessing
     if cached:
         with accelerator.main_process_first():
             data, rule = features_of(whole, data, features)
         augmentation = NO_AUGMENTATION
-    net = accelerator.prepare(whole.head if cached else whole)
+    network = accelerator.prepare(whole.head if cached else whole)
     if accelerator.scaler is not None:  # all that accelerate's own kind of optimiser is for, and it costs time
         optimizer = accelerator.prepare(optimizer)
-    _drop_wrappers(accelerator, net)
+    _drop_wrappers(accelerator, network)
     return Session(
         settings=settings,
         data=data,
-        pictures=pictures,
-        data_key=pictures.train.key(),
+        images=images,
+        data_key=images.train.key(),
         origin=origin,
         augmentation=augmentation,
         mixer=mixer,
         accelerator=accelerator,
         whole=whole,
         average=ModelEmaV3(whole, decay=settings.ema_decay) if settings.ema_decay else None,
-        net=net,
+        network=network,
         rule=rule,
         on_features=cached,
         optimizer=optimizer,
         scheduler=scheduler,
-        loss=_loss(settings, pictures).to(accelerator.device),
+        loss=_loss(settings, images).to(accelerator.device),
     )
 
 
 def _check_pieces(settings: TrainSettings, data: Dataset, processes: int) -> None:
-    """Require a picture for every piece of a batch, in every process."""
+    """Require an image for every piece of a batch, in every process."""
     count = batch_of(settings, data)
     least = count if processes == 1 else 2 * (count // 2 // processes)
     if least < settings.accumulate_steps:
         pieces = f"{settings.accumulate_steps} pieces in each of {processes} processes"
-        raise SettingsError(f"batches of {count} pictures are too small for {pieces}")
+        raise SettingsError(f"batches of {count} images are too small for {pieces}")
 
 
 def _check_shift(settings: TrainSettings, data: Dataset) -> None:
-    """Require that a shift leaves something of every picture; an axis of length 1 does not move."""
+    """Require that a shift leaves something of every image; an axis of length 1 does not move."""
     sides = [side for side in data.input_size[1:] if side > 1]
     if settings.max_shift_px and settings.max_shift_px >= min(sides, default=1):
         size = "x".join(str(side) for side in data.input_size[1:])
-        raise SettingsError(f"max_shift_px {settings.max_shift_px} moves pictures of {size} pixels out of sight")
+        raise SettingsError(f"max_shift_px {settings.max_shift_px} moves images of {size} pixels out of sight")
 
 
-def _drop_wrappers(accelerator: Accelerator, net: nn.Module) -> None:
-    """Take accelerate's autocast off the net's own forward: steps ask for it themselves, and copies stay plain nets."""
-    plain = accelerator.unwrap_model(net, keep_fp32_wrapper=False)
+def _drop_wrappers(accelerator: Accelerator, network: nn.Module) -> None:
+    """Take accelerate's autocast off the network's own forward: steps ask for it themselves, and copies stay plain networks."""
+    plain = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     vars(plain).pop("forward", None)
 
 
@@ -213,7 +213,7 @@ def _mixer(settings: TrainSettings, data: Dataset) -> Mixup | None:
     if not settings.mixes:
         return None
     if len(data.train) < settings.batch_size and len(data.train) % 2:
-        raise SettingsError(f"{data.name} trains on {len(data.train)} pictures at once, which cannot be mixed in pairs")
+        raise SettingsError(f"{data.name} trains on {len(data.train)} images at once, which cannot be mixed in pairs")
     multi_label = data.task == "multi-label"
     return Mixup(
         settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(data.labels), multi_label=multi_label

@@ -1,8 +1,8 @@
-"""K-fold training, and what its nets say about the labels that they have not learned from.
+"""K-fold training, and what its networks say about the labels that they have not learned from.
 
 RUN/folds.json                 what was asked, and what each fold that has ended measured
 RUN/fold-1 ... RUN/fold-K      a run each; its val split is the fold that it holds out
-RUN/label-noise.csv  .png      the labels that these nets doubt, where a picture has one label; see label_noise.py
+RUN/label-noise.csv  .png      the labels that these networks doubt, where an image has one label; see label_noise.py
 """
 
 import json
@@ -18,10 +18,10 @@ from torch import Tensor
 from zoo.data.kfold import divide, fold_of, joined_targets
 from zoo.data.paths import refuse_taken
 from zoo.data.registry import Dataset, find_data
-from zoo.data.subset import PartSplit
+from zoo.data.subset import Subset
 from zoo.errors import CheckpointError, SettingsError
 from zoo.evaluation.evaluate import evaluate
-from zoo.evaluation.label_noise import as_csv, as_sheet, picture_names, rank_doubts
+from zoo.evaluation.label_noise import as_csv, as_sheet, image_names, rank_doubts
 from zoo.runs.checkpoint import read_json
 from zoo.runs.load import load_run
 from zoo.settings import TrainSettings
@@ -44,9 +44,9 @@ Watch = Callable[[int], AbstractContextManager[Observer]]
 class FoldResult:
     """What one fold measured.
 
-    `val_accuracy` is that of the best epoch on the pictures held out, which also chose the epoch and so flatters it
+    `val_accuracy` is that of the best epoch on the images held out, which also chose the epoch and so flatters it
     a little; `last_val_accuracy` is that of the last epoch, which nothing chose. The mean average precisions are
-    those of multi-label data, None for others; there the one on the pictures held out chose the epoch.
+    those of multi-label data, None for others; there the one on the images held out chose the epoch.
     """
 
     fold: int
@@ -64,7 +64,7 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class FoldsResult:
-    """All folds; `suspicious` of `labels` labels are in doubt, None where a picture may have several."""
+    """All folds; `suspicious` of `labels` labels are in doubt, None where an image may have several."""
 
     results: tuple[FoldResult, ...]
     labels: int
@@ -88,7 +88,7 @@ def train_folds(
     Raises:
         ZooError: see its subclasses, as `train`; nothing is written if the settings, the data or the device are at
             fault.
-        CheckpointError: `out` is there already; or, to resume, holds no folds, or those of other pictures.
+        CheckpointError: `out` is there already; or, to resume, holds no folds, or those of other images.
         SettingsError: `out` to resume is one run.
     """
     _check_place(settings, folds, out, resume)
@@ -104,11 +104,11 @@ def train_folds(
 
 
 def out_of_fold(data: Dataset, folds: int, out: Path) -> Tensor:
-    """The probabilities of each picture of train and val, (N, classes), by the fold that holds it out."""
+    """The probabilities of each image of train and val, (N, classes), by the fold that holds it out."""
     found = torch.zeros(len(data.train) + len(data.val), len(data.labels))
     for fold, held_out in enumerate(divide(data, folds), start=1):
         loaded = load_run(out / f"fold-{fold}")
-        evaluation = evaluate(loaded.net, fold_of(data, fold, folds).val, loaded.preprocessing)
+        evaluation = evaluate(loaded.network, fold_of(data, fold, folds).val, loaded.preprocessing)
         found[held_out] = evaluation.logits.softmax(dim=1)
     return found
 
@@ -150,16 +150,16 @@ def _result(run: Path, fold: int) -> FoldResult:
 
 
 def _same_data(settings: TrainSettings, out: Path) -> Dataset:
-    """The data as the first fold's net takes them, required to be those of the folds that folds.json knows of."""
+    """The data as the first fold's network takes them, required to be those of the folds that folds.json knows of."""
     source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
     data = source.for_net(load_run(out / "fold-1").preprocessing)
     if (out / "folds.json").exists() and read_json(out / "folds.json")["data_key"] != _key(data):
-        raise CheckpointError(f"the pictures of {out} have changed since it began; train new folds on them")
+        raise CheckpointError(f"the images of {out} have changed since it began; train new folds on them")
     return data
 
 
 def _key(data: Dataset) -> str:
-    return PartSplit((data.train, data.val), torch.arange(len(joined_targets(data)))).key()
+    return Subset((data.train, data.val), torch.arange(len(joined_targets(data)))).key()
 
 
 def _write(out: Path, data: Dataset, results: Sequence[FoldResult], suspicious: int | None = None) -> None:
@@ -177,8 +177,8 @@ def _write(out: Path, data: Dataset, results: Sequence[FoldResult], suspicious: 
 
 def _write_label_noise(data: Dataset, folds: int, out: Path) -> int:
     doubts = rank_doubts(out_of_fold(data, folds, out), joined_targets(data))
-    names = picture_names({"train": data.train, "val": data.val})
-    every = PartSplit((data.train, data.val), torch.arange(len(names)))
+    names = image_names({"train": data.train, "val": data.val})
+    every = Subset((data.train, data.val), torch.arange(len(names)))
     write_file(out / "label-noise.csv", as_csv(doubts, names, data.labels))
     write_file(out / "label-noise.png", as_sheet(doubts, every, data.labels))
     return sum(doubt.is_suspicious for doubt in doubts)

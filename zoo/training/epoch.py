@@ -14,10 +14,10 @@ from zoo.data.targets import balanced_draws
 from zoo.errors import TrainingError
 from zoo.evaluation.reduce import all_reduce_sum
 from zoo.training.context import Session, batch_of, batches_of
-from zoo.training.distributed import part_of_batch
+from zoo.training.distributed import shard_indices
 from zoo.transfer.freeze import freeze_for_epoch, train_unfrozen
 
-MIXING = 1  # sets the draws that mix a batch apart from those of the picture of the same number
+MIXING = 1  # sets the draws that mix a batch apart from those of the image of the same number
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
     _set_modes(session, epoch)
     if epoch > 1 or done:
         session.scheduler.step_update((epoch - 1) * batches + done)
-    part = part_of_batch(count, session.accelerator.process_index, session.accelerator.num_processes)
+    part = shard_indices(count, session.accelerator.process_index, session.accelerator.num_processes)
     view = TrainingView(data.preprocessing, session.augmentation, settings.seed, epoch)
-    pictures = data.train.batches([indices[part] for indices in chosen], None if session.augmentation.is_none else view)
-    for batch, (images, indices) in enumerate(zip(pictures, chosen, strict=True), start=done + 1):
+    image_batches = data.train.batches([indices[part] for indices in chosen], None if session.augmentation.is_none else view)
+    for batch, (images, indices) in enumerate(zip(image_batches, chosen, strict=True), start=done + 1):
         _seed(device, words[batch])
         wanted = data.train.targets[indices % len(data.train)]
         moved = _moved(session, images, part, count)
@@ -89,7 +89,7 @@ def _moved(session: Session, images: Tensor, part: Tensor, count: int) -> Tensor
 
 
 def _inputs(session: Session, images: Tensor, targets: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-    """What the net gets, and the targets: see targets.py; where pictures are mixed, shares (N, classes)."""
+    """What the network gets, and the targets: see targets.py; where images are mixed, shares (N, classes)."""
     device = session.accelerator.device
     x, wanted = session.rule.normalise(images.to(device)), targets.to(device)
     if session.settings.channels_last and x.dim() == 4:
@@ -102,16 +102,16 @@ def _inputs(session: Session, images: Tensor, targets: Tensor, epoch: int, batch
 
 
 def _step(session: Session, x: Tensor, targets: Tensor, weight: float) -> float:
-    """Move the weights once, by the mean over the pictures of all processes, which weigh `weight`; their mean loss."""
+    """Move the weights once, by the mean over the images of all processes, which weigh `weight`; their mean loss."""
     accelerator, pieces = session.accelerator, session.settings.accumulate_steps
     session.optimizer.zero_grad()
     total = torch.zeros((), device=x.device)
     for piece, (inputs, wanted) in enumerate(
         zip(x.tensor_split(pieces), targets.tensor_split(pieces), strict=True), start=1
     ):
-        with nullcontext() if piece == pieces else accelerator.no_sync(session.net):
+        with nullcontext() if piece == pieces else accelerator.no_sync(session.network):
             with accelerator.autocast():
-                outputs = session.net(inputs)
+                outputs = session.network(inputs)
             loss = session.loss(outputs.float(), wanted)
             share = _weight(session, wanted) / weight
             # The share is where the gradient begins: as a factor of the loss it would be one more operation to undo.
@@ -120,7 +120,7 @@ def _step(session: Session, x: Tensor, targets: Tensor, weight: float) -> float:
             (accelerator.scaler.scale(loss) if accelerator.scaler else loss).backward(gradient=first)
         total.add_(loss.detach(), alpha=share)
     if session.settings.clip_grad_norm:
-        accelerator.clip_grad_norm_(session.net.parameters(), session.settings.clip_grad_norm)
+        accelerator.clip_grad_norm_(session.network.parameters(), session.settings.clip_grad_norm)
     session.optimizer.step()
     if session.average is not None:
         session.average.update(session.whole)
@@ -150,7 +150,7 @@ def _words(seed: int, epoch: int, count: int) -> list[int]:
 
 
 def _seed(device: torch.device, word: int) -> None:
-    """What torch.manual_seed does, for the CPU and `device` alone: for all it takes a tenth of a small net's step."""
+    """What torch.manual_seed does, for the CPU and `device` alone: for all it takes a tenth of a small network's step."""
     torch.default_generator.manual_seed(word)
     if device.type == "cuda":
         torch.cuda.manual_seed(word)

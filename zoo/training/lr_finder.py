@@ -46,7 +46,7 @@ class LrCurve:
     diverges: float | None
 
     def png(self) -> bytes:
-        """The curve as a picture."""
+        """The curve as an image."""
         marks = {f"suggested: {self.suggested:.2g}": self.suggested}
         if self.diverges is not None:
             marks[f"diverges: {self.diverges:.2g}"] = self.diverges
@@ -79,7 +79,7 @@ def rate_of(step: int) -> float:
 
 
 def find_lr(settings: TrainSettings, watch: Callable[[], None] = lambda: None) -> LrCurve:
-    """Measure the losses of the net and the data of `settings`, all that learns in the run's last epoch learning.
+    """Measure the losses of the network and the data of `settings`, all that learns in the run's last epoch learning.
 
     `watch` is called after each of up to STEPS steps.
 

@@ -22,7 +22,7 @@ for name in ("timm.scheduler.cosine_lr", "timm.optim._param_groups"):
 WARMUP_SHARE = 0.1  # of all steps: the learning rate rises, then falls along a cosine
 
 
-def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """The optimiser of all parameters; those that are frozen have no gradient, and so do not move.
 
     Each layer further from the classifier has `layer_decay` times the learning rate of the one after it.
@@ -38,17 +38,17 @@ def make_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optim
             f"the optimizer '{name}' asks for second derivatives, which no step computes: choose another"
         )
     try:
-        return _optimizer(net, settings)
+        return _optimizer(network, settings)
     except (AssertionError, ImportError) as error:
         raise SettingsError(f"the optimizer '{name}' cannot be had on this machine: {error}") from error
 
 
-def _optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     name = settings.optimizer
-    if isinstance(net, HeadedNet):
-        return create_optimizer_v2(_headed_groups(net, settings), name, lr=settings.lr)
+    if isinstance(network, HeadedNet):
+        return create_optimizer_v2(_headed_groups(network, settings), name, lr=settings.lr)
     decay = settings.layer_decay if settings.layer_decay < 1 else None
-    return create_optimizer_v2(net, name, lr=settings.lr, weight_decay=settings.weight_decay, layer_decay=decay)
+    return create_optimizer_v2(network, name, lr=settings.lr, weight_decay=settings.weight_decay, layer_decay=decay)
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> CosineLRScheduler:
@@ -57,11 +57,11 @@ def make_scheduler(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> C
     return CosineLRScheduler(optimizer, t_initial=steps, warmup_t=warmup, warmup_lr_init=lr / warmup, t_in_epochs=False)
 
 
-def _headed_groups(net: HeadedNet, settings: TrainSettings) -> list[dict[str, Any]]:
+def _headed_groups(network: HeadedNet, settings: TrainSettings) -> list[dict[str, Any]]:
     """The head at the full rate; the backbone's layers decayed from its last to its first."""
-    backbone: Any = net.backbone
+    backbone: Any = network.backbone
     exempt = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
     groups = param_groups_layer_decay(
         backbone, settings.weight_decay, no_weight_decay_list=exempt, layer_decay=settings.layer_decay
     )
-    return [*groups, *param_groups_weight_decay(net.head, settings.weight_decay)]
+    return [*groups, *param_groups_weight_decay(network.head, settings.weight_decay)]

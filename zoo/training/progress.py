@@ -16,7 +16,7 @@ REFRESHES_PER_S = 4
 class ProgressBar:
     """Shows a run's epoch, loss, validation accuracy, speed and time left on `console` from its first step on.
 
-    It looks at few of the steps, however short they are: telling rich of each would take a small net's time.
+    It looks at few of the steps, however short they are: telling rich of each would take a small network's time.
     """
 
     def __init__(self, epochs: int, prefix: str = "", console: Console | None = None) -> None:

@@ -1,6 +1,6 @@
 """Where a run stands, on disk: RUN/state, safetensors and JSON, replaced whole. A run that has ended has none.
 
-What is drawn at random follows from the seed, the epoch and the batch or the picture, and the learning rate from the
+What is drawn at random follows from the seed, the epoch and the batch or the image, and the learning rate from the
 number of the step. So weights, the optimiser's memory and a position are all that a run needs to go on bit by bit.
 """
 
@@ -42,7 +42,7 @@ class Position:
 
 def save_state(
     run: Path,
-    net: nn.Module,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     position: Position,
@@ -56,7 +56,7 @@ def save_state(
         "optimizer": plain,
         "scaler": scaler.state_dict() if scaler else None,
     }
-    weights = {name: value.detach().cpu().clone().contiguous() for name, value in net.state_dict().items()}
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
     with new_folder(run / "state") as unfinished:
         safetensors.torch.save_file(weights, unfinished / "model.safetensors")
         safetensors.torch.save_file(tensors, unfinished / "optimizer.safetensors")
@@ -65,12 +65,12 @@ def save_state(
 
 def load_state(
     run: Path,
-    net: nn.Module,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     data_key: str,
 ) -> Position:
-    """Put net, optimiser and scaler where the run stopped; a run that stopped before it saved anything begins anew.
+    """Put network, optimiser and scaler where the run stopped; a run that stopped before it saved anything begins anew.
 
     Raises:
         CheckpointError: the state cannot be read, or is of other training data.
@@ -80,15 +80,15 @@ def load_state(
         return Position()
     state = read_json(folder / "state.json")
     if state["data_key"] != data_key:
-        raise CheckpointError(f"the training pictures of {run} have changed since it began; train a new run on them")
+        raise CheckpointError(f"the training images of {run} have changed since it began; train a new run on them")
     try:
         weights, tensors = (
             safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer")
         )
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"the state {folder} cannot be read: {error}") from error
-    check_tensors(folder / "model.safetensors", weights, net.state_dict())
-    net.load_state_dict(weights)
+    check_tensors(folder / "model.safetensors", weights, network.state_dict())
+    network.load_state_dict(weights)
     optimizer.load_state_dict(_joined({**tensors, **state["optimizer"]}, optimizer.state_dict()))
     _lay_like_parameters(optimizer)
     if scaler is not None:

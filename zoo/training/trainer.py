@@ -18,7 +18,7 @@ from zoo.report import write_papers
 from zoo.runs.checkpoint import read_checkpoint, save_checkpoint, save_metrics, start_run, write_epochs
 from zoo.settings import TrainSettings
 from zoo.training.context import Session, batches_of, make_accelerator, prepare
-from zoo.training.distributed import any_of, share_buffers
+from zoo.training.distributed import all_reduce_any, broadcast_buffers
 from zoo.training.epoch import Step, steps_of_epoch, top_rate
 from zoo.training.resume import Position, check_resumable, drop_state, interruptions, load_state, save_state
 from zoo.training.trackers import trackers
@@ -70,10 +70,10 @@ Observer = Callable[[Step | EpochMetrics], None]
 
 
 def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *, resume: bool = False) -> TrainResult:
-    """Train a net, or tune a backbone, into the new folder `run`; `observe` is told of each step and epoch.
+    """Train a network, or tune a backbone, into the new folder `run`; `observe` is told of each step and epoch.
 
     With `resume`, go on with a run that stopped, to the weights that it would have had without stopping, bit for bit.
-    Started in several processes, by torchrun or `accelerate launch`, they train one net on one batch together; the main
+    Started in several processes, by torchrun or `accelerate launch`, they train one network on one batch together; the main
     process alone writes and is the one that observes.
 
     Raises:
@@ -95,7 +95,7 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *
         with trackers(accelerator, settings):
             best = _fit(session, run, position, observe, interrupted)
         test, calibration = _test_best(session, run)
-        fault = write_papers(run, session.result, session.pictures, test) if accelerator.is_main_process else ""
+        fault = write_papers(run, session.result, session.images, test) if accelerator.is_main_process else ""
     seconds = time.perf_counter() - started
     precision = test.mean_average_precision
     return TrainResult(best, test.accuracy, calibration, seconds, session.data.skipped, precision, fault)
@@ -149,7 +149,7 @@ def _track(session: Session, event: Step | EpochMetrics) -> None:
 def _save_between(session: Session, run: Path, position: Position, step: Step, interrupted: Event) -> None:
     """Save the state after a step where that is due, or where someone wants to stop."""
     every, done = session.settings.checkpoint_every_steps, (step.epoch - 1) * step.batches + step.batch
-    stop = any_of(session.accelerator, interrupted.is_set())
+    stop = all_reduce_any(session.accelerator, interrupted.is_set())
     if stop or (every and done % every == 0):
         with _saving(run):
             _save_state(session, run, position)
@@ -196,7 +196,7 @@ def _saving(run: Path) -> Iterator[None]:
 
 
 def _validate(session: Session, epoch: int, train_loss: float) -> EpochMetrics:
-    share_buffers(session.accelerator, session.state)
+    broadcast_buffers(session.accelerator, session.state)
     evaluation = _measure(session, session.data.val)
     return EpochMetrics(
         epoch,

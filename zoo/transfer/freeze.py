@@ -1,4 +1,4 @@
-"""Which part of a headed net learns, epoch by epoch. What is frozen stays, BatchNorm's statistics included.
+"""Which part of a headed network learns, epoch by epoch. What is frozen stays, BatchNorm's statistics included.
 
 A frozen module is one whose parameters want no gradient; `train_unfrozen` keeps it in eval mode.
 """
@@ -15,23 +15,23 @@ from zoo.transfer.heads import HeadedNet
 HEAD_SHARE = 0.2  # of the epochs, before head-then-all lets the backbone learn as well
 
 
-def freeze_for_epoch(net: HeadedNet, schedule: Schedule, epoch: int, epochs: int) -> None:
+def freeze_for_epoch(network: HeadedNet, schedule: Schedule, epoch: int, epochs: int) -> None:
     """Freeze and unfreeze the backbone's parameters as `schedule` has it for the epoch, counted from 1.
 
     `gradual` begins with the head alone and adds the backbone's stages from the last to the first, evenly over the
     epochs; in the last epoch everything learns.
     """
-    groups = _stages(net.backbone)
+    groups = _stages(network.backbone)
     count = max(groups.values()) + 1
     learning = _learning_stages(schedule, epoch, epochs, count)
-    for name, parameter in net.backbone.named_parameters():
+    for name, parameter in network.backbone.named_parameters():
         parameter.requires_grad_(groups[name] >= count - learning)
 
 
-def train_unfrozen(net: nn.Module) -> None:
-    """Put `net` into training mode, but for its frozen modules."""
-    net.train()
-    for module in net.modules():
+def train_unfrozen(network: nn.Module) -> None:
+    """Put `network` into training mode, but for its frozen modules."""
+    network.train()
+    for module in network.modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
@@ -46,6 +46,6 @@ def _learning_stages(schedule: Schedule, epoch: int, epochs: int, count: int) ->
 
 
 def _stages(backbone: Any) -> dict[str, int]:
-    """The stage of each parameter, 0 next to the pictures, by timm's own grouping."""
+    """The stage of each parameter, 0 next to the images, by timm's own grouping."""
     stages: dict[str, int] = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)
     return stages

@@ -91,12 +91,12 @@ class HeadedNet(nn.Module):
 
 
 def attach_head(
-    net: nn.Module, head: Head, num_classes: int, drop_rate: float = 0.0, *, cut: str | None = None
+    network: nn.Module, head: Head, num_classes: int, drop_rate: float = 0.0, *, cut: str | None = None
 ) -> HeadedNet:
-    """Put `net`, which loses its own classifier, and all that comes after its layer `cut`, under a fresh head.
+    """Put `network`, which loses its own classifier, and all that comes after its layer `cut`, under a fresh head.
 
     Raises:
-        SettingsError: the net gives no features, or none of the kind that the head needs, or cannot be cut there.
+        SettingsError: the network gives no features, or none of the kind that the head needs, or cannot be cut there.
     """
     if head not in get_args(Head):
         raise SettingsError(f"the heads are {', '.join(get_args(Head))}; got '{head}'")
@@ -105,23 +105,23 @@ def attach_head(
             f"a head needs 1 class or more and a drop_rate in [0, 1); got {num_classes} and {drop_rate}"
         )
     of_map = head in ("conv1x1", "attention", "flat")
-    _check_interface(net)
+    _check_interface(network)
     if cut:
-        cut_after(net, cut)
-    width = _width(net, head, of_map)
-    backbone: Any = net
+        cut_after(network, cut)
+    width = _width(network, head, of_map)
+    backbone: Any = network
     backbone.reset_classifier(0)
-    headed = HeadedNet(net, _head(head, width, num_classes, drop_rate), of_map=of_map, num_classes=num_classes)
+    headed = HeadedNet(network, _head(head, width, num_classes, drop_rate), of_map=of_map, num_classes=num_classes)
     headed.cut_after = cut
     return headed
 
 
-def feature_map(net: nn.Module, features: Tensor) -> Tensor:
+def feature_map(network: nn.Module, features: Tensor) -> Tensor:
     """Features of any layout as (N, C, H, W); tokens as (N, C, tokens, 1) without the class and register tokens."""
     if features.ndim == 3:  # (N, tokens, C)
-        skipped: Any = getattr(net, "num_prefix_tokens", 0)
+        skipped: Any = getattr(network, "num_prefix_tokens", 0)
         return features[:, skipped:].transpose(1, 2).unsqueeze(3)
-    if getattr(net, "output_fmt", "NCHW") == "NHWC":
+    if getattr(network, "output_fmt", "NCHW") == "NHWC":
         return features.permute(0, 3, 1, 2)
     return features
 
@@ -139,21 +139,21 @@ def _head(head: Head, width: int, num_classes: int, drop_rate: float) -> nn.Modu
     return nn.Sequential(layers | OrderedDict(drop=nn.Dropout(drop_rate), fc=nn.Linear(width, num_classes)))
 
 
-def _check_interface(net: nn.Module) -> None:
-    kind = type(net).__name__
-    missing = [name for name in ("forward_features", "forward_head", "reset_classifier") if not hasattr(net, name)]
+def _check_interface(network: nn.Module) -> None:
+    kind = type(network).__name__
+    missing = [name for name in ("forward_features", "forward_head", "reset_classifier") if not hasattr(network, name)]
     if missing:
         raise SettingsError(f"{kind} gives no features for a head: it lacks {', '.join(missing)}, timm's interface")
 
 
-def _width(net: nn.Module, head: Head, of_map: bool) -> int:
-    """The channels of what the head will take, all numbers of it for `flat`, seen on the net's copy without numbers."""
-    kind = type(net).__name__
-    shapes: Any = copy.deepcopy(net).to("meta").eval()
-    x = torch.empty(1, *Preprocessing.from_net(net).input_size, device="meta")
+def _width(network: nn.Module, head: Head, of_map: bool) -> int:
+    """The channels of what the head will take, all numbers of it for `flat`, seen on the network's copy without numbers."""
+    kind = type(network).__name__
+    shapes: Any = copy.deepcopy(network).to("meta").eval()
+    x = torch.empty(1, *Preprocessing.from_net(network).input_size, device="meta")
     features = shapes.forward_features(x)
     if not isinstance(features, Tensor) or (of_map and features.ndim < 3):
         what = f"one vector of {features.shape[1]}" if isinstance(features, Tensor) else type(features).__name__
         raise SettingsError(f"the head '{head}' needs a feature map; {kind} gives {what}: choose linear or mlp")
-    taken = feature_map(net, features) if of_map else shapes.forward_head(features, pre_logits=True)
+    taken = feature_map(network, features) if of_map else shapes.forward_head(features, pre_logits=True)
     return int(taken[0].numel() if head == "flat" else taken.shape[1])

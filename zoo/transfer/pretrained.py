@@ -1,6 +1,6 @@
 """Pretrained weights, by timm's own loading: a hub, its cache, a folder or a file. Every tensor must find its place.
 
-timm loads loosely when the number of classes differs, and would then take the weights of any net. So a net is built
+timm loads loosely when the number of classes differs, and would then take the weights of any network. So a network is built
 with as many classes as its weights have, loaded strictly, and given a new classifier afterwards.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.errors import CheckpointError, SettingsError
 from zoo.networks.timm_config import classes_of, config_of
-from zoo.storage.hub import impatient
+from zoo.storage.hub import offline_fallback
 
 LOADING_ERRORS = (RuntimeError, OSError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError)
 OFFLINE_HINT = (
@@ -39,24 +39,24 @@ class Origin:
 def build_pretrained(
     build: Callable[..., nn.Module], name: str, arguments: dict[str, Any], num_classes: int | None, file: Path | None
 ) -> nn.Module:
-    """Build a net with its pretrained weights, or those of `file`; another number of classes gets a new classifier.
+    """Build a network with its pretrained weights, or those of `file`; another number of classes gets a new classifier.
 
     Raises:
-        CheckpointError: there are none, they cannot be read, or they are of another net.
+        CheckpointError: there are none, they cannot be read, or they are of another network.
     """
-    net = _from_source(build, name, arguments) if file is None else _from_file(build, name, arguments, file)
-    if num_classes is not None and num_classes != classes_of(net):
-        reset: Any = net.reset_classifier
+    network = _from_source(build, name, arguments) if file is None else _from_file(build, name, arguments, file)
+    if num_classes is not None and num_classes != classes_of(network):
+        reset: Any = network.reset_classifier
         reset(num_classes)
-    return net
+    return network
 
 
-def origin_of(net: nn.Module, file: Path | None) -> Origin:
-    """Where the weights of a net from `build_pretrained` come from, without any path of this machine."""
+def origin_of(network: nn.Module, file: Path | None) -> Origin:
+    """Where the weights of a network from `build_pretrained` come from, without any path of this machine."""
     if file is not None:
         with file.open("rb") as content:
             return Origin("", f"file:{file.name}#sha256={hashlib.file_digest(content, 'sha256').hexdigest()}")
-    cfg = config_of(net)
+    cfg = config_of(network)
     if cfg.get("source") == "local-dir":
         return Origin(cfg.get("license") or "", f"local-dir:{Path(cfg['file']).name}")
     hub = cfg.get("hf_hub_id")
@@ -70,7 +70,7 @@ def _from_source(build: Callable[..., nn.Module], name: str, arguments: dict[str
             "or give a file of weights (--pretrained-file)"
         )
     try:
-        with impatient():
+        with offline_fallback():
             return build(pretrained=True, **arguments)
     except SettingsError:
         raise
@@ -84,13 +84,13 @@ def _from_file(build: Callable[..., nn.Module], name: str, arguments: dict[str, 
     overlay = {"state_dict": weights, "source": "", **_classes_in(weights, name)}
     given = arguments | {key: value for key, value in overlay.items() if key == "num_classes"}
     try:
-        net = build(pretrained=True, pretrained_cfg_overlay=overlay, **given)
+        network = build(pretrained=True, pretrained_cfg_overlay=overlay, **given)
     except SettingsError:
         raise
     except LOADING_ERRORS as error:
-        raise CheckpointError(f"the weights {file} are not those of the net '{name}': {_gist(error)}") from error
-    del config_of(net)["state_dict"]
-    return net
+        raise CheckpointError(f"the weights {file} are not those of the network '{name}': {_gist(error)}") from error
+    del config_of(network)["state_dict"]
+    return network
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -124,6 +124,6 @@ def _gist(error: BaseException) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         return "the hub cannot be reached, and its cache on this machine does not hold them"
     if "weights_only" in str(error):
-        return "it holds Python objects, which could run code; save the net's state_dict(), nothing but tensors"
+        return "it holds Python objects, which could run code; save the network's state_dict(), nothing but tensors"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]).rstrip(".;: ") or type(error).__name__

@@ -11,8 +11,8 @@ from protos import inference, introspect
 from protos.version import VERSION
 from serve.devices import cuda
 from serve.engine import validation
-from serve.engine.model_manager import Control
-from serve.engine.model_registry import Core
+from serve.engine.model_manager import ModelManager
+from serve.engine.model_registry import ModelRegistry
 from serve.errors import UnsupportedError
 from serve.frontends.grpc.statistics import statistics_message
 from serve.shared_memory.regions import Regions
@@ -38,7 +38,7 @@ TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 class InferenceService:
     """Triton's service."""
 
-    def __init__(self, core: Core, control: Control, regions: Regions) -> None:
+    def __init__(self, core: ModelRegistry, control: ModelManager, regions: Regions) -> None:
         self._core, self._control, self._regions = core, control, regions
 
     def handlers(self) -> dict[str, Handler]:
@@ -127,7 +127,7 @@ class InferenceService:
 class IntrospectionService:
     """What a model's file tells of its layers."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: ModelRegistry) -> None:
         self._core = core
 
     def handlers(self) -> dict[str, Handler]:

@@ -8,7 +8,7 @@ NOT_SENT = "ExecuteBatchError"  # what gRPC raises where it sends an answer and 
 log = logging.getLogger(__name__)
 
 
-class Leaving(logging.Filter):
+class DisconnectFilter(logging.Filter):
     """Says in a line that a client left before its answer was sent, where gRPC shows a traceback of its own.
 
     gRPC sends a handler's answer after the handler has ended, so no handler can catch what goes wrong then.
@@ -23,7 +23,7 @@ class Leaving(logging.Filter):
         return False
 
 
-LEAVING = Leaving()
+LEAVING = DisconnectFilter()
 
 
 def install() -> None:

@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from protos import loader
-from serve.engine.model_manager import Control
-from serve.engine.model_registry import Core
+from serve.engine.model_manager import ModelManager
+from serve.engine.model_registry import ModelRegistry
 from serve.errors import (
     InferenceError,
     InvalidRequestError,
@@ -37,7 +37,7 @@ from serve.frontends.grpc.inference import Handler, InferenceService, Introspect
 from serve.frontends.grpc.log_settings import LogSettings
 from serve.frontends.grpc.settings import SettingsService
 from serve.frontends.grpc.shared_memory import SharedMemoryService
-from serve.frontends.grpc.streaming import in_order
+from serve.frontends.grpc.streaming import ordered_responses
 from serve.frontends.sockets import listening
 from serve.settings import ServerSettings
 from serve.shared_memory.regions import Regions
@@ -70,7 +70,7 @@ MethodMaker = Callable[[loader.Method], MethodHandler]
 class GrpcServer:
     """A gRPC server on one port. `bind`, then `start`, then `stop`."""
 
-    def __init__(self, core: Core, control: Control, health: Health, settings: ServerSettings) -> None:
+    def __init__(self, core: ModelRegistry, control: ModelManager, health: Health, settings: ServerSettings) -> None:
         self._settings, self._health = settings, health
         options = [
             ("grpc.so_reuseport", 0),  # else a second server silently shares the port
@@ -162,7 +162,7 @@ def _stream(handle: Handler) -> MethodMaker:
                 return stream_failure(getattr(request, "id", ""), words).SerializeToString()
 
         async def respond(requests: AsyncIterator[bytes], _: Context) -> AsyncIterator[bytes]:
-            async with aclosing(in_order(requests, answer)) as answers:
+            async with aclosing(ordered_responses(requests, answer)) as answers:
                 async for each in answers:
                     yield each
 

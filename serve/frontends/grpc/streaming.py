@@ -7,7 +7,7 @@ Answer = Callable[[bytes], Awaitable[bytes]]
 DEPTH = 64  # requests of one stream that are begun and not yet answered; reading pauses there
 
 
-async def in_order(
+async def ordered_responses(
     requests: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[bytes]]
 ) -> AsyncGenerator[bytes, None]:
     """Yield one answer a request; a stream that ends early cancels what it has begun."""

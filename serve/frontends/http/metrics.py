@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from serve.batching.statistics import Duration, Reason, Statistics
 from serve.devices.memory import MEMINFO, meminfo_bytes
 from serve.engine.model import Model
-from serve.engine.model_registry import Core
+from serve.engine.model_registry import ModelRegistry
 
 TOTAL = re.compile(rb"^(# (?:HELP|TYPE) nv_\w+)_total", re.MULTILINE)
 COUNTS: Mapping[str, tuple[str, Callable[[Statistics], int]]] = {
@@ -33,7 +33,7 @@ DURATIONS: Mapping[str, tuple[str, Callable[[Statistics], Duration]]] = {
 class Metrics(Collector):
     """What `/metrics` tells."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: ModelRegistry) -> None:
         self._core = core
         self._registry = CollectorRegistry()
         self._registry.register(self)

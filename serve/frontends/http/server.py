@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve.engine.model_registry import Core
+from serve.engine.model_registry import ModelRegistry
 from serve.frontends.http.metrics import Metrics
 from serve.frontends.sockets import listening
 
@@ -19,7 +19,7 @@ from serve.frontends.sockets import listening
 class HttpServer:
     """An HTTP server on one port, in the running event loop. `bind`, then `start`, then `stop`."""
 
-    def __init__(self, core: Core, host: str, port: int) -> None:
+    def __init__(self, core: ModelRegistry, host: str, port: int) -> None:
         self._core, self._host, self._port, self._metrics = core, host, port, Metrics(core)
         routes = [
             Route("/metrics", self._show_metrics),

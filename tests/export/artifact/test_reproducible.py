@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from export import ExportSettings, export_model
 from tests.export.conftest import shake
-from zoo import load_net
-loaded = load_net("convnet4", seed=3)
-shake(loaded.net)
+from zoo import load_network
+loaded = load_network("convnet4", seed=3)
+shake(loaded.network)
 loaded = replace(loaded, labels=tuple(map(str, range(10))))
 export_model(loaded, ExportSettings(to=Path(sys.argv[1]), name="tiny"))
 """

@@ -63,7 +63,7 @@ MANIFEST_LIES: dict[str, tuple[Callable[[Fields], Any], str, str]] = {
     "preprocessing": (
         lambda fields: fields["preprocessing"].update(crop_pct=0.9),
         "preprocessing",
-        "1/model.onnx: its rule for pictures is not that of 1/manifest.json",
+        "1/model.onnx: its rule for images is not that of 1/manifest.json",
     ),
     "status": (
         lambda fields: layer(fields, "stem.act").update(kind="GELU"),
@@ -200,7 +200,7 @@ def test_a_graph_that_does_not_run(model: Path) -> None:
     assert list(faults(model)) == ["format", "shapes", "test data", "frame"]
 
 
-@pytest.mark.parametrize("path", ["/home/me/nets/net.py", "C:\\nets\\net.py", "file:///srv/nets/net.py"])
+@pytest.mark.parametrize("path", ["/home/me/nets/net.py", "C:\\networks\\net.py", "file:///srv/nets/net.py"])
 def test_a_path_in_the_model(model: Path, path: str) -> None:
     """A source line that an exporter noted is found."""
     change_model(model, lambda proto: setattr(proto.graph.node[3], "doc_string", f'File "{path}", line 3'))
@@ -211,11 +211,11 @@ def test_a_path_in_the_test_data(model: Path) -> None:
     """Files of bytes are searched, too."""
     path = model / "1" / "test_data_set_0" / "input_0.pb"
     tensor = onnx.load_tensor(path)
-    tensor.doc_string = "made from /home/me/pictures"
+    tensor.doc_string = "made from /home/me/images"
     onnx.save_tensor(tensor, path)
     reseal(model / "1")
     assert faults(model)["paths"] == [
-        "1/test_data_set_0/input_0.pb: it holds an absolute path of a machine: /home/me/pictures"
+        "1/test_data_set_0/input_0.pb: it holds an absolute path of a machine: /home/me/images"
     ]
 
 

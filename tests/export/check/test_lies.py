@@ -186,7 +186,7 @@ MANIFEST: dict[str, tuple[Callable[[Fields], object], str]] = {
 
 @pytest.mark.parametrize("lie", MANIFEST)
 def test_a_manifest(model: Path, lie: str) -> None:
-    """What the manifest says of the checks that were made, and of what stands around the net."""
+    """What the manifest says of the checks that were made, and of what stands around the network."""
     change, words = MANIFEST[lie]
     reseal(model / "1", change)
     assert [each for each in faults(model) if each.startswith(words)]
@@ -219,14 +219,14 @@ def test_a_variant_that_loses_anything(model: Path) -> None:
 def test_another_normalisation(model: Path, key: str) -> None:
     """A mean or a std that all places name alike, but by which the graph does not normalise."""
     change_rule(model, **{key: [0.501]})
-    words = "its mean and std are not those by which the graph normalises pictures"
+    words = "its mean and std are not those by which the graph normalises images"
     assert faults(model) == [f"frame: manifest.json: {words}"]
 
 
-def test_pictures_of_another_size(model: Path) -> None:
-    """A rule for pictures that do not fit the input."""
+def test_images_of_another_size(model: Path) -> None:
+    """A rule for images that do not fit the input."""
     change_rule(model, height=9)
-    assert faults(model) == ["frame: manifest.json: its rule is for 1x9x8; the pictures are 8x8x1 behind the batch"]
+    assert faults(model) == ["frame: manifest.json: its rule is for 1x9x8; the images are 8x8x1 behind the batch"]
 
 
 def test_another_task(model: Path) -> None:

@@ -110,5 +110,5 @@ def test_compare() -> None:
     ]
     found = compare(predictions, {"results": results, "images_per_s": 7.0})
     assert found == Comparison(2, 0.5, 1.0, 1, 0.25, 7.0)
-    with pytest.raises(DemoError, match="2 pictures were sent, but the server answered for 1"):
+    with pytest.raises(DemoError, match="2 images were sent, but the server answered for 1"):
         compare(predictions, {"results": results[:1], "images_per_s": 7.0})

@@ -1,4 +1,4 @@
-"""Nets whose forward asks for the size of its input."""
+"""Networks whose forward asks for the size of its input."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ SMALL = plain_preprocessing((3, 8, 8))
 
 
 class Asking(nn.Module):
-    """A net with another way for some batches."""
+    """A network with another way for some batches."""
 
     def __init__(self, ask: Callable[[int], bool]) -> None:
         super().__init__()
@@ -27,37 +27,37 @@ class Asking(nn.Module):
 
 
 class Counting(Asking):
-    """A net that takes its batch row by row."""
+    """A network that takes its batch row by row."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.stack([self.head(row.flatten()) for row in x])
 
 
 @pytest.mark.parametrize(
-    ("net", "words"),
+    ("network", "words"),
     [
         (Asking(lambda count: count < 10), r"size of its input at test_dynamic_shapes.py:\d+: .*only where batch <= 9"),
         (Asking(lambda count: count % 7 != 0), r"only where Ne\(Mod\(batch, 7\), 0\); batch must be free"),
         (nn.Sequential(Counting(bool)), r"in module '0' at .*: return torch.stack.*only where batch = 2 \(a len"),
     ],
 )
-def test_refused(net: nn.Module, words: str, tmp_path: Path) -> None:
-    """A net that is another one at a batch at which no check runs is refused, and nothing is written."""
+def test_refused(network: nn.Module, words: str, tmp_path: Path) -> None:
+    """A network that is another one at a batch at which no check runs is refused, and nothing is written."""
     with pytest.raises(ConversionError, match=words):
-        export_model(net.eval(), ExportSettings(to=tmp_path / "models", name="net"), preprocessing=SMALL)
+        export_model(network.eval(), ExportSettings(to=tmp_path / "models", name="network"), preprocessing=SMALL)
     assert not (tmp_path / "models").exists()
 
 
 class Alone(Asking):
-    """A net that treats a batch of 1 in another way, with the same result."""
+    """A network that treats a batch of 1 in another way, with the same result."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.head(x.flatten(1))
         return y if x.shape[0] != 1 else y + 0
 
 
-@pytest.mark.parametrize("net", [Asking(lambda count: count >= 1), Alone(bool)])
-def test_taken(net: nn.Module, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [Asking(lambda count: count >= 1), Alone(bool)])
+def test_taken(network: nn.Module, tmp_path: Path) -> None:
     """A question whose answer is the same wherever no check runs is none."""
-    net.eval()
-    assert export_model(net, ExportSettings(to=tmp_path, name="net"), preprocessing=SMALL).version == 1
+    network.eval()
+    assert export_model(network, ExportSettings(to=tmp_path, name="network"), preprocessing=SMALL).version == 1

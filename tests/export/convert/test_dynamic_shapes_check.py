@@ -1,4 +1,4 @@
-"""Nets whose forward asks for the height or the width of its input, which the file leaves free."""
+"""Networks whose forward asks for the height or the width of its input, which the file leaves free."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ class Asking(nn.Module):
 
 
 def export(way: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], to: Path) -> int:
-    settings = ExportSettings(to=to, name="net", raw=True, dynamic_size=True)
+    settings = ExportSettings(to=to, name="network", raw=True, dynamic_size=True)
     return export_model(Asking(way).eval(), settings, preprocessing=SMALL).version
 
 
@@ -42,7 +42,7 @@ def export(way: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], to: Path) 
     ],
 )
 def test_refused(way: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], words: str, tmp_path: Path) -> None:
-    """A net that goes another way at sizes at which no check runs is refused, and nothing is written."""
+    """A network that goes another way at sizes at which no check runs is refused, and nothing is written."""
     with pytest.raises(ConversionError, match=words):
         export(way, tmp_path / "models")
     assert not (tmp_path / "models").exists()
@@ -73,11 +73,11 @@ class Inner(nn.Module):
     ],
 )
 def test_the_layer_and_the_line_are_named(inner: nn.Module, words: str, tmp_path: Path) -> None:
-    """Of a size that a layer deep in the net decides by, and of one that it fixes."""
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), inner).eval()
-    settings = ExportSettings(to=tmp_path / "models", name="net", raw=True, dynamic_size=True)
+    """Of a size that a layer deep in the network decides by, and of one that it fixes."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), inner).eval()
+    settings = ExportSettings(to=tmp_path / "models", name="network", raw=True, dynamic_size=True)
     with pytest.raises(ConversionError, match=words):
-        export_model(net, settings, preprocessing=SMALL)
+        export_model(network, settings, preprocessing=SMALL)
 
 
 def padded(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

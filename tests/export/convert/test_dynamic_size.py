@@ -1,4 +1,4 @@
-"""Height and width are free in the file where the net takes any, and refused, with the layer, where it does not."""
+"""Height and width are free in the file where the network takes any, and refused, with the layer, where it does not."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,23 +14,23 @@ from torch import nn
 import zoonnx as dispatcher
 from export import Exported, ExportSettings, export_model
 from export.check.run import check_model
-from export.errors import ConversionError, ParityError, UnfitNetError
+from export.errors import ConversionError, ParityError, UnsupportedNetworkError
 from export.variants.runner import make_variants, plan
 from export.variants.settings import Bounds, VariantSettings
 from export.verify.dim_expr import evaluate
 from protos import inference
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
 
 @pytest.fixture(scope="module")
-def free(convnet4: LoadedNet, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def free(convnet4: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """One export with a free size."""
     to: Path = tmp_path_factory.mktemp("free") / "models"
     return export_model(convnet4, ExportSettings(to=to, name="free", dynamic_size=True))
 
 
-def raw(net: nn.Module, convnet4: LoadedNet, to: Path) -> Exported:
-    loaded = replace(convnet4, net=net.eval(), labels=())
+def raw(network: nn.Module, convnet4: LoadedNetwork, to: Path) -> Exported:
+    loaded = replace(convnet4, network=network.eval(), labels=())
     return export_model(loaded, ExportSettings(to=to, name="raw", raw=True, dynamic_size=True))
 
 
@@ -38,33 +38,33 @@ def session(exported: Exported) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
 
 
-def test_a_variant_is_checked(convnet4: LoadedNet, tmp_path: Path) -> None:
+def test_a_variant_is_checked(convnet4: LoadedNetwork, tmp_path: Path) -> None:
     """A variant names no sizes at which it was checked: what is free in it is then believed."""
     settings = VariantSettings(("fp16",), bounds=Bounds(min_speedup=0))
-    planned = plan(convnet4, tmp_path, "net", settings)
-    exported = export_model(convnet4, ExportSettings(to=tmp_path, name="net", dynamic_size=True))
+    planned = plan(convnet4, tmp_path, "network", settings)
+    exported = export_model(convnet4, ExportSettings(to=tmp_path, name="network", dynamic_size=True))
     assert [each.verdict.kept for each in make_variants(planned, exported.folder)] == [True]
-    reports = [report for name in ("net", "net-fp16") for report in check_model(tmp_path / name)]
+    reports = [report for name in ("network", "network-fp16") for report in check_model(tmp_path / name)]
     assert [fault for report in reports for fault in report.faults] == []
 
 
 class TestFile:
-    """An export of a net that ends in a mean over all places."""
+    """An export of a network that ends in a mean over all places."""
 
     @pytest.mark.parametrize("size", [(8, 8), (33, 20), (96, 31)])
     def test_numbers_at_sizes_that_the_export_never_saw(
-        self, free: Exported, convnet4: LoadedNet, size: tuple[int, int]
+        self, free: Exported, convnet4: LoadedNetwork, size: tuple[int, int]
     ) -> None:
         """The file gives what PyTorch gives."""
         images = np.random.default_rng(5).integers(0, 256, (4, *size, 1), np.uint8)
         rule = replace(convnet4.preprocessing, input_size=(1, *size))
         with torch.no_grad():
-            expected = convnet4.net(rule.normalise(torch.from_numpy(images)))
+            expected = convnet4.network(rule.normalise(torch.from_numpy(images)))
         (logits,) = session(free).run(["logits"], {"image": images})
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
     def test_file_and_configuration(self, free: Exported) -> None:
-        """Both leave height and width open; the rule for pictures keeps the net's own size."""
+        """Both leave height and width open; the rule for images keeps the network's own size."""
         assert session(free).get_inputs()[0].shape == ["batch", "height", "width", 1]
         config = text_format.Parse((free.folder.parent / "config.pbtxt").read_text(), inference.ModelConfig())
         assert [list(each.dims) for each in (*config.input, *config.output)] == [[-1, -1, 1], [10], [10]]
@@ -88,7 +88,7 @@ class TestFile:
         about = {finding.check: finding.about for finding in report.findings}
         assert "at batch 1 and 3, each at 2 sizes" in about["shapes"]
 
-    def test_a_map_that_grows_with_the_input(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_a_map_that_grows_with_the_input(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """A raw output's sizes are free where they follow the input's."""
         exported = raw(nn.Conv2d(1, 3, 3, stride=2, padding=1), convnet4, tmp_path / "models")
         tensors = [list(each.shape) for each in (*exported.manifest.inputs, *exported.manifest.outputs)]
@@ -96,14 +96,16 @@ class TestFile:
         (report,) = check_model(exported.folder)
         assert {finding.result for finding in report.findings if finding.check != "preprocessing"} == {"holds"}
 
-    def test_a_norm_that_needs_more_than_one_place(self, convnet4: LoadedNet, tmp_path: Path) -> None:
-        """PyTorch's capture wants a least size for it; the file holds below that as well, wherever the net runs."""
-        net = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.InstanceNorm2d(4), nn.MaxPool2d(3, 2, 1, ceil_mode=True)).eval()
-        exported = raw(net, convnet4, tmp_path / "models")
+    def test_a_norm_that_needs_more_than_one_place(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+        """PyTorch's capture wants a least size for it; the file holds below that as well, wherever the network runs."""
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3, 2), nn.InstanceNorm2d(4), nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+        ).eval()
+        exported = raw(network, convnet4, tmp_path / "models")
         for size in ((5, 5), (6, 9), (41, 20)):
             x = torch.rand(2, 1, *size)
             (got,) = session(exported).run(None, {"x": x.numpy()})
-            np.testing.assert_allclose(got, net(x).detach().numpy(), atol=1e-4)
+            np.testing.assert_allclose(got, network(x).detach().numpy(), atol=1e-4)
 
     def test_a_fixed_size_stays_in_the_older_form(self, exported: Exported) -> None:
         """Without the option no check names a size."""
@@ -129,15 +131,15 @@ class Hourglass(nn.Module):
         return y
 
 
-def test_a_net_for_multiples(convnet4: LoadedNet, tmp_path: Path) -> None:
+def test_a_net_for_multiples(convnet4: LoadedNetwork, tmp_path: Path) -> None:
     """It is checked at a multiple, and right at others; where PyTorch cannot run it, the file cannot either."""
-    net = Hourglass().eval()
-    exported = raw(net, convnet4, tmp_path)
+    network = Hourglass().eval()
+    exported = raw(network, convnet4, tmp_path)
     checked = {(check.height, check.width) for check in exported.manifest.parity.checks}
     assert checked == {(8, 8), (44, 60)}
     x = np.random.default_rng(1).standard_normal((3, 1, 12, 28), np.float32)
     with torch.no_grad():
-        expected = net(torch.from_numpy(x))
+        expected = network(torch.from_numpy(x))
     (got,) = session(exported).run(None, {"x": x})
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -146,23 +148,25 @@ class TestRefusals:
     """What takes one size alone leaves nothing behind."""
 
     @pytest.mark.parametrize(
-        ("net", "layer"),
+        ("network", "layer"),
         [("mlp", "fc1"), ("lenet5", "c5"), ("resnet8", "layer2.0"), ("vit_tiny_patch16_224", "patch_embed")],
     )
-    def test_a_net_for_one_size(self, net: str, layer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_net_for_one_size(
+        self, network: str, layer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """Exit status 2, the layer is named, nothing is written."""
         with pytest.raises(SystemExit) as end:
-            dispatcher.main(["export", net, "--to", str(tmp_path / "models"), "--dynamic-size"])
+            dispatcher.main(["export", network, "--to", str(tmp_path / "models"), "--dynamic-size"])
         words = capsys.readouterr().err
         assert (end.value.code, list(tmp_path.iterdir())) == (2, [])
-        assert "height and width cannot be free: the net fails on an input of" in words
+        assert "height and width cannot be free: the network fails on an input of" in words
         assert f"in its layer '{layer}'" in words
 
-    def test_padding_by_size(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_padding_by_size(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """TensorFlow's padding keeps torch.export busy for ever: it is refused before, with the layer."""
-        net = nn.Sequential(nn.Conv2d(1, 2, 1), Conv2dSame(2, 2, 3, stride=2)).eval()
-        with pytest.raises(UnfitNetError, match=r"layer '1' \(Conv2dSame\) pads by the size of its input"):
-            raw(net, convnet4, tmp_path / "models")
+        network = nn.Sequential(nn.Conv2d(1, 2, 1), Conv2dSame(2, 2, 3, stride=2)).eval()
+        with pytest.raises(UnsupportedNetworkError, match=r"layer '1' \(Conv2dSame\) pads by the size of its input"):
+            raw(network, convnet4, tmp_path / "models")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
@@ -172,21 +176,21 @@ class TestRefusals:
             (4, "height and width cannot be free: onnxruntime cannot run the model on x of .* in its layer '1': "),
         ],
     )
-    def test_pooling_to_a_size(self, convnet4: LoadedNet, tmp_path: Path, size: int, words: str) -> None:
+    def test_pooling_to_a_size(self, convnet4: LoadedNetwork, tmp_path: Path, size: int, words: str) -> None:
         """What torch.onnx unrolls for its example's size is wrong at another one."""
-        net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(size)).eval()
+        network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(size)).eval()
         with pytest.raises(ConversionError, match=words):
-            raw(net, convnet4, tmp_path / "models")
+            raw(network, convnet4, tmp_path / "models")
         assert list(tmp_path.iterdir()) == []
 
-    def test_logits_that_grow_with_the_picture(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_logits_that_grow_with_the_image(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """Classes are as many at every size."""
-        loaded = replace(convnet4, net=nn.Flatten().eval(), labels=())
-        with pytest.raises(UnfitNetError, match="at 2 sizes the net gives 64 and 2745 logits"):
+        loaded = replace(convnet4, network=nn.Flatten().eval(), labels=())
+        with pytest.raises(UnsupportedNetworkError, match="at 2 sizes the network gives 64 and 2745 logits"):
             export_model(loaded, ExportSettings(to=tmp_path / "models", name="n", dynamic_size=True))
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_size_that_the_file_took_for_a_constant(self, convnet4: LoadedNet, tmp_path: Path) -> None:
+    def test_a_size_that_the_file_took_for_a_constant(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """What is right at one size alone is found at the other."""
 
         class Scaled(nn.Module):

@@ -31,7 +31,7 @@ def pooled(*layers: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "net",
+    "network",
     [
         pooled(nn.ConstantPad2d(1, 0.0), nn.MaxPool2d(3, 2)),
         pooled(nn.ZeroPad2d((1, 0, 1, 0)), nn.MaxPool2d(3, 2, padding=1)),
@@ -41,18 +41,20 @@ def pooled(*layers: nn.Module) -> nn.Module:
     ],
     ids=["zeros", "padding of its own", "another value", "mean", "signal"],
 )
-def test_negative_numbers(net: nn.Module, tmp_path: Path) -> None:
+def test_negative_numbers(network: nn.Module, tmp_path: Path) -> None:
     """A maximum beside a padding of zeros is zero where all numbers are negative, in the optimised file, too."""
     torch.manual_seed(0)
-    for parameter in (parameter for name, parameter in net.named_parameters() if name.endswith("bias")):
+    for parameter in (parameter for name, parameter in network.named_parameters() if name.endswith("bias")):
         parameter.data -= 3
     done = export_model(
-        net.eval(), ExportSettings(to=tmp_path, name="net", raw=True), preprocessing=plain_preprocessing((3, 16, 16))
+        network.eval(),
+        ExportSettings(to=tmp_path, name="network", raw=True),
+        preprocessing=plain_preprocessing((3, 16, 16)),
     )
     x = np.random.default_rng(7).standard_normal((2, 3, 16, 16), np.float32)
     session = onnxruntime.InferenceSession(done.folder / "model.onnx", providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        expected = net(torch.from_numpy(x))
+        expected = network(torch.from_numpy(x))
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, atol=1e-5)
     layers = {layer.name: layer.status for layer in done.manifest.layer_map.layers}
     assert set(layers.values()) == {1}

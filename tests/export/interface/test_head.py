@@ -14,34 +14,34 @@ from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import SettingsError
 from export.interface.head import Activation, Head
-from export.interface.interface import Pictures
+from export.interface.interface import ImageInterface
 from export.onnx_model.runtime import Runtime
 from export.reference.determinism import expectations
 from export.verify.parity import check_numbers
 from protos import manifest
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 from zoo.runs.load import WeightsSource
 
 
 @pytest.fixture(scope="module")
-def converted(convnet4: LoadedNet) -> tuple[torch.nn.Module, onnx.ModelProto]:
-    """The net and its model, nothing attached yet."""
-    net = prepare(convnet4.net)
-    return net, convert(net, convnet4.preprocessing.input_size, 20)
+def converted(convnet4: LoadedNetwork) -> tuple[torch.nn.Module, onnx.ModelProto]:
+    """The network and its model, nothing attached yet."""
+    network = prepare(convnet4.network)
+    return network, convert(network, convnet4.preprocessing.input_size, 20)
 
 
 @pytest.mark.parametrize(("activation", "temperature"), [("softmax", 1.0), ("softmax", 2.5), ("sigmoid", 0.5)])
 def test_every_head(
     converted: tuple[torch.nn.Module, onnx.ModelProto],
-    convnet4: LoadedNet,
+    convnet4: LoadedNetwork,
     activation: Activation,
     temperature: float,
 ) -> None:
     """The file's probabilities are activation(logits / temperature), and the gate sees to it."""
-    net, model = converted
-    interface = Pictures(convnet4.preprocessing, Head(activation, temperature))
+    network, model = converted
+    interface = ImageInterface(convnet4.preprocessing, Head(activation, temperature))
     whole = interface.attach(model)
-    check_numbers(whole, manifest.LayerMap(), expectations(net, interface))
+    check_numbers(whole, manifest.LayerMap(), expectations(network, interface))
     found = Runtime(whole).run({"image": interface.noise(4)})
     cooled = torch.from_numpy(found["logits"]) / temperature
     expected = cooled.softmax(-1) if activation == "softmax" else cooled.sigmoid()
@@ -57,27 +57,27 @@ def test_refused(head: dict[str, float]) -> None:
 
 @pytest.mark.parametrize(("calibrated", "temperature"), [(False, 1.0), (True, 0.4)])
 def test_an_export_is_calibrated_on_request(
-    convnet4: LoadedNet, tmp_path: Path, calibrated: bool, temperature: float
+    convnet4: LoadedNetwork, tmp_path: Path, calibrated: bool, temperature: float
 ) -> None:
     """The manifest names the temperature, the probabilities are at it, and the logits are as they were."""
     run = replace(convnet4, weights=WeightsSource("trained", 0, metrics={"temperature": 0.4}))
-    exported = export_model(run, ExportSettings(to=tmp_path, name="net", calibrated=calibrated))
-    pictures = Pictures(convnet4.preprocessing).noise(3)
-    found = Runtime(onnx.load(exported.folder / "model.onnx")).run({"image": pictures})
+    exported = export_model(run, ExportSettings(to=tmp_path, name="network", calibrated=calibrated))
+    images = ImageInterface(convnet4.preprocessing).noise(3)
+    found = Runtime(onnx.load(exported.folder / "model.onnx")).run({"image": images})
     with torch.inference_mode():
-        logits = convnet4.net(convnet4.preprocessing.normalise(torch.from_numpy(pictures)))
+        logits = convnet4.network(convnet4.preprocessing.normalise(torch.from_numpy(images)))
     assert exported.manifest.head.temperature == temperature
     np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found["probabilities"], (logits / temperature).softmax(-1), atol=1e-5)
 
 
-def test_no_temperature_no_calibration(convnet4: LoadedNet, tmp_path: Path) -> None:
+def test_no_temperature_no_calibration(convnet4: LoadedNetwork, tmp_path: Path) -> None:
     """The message says where one would come from; a raw model has no probabilities at all."""
     with pytest.raises(SettingsError, match=r"convnet4 has no temperature: runs that have ended have one"):
-        export_model(convnet4, ExportSettings(to=tmp_path / "models", name="net", calibrated=True))
+        export_model(convnet4, ExportSettings(to=tmp_path / "models", name="network", calibrated=True))
     assert not (tmp_path / "models").exists()
     with pytest.raises(SettingsError, match="a raw model gives no probabilities"):
-        ExportSettings(to=tmp_path, name="net", raw=True, calibrated=True)
+        ExportSettings(to=tmp_path, name="network", raw=True, calibrated=True)
 
 
 def test_restamp() -> None:

@@ -1,15 +1,17 @@
-"""What a net may give."""
+"""What a network may give."""
 
 import pytest
 import torch
 
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 from export.interface.net_outputs import named_outputs
 
 
 def test_complex_numbers_are_refused() -> None:
     """A complex tensor is named, with what to give in its place; its real view is accepted."""
     spectrum = torch.fft.rfft(torch.ones(2, 4))
-    with pytest.raises(UnfitNetError, match=r"the net's 'spectrum' is complex64; .* give torch\.view_as_real"):
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"the network's 'spectrum' is complex64; .* give torch\.view_as_real"
+    ):
         named_outputs({"spectrum": spectrum})
     assert named_outputs(torch.view_as_real(spectrum))["output"].shape == (2, 3, 2)

@@ -23,7 +23,7 @@ from serve.client.sync import Client
 from tests.conftest import ROOT
 from tests.export.artifact.test_reproducible import contents
 from tests.export.test_pipeline import VERSION_FILES, files_below, read_manifest
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
 FEW_BYTES = 10_000  # convnet4 holds more
 
@@ -35,7 +35,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def outside(convnet4: LoadedNet, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def outside(convnet4: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The export of `exported` with its weights outside."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(external_data, "EXTERNAL_FROM_BYTES", FEW_BYTES)
@@ -114,8 +114,8 @@ def test_the_server_answers_as_for_one_file(outside: Exported, exported: Exporte
 
 
 @pytest.mark.usefixtures("few")
-def test_the_same_bytes_twice(outside: Exported, convnet4: LoadedNet, tmp_path: Path) -> None:
-    """Two exports of a large net are equal, file by file."""
+def test_the_same_bytes_twice(outside: Exported, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+    """Two exports of a large network are equal, file by file."""
     again = export_model(convnet4, ExportSettings(to=tmp_path / "models", name="tiny"))
     assert contents(again.folder.parent) == contents(outside.folder.parent)
 
@@ -167,7 +167,7 @@ def test_shapes_are_inferred_without_weights(exported: Exported) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_variants_are_refused(convnet4: LoadedNet, tmp_path: Path) -> None:
-    """Variants of a large net are refused before anything is done."""
+def test_variants_are_refused(convnet4: LoadedNetwork, tmp_path: Path) -> None:
+    """Variants of a large network are refused before anything is done."""
     with pytest.raises(SettingsError, match="leave --variants out"):
         plan(convnet4, tmp_path, "tiny", VariantSettings(("fp16",)))

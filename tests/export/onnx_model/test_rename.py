@@ -13,14 +13,14 @@ from export import Exported, ExportSettings, export_model
 from export.check.run import check_model
 from export.convert.convert import convert
 from export.convert.prepare import prepare
-from export.interface.interface import Pictures
+from export.interface.interface import ImageInterface
 from export.onnx_model.rename import name_values
 from export.onnx_model.runtime import Runtime, every_value
 from export.reference.determinism import expectations
 from export.variants.runner import _frame
 from export.verify.layer_map import map_layers
 from protos import manifest
-from zoo import LoadedNet, load_net
+from zoo import LoadedNetwork, load_network
 from zoo.networks.preprocessing import Preprocessing
 from zoo.runs.load import WeightsSource
 
@@ -60,11 +60,11 @@ def test_names_that_are_taken_make_way() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc((self.sigmoid(x) + self.tanh(x).relu()).sigmoid().flatten(1))
 
-    rule = load_net("convnet4").preprocessing
-    net = prepare(Crossed().eval())
+    rule = load_network("convnet4").preprocessing
+    network = prepare(Crossed().eval())
     rule = type(rule)(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
-    model = Pictures(rule).attach(convert(net, rule.input_size, 20))
-    layer_map = map_layers(model, net, expectations(net, Pictures(rule)))
+    model = ImageInterface(rule).attach(convert(network, rule.input_size, 20))
+    layer_map = map_layers(model, network, expectations(network, ImageInterface(rule)))
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = Runtime(model).run({"image": image})
     name_values(model, layer_map)
@@ -92,7 +92,7 @@ def test_inputs_outputs_and_weights_keep_their_names(path: str) -> None:
 
 
 class Frame(nn.Module):
-    """Its weights and layers are called as what an export puts around a net."""
+    """Its weights and layers are called as what an export puts around a network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,10 +107,10 @@ class Frame(nn.Module):
 
 
 def test_names_of_the_frame(tmp_path: Path) -> None:
-    """Such a net is exported, numbers and all, and a variant knows the frame from the net."""
+    """Such a network is exported, numbers and all, and a variant knows the frame from the network."""
     weights = WeightsSource("trained", 0, metrics={"temperature": 1.5})
-    net = LoadedNet(Frame().eval(), "frame", "Frame", (), RULE, weights)
-    exported = export_model(net, ExportSettings(to=tmp_path, name="n", calibrated=True))
+    network = LoadedNetwork(Frame().eval(), "frame", "Frame", (), RULE, weights)
+    exported = export_model(network, ExportSettings(to=tmp_path, name="n", calibrated=True))
     assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
     frame = _frame(onnx.load(exported.folder / "model.onnx"))
     assert frame[:4] == ["image_nchw", "image_float", "image_centred", "normalised/unnamed"]

@@ -1,4 +1,4 @@
-"""A net is run as seldom as tells whether a server may batch what it is given."""
+"""A network is run as seldom as tells whether a server may batch what it is given."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from torch import nn
 
 from export.convert.convert import convert
 from export.convert.prepare import prepare
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 from export.interface.interface import Raw
-from export.reference.determinism import expectations, require_steady
+from export.reference.determinism import expectations, require_deterministic
 from export.verify.layer_map import map_layers
 from export.verify.parity import BATCHES, check_numbers
 
@@ -40,14 +40,14 @@ def test_how_often_pytorch_is_run() -> None:
 
     A copy that was not run before is run on one more, uncounted.
     """
-    net = prepare(Net(lambda x: x.mean((2, 3))).eval())
-    model = convert(net, SMALL.input_size, 20, SMALL.net_outputs)
-    net.seen.clear()
-    expected = expectations(net, SMALL)
-    layer_map = map_layers(model, net, expected)
-    require_steady(*expected)
+    network = prepare(Net(lambda x: x.mean((2, 3))).eval())
+    model = convert(network, SMALL.input_size, 20, SMALL.net_outputs)
+    network.seen.clear()
+    expected = expectations(network, SMALL)
+    layer_map = map_layers(model, network, expected)
+    require_deterministic(*expected)
     assert len(check_numbers(model, layer_map, expected)) == len(BATCHES)
-    assert net.seen[torch.float32] == 5 + 2 + 1
+    assert network.seen[torch.float32] == 5 + 2 + 1
 
 
 class Remembering(nn.Module):
@@ -66,27 +66,27 @@ class Remembering(nn.Module):
         return x.mean((2, 3)) / (scale + 1 + (self.calls > 1))
 
 
-def keep_the_peak(net: Any, x: torch.Tensor) -> None:
-    net.peak.copy_(torch.maximum(net.peak, x.max()))
+def keep_the_peak(network: Any, x: torch.Tensor) -> None:
+    network.peak.copy_(torch.maximum(network.peak, x.max()))
 
 
-def keep_the_first(net: Any, x: torch.Tensor) -> None:
-    net.first = x.max() if net.first is None else net.first
+def keep_the_first(network: Any, x: torch.Tensor) -> None:
+    network.first = x.max() if network.first is None else network.first
 
 
-def count(net: Any, _x: torch.Tensor) -> None:
-    net.calls += 1
+def count(network: Any, _x: torch.Tensor) -> None:
+    network.calls += 1
 
 
 @pytest.mark.parametrize("remember", [keep_the_peak, keep_the_first, count])
 def test_a_net_that_remembers(remember: Callable[[nn.Module, torch.Tensor], None]) -> None:
-    """What a net keeps of the telling inputs would be in the file as if it had been given with it."""
-    with pytest.raises(UnfitNetError, match="depend on what the net was run on before"):
-        require_steady(*expectations(Remembering(remember).eval(), SMALL))
+    """What a network keeps of the telling inputs would be in the file as if it had been given with it."""
+    with pytest.raises(UnsupportedNetworkError, match="depend on what the network was run on before"):
+        require_deterministic(*expectations(Remembering(remember).eval(), SMALL))
 
 
 def test_what_is_kept_and_never_used() -> None:
-    """A net may count its calls, or keep what it would compute again in the same way."""
+    """A network may count its calls, or keep what it would compute again in the same way."""
 
     class Keeping(Remembering):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -94,34 +94,34 @@ def test_what_is_kept_and_never_used() -> None:
             self.first = torch.full((), float(x.shape[2])) if self.first is None else self.first
             return x.mean((2, 3)) / self.first
 
-    require_steady(*expectations(Keeping(count).eval(), SMALL))
+    require_deterministic(*expectations(Keeping(count).eval(), SMALL))
 
 
 @pytest.mark.parametrize(
     ("forward", "words"),
     [
-        (lambda x: (x - x.mean(0, keepdim=True)).sum((2, 3)), "output for a picture depend on the other pictures"),
-        (lambda x: torch.nn.functional.dropout(x, 0.5), "other output for the same pictures each time"),
-        (lambda x: x.sum((2, 3)).log(), "output for 5 pictures are not all finite"),
-        (lambda x: x[:1], "output for 5 pictures are 1 rows"),
-        (lambda x: x.squeeze(0), "are 2 rows|fails on an input|depend on the other pictures"),
+        (lambda x: (x - x.mean(0, keepdim=True)).sum((2, 3)), "output for an image depend on the other images"),
+        (lambda x: torch.nn.functional.dropout(x, 0.5), "other output for the same images each time"),
+        (lambda x: x.sum((2, 3)).log(), "output for 5 images are not all finite"),
+        (lambda x: x[:1], "output for 5 images are 1 rows"),
+        (lambda x: x.squeeze(0), "are 2 rows|fails on an input|depend on the other images"),
     ],
 )
 def test_what_no_server_may_batch(forward: Callable[[torch.Tensor], Any], words: str) -> None:
     """Each is refused in words that say what is wrong with it."""
-    with pytest.raises(UnfitNetError, match=words):
-        require_steady(*expectations(Net(forward).eval(), SMALL))
+    with pytest.raises(UnsupportedNetworkError, match=words):
+        require_deterministic(*expectations(Net(forward).eval(), SMALL))
 
 
 def test_other_tensors_for_another_batch() -> None:
-    """A net that gives one tensor more for a single picture is refused."""
+    """A network that gives one tensor more for a single image is refused."""
     several = Net(lambda x: {"output": x, "extra": x} if len(x) == 1 else {"output": x})
-    with pytest.raises(UnfitNetError, match="gives output for some inputs and output, extra for others"):
-        require_steady(*expectations(several.eval(), SMALL))
+    with pytest.raises(UnsupportedNetworkError, match="gives output for some inputs and output, extra for others"):
+        require_deterministic(*expectations(several.eval(), SMALL))
 
 
 def test_the_same_buffer_each_time() -> None:
-    """A net that writes its answer into a buffer of its own does not pass for steady."""
+    """A network that writes its answer into a buffer of its own does not pass for steady."""
 
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -133,17 +133,19 @@ def test_the_same_buffer_each_time() -> None:
             self.calls += 1
             return self.given[: len(x)].fill_(float(self.calls))
 
-    with pytest.raises(UnfitNetError, match="for the same pictures each time"):
-        require_steady(*expectations(Counting().eval(), SMALL))
+    with pytest.raises(UnsupportedNetworkError, match="for the same images each time"):
+        require_deterministic(*expectations(Counting().eval(), SMALL))
 
 
 def test_chance_that_seldom_shows() -> None:
-    """A net that draws random numbers is told so, also where a second run happens to give the same."""
+    """A network that draws random numbers is told so, also where a second run happens to give the same."""
     draws = iter([0.0, 0.0, 1.0, 0.0, *[1.0] * 9])
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         return x + float(torch.rand(()) >= 0) * next(draws)
 
     (expected,) = expectations(prepare(Net(forward).eval()), SMALL)
-    with pytest.raises(UnfitNetError, match=r"draw random numbers, as dropout, torch\.randn or gumbel_softmax do"):
-        require_steady(expected)
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"draw random numbers, as dropout, torch\.randn or gumbel_softmax do"
+    ):
+        require_deterministic(expected)

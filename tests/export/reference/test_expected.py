@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from export.interface.interface import Raw
-from export.reference.expected import Expectation
+from export.reference.expected import ReferenceRuns
 
 SMALL = Raw((2, 4, 4), ("output",))
 
@@ -36,9 +36,9 @@ class Last(nn.Module):
         return moved.mean((1, 2)).T
 
 
-def expectation(net: nn.Module) -> Expectation:
+def expectation(network: nn.Module) -> ReferenceRuns:
     """Of the five telling inputs."""
-    return Expectation(net.eval(), SMALL, net)
+    return ReferenceRuns(network.eval(), SMALL, network)
 
 
 def plain() -> nn.Module:
@@ -57,7 +57,7 @@ def test_rows_stand_for_a_batch() -> None:
 
 
 def test_a_batch_is_a_beginning_of_the_largest() -> None:
-    """Inputs and expectation are of the same pictures."""
+    """Inputs and expectation are of the same images."""
     of = expectation(plain())
     np.testing.assert_array_equal(of.inputs(2), SMALL.telling()[:2])
     (whole,) = of.samples(5)
@@ -65,7 +65,7 @@ def test_a_batch_is_a_beginning_of_the_largest() -> None:
 
 
 def test_rows_that_depend_on_each_other_are_no_evidence() -> None:
-    """Such a net is run for each batch by itself."""
+    """Such a network is run for each batch by itself."""
     (alone,) = expectation(Company()).samples(3)
     x = torch.from_numpy(SMALL.telling()[:3])
     np.testing.assert_array_equal(alone.expected.outputs["output"], Company()(x).numpy())

@@ -8,32 +8,32 @@ from onnx import numpy_helper
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import ParityError
-from export.interface.interface import Pictures
+from export.interface.interface import ImageInterface
 from export.onnx_model.rename import name_values
 from export.reference.determinism import expectations
-from export.reference.expected import Expectation
+from export.reference.expected import ReferenceRuns
 from export.reference.tolerance import Reference, compare, distance
 from export.verify.layer_map import map_layers
 from export.verify.parity import check_numbers
 from protos import manifest
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
-Mapped = tuple[onnx.ModelProto, manifest.LayerMap, list[Expectation]]
+Mapped = tuple[onnx.ModelProto, manifest.LayerMap, list[ReferenceRuns]]
 
 
 @pytest.fixture
-def mapped(convnet4: LoadedNet) -> Mapped:
-    """A converted net, its model with the layers' names, and their map."""
-    net, interface = prepare(convnet4.net), Pictures(convnet4.preprocessing)
-    model = interface.attach(convert(net, interface.input_size, 20))
-    expected = expectations(net, interface)
-    layer_map = map_layers(model, net, expected)
+def mapped(convnet4: LoadedNetwork) -> Mapped:
+    """A converted network, its model with the layers' names, and their map."""
+    network, interface = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
+    model = interface.attach(convert(network, interface.input_size, 20))
+    expected = expectations(network, interface)
+    layer_map = map_layers(model, network, expected)
     name_values(model, layer_map)
     return model, layer_map, expected
 
 
 class TestGate:
-    """A model that departs from its net does not pass."""
+    """A model that departs from its network does not pass."""
 
     def test_every_layer_and_output(self, mapped: Mapped) -> None:
         """Both outputs are compared at each batch; each layer of the file has its error beside what is allowed."""
@@ -51,11 +51,11 @@ class TestGate:
         with pytest.raises(ParityError, match=r"layer 'bn3' .BatchNorm2d. is the first to depart .* batch 1 of 8x8: "):
             check_numbers(*mapped)
 
-    def test_wrong_from_the_start(self, mapped: Mapped, convnet4: LoadedNet) -> None:
+    def test_wrong_from_the_start(self, mapped: Mapped, convnet4: LoadedNetwork) -> None:
         """Where the file never held a layer's output, the outputs depart, and the first such layer is named."""
         model, _, expected = mapped
         nudge(model, "conv2.weight", 0.1)
-        layer_map = map_layers(model, prepare(convnet4.net), expected)
+        layer_map = map_layers(model, prepare(convnet4.network), expected)
         with pytest.raises(ParityError, match=r"'logits' departs .* the first layer that departs is 'conv2' .Conv2d."):
             check_numbers(model, layer_map, expected)
 
@@ -92,10 +92,10 @@ class TestMeasure:
         exact = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 100.0])
         expected = np.array([1.0, 2.0, 9.0, 4.0, 5.0, 100.0], np.float32)
         other = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 90.0], np.float32)
-        assert Reference(expected, exact).hopeless_rows(3) == {1}
-        assert Reference(expected, exact, other=other).hopeless_rows(3) == {1, 2}
-        assert Reference(exact.astype(np.float32), exact).hopeless_rows(3) == set()
-        assert Reference(expected, exact).hopeless_rows(4) == set()
+        assert Reference(expected, exact).unreliable_rows(3) == {1}
+        assert Reference(expected, exact, other=other).unreliable_rows(3) == {1, 2}
+        assert Reference(exact.astype(np.float32), exact).unreliable_rows(3) == set()
+        assert Reference(expected, exact).unreliable_rows(4) == set()
 
     def test_one_infinite_value_does_not_excuse_the_others(self) -> None:
         """Where a result overflows, the rest is still compared."""

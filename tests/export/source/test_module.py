@@ -1,4 +1,4 @@
-"""Nets from anybody's code, and models that give what their net gives."""
+"""Networks from anybody's code, and models that give what their network gives."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import zoonnx as dispatcher
 from export import ExportSettings, export_model
 from export.check.run import check_model
 from export.cli.source import SourceOptions, load_source
-from export.errors import ExportError, SourceError, UnfitNetError
+from export.errors import ExportError, SourceError, UnsupportedNetworkError
 from export.interface.net_outputs import named_outputs
 from export.source.module import load_function, plain_preprocessing
 from protos import inference, manifest
@@ -43,7 +43,7 @@ def number():
     return 3
 
 def leaves():
-    sys.exit("no net today")
+    sys.exit("no network today")
 
 constant = 7
 """
@@ -62,7 +62,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class Heads(nn.Module):
-    """A net with a dict of tensors, one of them in a tuple, one an input, two the same."""
+    """A network with a dict of tensors, one of them in a tuple, one an input, two the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Heads(nn.Module):
 
 
 class Casting(nn.Module):
-    """A net that gives its layer float32, whatever the layer's weights are."""
+    """A network that gives its layer float32, whatever the layer's weights are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class TestFunctions:
     """package.module:function."""
 
     def test_export(self, package: str, tmp_path: Path) -> None:
-        """The function's net is exported under the function's name, with the labels of a file, and checked like any."""
+        """The function's network is exported under the function's name, with the labels of a file, and checked like any."""
         options = SourceOptions(input_size="3,8,8", mean="0.5,0.5,0.5", labels=Path("labels.txt"))
         loaded = load_source(f"{package}:build", options)
         exported = export_model(loaded, ExportSettings(to=tmp_path / "models", name=loaded.name))
@@ -107,7 +107,7 @@ class TestFunctions:
             ("{}:constant", "is a int, not a function"),
             ("{}:number", "must return a torch.nn.Module; it returns int"),
             ("{}:needs", "fails when it is called without arguments: TypeError"),
-            ("{}:leaves", "ends the program instead of returning a net: .*no net today"),
+            ("{}:leaves", "ends the program instead of returning a network: .*no network today"),
             ("no_such.module:build", "there is no module 'no_such.module'"),
         ],
     )
@@ -136,7 +136,7 @@ class TestFunctions:
             (
                 "convnet4",
                 SourceOptions(input_size="1,8,8"),
-                "--input-size: only for a net of your own",
+                "--input-size: only for a network of your own",
             ),
             (f"{package}:build", SourceOptions(pretrained=True), "gives its own weights"),
             (f"{package}.py:build", SourceOptions(), f"named without '.py': {package}:FUNCTION"),
@@ -181,7 +181,7 @@ class TestFunctions:
     def test_training_mode(self, package: str, tmp_path: Path) -> None:
         """A function that forgets eval() is told so, and nothing is written."""
         loaded = load_source(f"{package}:training", SourceOptions(input_size="3,8,8"))
-        with pytest.raises(UnfitNetError, match=r"call net\.eval"):
+        with pytest.raises(UnsupportedNetworkError, match=r"call network\.eval"):
             export_model(loaded, ExportSettings(to=tmp_path / "models", name="n"))
         assert not (tmp_path / "models").exists()
 
@@ -190,14 +190,14 @@ class TestModules:
     """export_model on a module at hand."""
 
     def test_raw_outputs(self, tmp_path: Path) -> None:
-        """A raw model takes floats and gives all that the net gives, by name; config and manifest say so."""
-        net = Heads().eval()
-        exported = export_model(net, ExportSettings(to=tmp_path, name="raw", raw=True), preprocessing=SMALL)
+        """A raw model takes floats and gives all that the network gives, by name; config and manifest say so."""
+        network = Heads().eval()
+        exported = export_model(network, ExportSettings(to=tmp_path, name="raw", raw=True), preprocessing=SMALL)
         session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
         x = np.random.default_rng(3).standard_normal((4, 3, 8, 8), np.float32)
         found = dict(zip([each.name for each in session.get_outputs()], session.run(None, {"x": x}), strict=True))
         with torch.no_grad():
-            expected = named_outputs(net(torch.from_numpy(x)))
+            expected = named_outputs(network(torch.from_numpy(x)))
         assert list(found) == list(expected) == ["conv2d", "pair.0", "pair.1", "given", "one", "other"]
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, atol=1e-5)
@@ -213,17 +213,21 @@ class TestModules:
         layers = {layer.name: layer for layer in promise.layer_map.layers}
         assert {layers[name].status for name in ("conv", "relu")} == {manifest.EXACT}
 
-    def test_pictures(self, tmp_path: Path) -> None:
-        """Without --raw any module that gives logits takes pictures."""
-        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
-        exported = export_model(net, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("no", "yes"))
+    def test_images(self, tmp_path: Path) -> None:
+        """Without --raw any module that gives logits takes images."""
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+        exported = export_model(
+            network, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("no", "yes")
+        )
         assert [each.name for each in exported.manifest.outputs] == ["logits", "probabilities"]
         assert (tmp_path / "n" / "labels.txt").read_text() == "no\nyes\n"
 
     def test_labels_that_look_like_paths(self, tmp_path: Path) -> None:
         """Open Images' names of classes begin at a root, and say nothing of a machine."""
-        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
-        export_model(net, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("/m/01g317", "/m/0k4j"))
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+        export_model(
+            network, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("/m/01g317", "/m/0k4j")
+        )
         assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
 
     @pytest.mark.parametrize(
@@ -231,13 +235,13 @@ class TestModules:
         [
             (lambda x: [], "gives no tensor at all"),
             (lambda x: (x, None), "it gives NoneType at '1'"),
-            (lambda x: {"a": {"b": x}, "a.b": x}, "two outputs of the net would have one name"),
+            (lambda x: {"a": {"b": x}, "a.b": x}, "two outputs of the network would have one name"),
             (lambda x: {"x": x + 1, "y": x}, "output 'x' would have the name of the model's input"),
             (lambda x: {"a\nb": x}, "has a name that no client can write"),
             (lambda x: {"\ud800": x}, "has a name that no client can write"),
-            (lambda x: x.mean(), "output for 5 pictures are 0 rows"),
+            (lambda x: x.mean(), "output for 5 images are 0 rows"),
             (lambda x: {"z": x.to(torch.bfloat16)}, "output 'z' is torch.bfloat16, which no client can take"),
-            (lambda x: {"z": x.to(torch.complex64)}, "the net's 'z' is complex64; ONNX models give real numbers"),
+            (lambda x: {"z": x.to(torch.complex64)}, "the network's 'z' is complex64; ONNX models give real numbers"),
         ],
     )
     def test_raw_refusals(self, tmp_path: Path, forward: Callable[[torch.Tensor], Any], words: str) -> None:
@@ -247,14 +251,14 @@ class TestModules:
             def forward(self, x: torch.Tensor) -> Any:
                 return forward(x)
 
-        with pytest.raises(UnfitNetError, match=words):
+        with pytest.raises(UnsupportedNetworkError, match=words):
             export_model(Odd().eval(), ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=SMALL)
         assert list(tmp_path.iterdir()) == []
 
     def test_fixed_dtype(self, tmp_path: Path) -> None:
-        """A net that cannot be compared with float64 is told where, and what to do."""
+        """A network that cannot be compared with float64 is told where, and what to do."""
         words = r"not in float64 in its layer 'conv'.* fixes a dtype.* x\.to\(self\.weight\.dtype\)"
-        with pytest.raises(UnfitNetError, match=words):
+        with pytest.raises(UnsupportedNetworkError, match=words):
             export_model(Casting().eval(), ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL)
         assert list(tmp_path.iterdir()) == []
 

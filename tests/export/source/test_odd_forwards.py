@@ -1,4 +1,4 @@
-"""Nets as people write them: what works in PyTorch is exported, or refused in words."""
+"""Networks as people write them: what works in PyTorch is exported, or refused in words."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from export import Exported, ExportSettings, export_model
-from export.errors import ConversionError, ExportError, UnfitNetError
+from export.errors import ConversionError, ExportError, UnsupportedNetworkError
 from export.source.module import plain_preprocessing
 from export.verify.shapes import GEOMETRY, PYTORCH
 from protos import manifest
@@ -20,7 +20,7 @@ SIZE = (3, 8, 8)
 
 
 class Net(nn.Module):
-    """A linear net that first does what the test asks for."""
+    """A linear network that first does what the test asks for."""
 
     def __init__(self, first: Callable[[nn.Module, torch.Tensor], Any], **kept: Any) -> None:
         super().__init__()
@@ -35,20 +35,22 @@ class Net(nn.Module):
         return self.head(given.flatten(1)) if isinstance(given, torch.Tensor) else given
 
 
-def export(net: nn.Module, to: Path, *, raw: bool = False) -> Exported:
-    """Export `net` for pictures, or as it is."""
-    return export_model(net.eval(), ExportSettings(to=to, name="n", raw=raw), preprocessing=plain_preprocessing(SIZE))
+def export(network: nn.Module, to: Path, *, raw: bool = False) -> Exported:
+    """Export `network` for images, or as it is."""
+    return export_model(
+        network.eval(), ExportSettings(to=to, name="n", raw=raw), preprocessing=plain_preprocessing(SIZE)
+    )
 
 
 def with_mask() -> Net:
     """A buffer that holds infinities."""
-    net = Net(lambda self, x: torch.softmax(x + self.mask, -1))
-    net.register_buffer("mask", torch.triu(torch.full((8, 8), -torch.inf), 1))
-    return net
+    network = Net(lambda self, x: torch.softmax(x + self.mask, -1))
+    network.register_buffer("mask", torch.triu(torch.full((8, 8), -torch.inf), 1))
+    return network
 
 
 @pytest.mark.parametrize(
-    "net",
+    "network",
     [
         Net(lambda self, x: x - self.kept, kept=torch.rand(3, 1, 1)),
         Net(lambda self, x: x - self.kept["means"][1], kept={"means": [None, torch.rand(3, 1, 1)]}),
@@ -59,19 +61,19 @@ def with_mask() -> Net:
     ],
     ids=["plain-tensor", "tensors-in-a-dict", "view", "in-place", "whole-numbers", "infinite-mask"],
 )
-@pytest.mark.parametrize("raw", [False, True], ids=["pictures", "raw"])
-def test_what_is_exported(net: Net, tmp_path: Path, raw: bool) -> None:
+@pytest.mark.parametrize("raw", [False, True], ids=["images", "raw"])
+def test_what_is_exported(network: Net, tmp_path: Path, raw: bool) -> None:
     """Every layer's shape is verified by PyTorch's meta device too."""
-    found = export(net, tmp_path, raw=raw).manifest.shapes
+    found = export(network, tmp_path, raw=raw).manifest.shapes
     assert found.module_outputs_verified == found.module_outputs > 0
 
 
 def test_a_forward_that_looks_at_values(tmp_path: Path) -> None:
-    """Where the meta device cannot run the net, it is silent, and no module's output is called verified."""
+    """Where the meta device cannot run the network, it is silent, and no module's output is called verified."""
 
     def checked(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_exporting() and float(x.max()) > 1e6:
-            raise ValueError("not pictures")
+            raise ValueError("not images")
         return x
 
     promise = export(Net(checked), tmp_path).manifest
@@ -86,12 +88,12 @@ def test_a_graph_with_sequences(tmp_path: Path) -> None:
     """A value that is a list of tensors is no layer's, and has no shape."""
     places = torch.arange(8).reshape(2, 4)
     bag = nn.EmbeddingBag(10, 192)
-    net = Net(lambda self, x: x.flatten(1) + self.bag(places).mean(0), bag=bag)
-    assert export(net, tmp_path).nodes > 5
+    network = Net(lambda self, x: x.flatten(1) + self.bag(places).mean(0), bag=bag)
+    assert export(network, tmp_path).nodes > 5
 
 
 @pytest.mark.parametrize(
-    ("net", "error", "words"),
+    ("network", "error", "words"),
     [
         (
             Net(lambda _, x: x if x.sum() > 0 else -x),
@@ -99,23 +101,35 @@ def test_a_graph_with_sequences(tmp_path: Path) -> None:
             r"decides by the values .* test_odd_forwards.py:",
         ),
         (Net(lambda _, x: x.view(len(x), -1)), ConversionError, r"batch = 2 .a len\(\) fixes it: take x.shape"),
-        (Net(lambda _, x: sys.exit(0)), UnfitNetError, "fails on an input of 3x8x8: SystemExit: 0"),
-        (Net(lambda _, x: x, lock=threading.Lock()), UnfitNetError, "cannot be copied, .* cannot pickle"),
-        (Net(lambda _, x: (x[:, :0],)), UnfitNetError, r"output_0 is of shape \[5, 0, 8, 8\]: there is nothing in it"),
-        (Net(lambda _, x: x).half(), UnfitNetError, r"'head.weight' is float16, .* call net.float\(\) first"),
-        (Net(lambda _, x: x).double(), UnfitNetError, r"'head.weight' is float64, .* call net.float\(\) first"),
+        (Net(lambda _, x: sys.exit(0)), UnsupportedNetworkError, "fails on an input of 3x8x8: SystemExit: 0"),
+        (Net(lambda _, x: x, lock=threading.Lock()), UnsupportedNetworkError, "cannot be copied, .* cannot pickle"),
+        (
+            Net(lambda _, x: (x[:, :0],)),
+            UnsupportedNetworkError,
+            r"output_0 is of shape \[5, 0, 8, 8\]: there is nothing in it",
+        ),
+        (
+            Net(lambda _, x: x).half(),
+            UnsupportedNetworkError,
+            r"'head.weight' is float16, .* call network.float\(\) first",
+        ),
+        (
+            Net(lambda _, x: x).double(),
+            UnsupportedNetworkError,
+            r"'head.weight' is float64, .* call network.float\(\) first",
+        ),
         (
             nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192)),
-            UnfitNetError,
+            UnsupportedNetworkError,
             "'1.running_mean' holds 192 values that are",
         ),
     ],
     ids=["branch", "len", "exit", "lock", "empty", "half", "double", "nan-buffer"],
 )
-def test_what_is_refused(net: nn.Module, error: type[ExportError], words: str, tmp_path: Path) -> None:
+def test_what_is_refused(network: nn.Module, error: type[ExportError], words: str, tmp_path: Path) -> None:
     """Each is told what is wrong with it, and nothing is written."""
-    for buffer in net.buffers():
+    for buffer in network.buffers():
         buffer.fill_(torch.nan) if buffer.is_floating_point() else None
     with pytest.raises(error, match=words):
-        export(net, tmp_path, raw=True)
+        export(network, tmp_path, raw=True)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Nets of other makers: wrapped, computed, without numbers."""
+"""Networks of other makers: wrapped, computed, without numbers."""
 
 import warnings
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import prune, weight_norm
 
 from export import ExportSettings, export_model
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 from export.source.module import plain_preprocessing
 from export.source.unsupported import bare_net
 
@@ -23,76 +23,76 @@ def small() -> nn.Sequential:
 
 def normed() -> nn.Module:
     """By the old hook, whose `weight` is the result of a computation."""
-    net = small()
+    network = small()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        weight_norm(net[0])
-    return net
+        weight_norm(network[0])
+    return network
 
 
 def pruned() -> nn.Module:
-    net = small()
-    prune.l1_unstructured(net[0], "weight", 0.3)
-    return net
+    network = small()
+    prune.l1_unstructured(network[0], "weight", 0.3)
+    return network
 
 
 class Remembering(nn.Module):
-    """A net that keeps what its layer gave."""
+    """A network that keeps what its layer gave."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = small()
+        self.network = small()
         self.seen: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen.append(self.net(x))
+        self.seen.append(self.network(x))
         return self.seen[-1]
 
 
 def remembering() -> nn.Module:
-    net = Remembering().eval()
-    net(torch.zeros(1, 3, 8, 8))
-    return net
+    network = Remembering().eval()
+    network(torch.zeros(1, 3, 8, 8))
+    return network
 
 
-def compiled(net: nn.Module) -> nn.Module:
-    wrapped: nn.Module = torch.compile(net, backend="eager")
+def compiled(network: nn.Module) -> nn.Module:
+    wrapped: nn.Module = torch.compile(network, backend="eager")
     return wrapped
 
 
 class TestTaken:
-    """Nets that are exported."""
+    """Networks that are exported."""
 
     @pytest.mark.parametrize("make", [normed, pruned, remembering])
     def test_computed_values(self, make: Callable[[], nn.Module], tmp_path: Path) -> None:
-        """A net that holds results of computations is exported, and stays as it was."""
-        net = make()
-        before = net(torch.ones(1, 3, 8, 8))
-        exported = export_model(net, ExportSettings(to=tmp_path, name="net"), preprocessing=SMALL)
+        """A network that holds results of computations is exported, and stays as it was."""
+        network = make()
+        before = network(torch.ones(1, 3, 8, 8))
+        exported = export_model(network, ExportSettings(to=tmp_path, name="network"), preprocessing=SMALL)
         assert exported.version == 1
-        assert torch.equal(net(torch.ones(1, 3, 8, 8)), before)
+        assert torch.equal(network(torch.ones(1, 3, 8, 8)), before)
 
-    @pytest.mark.parametrize("wrap", [nn.DataParallel, compiled, lambda net: nn.DataParallel(compiled(net))])
+    @pytest.mark.parametrize("wrap", [nn.DataParallel, compiled, lambda network: nn.DataParallel(compiled(network))])
     def test_wrappers(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
-        """What wraps a net is taken off: the layers have the paths of the net itself."""
-        net = small()
-        assert bare_net(wrap(net)) is net
+        """What wraps a network is taken off: the layers have the paths of the network itself."""
+        network = small()
+        assert bare_net(wrap(network)) is network
 
 
 def scripted() -> nn.Module:
-    net = small()
+    network = small()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced: nn.Module = torch.jit.trace(net[0], torch.zeros(1, 3, 8, 8))
-    return nn.Sequential(traced, *net[1:]).eval()
+        traced: nn.Module = torch.jit.trace(network[0], torch.zeros(1, 3, 8, 8))
+    return nn.Sequential(traced, *network[1:]).eval()
 
 
 def sparse() -> nn.Module:
-    net = small()
+    network = small()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        net.register_buffer("mask", torch.eye(4).to_sparse())
-    return net
+        network.register_buffer("mask", torch.eye(4).to_sparse())
+    return network
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,6 @@ def sparse() -> nn.Module:
 )
 def test_refused(make: Callable[[], nn.Module], words: str, tmp_path: Path) -> None:
     """What has no code or no numbers is refused by name."""
-    with pytest.raises(UnfitNetError, match=words):
-        export_model(make(), ExportSettings(to=tmp_path / "models", name="net"), preprocessing=SMALL)
+    with pytest.raises(UnsupportedNetworkError, match=words):
+        export_model(make(), ExportSettings(to=tmp_path / "models", name="network"), preprocessing=SMALL)
     assert not (tmp_path / "models").exists()

@@ -1,4 +1,4 @@
-"""Nets that divide by the deviation of a map, which float32 knows only as well as it sums."""
+"""Networks that divide by the deviation of a map, which float32 knows only as well as it sums."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -109,13 +109,13 @@ class OverChannels(nn.Module):
     ],
 )
 def test_what_is_seen(module: nn.Module, seen: bool) -> None:
-    """Only what divides by a deviation over many places: other nets are not run once more."""
+    """Only what divides by a deviation over many places: other networks are not run once more."""
     with torch.no_grad(), NormsSeen() as norms:
         module.eval()(torch.randn(2, 4, 32, 32))
     assert norms.any == seen
 
 
-def net(norm: Callable[[int], nn.Module]) -> nn.Module:
+def network(norm: Callable[[int], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     blocks = [
         layer
@@ -126,7 +126,7 @@ def net(norm: Callable[[int], nn.Module]) -> nn.Module:
 
 
 def written(module: nn.Module, to: Path, rule: Preprocessing = RULE, **how: bool) -> Exported:
-    return export_model(module, ExportSettings(to=to, name="net", **how), preprocessing=rule)
+    return export_model(module, ExportSettings(to=to, name="network", **how), preprocessing=rule)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def written(module: nn.Module, to: Path, rule: Preprocessing = RULE, **how: bool
     ids=["group", "instance", "by hand"],
 )
 def test_such_a_net_is_exported(norm: Callable[[int], nn.Module], raw: bool, left_out: bool, tmp_path: Path) -> None:
-    """Every layer of it is in the file; a flat picture of which it leaves what rounding does is left out, and told."""
-    done = written(net(norm), tmp_path / "models", raw=raw)
+    """Every layer of it is in the file; a flat image of which it leaves what rounding does is left out, and told."""
+    done = written(network(norm), tmp_path / "models", raw=raw)
     assert [layer.reason for layer in done.manifest.layer_map.layers if layer.reason] == []
     inputs = list(done.manifest.parity.inputs)
     assert (inputs[:2], "zeros" not in inputs) == (["noise", "noise"], left_out)
@@ -168,5 +168,5 @@ def test_a_wrong_norm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(pipeline, "convert", lying)
     with pytest.raises(ParityError, match="departs from PyTorch"):
-        written(net(lambda c: nn.GroupNorm(2, c)), tmp_path / "models", raw=True)
+        written(network(lambda c: nn.GroupNorm(2, c)), tmp_path / "models", raw=True)
     assert not (tmp_path / "models").exists()

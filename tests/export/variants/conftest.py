@@ -1,4 +1,4 @@
-"""A trained net, and all its variants, made once. Speed is bound nowhere but where it is tested: machines are busy."""
+"""A trained network, and all its variants, made once. Speed is bound nowhere but where it is tested: machines are busy."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import pytest
 from export import Exported, ExportSettings, export_model
 from export.variants.runner import Outcome, Plan, make_variants, plan
 from export.variants.settings import KINDS, Bounds, Kind, VariantSettings
-from zoo import LoadedNet, load_net
+from zoo import LoadedNetwork, load_network
 from zoo.settings import TrainSettings
 from zoo.training.trainer import train
 
@@ -33,33 +33,33 @@ class Everything:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run of convnet4 on digits."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    train(TrainSettings(net="convnet4", data="digits", epochs=3, device="cpu"), folder)
+    train(TrainSettings(network="convnet4", data="digits", epochs=3, device="cpu"), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def trained(run: Path) -> LoadedNet:
-    """The net of that run."""
-    return load_net(run)
+def trained(run: Path) -> LoadedNetwork:
+    """The network of that run."""
+    return load_network(run)
 
 
-def make(loaded: LoadedNet, to: Path, settings: VariantSettings, *, raw: bool = False) -> Everything:
-    """Export `loaded` as `net` and make its variants."""
-    planned = plan(loaded, to, "net", settings)
-    exported = export_model(loaded, ExportSettings(to=to, name="net", raw=raw))
+def make(loaded: LoadedNetwork, to: Path, settings: VariantSettings, *, raw: bool = False) -> Everything:
+    """Export `loaded` as `network` and make its variants."""
+    planned = plan(loaded, to, "network", settings)
+    exported = export_model(loaded, ExportSettings(to=to, name="network", raw=raw))
     outcomes = make_variants(planned, exported.folder)
     return Everything(exported, planned, {each.kind: each for each in outcomes})
 
 
 def again(everything: Everything, to: Path, settings: VariantSettings) -> dict[Kind, Outcome]:
     """Make other variants of the same export, in a copy of it."""
-    folder = to / "models" / "net" / "1"
-    shutil.copytree(everything.models / "net", folder.parent)
+    folder = to / "models" / "network" / "1"
+    shutil.copytree(everything.models / "network", folder.parent)
     outcomes = make_variants(replace(everything.planned, settings=settings), folder)
     return {each.kind: each for each in outcomes}
 
 
 @pytest.fixture(scope="session")
-def everything(trained: LoadedNet, tmp_path_factory: pytest.TempPathFactory) -> Everything:
+def everything(trained: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Everything:
     """All four variants of it."""
     return make(trained, tmp_path_factory.mktemp("variants") / "models", VariantSettings(KINDS, bounds=ANY_SPEED))

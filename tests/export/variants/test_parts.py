@@ -71,7 +71,7 @@ class TestHalf:
         (classes,) = session.run(["c"], {"x": np.array([[0, 3, 1, 2]], np.float32)})
         assert (classes.dtype, classes.tolist()) == (np.int64, [[1]])
 
-    def halved(self, of: onnx.ModelProto, x: np.ndarray) -> fp16.Halved:
+    def halved(self, of: onnx.ModelProto, x: np.ndarray) -> fp16.Fp16Result:
         values = [name for node in of.graph.node for name in node.output]
 
         def opened(each: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -175,8 +175,8 @@ def test_stacks_of_matrices_stay_as_they_are() -> None:
 class TestEntry:
     """The normalisation's constants in an int8 model."""
 
-    def pictures(self, width: int | str) -> onnx.ModelProto:
-        """A model that only normalises pictures, (batch, 8, width, 3)."""
+    def images(self, width: int | str) -> onnx.ModelProto:
+        """A model that only normalises images, (batch, 8, width, 3)."""
         rule = Preprocessing(input_size=(3, 8, 6), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
         infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3, 8, width]) for name in ("x", "y")]
         nodes = [helper.make_node("Relu", ["x"], ["logits"], "r"), helper.make_node("Relu", ["logits"], ["y"], "s")]
@@ -186,7 +186,7 @@ class TestEntry:
 
     def test_a_row_at_a_time(self) -> None:
         """Spread along the width, the constants give the same numbers, bit by bit."""
-        plain, spread = self.pictures(6), self.pictures(6)
+        plain, spread = self.images(6), self.images(6)
         spread_constants(spread)
         assert [list(weight.dims) for weight in spread.graph.initializer] == [[1, 3, 1, 6]] * 2
         x = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3), np.uint8)
@@ -196,7 +196,7 @@ class TestEntry:
 
     def test_a_free_width(self) -> None:
         """Where the width is free, the constants stay."""
-        free = self.pictures("width")
+        free = self.images("width")
         spread_constants(free)
         assert [list(weight.dims) for weight in free.graph.initializer] == [[1, 3, 1, 1]] * 2
 

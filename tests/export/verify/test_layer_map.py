@@ -1,4 +1,4 @@
-"""Every module of the net is found in the file, or its absence explained."""
+"""Every module of the network is found in the file, or its absence explained."""
 
 import json
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from export.reference.determinism import expectations
 from export.verify.layer_map import map_layers
 from protos import manifest
 from tests.export.networks import SMALL, Base, status
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 
 
 class TestConvnet4:
-    """The catalog's net, as exported."""
+    """The catalog's network, as exported."""
 
     def layers(self, exported: Exported) -> dict[str, manifest.Layer]:
         return {layer.name: layer for layer in exported.manifest.layer_map.layers}
 
-    def test_every_module_has_an_entry(self, exported: Exported, convnet4: LoadedNet) -> None:
+    def test_every_module_has_an_entry(self, exported: Exported, convnet4: LoadedNetwork) -> None:
         """No called module is missing."""
-        assert set(self.layers(exported)) == {path for path, _ in convnet4.net.named_modules() if path}
+        assert set(self.layers(exported)) == {path for path, _ in convnet4.network.named_modules() if path}
 
     def test_folding_is_told(self, exported: Exported) -> None:
         """Each convolution went into the BatchNorm after it; everything else is there."""
@@ -57,10 +57,10 @@ class TestConvnet4:
         layers = {each["name"]: each for each in json.loads(held["zoonnx.layers"])["layers"]}
         assert layers["pool"]["fields"][0] == {"size": 6.0, "jump": 2.0, "start": -2.0, "exact": True}
 
-    def test_values_equal_hooks(self, exported: Exported, convnet4: LoadedNet) -> None:
-        """The value that the map names holds what PyTorch's hook sees, on pictures that the export never saw."""
+    def test_values_equal_hooks(self, exported: Exported, convnet4: LoadedNetwork) -> None:
+        """The value that the map names holds what PyTorch's hook sees, on images that the export never saw."""
         images = np.random.default_rng(9).integers(0, 256, (2, 8, 8, 1), np.uint8)
-        expected = dict(hooked(convnet4.net, convnet4.preprocessing.normalise(torch.from_numpy(images))))
+        expected = dict(hooked(convnet4.network, convnet4.preprocessing.normalise(torch.from_numpy(images))))
         layers = [each for each in exported.manifest.layer_map.layers if each.value]
         assert len(layers) > 12
         found = fetch(exported, [each.value for each in layers], images)
@@ -79,14 +79,14 @@ class TestConvnet4:
 class TestTaps:
     """What is folded by default, kept on request."""
 
-    def test_every_convolution(self, convnet4: LoadedNet, exported: Exported, tmp_path: Path) -> None:
+    def test_every_convolution(self, convnet4: LoadedNetwork, exported: Exported, tmp_path: Path) -> None:
         """With taps each convolution's own output is in the file, checked; the outputs stay what they were."""
         tapped = export_model(convnet4, ExportSettings(to=tmp_path, name="tapped", taps=True))
         layers = {layer.name: layer for layer in tapped.manifest.layer_map.layers}
         assert {status(layers[f"conv{i}"]) for i in range(1, 5)} == {("EXACT", "")}
         assert [each.name for each in tapped.manifest.outputs] == ["logits", "probabilities"]
         images = np.random.default_rng(9).integers(0, 256, (2, 8, 8, 1), np.uint8)
-        expected = dict(hooked(convnet4.net, convnet4.preprocessing.normalise(torch.from_numpy(images))))
+        expected = dict(hooked(convnet4.network, convnet4.preprocessing.normalise(torch.from_numpy(images))))
         found = fetch(tapped, ["conv1", "conv4"], images)
         for name in ("conv1", "conv4"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
@@ -104,24 +104,24 @@ class TestTaps:
             def middle(self, x: torch.Tensor) -> torch.Tensor:
                 return self.norm(self.again(self.norm(self.again(x)).tanh()))
 
-        net = prepare(Shared().eval())
-        expected = expectations(net, SMALL)
-        assert list(before_norms(net, list(expected[0].given.layers.values()))) == ["again"]
-        model = SMALL.attach(convert(net, SMALL.input_size, 20, taps=["again"]))
-        layers = {layer.name: layer for layer in map_layers(model, net, expected).layers}
+        network = prepare(Shared().eval())
+        expected = expectations(network, SMALL)
+        assert list(before_norms(network, list(expected[0].given.layers.values()))) == ["again"]
+        model = SMALL.attach(convert(network, SMALL.input_size, 20, taps=["again"]))
+        layers = {layer.name: layer for layer in map_layers(model, network, expected).layers}
         assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
 
 
-def hooked(net: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:
+def hooked(network: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:
     """What each module gives, by PyTorch's own hooks, copied."""
     seen: dict[str, np.ndarray] = {}
 
     def keep(path: str) -> object:
         return lambda _module, _args, output: seen.__setitem__(path, output.clone().numpy())
 
-    handles = [module.register_forward_hook(keep(path)) for path, module in net.named_modules()]
+    handles = [module.register_forward_hook(keep(path)) for path, module in network.named_modules()]
     with torch.no_grad():
-        net(x)
+        network(x)
     for handle in handles:
         handle.remove()
     yield from seen.items()

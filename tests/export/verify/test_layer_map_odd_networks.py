@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from export.errors import UnfitNetError
+from export.errors import UnsupportedNetworkError
 from export.interface.interface import Raw
 from tests.export.networks import Base, mapped, status
 
 
 class TestOddNets:
-    """Nets whose modules do not each give one value of their own."""
+    """Networks whose modules do not each give one value of their own."""
 
     def test_called_twice(self) -> None:
         """A module called twice has two entries, and they hold different values."""
@@ -45,7 +45,7 @@ class TestOddNets:
             assert calls[0].value == calls[1].value != calls[2].value
 
     def test_at_two_places(self) -> None:
-        """A module that stands in the net at two paths is found under the first, however the net calls it."""
+        """A module that stands in the network at two paths is found under the first, however the network calls it."""
 
         class Block(nn.Module):
             def __init__(self, inner: nn.Module) -> None:
@@ -89,7 +89,7 @@ class TestOddNets:
         assert (layers["split"].value, layers["split:1"].value) == ("tanh", "sigmoid")
 
     def test_dropout_first_in_the_head(self) -> None:
-        """What a head's dropout hands on was computed outside of the head, as in torchvision's nets."""
+        """What a head's dropout hands on was computed outside of the head, as in torchvision's networks."""
 
         class Headed(Base):
             def __init__(self) -> None:
@@ -157,7 +157,7 @@ class TestOddNets:
         assert "does not depend on the input" in layer.reason
 
     def test_dead_on_noise(self) -> None:
-        """Calls of a ReLU that gives zeros for noise are not taken for each other: flat pictures tell them apart."""
+        """Calls of a ReLU that gives zeros for noise are not taken for each other: flat images tell them apart."""
 
         class Shared(Base):
             def __init__(self) -> None:
@@ -235,7 +235,7 @@ class TestOddNets:
         assert [layers[name].value for name in ("both", "both:1")] == ["add", "clamp"]
 
     def test_a_relu_that_only_colours_reach(self) -> None:
-        """The same for pictures, which have an end: what noise and grey pictures do not reach."""
+        """The same for images, which have an end: what noise and grey images do not reach."""
 
         class Mean(nn.Module):
             def __init__(self) -> None:
@@ -272,7 +272,7 @@ class TestOddNets:
             def middle(self, x: torch.Tensor) -> torch.Tensor:
                 return self.a(self.a(self.get_submodule("a@1")(x)))
 
-        with pytest.raises(UnfitNetError, match="2 layers would be called 'a@1'"):
+        with pytest.raises(UnsupportedNetworkError, match="2 layers would be called 'a@1'"):
             mapped(Clash())
 
     def test_wrong_values_are_not_believed(self, monkeypatch: pytest.MonkeyPatch) -> None:

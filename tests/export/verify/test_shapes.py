@@ -14,25 +14,25 @@ from export import Exported, ExportSettings, export_model
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import ShapeError
-from export.interface.interface import Pictures
+from export.interface.interface import ImageInterface
 from export.reference.determinism import expectations
 from export.verify import shapes
 from export.verify.layer_map import map_layers
 from export.verify.shapes import Case
 from export.verify.symbolic_shapes import Inferred
 from protos import manifest
-from zoo import LoadedNet
+from zoo import LoadedNetwork
 from zoo.errors import GeometryError
 
-Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, Pictures]
+Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, ImageInterface]
 
 
 @pytest.fixture(scope="module")
-def prepared(convnet4: LoadedNet) -> Prepared:
-    """A converted net with its layer map, as the check gets it."""
-    net, rule = prepare(convnet4.net), Pictures(convnet4.preprocessing)
-    model = rule.attach(convert(net, rule.input_size, 20))
-    return model, net, map_layers(model, net, expectations(net, rule)), rule
+def prepared(convnet4: LoadedNetwork) -> Prepared:
+    """A converted network with its layer map, as the check gets it."""
+    network, rule = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
+    model = rule.attach(convert(network, rule.input_size, 20))
+    return model, network, map_layers(model, network, expectations(network, rule)), rule
 
 
 def knows(found: manifest.Shapes) -> dict[str, int]:
@@ -53,14 +53,14 @@ class TestVerdict:
 
     def test_the_exporters_shapes_are_not_heard(self, prepared: Prepared) -> None:
         """What the exporter wrote into the file, right or wrong, is stripped before anybody is asked."""
-        model, net, layer_map, rule = prepared
+        model, network, layer_map, rule = prepared
         lying = onnx.ModelProto()
         lying.CopyFrom(model)
         for info in lying.graph.value_info:
             info.type.tensor_type.shape.dim[-1].dim_value = 77
         assert lying.graph.value_info
-        assert knows(shapes.check_shapes(lying, net, layer_map, rule)) == knows(
-            shapes.check_shapes(model, net, layer_map, rule)
+        assert knows(shapes.check_shapes(lying, network, layer_map, rule)) == knows(
+            shapes.check_shapes(model, network, layer_map, rule)
         )
 
     def test_fewer_witnesses_are_not_enough(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ class TestGivingUp:
     """onnxruntime's symbolic inference where it cannot tell all."""
 
     def test_leaves_no_file_and_what_it_knew_stands(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convnet4: LoadedNet
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convnet4: LoadedNetwork
     ) -> None:
         """Nothing is left in the current directory; what came before counts, the verdict says where it gave up."""
         monkeypatch.chdir(tmp_path)
@@ -166,7 +166,7 @@ class TestContradiction:
         assert "layer 'pool'" in message
         assert "runtime says [1, 32, 4, 4]; pytorch says [1, 32, 4, 4]; geometry says [1, 32, 5, 4]" in message
 
-    def test_nothing_is_written(self, convnet4: LoadedNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_nothing_is_written(self, convnet4: LoadedNetwork, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """A contradiction stops the export."""
         frozen = {Case(batch, 8, 8): (1, 32, 8, 8) for batch in (1, 3)}
         monkeypatch.setattr(shapes, "_pytorch", lambda *_: {"act1": frozen})
@@ -176,7 +176,7 @@ class TestContradiction:
 
     def test_a_frozen_batch_is_noticed(self, prepared: Prepared) -> None:
         """A file in which a value forgets the batch contradicts PyTorch."""
-        model, net, _, rule = prepared
+        model, network, _, rule = prepared
         frozen = onnx.ModelProto()
         frozen.CopyFrom(model)
         relu = next(node for node in frozen.graph.node if node.op_type == "Relu")
@@ -187,7 +187,7 @@ class TestContradiction:
         frozen.graph.initializer.append(onnx.numpy_helper.from_array(torch.tensor([0]).numpy(), "axis"))
         layer_map = manifest.LayerMap(layers=[manifest.Layer(path="act1", name="act1", value=value)])
         with pytest.raises(ShapeError, match=r"layer 'act1'.*at batch 3 of 8x8: runtime says \[1, 32, 8, 8\]"):
-            shapes.check_shapes(frozen, net, layer_map, rule)
+            shapes.check_shapes(frozen, network, layer_map, rule)
 
 
 def silent(error: type[Exception]) -> Callable[..., Any]:

@@ -22,9 +22,9 @@ from tests.serve.conftest import LABELS, Serve, write_model
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Five 2 x 2 pictures; in each, one pixel is bright, and that is its class."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """Five 2 x 2 images; in each, one pixel is bright, and that is its class."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for number, bright in enumerate((0, 1, 2, 3, 3)):
         pixels = np.full(4, 10, np.uint8)
@@ -34,60 +34,60 @@ def pictures(tmp_path: Path) -> Path:
 
 
 class TestInfer:
-    """Asking about pictures."""
+    """Asking about images."""
 
-    def test_json(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+    def test_json(self, zoonnx: Zoonnx, url: str, images: Path) -> None:
         """--json says everything, in the order of the files, over more than one batch."""
-        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--json")
+        done = zoonnx("infer", images, "--model", "images", "--url", url, "--json")
         assert (done.returncode, done.stderr) == (0, "")
         report = json.loads(done.stdout)
-        assert (report["model"], report["version"], report["images"]) == ("pictures", "1", 5)
+        assert (report["model"], report["version"], report["images"]) == ("images", "1", 5)
         assert report["images_per_s"] == pytest.approx(5 / report["seconds"])
         assert [each["index"] for each in report["results"]] == [0, 1, 2, 3, 3]
         assert [each["label"] for each in report["results"]] == [*LABELS, LABELS[3]]
         first = report["results"][0]
-        assert (first["file"], first["logits"]) == (str(pictures / "0.png"), [30, 10, 10, 10])
+        assert (first["file"], first["logits"]) == (str(images / "0.png"), [30, 10, 10, 10])
         assert first["probability"] == max(first["probabilities"])
         assert set(first) == {"file", "label", "index", "probability", "logits", "probabilities"}
 
-    def test_csv(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
-        """--csv gives a line a picture, in the order of the files; names with commas are quoted."""
-        (pictures / "4.png").rename(pictures / "4,b.png")
-        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--csv")
+    def test_csv(self, zoonnx: Zoonnx, url: str, images: Path) -> None:
+        """--csv gives a line an image, in the order of the files; names with commas are quoted."""
+        (images / "4.png").rename(images / "4,b.png")
+        done = zoonnx("infer", images, "--model", "images", "--url", url, "--csv")
         assert (done.returncode, done.stderr) == (0, "")
         head, *rows = csv.reader(done.stdout.splitlines())
         assert head == ["file", "label", "index", "probability"]
         assert [row[0] for row in rows] == [
-            str(pictures / name) for name in ("0.png", "1.png", "2.png", "3.png", "4,b.png")
+            str(images / name) for name in ("0.png", "1.png", "2.png", "3.png", "4,b.png")
         ]
         assert [row[1:3] for row in rows] == [[*each] for each in zip([*LABELS, LABELS[3]], "01233", strict=True)]
         assert all(float(row[3]) > 0.9 for row in rows)
 
-    def test_csv_of_several_labels(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
-        """A model that says several labels of a picture has a column for all of them."""
-        args = ("infer", pictures / "3.png", "--model", "many", "--url", url)
+    def test_csv_of_several_labels(self, zoonnx: Zoonnx, url: str, images: Path) -> None:
+        """A model that says several labels of an image has a column for all of them."""
+        args = ("infer", images / "3.png", "--model", "many", "--url", url)
         (row,) = csv.DictReader(zoonnx(*args, "--csv").stdout.splitlines())
         (answer,) = json.loads(zoonnx(*args, "--json").stdout)["results"]
         assert row["labels"].split(";") == answer["labels"]
 
     @pytest.mark.parametrize("size", [1, 2])
-    def test_batch_size(self, zoonnx: Zoonnx, url: str, pictures: Path, size: int) -> None:
+    def test_batch_size(self, zoonnx: Zoonnx, url: str, images: Path, size: int) -> None:
         """The batch size changes nothing in the answers."""
-        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--json", "--batch-size", size)
+        done = zoonnx("infer", images, "--model", "images", "--url", url, "--json", "--batch-size", size)
         assert [each["index"] for each in json.loads(done.stdout)["results"]] == [0, 1, 2, 3, 3]
 
-    def test_table(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
+    def test_table(self, zoonnx: Zoonnx, url: str, images: Path) -> None:
         """Without --json a table names each file, its class and the runner-up; a label is no markup."""
-        done = zoonnx("infer", pictures / "3.png", "--model", "pictures", "--url", url)
+        done = zoonnx("infer", images / "3.png", "--model", "images", "--url", url)
         assert done.returncode == 0
         assert "[b]" in done.stdout
         assert "100.0%" in done.stdout
         assert "north-west 0.0%" in done.stdout
 
-    def test_labels(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
-        """Where a picture may have several labels, those that it has are listed."""
-        Image.fromarray(np.array([[30, 10], [25, 10]], np.uint8)).save(pictures / "0.png")
-        asked = ("infer", pictures / "0.png", "--model", "many", "--url", url)
+    def test_labels(self, zoonnx: Zoonnx, url: str, images: Path) -> None:
+        """Where an image may have several labels, those that it has are listed."""
+        Image.fromarray(np.array([[30, 10], [25, 10]], np.uint8)).save(images / "0.png")
+        asked = ("infer", images / "0.png", "--model", "many", "--url", url)
         (first,) = json.loads(zoonnx(*asked, "--json").stdout)["results"]
         assert first["labels"] == [LABELS[0], LABELS[2]]
         assert [round(each, 2) for each in first["probabilities"]] == [1.0, 0.0, 0.99, 0.0]
@@ -98,32 +98,32 @@ class TestInfer:
         [
             ("nothing", (), "there is no model 'nothing'"),
             ("arithmetic", (), "lacks the parameter zoonnx.preprocessing"),
-            ("pictures", ("--batch-size", 4), "takes batches of 1 to 3; got --batch-size 4"),
-            ("pictures", ("--batch-size", 0), "got --batch-size 0"),
-            ("pictures", ("--json", "--csv"), "give --json or --csv, not both"),
+            ("images", ("--batch-size", 4), "takes batches of 1 to 3; got --batch-size 4"),
+            ("images", ("--batch-size", 0), "got --batch-size 0"),
+            ("images", ("--json", "--csv"), "give --json or --csv, not both"),
         ],
     )
     def test_mistakes(
-        self, zoonnx: Zoonnx, url: str, pictures: Path, model: str, options: tuple[object, ...], words: str
+        self, zoonnx: Zoonnx, url: str, images: Path, model: str, options: tuple[object, ...], words: str
     ) -> None:
         """A mistake is one sentence and exit status 2."""
-        done = zoonnx("infer", pictures, "--model", model, "--url", url, *options)
+        done = zoonnx("infer", images, "--model", model, "--url", url, *options)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert words in done.stderr
 
-    def test_spoiled_picture(self, zoonnx: Zoonnx, url: str, pictures: Path) -> None:
-        """One file that is no picture is named, and nothing is answered."""
-        (pictures / "4.png").write_text("not a picture")
-        done = zoonnx("infer", pictures, "--model", "pictures", "--url", url, "--json")
+    def test_spoiled_image(self, zoonnx: Zoonnx, url: str, images: Path) -> None:
+        """One file that is no image is named, and nothing is answered."""
+        (images / "4.png").write_text("not an image")
+        done = zoonnx("infer", images, "--model", "images", "--url", url, "--json")
         assert (done.returncode, done.stdout) == (2, "")
-        assert f"{pictures / '4.png'} cannot be read as a picture" in done.stderr
+        assert f"{images / '4.png'} cannot be read as an image" in done.stderr
 
-    def test_no_server(self, zoonnx: Zoonnx, pictures: Path) -> None:
+    def test_no_server(self, zoonnx: Zoonnx, images: Path) -> None:
         """Without a server the work fails, with exit status 1 and where it was looked for."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             url = f"127.0.0.1:{taken.getsockname()[1]}"
-            done = zoonnx("infer", pictures, "--model", "pictures", "--url", url)
+            done = zoonnx("infer", images, "--model", "images", "--url", url)
         assert done.returncode == 1
         assert f"no server answers at {url}" in done.stderr
 

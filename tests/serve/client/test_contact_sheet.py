@@ -14,8 +14,8 @@ def height(**layers: np.ndarray | str) -> int:
     return contact_sheet(IMAGE, layers).height
 
 
-def pixels(picture: Image.Image) -> set[tuple[int, ...]]:
-    return {colour for _, colour in picture.getcolors(picture.width * picture.height)}
+def pixels(image: Image.Image) -> set[tuple[int, ...]]:
+    return {colour for _, colour in image.getcolors(image.width * image.height)}
 
 
 def test_a_strip_for_each_layer() -> None:
@@ -92,7 +92,7 @@ def test_probabilities_are_bars() -> None:
     assert bars[0] > 5 * bars[-1]
 
 
-def test_the_same_picture_again() -> None:
+def test_the_same_image_again() -> None:
     """The same input draws the same bytes."""
     response = np.random.default_rng(1).normal(size=(20, 5, 5))
     first, second = (contact_sheet(IMAGE, {"a": response}, [1.0], ["x"]).tobytes() for _ in range(2))

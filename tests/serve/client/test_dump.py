@@ -1,4 +1,4 @@
-"""`zoonnx dump` writes what layers gave, exactly, and a picture of it."""
+"""`zoonnx dump` writes what layers gave, exactly, and an image of it."""
 
 import json
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from serve.client.sync import Client
 from tests.conftest import Zoonnx
 from tests.export.conftest import shake
 from tests.serve.conftest import Serve
-from zoo import load_net
+from zoo import load_network
 
 
 @pytest.fixture(scope="module")
 def url(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of convnet4 with random weights."""
     models = tmp_path_factory.mktemp("dumped") / "models"
-    loaded = load_net("convnet4")
-    shake(loaded.net)
+    loaded = load_network("convnet4")
+    shake(loaded.network)
     export_model(loaded, ExportSettings(to=models, name="tiny"))
     with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
         line = process.stdout.readline() if process.stdout else ""
@@ -31,9 +31,9 @@ def url(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Eleven pictures: more than one request carries."""
-    folder = tmp_path / "pictures"
+def image_folder(tmp_path: Path) -> Path:
+    """Eleven images: more than one request carries."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for index in range(11):
         noise = np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)
@@ -41,11 +41,11 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_dump_of_a_folder(zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Path) -> None:
-    """Each layer that matches is a tensor under its path, pictures first; the file names the pictures."""
+def test_dump_of_a_folder(zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path) -> None:
+    """Each layer that matches is a tensor under its path, images first; the file names the images."""
     out = tmp_path / "new" / "layers.safetensors"
     done = zoonnx(
-        *("dump", pictures, "--model", "tiny", "--url", url, "--out", out),
+        *("dump", image_folder, "--model", "tiny", "--url", url, "--out", out),
         *("--layers", "act*", "--layers", "head.fc", "--layers", "conv1"),
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -53,7 +53,7 @@ def test_dump_of_a_folder(zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Pa
     assert {name: array.shape[0] for name, array in found.items()} == dict.fromkeys(
         ["act1", "act2", "act3", "act4", "head.fc"], 11
     )
-    images = np.stack([np.asarray(Image.open(file))[..., None] for file in sorted(pictures.iterdir())])
+    images = np.stack([np.asarray(Image.open(file))[..., None] for file in sorted(image_folder.iterdir())])
     with Client(url) as client:
         expected = client.activations("tiny", {"image": images}, ["act3"])["act3"]
     np.testing.assert_allclose(found["act3"], expected, rtol=1e-5, atol=1e-5)
@@ -67,17 +67,17 @@ def file_note(path: Path) -> str:
         return str(file.metadata()["zoonnx"])
 
 
-def test_dump_draws_the_first_picture(zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Path) -> None:
+def test_dump_draws_the_first_image(zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path) -> None:
     """The contact sheet stands beside the tensors, and nothing else does."""
     out = tmp_path / "here" / "all.safetensors"
-    done = zoonnx("dump", pictures / "00.png", "--model", "tiny", "--url", url, "--out", out)
+    done = zoonnx("dump", image_folder / "00.png", "--model", "tiny", "--url", url, "--out", out)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in out.parent.iterdir()) == ["all.png", "all.safetensors"]
-    with Image.open(out.with_suffix(".png")) as picture:
-        assert (picture.format, picture.width, picture.height > 1000) == ("PNG", 1120, True)
+    with Image.open(out.with_suffix(".png")) as image:
+        assert (image.format, image.width, image.height > 1000) == ("PNG", 1120, True)
     assert len(load_file(out)) == 16
     first = out.read_bytes()
-    assert zoonnx("dump", pictures / "00.png", "--model", "tiny", "--url", url, "--out", out).returncode == 0
+    assert zoonnx("dump", image_folder / "00.png", "--model", "tiny", "--url", url, "--out", out).returncode == 0
     assert out.read_bytes() == first
 
 
@@ -87,15 +87,15 @@ def test_dump_draws_the_first_picture(zoonnx: Zoonnx, url: str, pictures: Path, 
         (("--layers", "conv*", "--out", "{tmp}/a.safetensors"), "'conv1': the export folded it into 'bn1'"),
         (("--layers", "zzz*", "--out", "{tmp}/a.safetensors"), "no layer of model 'tiny' matches 'zzz*'"),
         (("--out", "{tmp}/a.npz"), "must end in .safetensors"),
-        (("--out", "{tmp}/pictures/00.png/a.safetensors"), "cannot write"),
+        (("--out", "{tmp}/images/00.png/a.safetensors"), "cannot write"),
     ],
 )
 def test_mistakes(
-    zoonnx: Zoonnx, url: str, pictures: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+    zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     """A mistake is one sentence and leaves no file."""
     given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
-    done = zoonnx("dump", pictures, "--model", "tiny", "--url", url, *given)
+    done = zoonnx("dump", image_folder, "--model", "tiny", "--url", url, *given)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert words in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]

@@ -21,9 +21,9 @@ from timm.models import get_pretrained_cfg
 
 from serve.client import images
 from serve.client.preprocessing import Preprocessing
-from serve.errors import ImageError, UnfitModelError
+from serve.errors import ImageError, UnsupportedModelError
 from zoo.data.augmentation import framing
-from zoo.data.image_io import SUFFIXES, read_picture
+from zoo.data.image_io import SUFFIXES, read_image
 from zoo.errors import DataError
 from zoo.networks.preprocessing import Preprocessing as ZooPreprocessing
 
@@ -71,11 +71,11 @@ def timms(rule: Preprocessing) -> Callable[[Image.Image], Any]:
         mean=rule.mean,
         normalize=False,
     )
-    return lambda picture: transform(picture).numpy().transpose(1, 2, 0)
+    return lambda image: transform(image).numpy().transpose(1, 2, 0)
 
 
-def difference(picture: Image.Image, rule: Preprocessing) -> int:
-    ours, expected = images.prepare(picture, rule), timms(rule)(picture)
+def difference(image: Image.Image, rule: Preprocessing) -> int:
+    ours, expected = images.prepare(image, rule), timms(rule)(image)
     assert (ours.shape, ours.dtype) == (expected.shape, expected.dtype)
     return int(np.abs(ours.astype(int) - expected.astype(int)).max())
 
@@ -98,26 +98,26 @@ def test_every_rule_of_timms_registry_on_odd_sizes() -> None:
     """Nor on a tall piece of one, of another odd size each time."""
     tall = photograph("flower.jpg").transpose(Image.Transpose.ROTATE_90)
     for index, rule in enumerate(registry()):
-        picture = tall.crop((100, 50, 201 + index % 5, 351 + index % 7))
-        assert difference(picture, rule_of(*rule)) == 0, (rule, picture.size)
+        image = tall.crop((100, 50, 201 + index % 5, 351 + index % 7))
+        assert difference(image, rule_of(*rule)) == 0, (rule, image.size)
 
 
 def test_a_rule_that_leaves_nothing() -> None:
-    """Where timm would fail on every picture, the rule itself is refused."""
-    with pytest.raises(UnfitModelError, match="resizes pictures to 0 x 4 pixels"):
+    """Where timm would fail on every image, the rule itself is refused."""
+    with pytest.raises(UnsupportedModelError, match="resizes images to 0 x 4 pixels"):
         rule_of("bicubic", 2.0, "center", 1, 8)
 
 
-def test_a_picture_that_is_too_thin(tmp_path: Path) -> None:
-    """A picture of which nothing is left is refused by its file's name."""
+def test_a_image_that_is_too_thin(tmp_path: Path) -> None:
+    """An image of which nothing is left is refused by its file's name."""
     path = tmp_path / "thread.png"
     Image.new("L", (2000, 1)).save(path)
-    with pytest.raises(ImageError, match=r"thread.png: a picture of 2000 x 1 pixels would be resized to 8 x 0"):
+    with pytest.raises(ImageError, match=r"thread.png: an image of 2000 x 1 pixels would be resized to 8 x 0"):
         images.load(path, rule_of("bicubic", 0.9, "border", 8, 8))
 
 
 def test_digits() -> None:
-    """Grey pictures of 8 x 8 pixels, made larger."""
+    """Grey images of 8 x 8 pixels, made larger."""
     from sklearn.datasets import load_digits
 
     digit = Image.fromarray((load_digits().images[3] * 15.9).astype(np.uint8))
@@ -135,7 +135,7 @@ def test_digits() -> None:
     crop_mode=st.sampled_from(["center", "squash", "border"]),
     channels=st.sampled_from([1, 3]),
 )
-def test_any_picture_by_any_rule(
+def test_any_image_by_any_rule(
     size: tuple[int, int],
     target: tuple[int, int],
     crop_pct: float,
@@ -146,19 +146,19 @@ def test_any_picture_by_any_rule(
     """Not one pixel differs; what cannot be resized is refused here where timm fails."""
     assume(min(target) / crop_pct >= 1)
     rule = rule_of(interpolation, crop_pct, crop_mode, *target, channels=channels)
-    picture = photograph("china.jpg").resize(size).convert(images.MODES[channels])
+    image = photograph("china.jpg").resize(size).convert(images.MODES[channels])
     try:
-        expected = timms(rule)(picture)
+        expected = timms(rule)(image)
     except ValueError:
         with pytest.raises(ImageError, match="too long and too thin"):
-            images.prepare(picture, rule)
+            images.prepare(image, rule)
     else:
-        assert np.array_equal(images.prepare(picture, rule), expected)
+        assert np.array_equal(images.prepare(image, rule), expected)
 
 
-def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -205,12 +205,12 @@ def test_files_are_read_as_in_training(tmp_path: Path, name: str, channels: int)
     zoos = ZooPreprocessing(
         input_size=(channels, 40, 56), mean=rule.mean, std=(0.5,) * channels, interpolation="bicubic", crop_pct=0.9
     )
-    expected = np.asarray(framing(zoos)(read_picture(path, channels)), np.uint8).reshape(40, 56, channels)
+    expected = np.asarray(framing(zoos)(read_image(path, channels)), np.uint8).reshape(40, 56, channels)
     assert np.array_equal(images.load(path, rule), expected)
 
 
 def test_kinds_differ() -> None:
-    """The rotated files are really rotated: eight ways to hold a camera give eight different files and one picture."""
+    """The rotated files are really rotated: eight ways to hold a camera give eight different files and one image."""
     turned = {name: content for name, content in kinds().items() if name.startswith("rotated")}
     sizes = {Image.open(io.BytesIO(content)).size for content in turned.values()}
     assert (len(set(turned.values())), sizes) == (8, {(201, 133)})
@@ -222,12 +222,12 @@ def test_numbers_of_unknown_range_are_refused(tmp_path: Path, values: np.ndarray
     path = tmp_path / "odd.tif"
     Image.fromarray(values).save(path)
     with pytest.raises(DataError) as zoos:
-        read_picture(path, 3)
+        read_image(path, 3)
     reason = str(zoos.value).partition(": ")[2]
-    with pytest.raises(ImageError, match=f"{path} cannot be read as a picture: {reason}"):
+    with pytest.raises(ImageError, match=f"{path} cannot be read as an image: {reason}"):
         images.load(path, rule_of("bicubic", 0.9, "center", 8, 8))
 
 
-def test_the_same_files_are_pictures() -> None:
-    """A folder holds the same pictures for training and for asking a server."""
+def test_the_same_files_are_images() -> None:
+    """A folder holds the same images for training and for asking a server."""
     assert images.SUFFIXES == SUFFIXES

@@ -25,7 +25,7 @@ def urls(serve: Serve, models: Path) -> Iterator[tuple[str, str]]:
 def test_json(zoonnx: Zoonnx, urls: tuple[str, str]) -> None:
     """Rows, percentiles and the server's CPU time, in agreement with each other and with the server's own counts."""
     options = ("--url", urls[0], "--metrics", urls[1], "--seconds", 0.5, "--concurrency", 4, "--batch-size", 2)
-    done = zoonnx("bench", "--model", "pictures", *options, "--json")
+    done = zoonnx("bench", "--model", "images", *options, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
     assert report["rows"] == 2 * report["requests"]
@@ -37,7 +37,7 @@ def test_json(zoonnx: Zoonnx, urls: tuple[str, str]) -> None:
     mean_ms = report["seconds"] * 1000 * 4 / report["requests"]
     assert latencies[0] < 3 * mean_ms
     with tritonclient.grpc.InferenceServerClient(urls[0]) as client:
-        (counted,) = client.get_inference_statistics("pictures").model_stats
+        (counted,) = client.get_inference_statistics("images").model_stats
     assert counted.inference_stats.success.count > report["requests"]
     assert counted.inference_count == 2 * counted.inference_stats.success.count
 

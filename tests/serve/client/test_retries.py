@@ -138,13 +138,13 @@ class TestAsyncClient:
             async with AsyncClient(url, timeout_s=20) as client:
                 with pytest.raises(NoSuchModelError):
                     await client.model("nothing")
-                return await client.model("pictures")
+                return await client.model("images")
 
         with Client(url, timeout_s=20) as client:
-            assert asyncio.run(run()) == client.model("pictures")
+            assert asyncio.run(run()) == client.model("images")
 
-    def test_pictures_and_layers(self, url: str, tmp_path: Path) -> None:
-        """Pictures by path and layers by glob give what the other client gives."""
+    def test_images_and_layers(self, url: str, tmp_path: Path) -> None:
+        """Images by path and layers by glob give what the other client gives."""
         pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
         files = [tmp_path / f"{number}.png" for number in range(2)]
         for file, each in zip(files, pixels, strict=True):
@@ -153,18 +153,18 @@ class TestAsyncClient:
 
         async def run() -> Any:
             async with AsyncClient(url, timeout_s=20) as client:
-                with pytest.raises(NoSuchLayerError, match="no layer of model 'pictures' matches 'z\\*'"):
-                    await client.activations("pictures", x, ["z*"])
-                found = await client.infer_pictures("pictures", files, ["logits"])
-                return found, await client.layers("pictures"), await client.activations("pictures", x, ["*"])
+                with pytest.raises(NoSuchLayerError, match="no layer of model 'images' matches 'z\\*'"):
+                    await client.activations("images", x, ["z*"])
+                found = await client.infer_images("images", files, ["logits"])
+                return found, await client.layers("images"), await client.activations("images", x, ["*"])
 
         found, layers, activations = asyncio.run(run())
         with Client(url, timeout_s=20) as client:
             assert (
-                client.infer_pictures("pictures", [str(file) for file in files])["logits"].tolist()
+                client.infer_images("images", [str(file) for file in files])["logits"].tolist()
                 == found["logits"].tolist()
             )
-            assert client.layers("pictures") == layers
-            assert client.activations("pictures", x, ["*"]).keys() == activations.keys()
+            assert client.layers("images") == layers
+            assert client.activations("images", x, ["*"]).keys() == activations.keys()
         assert found["logits"].tolist() == pixels.reshape(2, 4).tolist()
         assert len(layers) == len(activations) == 3

@@ -37,8 +37,8 @@ def test_status(client: Client) -> None:
 
 def test_model(client: Client) -> None:
     """What a model takes and gives, and what its export wrote for clients."""
-    info = client.model("pictures")
-    assert (info.name, info.version, info.max_batch_size, list(info.labels)) == ("pictures", "1", 3, LABELS)
+    info = client.model("images")
+    assert (info.name, info.version, info.max_batch_size, list(info.labels)) == ("images", "1", 3, LABELS)
     assert info.inputs == (TensorSpec("image", "UINT8", (-1, 2, 2, 1)),)
     assert info.preprocessing == Preprocessing(channels=1, height=2, width=2, interpolation="nearest")
 

@@ -19,8 +19,8 @@ from tritonclient.utils import InferenceServerException
 
 from protos import inference, loader
 from serve.engine.model import Model
-from serve.engine.model_manager import Control, IndexEntry
-from serve.engine.model_registry import Core
+from serve.engine.model_manager import IndexEntry, ModelManager
+from serve.engine.model_registry import ModelRegistry
 from serve.errors import SettingsError
 from serve.repository.repository import ModelFiles, Version
 from serve.settings import ServerSettings
@@ -275,7 +275,7 @@ class TestPoll:
             return load(files, version, settings)
 
         async def main() -> list[IndexEntry]:
-            control = Control(core := Core(), ServerSettings(models=models, provider="cpu"), changed)
+            control = ModelManager(core := ModelRegistry(), ServerSettings(models=models, provider="cpu"), changed)
             await control.poll()
             try:
                 return await control.index()

@@ -24,22 +24,22 @@ from serve.errors import BadModelError, NoSuchLayerError
 from serve.repository.layer_index import read_layers
 from tests.export.conftest import shake
 from tests.serve.conftest import Serve, write_model
-from zoo import LoadedNet, load_net
+from zoo import LoadedNetwork, load_network
 
 Array = np.ndarray[Any, Any]
 
 
 @pytest.fixture(scope="module")
-def resnet18() -> LoadedNet:
+def resnet18() -> LoadedNetwork:
     """A backbone with random weights, none of its branches zero."""
-    loaded = load_net("resnet18")
-    shake(loaded.net)
+    loaded = load_network("resnet18")
+    shake(loaded.network)
     return loaded
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory, resnet18: LoadedNet) -> Path:
-    """Our export of it; torch's own export of a small net; and a file that knows only nodes."""
+def repository(tmp_path_factory: pytest.TempPathFactory, resnet18: LoadedNetwork) -> Path:
+    """Our export of it; torch's own export of a small network; and a file that knows only nodes."""
     models = tmp_path_factory.mktemp("tapped") / "models"
     export_model(resnet18, ExportSettings(to=models, name="resnet18"))
     write_foreign(models / "foreign" / "1" / "model.onnx")
@@ -52,9 +52,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory, resnet18: LoadedNet) ->
 def write_foreign(path: Path) -> None:
     """Write a file as torch.onnx alone makes it: with module paths on its nodes, but no map of ours."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2))).eval()
+    network = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2))).eval()
     batch = {0: torch.export.Dim("batch", min=1)}
-    program = torch.onnx.export(net, (torch.zeros(2, 3),), dynamo=True, dynamic_shapes=(batch,), verbose=False)
+    program = torch.onnx.export(network, (torch.zeros(2, 3),), dynamo=True, dynamic_shapes=(batch,), verbose=False)
     assert program is not None
     path.parent.mkdir(parents=True)
     onnx.save(program.model_proto, path)
@@ -90,16 +90,16 @@ def ask(client: Any, model: str, array: Array, *outputs: str) -> dict[str, Array
     return {output: answer.as_numpy(output) for output in outputs}
 
 
-def hooked(loaded: LoadedNet, array: Array) -> dict[str, Array]:
-    """What every module gives in PyTorch, by its own hooks, and the net's logits."""
+def hooked(loaded: LoadedNetwork, array: Array) -> dict[str, Array]:
+    """What every module gives in PyTorch, by its own hooks, and the network's logits."""
     seen: dict[str, Array] = {}
 
     def hook(path: str) -> Any:
         return lambda _module, _args, output: seen.__setitem__(path, output.clone().numpy())
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in loaded.net.named_modules()]
+    handles = [module.register_forward_hook(hook(path)) for path, module in loaded.network.named_modules()]
     with torch.no_grad():
-        loaded.net(loaded.preprocessing.normalise(torch.from_numpy(array)))
+        loaded.network(loaded.preprocessing.normalise(torch.from_numpy(array)))
     for handle in handles:
         handle.remove()
     return {**seen, "logits": seen[""]}
@@ -114,14 +114,14 @@ def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
 class TestResnet18:
     """A stock client and a backbone."""
 
-    def test_layers_beside_the_logits(self, triton: Any, resnet18: LoadedNet) -> None:
+    def test_layers_beside_the_logits(self, triton: Any, resnet18: LoadedNetwork) -> None:
         """`layer1.0.bn1` and `layer4` come beside the logits and equal PyTorch's hooks."""
         x = images(2)
         found = ask(triton, "resnet18", x, "logits", "layer1.0.bn1", "layer4")
         assert [array.shape for array in found.values()] == [(2, 1000), (2, 64, 56, 56), (2, 512, 7, 7)]
         assert_same(found, hooked(resnet18, x))
 
-    def test_every_layer_by_glob(self, url: str, resnet18: LoadedNet) -> None:
+    def test_every_layer_by_glob(self, url: str, resnet18: LoadedNetwork) -> None:
         """Our client's `*` brings every layer that is in the file, in the order of the calls, each as hooked."""
         x = images(1, seed=4)
         with Client(url) as client:
@@ -151,7 +151,7 @@ class TestResnet18:
         ask(triton, "resnet18", x, "logits", "layer2.0.act1")
         np.testing.assert_array_equal(ask(triton, "resnet18", x, "logits")["logits"], before)
 
-    def test_ten_mixed_clients(self, url: str, resnet18: LoadedNet) -> None:
+    def test_ten_mixed_clients(self, url: str, resnet18: LoadedNetwork) -> None:
         """Ten clients at once with different layers and batches are each answered with what they asked for."""
         layers = [
             "bn1",

@@ -33,9 +33,9 @@ BUCKETS = (1, 2, 4, 6)
 class Recorded(Session):
     """A session that remembers the shapes of what it was warmed up with."""
 
-    def rehearse(self, inputs: Arrays) -> bool:
+    def warm_up_run(self, inputs: Arrays) -> bool:
         self.shapes = [*getattr(self, "shapes", []), *(array.shape for array in inputs.values())]
-        return super().rehearse(inputs)
+        return super().warm_up_run(inputs)
 
 
 def warmed(path: Path, sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -88,7 +88,7 @@ def test_a_model_that_fails_on_zeros_is_served(tmp_path: Path) -> None:
         [("y", TensorProto.INT64, ["a", "b"])],
     )
     session = Session.open(path, "cpu")
-    assert not session.rehearse({"x": np.zeros(6, np.int64), "shape": np.array([4, 2])})
+    assert not session.warm_up_run({"x": np.zeros(6, np.int64), "shape": np.array([4, 2])})
     assert session.run({"x": np.arange(6), "shape": np.array([3, 2])}, ["y"])["y"].shape == (3, 2)
 
 
@@ -100,7 +100,7 @@ def as_told(tmp_path: Path, text: str) -> list[tuple[int, ...]]:
     session = Recorded.open(write_identity(tmp_path / "model.onnx", ("n", "w")), "cpu")
     written = text_format.Parse(f"max_batch_size: 4 {text}", inference.ModelConfig())
     config = model_config.complete(written, "model", session.inputs, session.outputs)
-    warmup.warm_up_as_told(session, config, model_config.signature(config))
+    warmup.run_configured_warmup(session, config, model_config.signature(config))
     return getattr(session, "shapes", [])
 
 

@@ -43,7 +43,7 @@ class TestPlaces:
             "half",
             "labelled",
             "many",
-            "pictures",
+            "images",
             "picky",
             "text",
             "versions",
@@ -238,5 +238,5 @@ class TestLoading:
 def test_paths_as_seen_from_inside(models: Path) -> None:
     """The repository's own place is cut off, as it was given and as it really is; other words stay."""
     words = f"{models}/a/1/model.onnx, {models.resolve()}/a and {models.resolve()}: from/m/b, mm/c"
-    found = repository.seen_from_inside(words, models, "a", 1)
+    found = repository.redact_paths(words, models, "a", 1)
     assert found == "a/1/model.onnx, a and the repository: from/m/b, mm/c"

@@ -20,7 +20,7 @@ SCHEMA_1 = ROOT / "tests" / "data" / "schema1" / "models"
 
 
 def test_schema_1_is_served() -> None:
-    """Its labels, its rule for pictures, its layers and its numbers are read as they were meant."""
+    """Its labels, its rule for images, its layers and its numbers are read as they were meant."""
     (files,) = repository.read(SCHEMA_1)
     version = files.candidates[0].read()
     assert version.promise is not None

@@ -9,7 +9,7 @@ QUICK = {"epochs": 1, "batch_size": 100, "lr": 0.03, "device": "cpu"}
 
 @pytest.fixture
 def config(tmp_path):
-    """A file of options, the net's data and folder among them."""
+    """A file of options, the network's data and folder among them."""
 
     def write(**options):
         values = {"data": "digits", "out": str(tmp_path / "run"), **QUICK, **options}

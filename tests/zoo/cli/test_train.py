@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import TrainSettings
 
 
@@ -34,7 +34,7 @@ def test_train_ends_with_a_summary(command_run):
 
 
 def test_the_command_gives_the_same_weights_as_the_function(command_run, short_run):
-    """Another process, the same settings and threads: bit by bit the same net."""
+    """Another process, the same settings and threads: bit by bit the same network."""
     run, _ = command_run
     assert (run / "best" / "model.safetensors").read_bytes() == (short_run / "best" / "model.safetensors").read_bytes()
 
@@ -74,27 +74,27 @@ def test_every_option_reaches_the_settings(command, tmp_path):
     renamed = {"max_shift": "max_shift_px"}
     names = {option: option.removeprefix("--").replace("-", "_") for option in options}
     asked = {renamed.get(name, name): options[option] for option, name in names.items()}
-    expected = TrainSettings(net="convnet4", data="digits").to_json() | asked
+    expected = TrainSettings(network="convnet4", data="digits").to_json() | asked
     assert settings == expected
 
 
 def test_eval_measures_what_training_noted(command, short_run):
     """eval --json on the test split gives the accuracy that train noted."""
     said = command("eval", short_run, "--data", "digits", "--json")
-    found, noted = json.loads(said.out), load_net(short_run).weights.metrics
+    found, noted = json.loads(said.out), load_network(short_run).weights.metrics
     assert (found["split"], found["images"], found["accuracy"]) == ("test", 360, noted["test_accuracy"])
     assert said.err == ""
 
 
 def test_eval_saves_images_and_logits(command, short_run, tmp_path):
-    """It says how good the net is; what is saved, sent through the net again, gives the saved logits."""
+    """It says how good the network is; what is saved, sent through the network again, gives the saved logits."""
     said = command("eval", short_run / "last", "--data", "digits", "--split", "val", "--save", tmp_path / "saved")
     assert "digits, val split" in said.out
     assert "of 137 images wrong" in said.out
     rows = list(csv.DictReader((tmp_path / "saved" / "predictions.csv").read_text().splitlines()))
-    loaded = load_net(short_run / "last")
+    loaded = load_network(short_run / "last")
     pixels = np.stack([np.asarray(Image.open(tmp_path / "saved" / row["file"])) for row in rows])  # (137, 8, 8)
-    logits = loaded.net(loaded.preprocessing.normalise(torch.from_numpy(pixels).unsqueeze(1)))
+    logits = loaded.network(loaded.preprocessing.normalise(torch.from_numpy(pixels).unsqueeze(1)))
     saved = np.array([[row[f"logit_{label}"] for label in loaded.labels] for row in rows]).astype(np.float32)
     assert len(rows) == 137
     np.testing.assert_allclose(saved, logits.detach().numpy(), rtol=1e-4, atol=1e-5)
@@ -103,9 +103,9 @@ def test_eval_saves_images_and_logits(command, short_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["convnet5", "--data", "digits"], "no net is called 'convnet5'; did you mean 'convnet4'"),
+        (["convnet5", "--data", "digits"], "no network is called 'convnet5'; did you mean 'convnet4'"),
         (["convnet4", "--data", "digits", "--lr", "0"], "lr must be greater than 0; got 0.0"),
-        (["convnet4", "--data", "digits", "--max-shift", "8"], "max_shift_px 8 moves pictures of 8x8 pixels out of"),
+        (["convnet4", "--data", "digits", "--max-shift", "8"], "max_shift_px 8 moves images of 8x8 pixels out of"),
     ],
 )
 def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
         (["train", "convnet4", "--data", "folder:nowhere", "--out", "{new}"], "there is no folder nowhere"),
         (
             ["train", "convnet4", "--data", "folder:{taken}/other.txt", "--out", "{new}"],
-            "other.txt is a file; give the folder that holds a folder of pictures for each class",
+            "other.txt is a file; give the folder that holds a folder of images for each class",
         ),
         (["train", "convnet4", "--data", "digits", "--out", "{new}", "--epochs", "0"], "epochs must be 1 or more"),
         (

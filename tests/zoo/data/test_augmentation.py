@@ -1,4 +1,4 @@
-"""Random changes to training pictures."""
+"""Random changes to training images."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ def shift(images, max_shift_px):
 
 @pytest.fixture
 def dots():
-    """200 pictures of 5x5 with one white pixel in the middle."""
+    """200 images of 5x5 with one white pixel in the middle."""
     images = torch.zeros(200, 5, 5, 1, dtype=torch.uint8)
     images[:, 2, 2] = 255
     return images
 
 
 def test_shift_reaches_every_place_within_its_range(dots):
-    """Each picture moves by its own offset, and one pixel gives nine places."""
+    """Each image moves by its own offset, and one pixel gives nine places."""
     places = {tuple(place) for place in shift(dots, 1).squeeze(3).nonzero()[:, 1:].tolist()}
     assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
 
@@ -33,7 +33,7 @@ def test_shift_keeps_type_and_shape(dots):
 
 
 def test_what_moves_in_is_black():
-    """White pictures get black edges, and nothing but black and white."""
+    """White images get black edges, and nothing but black and white."""
     shifted = shift(torch.full((50, 4, 4, 1), 255, dtype=torch.uint8), 1)
     assert shifted.unique().tolist() == [0, 255]
 

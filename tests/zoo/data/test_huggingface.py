@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data.registry import find_data, public_name
+from zoo.data.registry import find_data, redacted_name
 from zoo.errors import DataError
 from zoo.networks.preprocessing import Preprocessing
 
@@ -32,22 +32,22 @@ def offline(monkeypatch, tmp_path):
     datasets.disable_progress_bars()
 
 
-def picture(number: int) -> Image.Image:
+def image(number: int) -> Image.Image:
     return Image.fromarray(np.full((8, 8, 3), number, np.uint8))
 
 
 def png(number: int) -> bytes:
     held = io.BytesIO()
-    picture(number).save(held, "PNG")
+    image(number).save(held, "PNG")
     return held.getvalue()
 
 
 def write_parquet(root: Path, features: dict, splits: dict[str, int], row) -> str:
-    """A data set of parquet files; `row` gives the columns of a picture's number, besides the picture."""
-    kinds = datasets.Features({"picture": datasets.Image(), **features})
+    """A data set of parquet files; `row` gives the columns of an image's number, besides the image."""
+    kinds = datasets.Features({"image": datasets.Image(), **features})
     root.mkdir()
     for split, count in splits.items():
-        rows = [{"picture": {"bytes": png(number), "path": None}, **row(number)} for number in range(count)]
+        rows = [{"image": {"bytes": png(number), "path": None}, **row(number)} for number in range(count)]
         table = pyarrow.Table.from_pylist(rows, schema=kinds.arrow_schema)
         pyarrow.parquet.write_table(table, root / f"{split}.parquet")
     return f"hf:{root}"
@@ -62,7 +62,7 @@ def test_an_image_folder(tmp_path):
     for label in ("cat", "dog"):
         (tmp_path / "pets" / "train" / label).mkdir(parents=True)
         for number in range(10):
-            picture(number).save(tmp_path / "pets" / "train" / label / f"{number}.png")
+            image(number).save(tmp_path / "pets" / "train" / label / f"{number}.png")
     data = find_data(f"hf:{tmp_path / 'pets'}", workers=1).for_net(RULE)
     assert (data.labels, data.name) == (("cat", "dog"), "hf:pets")
     assert [part.targets.bincount().tolist() for part in (data.train, data.val, data.test)] == [[8, 8], [1, 1], [1, 1]]
@@ -71,7 +71,7 @@ def test_an_image_folder(tmp_path):
 
 
 def test_splits_are_mapped(tmp_path):
-    """validation is val; a picture is what the file says."""
+    """validation is val; an image is what the file says."""
     name = write_parquet(
         tmp_path / "set",
         {"label": kinds("a", "b")},
@@ -87,7 +87,7 @@ def test_splits_are_mapped(tmp_path):
 
 
 def test_lists_of_labels_are_multi_label(tmp_path):
-    """Each picture has those of its list."""
+    """Each image has those of its list."""
     name = write_parquet(
         tmp_path / "set",
         {"tags": datasets.List(kinds("a", "b", "c"))},
@@ -107,18 +107,18 @@ def test_columns_of_classes(tmp_path):
         {"train": 12},
         lambda number: {"fine": number % 3, "coarse": number % 2},
     )
-    with pytest.raises(DataError, match=r"it has fine, coarse among picture, fine, coarse; choose one: hf:.*#COLUMN"):
+    with pytest.raises(DataError, match=r"it has fine, coarse among image, fine, coarse; choose one: hf:.*#COLUMN"):
         find_data(name)
     data = find_data(f"{name}#coarse").for_net(RULE)
-    assert (data.labels, public_name(f"{name}#coarse")) == (("x", "y"), "hf:set#coarse")
+    assert (data.labels, redacted_name(f"{name}#coarse")) == (("x", "y"), "hf:set#coarse")
     with pytest.raises(DataError, match="has no column 'fin' of classes"):
         find_data(f"{name}#fin")
 
 
-def test_pictures_without_a_class(tmp_path):
+def test_images_without_a_class(tmp_path):
     """Some hubs hide those of the test split."""
     name = write_parquet(tmp_path / "set", {"label": kinds("a", "b")}, {"train": 8}, lambda number: {"label": None})
-    with pytest.raises(DataError, match="has pictures without a class"):
+    with pytest.raises(DataError, match="has images without a class"):
         find_data(name)
 
 
@@ -126,11 +126,11 @@ def test_pictures_without_a_class(tmp_path):
     ("names", "count", "message"),
     [
         (["a"], 8, r"the data have 1 classes \(a\); a classifier needs two"),
-        (["a", "b"], 4, "'[ab]' has 2 pictures; .* needs 3"),
+        (["a", "b"], 4, "'[ab]' has 2 images; .* needs 3"),
     ],
 )
 def test_too_little(tmp_path, names, count, message):
-    """Classes, or pictures of one."""
+    """Classes, or images of one."""
     name = write_parquet(
         tmp_path / "set", {"label": kinds(*names)}, {"train": count}, lambda number: {"label": number % len(names)}
     )

@@ -1,4 +1,4 @@
-"""Pictures in folders."""
+"""Images in folders."""
 
 import json
 import random
@@ -13,12 +13,12 @@ from PIL import Image
 
 from zoo.data.augmentation import Augmentation, TrainingView
 from zoo.data.image_folder import scan
-from zoo.data.image_io import read_picture
-from zoo.data.registry import find_data, load_dataset, public_name
+from zoo.data.image_io import read_image
+from zoo.data.registry import find_data, load_dataset, redacted_name
 from zoo.errors import DataError, SettingsError
 from zoo.evaluation.evaluate import evaluate
 from zoo.networks.preprocessing import Preprocessing
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import TrainSettings
 from zoo.training.trainer import train
 
@@ -32,7 +32,7 @@ def folder(painted, tmp_path) -> Path:
 
 
 def thin_out(folder, left):
-    """Remove all but some pictures."""
+    """Remove all but some images."""
     for file in sorted(folder.iterdir())[left:]:
         file.unlink()
 
@@ -43,15 +43,15 @@ def names(part):
 
 
 def dataset(root, rule=RULE, **options):
-    """A folder's data as a net of that rule takes them."""
+    """A folder's data as a network of that rule takes them."""
     return find_data(f"folder:{root}", **options).for_net(rule)
 
 
 class TestDivision:
-    """Which picture is in which split."""
+    """Which image is in which split."""
 
     def test_every_class_is_divided_and_nothing_is_lost(self, painted):
-        """A tenth of each class for val and for test, no picture twice."""
+        """A tenth of each class for val and for test, no image twice."""
         data = dataset(painted)
         assert data.labels == ("blue", "red")
         counts = [split.targets.bincount().tolist() for split in (data.train, data.val, data.test)]
@@ -90,41 +90,41 @@ class TestRefusals:
 
     def test_bad_images_are_named_in_one_report(self, folder):
         """All of them, with the reason, and how to go on."""
-        (folder / "red" / "003.png").write_bytes(b"no picture")
+        (folder / "red" / "003.png").write_bytes(b"no image")
         whole = (folder / "blue" / "004.png").read_bytes()
         (folder / "blue" / "004.png").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(DataError) as caught:
             dataset(folder)
-        assert "2 of 40 pictures" in str(caught.value)
-        assert "red/003.png (it is no picture that Pillow knows)" in str(caught.value)
+        assert "2 of 40 images" in str(caught.value)
+        assert "red/003.png (it is no image that Pillow knows)" in str(caught.value)
         assert "blue/004.png (" in str(caught.value)
         assert "--bad-images skip" in str(caught.value)
 
     def test_skipped_images_are_left_out_and_named(self, folder):
         """Nothing takes their place."""
-        (folder / "red" / "003.png").write_bytes(b"no picture")
+        (folder / "red" / "003.png").write_bytes(b"no image")
         data = dataset(folder, bad_images="skip")
         every = names(data.train) | names(data.val) | names(data.test)
         assert (len(every), "red/003.png" in every) == (39, False)
-        assert data.skipped == ("red/003.png (it is no picture that Pillow knows)",)
+        assert data.skipped == ("red/003.png (it is no image that Pillow knows)",)
 
     def test_a_class_of_nothing_but_bad_images_is_empty(self, folder):
         """Skipping does not make a class vanish."""
         for file in (folder / "red").iterdir():
             file.write_bytes(b"")
-        with pytest.raises(DataError, match=r"the class folder 'red' in .* holds no picture"):
+        with pytest.raises(DataError, match=r"the class folder 'red' in .* holds no image"):
             dataset(folder, bad_images="skip")
 
     @pytest.mark.parametrize(
         ("spoil", "message"),
         [
             (lambda root: shutil.rmtree(root / "red"), r"holds 1 class folders \(blue\); a classifier needs two"),
-            (lambda root: (root / "green").mkdir(), "the class folder 'green' in .* holds no picture"),
+            (lambda root: (root / "green").mkdir(), "the class folder 'green' in .* holds no image"),
             (
                 lambda root: [shutil.copytree(root / "red", root / "green"), thin_out(root / "green", 2)],
-                "'green' in .* has 2 pictures; to divide them it needs 3",
+                "'green' in .* has 2 images; to divide them it needs 3",
             ),
-            (shutil.rmtree, "there is no folder .*; pictures lie in one folder a class"),
+            (shutil.rmtree, "there is no folder .*; images lie in one folder a class"),
         ],
         ids=["one class", "empty class", "too few", "no folder"],
     )
@@ -147,44 +147,44 @@ class TestRefusals:
             load_dataset("flowers")
 
 
-class TestPictures:
+class TestImages:
     """Files of many kinds become grey or RGB."""
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "CMYK", "I;16"])
     @pytest.mark.parametrize("channels", [1, 3])
     def test_any_mode_keeps_its_grey(self, tmp_path, mode, channels):
-        """A white picture with a black left half stays that."""
+        """A white image with a black left half stays that."""
         pixels = np.full((6, 8), 255, np.uint8)
         pixels[:, :4] = 0
         if mode == "I;16":
-            picture = Image.fromarray(pixels.astype(np.uint16) * 257)
+            image = Image.fromarray(pixels.astype(np.uint16) * 257)
         else:
-            picture = Image.fromarray(pixels).convert(mode if mode in ("1", "L", "LA", "P") else "RGB").convert(mode)
-        file = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
-        picture.save(file)
-        found = np.asarray(read_picture(file, channels)).reshape(6, 8, channels)
+            image = Image.fromarray(pixels).convert(mode if mode in ("1", "L", "LA", "P") else "RGB").convert(mode)
+        file = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+        image.save(file)
+        found = np.asarray(read_image(file, channels)).reshape(6, 8, channels)
         assert np.array_equal(found, np.repeat(pixels[:, :, np.newaxis], channels, axis=2))
 
     def test_a_transparent_palette_is_read_without_a_warning(self, tmp_path):
         """Pillow would warn of transparency in bytes."""
-        picture = Image.new("P", (4, 4))
-        picture.putpalette([10, 20, 30] * 256)
-        picture.save(tmp_path / "p.png", transparency=bytes(range(256)))
-        assert read_picture(tmp_path / "p.png", 3).getpixel((0, 0)) == (10, 20, 30)
+        image = Image.new("P", (4, 4))
+        image.putpalette([10, 20, 30] * 256)
+        image.save(tmp_path / "p.png", transparency=bytes(range(256)))
+        assert read_image(tmp_path / "p.png", 3).getpixel((0, 0)) == (10, 20, 30)
 
     def test_sixteen_bits_are_scaled_not_cut(self, tmp_path):
         """Half of 65,535 is half of 255."""
         Image.fromarray(np.full((2, 2), 0x8000, np.uint16)).save(tmp_path / "deep.png")
-        assert read_picture(tmp_path / "deep.png", 1).getpixel((0, 0)) == 128
+        assert read_image(tmp_path / "deep.png", 1).getpixel((0, 0)) == 128
 
-    def test_pictures_are_turned_upright(self, tmp_path):
+    def test_images_are_turned_upright(self, tmp_path):
         """As the camera's note says."""
         exif = Image.Exif()
         exif[0x0112] = 6  # turn right to be upright
-        picture = Image.new("RGB", (8, 4))
-        picture.putpixel((0, 0), (255, 255, 255))
-        picture.save(tmp_path / "p.png", exif=exif)
-        upright = read_picture(tmp_path / "p.png", 1)
+        image = Image.new("RGB", (8, 4))
+        image.putpixel((0, 0), (255, 255, 255))
+        image.save(tmp_path / "p.png", exif=exif)
+        upright = read_image(tmp_path / "p.png", 1)
         assert (upright.size, upright.getpixel((3, 0))) == ((4, 8), 255)
 
     def test_all_kinds_share_a_batch(self, tmp_path):
@@ -192,9 +192,9 @@ class TestPictures:
         for label in ("a", "b"):
             (tmp_path / label).mkdir()
             for index, mode in enumerate(("1", "L", "LA", "RGB", "RGBA", "P", "CMYK", "I;16")):
-                picture = Image.new("RGB", (10 + 13 * index, 40 - 3 * index), (90, 90, 90))
+                image = Image.new("RGB", (10 + 13 * index, 40 - 3 * index), (90, 90, 90))
                 deep = Image.fromarray(np.full((9, 30), 90 * 257, np.uint16))
-                (deep if mode == "I;16" else picture.convert(mode)).save(tmp_path / label / f"{index}.tif")
+                (deep if mode == "I;16" else image.convert(mode)).save(tmp_path / label / f"{index}.tif")
         chosen = [torch.arange(12)]
         view = TrainingView(RULE, Augmentation(flip=0.5, min_crop=0.2), seed=0, epoch=1)
         for each in (None, view):
@@ -212,11 +212,11 @@ class TestPictures:
         """Their range is unknown."""
         Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "f.tif")
         with pytest.raises(DataError, match=r"f\.tif: its numbers are floats, whose range nobody knows"):
-            read_picture(tmp_path / "f.tif", 3)
+            read_image(tmp_path / "f.tif", 3)
 
 
 class TestViews:
-    """What the net sees of a picture."""
+    """What the network sees of an image."""
 
     def test_evaluation_sees_timms_own_transform(self, painted):
         """Pixel by pixel, though files come in batches."""
@@ -244,7 +244,7 @@ class TestViews:
 def settings(painted) -> TrainSettings:
     """One short epoch."""
     return TrainSettings(
-        net="resnet8", data=f"folder:{painted}", epochs=1, batch_size=8, lr=3e-3, workers=0, device="cpu"
+        network="resnet8", data=f"folder:{painted}", epochs=1, batch_size=8, lr=3e-3, workers=0, device="cpu"
     )
 
 
@@ -262,7 +262,7 @@ def weights(run):
 
 
 def test_workers_do_not_change_the_weights(settings, folder_run, tmp_path):
-    """Two processes that decode give the same net as none, bit by bit."""
+    """Two processes that decode give the same network as none, bit by bit."""
     train(replace(settings, workers=2), tmp_path / "run")
     assert weights(tmp_path / "run") == weights(folder_run)
 
@@ -272,7 +272,7 @@ def test_workers_do_not_change_the_weights(settings, folder_run, tmp_path):
     [{"flip": 0.0}, {"min_crop": 1.0}, {"rand_augment": 9}, {"cutmix": 1.0}, {"input_size": (1, 16, 16)}],
     ids=str,
 )
-def test_settings_for_pictures_have_an_effect(settings, folder_run, tmp_path, change):
+def test_settings_for_images_have_an_effect(settings, folder_run, tmp_path, change):
     """On the weights."""
     train(replace(settings, **change), tmp_path / "run")
     assert weights(tmp_path / "run") != weights(folder_run)
@@ -301,16 +301,16 @@ def test_embedded_data_keep_their_size(short_settings, tmp_path):
 
 def test_a_run_comes_back_with_its_labels_and_size(folder_run, painted):
     """And says nothing of where the folder lay."""
-    loaded = load_net(folder_run)
+    loaded = load_network(folder_run)
     assert (loaded.labels, loaded.weights.dataset) == (("blue", "red"), "folder:colours")
     test = dataset(painted, loaded.preprocessing).test
-    assert evaluate(loaded.net, test, loaded.preprocessing).accuracy == loaded.weights.metrics["test_accuracy"]
+    assert evaluate(loaded.network, test, loaded.preprocessing).accuracy == loaded.weights.metrics["test_accuracy"]
 
 
 def test_the_public_name_has_no_path(tmp_path, monkeypatch):
     """Nor is it empty for the folder we stand in."""
     monkeypatch.chdir(tmp_path)
-    assert [public_name(name) for name in ("digits", "folder:/a/b/", "folder:.")] == [
+    assert [redacted_name(name) for name in ("digits", "folder:/a/b/", "folder:.")] == [
         "digits",
         "folder:b",
         f"folder:{tmp_path.name}",
@@ -318,20 +318,20 @@ def test_the_public_name_has_no_path(tmp_path, monkeypatch):
 
 
 def test_train_and_eval_from_the_command_line(command, folder, tmp_path):
-    """A folder in, a net that knows its colours out; the file left out is named each time."""
-    (folder / "red" / "003.png").write_bytes(b"no picture")
+    """A folder in, a network that knows its colours out; the file left out is named each time."""
+    (folder / "red" / "003.png").write_bytes(b"no image")
     run, data = tmp_path / "run", ["--data", f"folder:{folder}", "--bad-images", "skip", "--workers", "0"]
     quick = ["--epochs", 4, "--batch-size", 8, "--lr", 3e-3, "--input-size", "3,16,16", "--device", "cpu"]
     trained = command("train", "resnet8", *data, *quick, "--out", run)
     assert (trained.status, "red/003.png" in trained.out) == (0, True)
     found = json.loads(command("eval", run, *data, "--json", "--split", "train").out)
-    assert found["skipped"] == ["red/003.png (it is no picture that Pillow knows)"]
+    assert found["skipped"] == ["red/003.png (it is no image that Pillow knows)"]
     assert found["accuracy"] > 0.9
 
 
 def test_bad_images_end_the_command(command, folder, tmp_path):
     """One sentence, status 2, no run."""
-    (folder / "red" / "003.png").write_bytes(b"no picture")
+    (folder / "red" / "003.png").write_bytes(b"no image")
     said = command("train", "resnet8", "--data", f"folder:{folder}", "--out", tmp_path / "run")
     assert (said.status, said.err.count("\n"), (tmp_path / "run").exists()) == (2, 1, False)
     assert "red/003.png" in said.err

@@ -18,7 +18,7 @@ from zoo.data.splits import MemorySplit
 from zoo.errors import DataError
 from zoo.evaluation.evaluate import evaluate
 from zoo.networks.preprocessing import Preprocessing
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import TrainSettings
 from zoo.training.trainer import train
 
@@ -27,13 +27,13 @@ KINDS = ("", "red", "blue", "blue;red")
 
 
 def write(root: Path, rows: list[str], header: str = "file,labels") -> Path:
-    """The table of pictures that are there."""
+    """The table of images that are there."""
     (root / "labels.csv").write_text("\n".join([header, *rows, ""]))
     return root
 
 
 def draw(file: Path, labels: str, seed: int) -> None:
-    """A noisy picture: red in its left half, blue in its right half, as the labels say."""
+    """A noisy image: red in its left half, blue in its right half, as the labels say."""
     pixels = np.random.default_rng(seed).integers(60, 120, (16, 16, 3)).astype(np.uint8)
     pixels[:, :8, 0] += 120 * ("red" in labels)
     pixels[:, 8:, 2] += 120 * ("blue" in labels)
@@ -43,7 +43,7 @@ def draw(file: Path, labels: str, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory) -> Path:
-    """Eighty pictures that are red, blue, both or neither; to be read only."""
+    """Eighty images that are red, blue, both or neither; to be read only."""
     root = tmp_path_factory.mktemp("labels") / "halves"
     rows = [(f"some/{index:02d}.png", KINDS[index % 4]) for index in range(80)]
     for index, (name, labels) in enumerate(rows):
@@ -53,9 +53,9 @@ def labelled(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(labelled) -> TrainSettings:
-    """A run that learns both halves, with mixed pictures."""
+    """A run that learns both halves, with mixed images."""
     return TrainSettings(
-        net="resnet8",
+        network="resnet8",
         data=f"folder:{labelled}",
         epochs=6,
         batch_size=8,
@@ -79,7 +79,7 @@ def run(settings, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def few(tmp_path) -> Path:
-    """Six pictures to spoil."""
+    """Six images to spoil."""
     for index in range(6):
         draw(tmp_path / f"{index}.png", "red", index)
     return write(tmp_path, [f"{index}.png,red;blue" for index in range(6)])
@@ -89,7 +89,7 @@ class TestTable:
     """What the table says, and what it must not."""
 
     def test_targets_are_the_rows(self, labelled):
-        """By name; every picture is in one split, and each split has each label."""
+        """By name; every image is in one split, and each split has each label."""
         data = find_data(f"folder:{labelled}").for_net(RULE)
         assert (data.labels, data.task) == (("blue", "red"), "multi-label")
         parts = [data.train, data.val, data.test]
@@ -113,10 +113,10 @@ class TestTable:
         (few / "0.png").write_bytes(b"none")
         (few / "1.png").unlink()
         draw(few / "more.png", "red", 9)
-        with pytest.raises(DataError, match="3 of 7 pictures") as caught:
+        with pytest.raises(DataError, match="3 of 7 images") as caught:
             scan(few, "fail")
         for words in (
-            "0.png (it is no picture",
+            "0.png (it is no image",
             "1.png (there is no such file)",
             "more.png (labels.csv does not name it)",
         ):
@@ -155,16 +155,16 @@ class TestTable:
         with pytest.raises(DataError, match=message):
             scan(few, "fail")
 
-    def test_a_label_without_training_pictures(self, few):
+    def test_a_label_without_training_images(self, few):
         """It could not be learnt."""
         rows = [f"{i}.png,a;b,train" for i in range(4)] + ["4.png,a,val", "5.png,c,test"]
         write(few, rows, "file,labels,split")
-        with pytest.raises(DataError, match=r"no training picture of .* has the label 'c'"):
+        with pytest.raises(DataError, match=r"no training image of .* has the label 'c'"):
             scan(few, "fail")
 
 
 class TestRun:
-    """A net that gives any number of labels."""
+    """A network that gives any number of labels."""
 
     def test_it_learns_both_labels(self, run):
         """And says what it measured; `best` is by mean average precision."""
@@ -175,7 +175,7 @@ class TestRun:
         assert (metrics["epoch"], metrics["val_macro_f1"]) == (best["epoch"], best["val_macro_f1"])
 
     def test_eval_shows_the_right_table(self, run, labelled, command, tmp_path):
-        """In words, as JSON, and picture by picture."""
+        """In words, as JSON, and image by image."""
         options = ["--data", f"folder:{labelled}", "--workers", 0, "--split", "train"]
         shown = command("eval", run, *options, "--save", tmp_path / "out").out
         assert all(words in shown for words in ("mean average precision", "macro-F1", "every label right"))
@@ -188,14 +188,14 @@ class TestRun:
         assert found["accuracy"] == pytest.approx(right / 64)
 
     def test_the_task_goes_with_the_weights(self, run, painted, command):
-        """A net of labels is not measured on classes."""
-        assert load_net(run).task == "multi-label"
+        """A network of labels is not measured on classes."""
+        assert load_network(run).task == "multi-label"
         said = command("eval", run, "--data", f"folder:{painted}")
         assert said.status == 2
-        assert "the net is a multi-label one, folder:colours is single-label: a picture has one class" in said.err
+        assert "the network is a multi-label one, folder:colours is single-label: an image has one class" in said.err
 
     def test_resume_is_bit_identical(self, run, settings, tmp_path, monkeypatch):
-        """Losses of labels and mixed pictures are a function of seed, epoch and batch too."""
+        """Losses of labels and mixed images are a function of seed, epoch and batch too."""
         from zoo.errors import ZooError
 
         def stop(event):
@@ -212,7 +212,7 @@ class TestRun:
         """A sigmoid, checked against PyTorch; the manifest and the config say so, and all versions have one task."""
         import onnxruntime
 
-        loaded = load_net(run)
+        loaded = load_network(run)
         exported = export_model(loaded, ExportSettings(to=tmp_path, name="halves"))
         assert exported.manifest.head.activation == "sigmoid"
         assert "zoonnx.task" in (tmp_path / "halves" / "config.pbtxt").read_text()
@@ -228,14 +228,14 @@ class TestEvaluation:
     """Measured by hand."""
 
     def test_measures(self):
-        """Two labels, four pictures."""
+        """Two labels, four images."""
         logits = torch.tensor([[9.0, -9.0], [4.0, 2.0], [-1.0, 5.0], [2.0, -3.0]])
         targets = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 1]])
         found = self.measure(logits, targets)
         assert found.accuracy == 0.5
         # label 0: right at ranks 1 and 3; label 1: at 1, 2 and 3
         assert found.mean_average_precision == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
-        # label 0: tp 2, fp 1; label 1: tp 2, fn 1; then label 1 of another picture is seen though it is not there
+        # label 0: tp 2, fp 1; label 1: tp 2, fn 1; then label 1 of another image is seen though it is not there
         assert found.macro_f1 == pytest.approx((0.8 + 0.8) / 2)
         more = logits.clone()
         more[0, 1] = 9.0
@@ -258,9 +258,9 @@ class TestEvaluation:
             self.measure(torch.zeros(2, 2), targets.long())
 
     def measure(self, logits, targets):
-        """An evaluation of a net that gives these logits."""
-        net = torch.nn.Linear(logits.shape[1], logits.shape[1], bias=False)
-        net.weight.data.copy_(torch.eye(logits.shape[1]))
+        """An evaluation of a network that gives these logits."""
+        network = torch.nn.Linear(logits.shape[1], logits.shape[1], bias=False)
+        network.weight.data.copy_(torch.eye(logits.shape[1]))
 
         class Rule:
             input_size = (1,)
@@ -268,4 +268,4 @@ class TestEvaluation:
             def normalise(self, images, dtype=torch.float32):
                 return images
 
-        return evaluate(net, MemorySplit(logits, targets), Rule())
+        return evaluate(network, MemorySplit(logits, targets), Rule())

@@ -1,4 +1,4 @@
-"""Pictures that are mixed in pairs."""
+"""Images that are mixed in pairs."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from zoo.training.trainer import train
 
 @pytest.fixture
 def batches(monkeypatch):
-    """What the net was given: inputs and targets, step by step."""
+    """What the network was given: inputs and targets, step by step."""
     seen, original = [], training._step
 
     def step(session, x, targets, count):
@@ -24,8 +24,8 @@ def batches(monkeypatch):
     return seen
 
 
-def test_mixup_blends_pictures_and_targets_alike(short_settings, batches, tmp_path, digits):
-    """Each input is lam times one picture and 1 - lam times its partner's, and so is its target."""
+def test_mixup_blends_images_and_targets_alike(short_settings, batches, tmp_path, digits):
+    """Each input is lam times one image and 1 - lam times its partner's, and so is its target."""
     train(replace(short_settings, epochs=1, max_shift_px=0), tmp_path / "plain")
     plain = batches.copy()
     batches.clear()
@@ -38,7 +38,7 @@ def test_mixup_blends_pictures_and_targets_alike(short_settings, batches, tmp_pa
 
 
 def test_cutmix_pastes_a_piece(short_settings, batches, tmp_path):
-    """Each pixel is one picture's or its partner's, and the share of pixels is that of the target."""
+    """Each pixel is one image's or its partner's, and the share of pixels is that of the target."""
     train(replace(short_settings, epochs=1, max_shift_px=0), tmp_path / "plain")
     plain = batches.copy()
     batches.clear()
@@ -62,5 +62,5 @@ def test_mixing_leaves_numpys_generator_alone(short_settings, tmp_path):
 
 def test_an_odd_batch_cannot_be_mixed(short_settings):
     """Pairs need an even number."""
-    with pytest.raises(SettingsError, match="batch_size must be even where pictures are mixed in pairs; got 33"):
+    with pytest.raises(SettingsError, match="batch_size must be even where images are mixed in pairs; got 33"):
         replace(short_settings, batch_size=33, mixup=0.5)

@@ -78,7 +78,7 @@ def test_unknown_split_lists_what_there_is(digits):
 
 def test_a_net_of_other_classes_does_not_fit(digits):
     """Labels must agree one by one."""
-    with pytest.raises(DataError, match=r"the net tells apart 2 classes \(a, b, ...\); digits holds 10 classes"):
+    with pytest.raises(DataError, match=r"the network tells apart 2 classes \(a, b, ...\); digits holds 10 classes"):
         digits.check_fits(("a", "b"), digits.preprocessing)
 
 

@@ -16,7 +16,7 @@ def test_the_shape_tells_the_task():
 
 
 def test_the_loss_of_labels_is_binary_cross_entropy():
-    """The mean over pictures and labels; smoothing moves targets a share of the way to one half."""
+    """The mean over images and labels; smoothing moves targets a share of the way to one half."""
     logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]])
     targets = torch.tensor([[1, 0], [0, 1]])
     plain = F.binary_cross_entropy(logits.sigmoid(), targets.float())
@@ -63,13 +63,13 @@ def test_draws_follow_the_seed():
     assert not torch.equal(balanced_draws(CLASSES, 3), first)
 
 
-def test_a_picture_stands_for_its_rarest_label():
+def test_a_image_stands_for_its_rarest_label():
     """Or for those that have none."""
     assert rarest_label(LABELS).tolist() == [0, 0, 1, 3]
 
 
 def test_labels_are_balanced_by_the_rarest():
-    """The pictures without labels are a class of their own."""
+    """The images without labels are a class of their own."""
     targets = torch.cat([LABELS[:1]] * 90 + [LABELS[2:3]] * 5 + [LABELS[3:]] * 5)
     torch.manual_seed(0)
     drawn = targets[balanced_draws(targets, 3) % 100]

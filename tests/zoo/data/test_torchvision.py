@@ -50,7 +50,7 @@ def write_idx(file: Path, values: np.ndarray) -> None:
 
 
 def write_fashion(folder: Path, train: int = 60, test: int = 20) -> dict[str, np.ndarray]:
-    """FashionMNIST with noise for pictures, each class as often as any other."""
+    """FashionMNIST with noise for images, each class as often as any other."""
     rng, written = np.random.default_rng(0), {}
     for prefix, count in (("train", train), ("t10k", test)):
         written[prefix] = rng.integers(0, 256, (count, 28, 28)).astype(np.uint8)
@@ -74,7 +74,7 @@ def test_idx_files(folder):
     assert data.augmentation == Augmentation()
 
 
-def test_a_key_changes_with_the_pictures(folder):
+def test_a_key_changes_with_the_images(folder):
     """So that a run is not resumed on others."""
     write_fashion(folder)
     before = find_data("torchvision:FashionMNIST").for_net(GREY)
@@ -108,7 +108,7 @@ def test_pickled_batches(folder, monkeypatch):
     assert data.augmentation.flip == 0.5
 
 
-def test_picture_files(folder):
+def test_image_files(folder):
     """The pets: JPEG files, labels in a list."""
     base = folder / "OxfordIIITPet" / "oxford-iiit-pet"
     (base / "images").mkdir(parents=True)
@@ -138,13 +138,13 @@ def test_a_set_without_splits_is_divided(folder):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_is_named(folder, workers):
+def test_a_broken_image_is_named(folder, workers):
     """When it is asked for, by its number, whoever reads it."""
     test_a_set_without_splits_is_divided(folder)
     for file in folder.rglob("*.jpg"):
         file.write_bytes(b"none")
     data = find_data("torchvision:EuroSAT", workers=workers).for_net(COLOUR)
-    with pytest.raises(DataError, match=r"^picture \d+ cannot be read: it is no picture that Pillow knows"):
+    with pytest.raises(DataError, match=r"^image \d+ cannot be read: it is no image that Pillow knows"):
         next(data.val.batches([torch.tensor([0])]))
 
 
@@ -219,7 +219,7 @@ def test_a_run_on_it(folder, tmp_path):
     """From the name to weights."""
     write_fashion(folder)
     settings = TrainSettings(
-        net="convnet4",
+        network="convnet4",
         data="torchvision:FashionMNIST",
         epochs=1,
         batch_size=10,

@@ -1,4 +1,4 @@
-"""The temperature, and how far a net's confidence lies from its accuracy."""
+"""The temperature, and how far a network's confidence lies from its accuracy."""
 
 import pytest
 import torch
@@ -75,10 +75,10 @@ def test_a_net_that_is_always_wrong_ends_at_the_limit():
 
 
 def test_logits_must_be_numbers():
-    """A net that has diverged cannot be calibrated."""
+    """A network that has diverged cannot be calibrated."""
     logits, targets = drawn(10, classes=3)
     logits[3, 1] = float("inf")
-    with pytest.raises(DataError, match="some of the net's logits are no finite numbers"):
+    with pytest.raises(DataError, match="some of the network's logits are no finite numbers"):
         fit_temperature(logits, targets)
     assert calibrate(logits, targets, *drawn(10, classes=3)).temperature is None
 

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from zoo.data.splits import MemorySplit
-from zoo.evaluation.label_noise import COLUMNS, as_csv, as_sheet, picture_names, rank_doubts, thresholds
+from zoo.evaluation.label_noise import COLUMNS, as_csv, as_sheet, image_names, rank_doubts, thresholds
 from zoo.networks.preprocessing import Preprocessing
 
-# Five pictures labelled 0 and four labelled 1; the last of each is wrong, and picture 3 is only unclear.
+# Five images labelled 0 and four labelled 1; the last of each is wrong, and image 3 is only unclear.
 PROBABILITIES = torch.tensor(
     [[0.9, 0.1], [0.8, 0.2], [0.95, 0.05], [0.45, 0.55], [0.1, 0.9], [0.2, 0.8], [0.1, 0.9], [0.3, 0.7], [0.92, 0.08]]
 )
@@ -33,13 +33,13 @@ def test_wrong_labels_come_first() -> None:
     assert doubts[0].margin == pytest.approx(0.08 - 0.92)
 
 
-def test_a_class_without_pictures_is_suggested_by_no_one() -> None:
-    """It has no threshold that a picture could reach."""
+def test_a_class_without_images_is_suggested_by_no_one() -> None:
+    """It has no threshold that an image could reach."""
     probabilities = torch.cat([PROBABILITIES * 0.1, torch.full((9, 1), 0.9)], dim=1)
     assert not any(doubt.is_suspicious and doubt.suggestion == 2 for doubt in rank_doubts(probabilities, TARGETS))
 
 
-def test_the_table_holds_every_picture_by_name() -> None:
+def test_the_table_holds_every_image_by_name() -> None:
     """In order of doubt, with labels in words."""
     doubts = rank_doubts(PROBABILITIES, TARGETS)
     names = [f"train {index}" for index in range(9)]
@@ -48,25 +48,25 @@ def test_the_table_holds_every_picture_by_name() -> None:
     assert list(rows[0].values()) == ["train 8", "dog", "cat", "-0.8400", "yes"]
 
 
-def test_pictures_of_a_folder_are_named_by_their_files(painted) -> None:
+def test_images_of_a_folder_are_named_by_their_files(painted) -> None:
     """Others by their split and index."""
     from zoo.data.registry import find_data
 
     rule = Preprocessing(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
     data = find_data(f"folder:{painted}").for_net(rule)
-    names = picture_names({"train": data.train, "memory": MemorySplit(torch.zeros(2, 1, 1, 1), torch.zeros(2))})
+    names = image_names({"train": data.train, "memory": MemorySplit(torch.zeros(2, 1, 1, 1), torch.zeros(2))})
     assert names[0] == str(data.train.files[0])
     assert names[-2:] == ["memory 0", "memory 1"]
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (30, 20, 3), (1, 128, 1)])
-def test_the_sheet_shows_the_pictures(shape) -> None:
-    """Bright pictures make a sheet with bright tiles, of greys, colours and signals."""
+def test_the_sheet_shows_the_images(shape) -> None:
+    """Bright images make a sheet with bright tiles, of greys, colours and signals."""
     doubts = rank_doubts(PROBABILITIES, TARGETS)
 
     def sheet(value: int) -> np.ndarray:
-        pictures = MemorySplit(torch.full((9, *shape), value, dtype=torch.uint8), TARGETS)
-        return np.array(Image.open(io.BytesIO(as_sheet(doubts, pictures, ("a very long label indeed", "b")))))
+        images = MemorySplit(torch.full((9, *shape), value, dtype=torch.uint8), TARGETS)
+        return np.array(Image.open(io.BytesIO(as_sheet(doubts, images, ("a very long label indeed", "b")))))
 
     dark, bright = sheet(0), sheet(255)
     assert dark.shape[1] > COLUMNS * 100

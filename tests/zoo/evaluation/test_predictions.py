@@ -1,4 +1,4 @@
-"""The pictures of an evaluation and what a net made of them."""
+"""The images of an evaluation and what a network made of them."""
 
 import csv
 
@@ -23,17 +23,17 @@ def evaluation():
 
 
 def images(channels):
-    """Three random pictures of 4x5."""
+    """Three random images of 4x5."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (3, 4, 5, channels), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_come_back_pixel_by_pixel(tmp_path, evaluation, channels):
+def test_images_come_back_pixel_by_pixel(tmp_path, evaluation, channels):
     """PNG keeps every value; the folder is the label."""
     save_predictions(tmp_path / "out", MemorySplit(images(channels), torch.zeros(3)), evaluation, LABELS)
-    with Image.open(tmp_path / "out" / "images" / "dog" / "00002.png") as picture:
-        pixels = np.asarray(picture).reshape(4, 5, channels)
+    with Image.open(tmp_path / "out" / "images" / "dog" / "00002.png") as image:
+        pixels = np.asarray(image).reshape(4, 5, channels)
     assert np.array_equal(pixels, images(channels)[2].numpy())
 
 

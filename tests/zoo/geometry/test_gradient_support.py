@@ -26,23 +26,23 @@ class Averaging(nn.Module):
 
 
 def transparent(name: str) -> nn.Module:
-    """The net with positive weights, norms and activations that pass all on, and pools that average.
+    """The network with positive weights, norms and activations that pass all on, and pools that average.
 
     So nothing cancels and no unit is dead: the gradient is positive exactly where a path exists.
     """
-    net = CATALOG[name].builder().eval().double()
+    network = CATALOG[name].builder().eval().double()
     with torch.no_grad():
-        for parameter in net.parameters():
+        for parameter in network.parameters():
             parameter.fill_(0.1)
-    for path, module in list(net.named_modules()):
+    for path, module in list(network.named_modules()):
         if isinstance(module, NORMS + ACTIVATIONS) or type(module).__name__ in ("LayerNorm2d", "BatchNormAct2d"):
-            net.set_submodule(path, nn.Identity())
+            network.set_submodule(path, nn.Identity())
         if isinstance(module, nn.MaxPool1d | nn.MaxPool2d):
-            net.set_submodule(path, Averaging(module))
-    return net
+            network.set_submodule(path, Averaging(module))
+    return network
 
 
-def outputs_of(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def outputs_of(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """The output of every call, by the layer's name."""
     found: dict[str, Tensor] = {}
 
@@ -53,9 +53,9 @@ def outputs_of(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
         return hook
 
-    for path, module in net.named_modules():
+    for path, module in network.named_modules():
         module.register_forward_hook(note(path))
-    net(x)
+    network(x)
     return found
 
 
@@ -82,10 +82,10 @@ def boxes(layer: Layer, unit: tuple[int, ...]) -> list[range]:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CATALOG])
 def test_fields_are_the_support_of_the_gradient(name):
     """Exactly, clipped to the image, for corner and middle units of every layer that has a map or a vector."""
-    net = transparent(name)
-    input_size = tuple(net.pretrained_cfg["input_size"])
+    network = transparent(name)
+    input_size = tuple(network.pretrained_cfg["input_size"])
     x = torch.rand(1, *input_size, dtype=torch.float64).requires_grad_()
-    outputs = outputs_of(net, x)
+    outputs = outputs_of(network, x)
     with torch.device("meta"):
         layers = measure(CATALOG[name].builder().eval(), input_size).layers
     checked = 0
@@ -103,8 +103,8 @@ def test_fields_are_the_support_of_the_gradient(name):
 def test_units_and_pixels_find_each_other(name):
     """A pixel is in the box of exactly the units that are said to see it."""
     with torch.device("meta"):
-        net = CATALOG[name].builder().eval()
-    for layer in measure(net, net.pretrained_cfg["input_size"]).layers:
+        network = CATALOG[name].builder().eval()
+    for layer in measure(network, network.pretrained_cfg["input_size"]).layers:
         for field in layer.fields:
             for pixel in range(field.pixels):
                 expected = [unit for unit in range(field.units) if pixel in field.box(unit)]

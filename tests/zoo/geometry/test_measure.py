@@ -24,10 +24,10 @@ EVERY_NET = [*CATALOG, *QUICK, *(pytest.param(name, marks=pytest.mark.slow) for 
 
 
 def on_meta(name: str) -> tuple[nn.Module, tuple[int, ...]]:
-    """A net without data, and the input size it was made for."""
+    """A network without data, and the input size it was made for."""
     with torch.device("meta"):
-        net = CATALOG[name].builder() if name in CATALOG else timm.create_model(name)
-    return net.eval(), tuple(net.pretrained_cfg["input_size"])
+        network = CATALOG[name].builder() if name in CATALOG else timm.create_model(name)
+    return network.eval(), tuple(network.pretrained_cfg["input_size"])
 
 
 def geometry_of(name: str) -> Geometry:
@@ -36,28 +36,28 @@ def geometry_of(name: str) -> Geometry:
 
 @pytest.mark.parametrize("name", EVERY_NET)
 class TestAgainstPyTorch:
-    """Every catalog net and 30 and more backbones of as many families."""
+    """Every catalog network and 30 and more backbones of as many families."""
 
     def test_sizes_are_those_of_a_forward(self, name):
         """Each output of each module call has the size that PyTorch gives it, and no operation is unknown."""
-        net, input_size = on_meta(name)
-        graph, geometry = record(net, input_size), measure(net, input_size)
+        network, input_size = on_meta(name)
+        graph, geometry = record(network, input_size), measure(network, input_size)
         expected = [[graph.recorded[ref.index] for ref in call.outputs if ref] for call in graph.calls]
         found = [[shape for shape in layer.outputs if shape] for layer in geometry.layers]
         assert (geometry.unknown, found) == ({}, expected)
 
     def test_macs_are_half_of_the_counted_flops(self, name):
         """torch.utils.flop_counter counts a multiplication and an addition as two."""
-        net, input_size = on_meta(name)
+        network, input_size = on_meta(name)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(torch.empty(1, *input_size, device="meta"))
-        assert 2 * measure(net, input_size).macs == counter.get_total_flops()
+            network(torch.empty(1, *input_size, device="meta"))
+        assert 2 * measure(network, input_size).macs == counter.get_total_flops()
 
     def test_parameters_are_pytorchs(self, name):
         """In total, and for each layer that has some of its own."""
-        net, input_size = on_meta(name)
-        geometry = measure(net, input_size)
-        expected = {path: sum(each.numel() for each in module.parameters()) for path, module in net.named_modules()}
+        network, input_size = on_meta(name)
+        geometry = measure(network, input_size)
+        expected = {path: sum(each.numel() for each in module.parameters()) for path, module in network.named_modules()}
         assert geometry.parameters == expected[""]
         assert {layer.path: layer.parameters for layer in geometry.layers} == {
             layer.path: expected[layer.path] for layer in geometry.layers

@@ -75,17 +75,17 @@ BOUNDED = {
 }
 
 
-def positive(net: nn.Module) -> nn.Module:
+def positive(network: nn.Module) -> nn.Module:
     with torch.no_grad():
-        for parameter in net.parameters():
+        for parameter in network.parameters():
             parameter.fill_(0.1)
-    return net.double().eval()
+    return network.double().eval()
 
 
-def supports(net: nn.Module, size: tuple[int, ...]) -> dict[tuple[int, ...], list[range]]:
+def supports(network: nn.Module, size: tuple[int, ...]) -> dict[tuple[int, ...], list[range]]:
     """For each place of the output, the box of pixels with a gradient there."""
     x = torch.rand(1, *size, dtype=torch.float64).requires_grad_()
-    y = net(x)
+    y = network(x)
     found = {}
     for place in itertools.product(*map(range, y.shape[2:])):
         (gradient,) = torch.autograd.grad(y[(0, slice(None), *place)].sum(), x, retain_graph=True)
@@ -99,8 +99,8 @@ def box(layer: Layer, place: tuple[int, ...]) -> list[range]:
     return [field.box(index if field.units > 1 else 0) for field, index in zip(layer.fields, places, strict=True)]
 
 
-def layer_of(net: nn.Module, size: tuple[int, ...]) -> Layer:
-    geometry = measure(net.float().to("meta"), size)
+def layer_of(network: nn.Module, size: tuple[int, ...]) -> Layer:
+    geometry = measure(network.float().to("meta"), size)
     assert geometry.unknown == {}
     return geometry.layers[0]
 
@@ -150,9 +150,9 @@ def test_signals(layer):
 
 def test_blurring_looks_inside_the_image():
     """Reflected rows show what lies inside; the stride leaves out nothing but such rows."""
-    net = BlurPool2d(2)
-    expected = supports(positive(net), (2, 12, 12))
-    layer = layer_of(net, (2, 12, 12))
+    network = BlurPool2d(2)
+    expected = supports(positive(network), (2, 12, 12))
+    layer = layer_of(network, (2, 12, 12))
     assert {place: box(layer, place) for place in expected} == expected
     assert (layer.unused, layer.lost) == (1, 0)
 
@@ -172,10 +172,10 @@ def test_writing_through_a_view_is_not_followed():
 
 def test_macs_of_what_is_free_of_the_image_count():
     """A convolution of a constant is work too, though no pixel takes part in it."""
-    net = nn.Sequential(
+    network = nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1), Step(lambda x: x + F.conv2d(x.new_ones(1, 1, 4, 4), x.new_ones(2, 1, 1, 1)))
     )
-    assert measure(net.to("meta"), (1, 4, 4)).macs == 2 * 9 * 16 + 2 * 16
+    assert measure(network.to("meta"), (1, 4, 4)).macs == 2 * 9 * 16 + 2 * 16
 
 
 def test_in_place_operations_are_followed_where_they_write():

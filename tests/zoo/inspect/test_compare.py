@@ -1,4 +1,4 @@
-"""`zoonnx compare`: nets side by side, and three ways to connect a layer."""
+"""`zoonnx compare`: networks side by side, and three ways to connect a layer."""
 
 import json
 
@@ -71,4 +71,4 @@ def test_the_command(command):
     said = command("compare", "--layers", "1,8,8", "--to", 8, "--kernel", 3, "--json")
     assert json.loads(said.out) == layer_rows(LayerQuestion((1, 8, 8), to=8, kernel=3))
     nothing = command("compare")
-    assert (nothing.status, nothing.err) == (2, "zoonnx compare: give nets to compare, or --layers C,H,W\n")
+    assert (nothing.status, nothing.err) == (2, "zoonnx compare: give networks to compare, or --layers C,H,W\n")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from export import ExportSettings, export_model
-from zoo import CATALOG, load_net
+from zoo import CATALOG, load_network
 from zoo.inspect import describe
 from zoo.inspect.target import subject_of
 
@@ -14,7 +14,7 @@ from zoo.inspect.target import subject_of
 def exported(tmp_path_factory):
     """An export of convnet4, and the manifest's layer map."""
     repository = tmp_path_factory.mktemp("models")
-    export_model(load_net("convnet4"), ExportSettings(to=repository, name="convnet4"))
+    export_model(load_network("convnet4"), ExportSettings(to=repository, name="convnet4"))
     folder = repository / "convnet4"
     return folder, json.loads((folder / "1" / "manifest.json").read_text())["layer_map"]["layers"]
 
@@ -65,7 +65,7 @@ def test_an_export_shows_what_became_of_each_layer(command, exported):
 
 
 def test_unknown_operations_are_counted_not_guessed():
-    """A net that sorts its pixels: its sizes and fields are unknown from there on, and the summary says why."""
+    """A network that sorts its pixels: its sizes and fields are unknown from there on, and the summary says why."""
     from torch import nn
 
     from zoo.inspect.target import Subject

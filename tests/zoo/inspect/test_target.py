@@ -1,11 +1,11 @@
-"""Where `describe` and `compare` find a net, and what they say when an input does not fit it."""
+"""Where `describe` and `compare` find a network, and what they say when an input does not fit it."""
 
 import pytest
 from google.protobuf import json_format
 
 from protos import manifest
 from zoo.catalog import create_model
-from zoo.errors import CheckpointError, GeometryError, UnknownNetError
+from zoo.errors import CheckpointError, GeometryError, UnknownNetworkError
 from zoo.geometry.input_size import parse_size
 from zoo.inspect.target import subject_of
 from zoo.transfer.heads import attach_head
@@ -35,7 +35,7 @@ def test_the_sizes_it_proposes_fit():
 
 
 def test_a_backbone_may_drop_rows():
-    """What is an error in a net of ours is a finding in a backbone."""
+    """What is an error in a network of ours is a finding in a backbone."""
     geometry = subject_of("resnet18").geometry()
     assert [layer.lost for layer in geometry.sliding if layer.lost] == [1, 1, 1]
 
@@ -48,8 +48,8 @@ def test_a_run_is_described_as_it_was_trained(short_run):
 
 
 def test_unknown_names(tmp_path):
-    """Did you mean; a folder without a net; a manifest that is none."""
-    with pytest.raises(UnknownNetError, match="did you mean 'convnet4'"):
+    """Did you mean; a folder without a network; a manifest that is none."""
+    with pytest.raises(UnknownNetworkError, match="did you mean 'convnet4'"):
         subject_of("convnet5")
     with pytest.raises(CheckpointError):
         subject_of(str(tmp_path))
@@ -59,13 +59,15 @@ def test_unknown_names(tmp_path):
         subject_of(str(tmp_path))
 
 
-@pytest.mark.parametrize(("net", "words"), [("code.nets:make", "code.nets:make"), ("", "a program")])
-def test_a_net_of_other_code(tmp_path, net, words):
+@pytest.mark.parametrize(("network", "words"), [("code.networks:make", "code.networks:make"), ("", "a program")])
+def test_a_net_of_other_code(tmp_path, network, words):
     """An export of somebody's own function or module cannot be built again: where its layers stand is said."""
-    promise = manifest.Manifest(name="m", source=manifest.Source(net=net))
+    promise = manifest.Manifest(name="m", source=manifest.Source(net=network))
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "manifest.json").write_text(json_format.MessageToJson(promise))
-    with pytest.raises(CheckpointError, match=rf"m was exported from {words}, whose net is not known here; its layers"):
+    with pytest.raises(
+        CheckpointError, match=rf"m was exported from {words}, whose network is not known here; its layers"
+    ):
         subject_of(str(tmp_path))
 
 
@@ -82,8 +84,8 @@ def test_an_input_size_is_whole_numbers(text):
 @pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention", "flat"])
 def test_an_exported_headed_net_is_found_again(tmp_path, head):
     """Its layers say which head it has."""
-    net = attach_head(create_model("convnet4"), head, num_classes=3)
-    paths = {path: type(module).__name__ for path, module in net.named_modules() if path}
+    network = attach_head(create_model("convnet4"), head, num_classes=3)
+    paths = {path: type(module).__name__ for path, module in network.named_modules() if path}
     promise = manifest.Manifest(
         source=manifest.Source(net="convnet4"),
         outputs=[manifest.Tensor(shape=[-1, 3])],
@@ -91,7 +93,7 @@ def test_an_exported_headed_net_is_found_again(tmp_path, head):
         layer_map=manifest.LayerMap(layers=[manifest.Layer(path=path, kind=kind) for path, kind in paths.items()]),
     )
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(promise))
-    found = subject_of(str(tmp_path)).net
+    found = subject_of(str(tmp_path)).network
     assert {name: value.shape for name, value in found.state_dict().items()} == {
-        name: value.shape for name, value in net.state_dict().items()
+        name: value.shape for name, value in network.state_dict().items()
     }

@@ -59,13 +59,13 @@ def random_images(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def onnx_runs(net, *input_size):
-    """Whether the exported net gives PyTorch's numbers at batches of 1 and 3; and the kinds of its nodes."""
-    model = convert(net.eval().requires_grad_(False), input_size, opset=20)
+def onnx_runs(network, *input_size):
+    """Whether the exported network gives PyTorch's numbers at batches of 1 and 3; and the kinds of its nodes."""
+    model = convert(network.eval().requires_grad_(False), input_size, opset=20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         x = random_images(batch, *input_size)
-        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], net(x).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], network(x).numpy(), rtol=1e-4, atol=1e-5)
     return [node.op_type for node in model.graph.node]
 
 
@@ -223,11 +223,11 @@ class TestTrueConv:
     )
     def test_fuses_to_the_plain_layer_of_the_same_function(self, layer, plain, input_size):
         """timm's reparameterize_model, which every export calls, puts an nn.Conv in its place."""
-        net, x = nn.Sequential(layer).eval(), random_images(2, *input_size)
-        fused = reparameterize_model(net)
+        network, x = nn.Sequential(layer).eval(), random_images(2, *input_size)
+        fused = reparameterize_model(network)
         assert type(fused[0]) is plain
         assert not fused[0].training
-        assert torch.equal(fused(x), net(x))
+        assert torch.equal(fused(x), network(x))
 
     def test_exports_as_one_plain_conv(self):
         """Whose weight is the flipped kernel."""

@@ -1,4 +1,4 @@
-"""What single nets of the catalog promise. What all of them do is in test_contract.py."""
+"""What single networks of the catalog promise. What all of them do is in test_contract.py."""
 
 import pytest
 import torch
@@ -98,37 +98,37 @@ class TestOptions:
     @pytest.mark.parametrize("name", ["localnet", "lenet5", "convnet4", "vgg_tiny", "bottleneck4"])
     @pytest.mark.parametrize(("pool", "kind"), [("max", nn.MaxPool2d), ("avg", nn.AvgPool2d), ("blur", BlurPool2d)])
     def test_pool(self, name, pool, kind):
-        """Every pool of the net is of the kind asked for, and the output keeps its shape."""
-        net = getattr(networks, name)(pool=pool).eval()
-        pools = [m for m in net.modules() if isinstance(m, nn.MaxPool2d | nn.AvgPool2d | BlurPool2d)]
+        """Every pool of the network is of the kind asked for, and the output keeps its shape."""
+        network = getattr(networks, name)(pool=pool).eval()
+        pools = [m for m in network.modules() if isinstance(m, nn.MaxPool2d | nn.AvgPool2d | BlurPool2d)]
         assert {type(m) for m in pools} == {kind}
-        assert net(torch.zeros(2, *net.pretrained_cfg["input_size"])).shape == (2, 10)
+        assert network(torch.zeros(2, *network.pretrained_cfg["input_size"])).shape == (2, 10)
 
     @pytest.mark.parametrize("name", ["convnet4", "allconv", "vgg_tiny", "resnet8", "mobilenet_tiny", "bottleneck4"])
     @pytest.mark.parametrize(("norm", "kinds"), [("group", {nn.GroupNorm}), ("none", set())])
     def test_norm(self, name, norm, kinds):
         """Other norms replace BatchNorm; without any, the convolutions have biases."""
-        net = getattr(networks, name)(norm=norm).eval()
-        found = {type(m) for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
-        biases = {m.bias is not None for m in net.modules() if isinstance(m, nn.Conv2d)}
+        network = getattr(networks, name)(norm=norm).eval()
+        found = {type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
+        biases = {m.bias is not None for m in network.modules() if isinstance(m, nn.Conv2d)}
         assert (found, biases) == (kinds, {norm == "none"})
-        assert net(torch.zeros(2, *net.pretrained_cfg["input_size"])).shape == (2, 10)
+        assert network(torch.zeros(2, *network.pretrained_cfg["input_size"])).shape == (2, 10)
 
     @pytest.mark.parametrize("name", ["allconv", "vgg_tiny", "resnet8", "mobilenet_tiny", "convnext4", "bottleneck4"])
     def test_spatial_dropout_drops_whole_channels(self, name):
         """In training the first stage's channels are zero as a whole or not at all; in evaluation none is dropped."""
-        net = getattr(networks, name)(stage_drop_rate=0.5)
-        dropped = next(m for m in net.modules() if isinstance(m, nn.Dropout2d))
+        network = getattr(networks, name)(stage_drop_rate=0.5)
+        dropped = next(m for m in network.modules() if isinstance(m, nn.Dropout2d))
         ones = torch.ones(1, 64, 8, 8)
         assert {float(channel.std()) for channel in dropped(ones)[0]} == {0.0}
         assert len(set(dropped(ones)[0, :, 0, 0].tolist())) == 2
-        assert torch.equal(net.eval() and dropped(ones), ones)
+        assert torch.equal(network.eval() and dropped(ones), ones)
 
     def test_standard_dropout_drops_single_values(self):
         """The other kind."""
-        net = networks.vgg_tiny(stage_drop_rate=0.5, stage_dropout="standard")
-        assert [type(m) for m in net.modules() if isinstance(m, nn.Dropout2d)] == []
-        assert len([m for m in net.modules() if isinstance(m, nn.Dropout) and m.p == 0.5]) == 3
+        network = networks.vgg_tiny(stage_drop_rate=0.5, stage_dropout="standard")
+        assert [type(m) for m in network.modules() if isinstance(m, nn.Dropout2d)] == []
+        assert len([m for m in network.modules() if isinstance(m, nn.Dropout) and m.p == 0.5]) == 3
 
     @pytest.mark.parametrize(
         ("option", "message"),
@@ -167,7 +167,7 @@ class TestInitialisation:
 
 
 class TestSizes:
-    """An illegal size is refused when the net is built, and the layer is named."""
+    """An illegal size is refused when the network is built, and the layer is named."""
 
     @pytest.mark.parametrize(
         ("name", "size", "message"),

@@ -36,7 +36,7 @@ def test_takes_channels_first_and_last():
     ids=["float", "other size", "no batch"],
 )
 def test_refuses_other_images(images):
-    """What is not uint8 of the net's size is named with its type and shape."""
+    """What is not uint8 of the network's size is named with its type and shape."""
     with pytest.raises(SettingsError, match=r"expected uint8 images of shape \(N, 3, 4, 5\) or .*; got torch"):
         Preprocessing(**RGB).normalise(images)
 
@@ -78,6 +78,6 @@ def test_json_has_exactly_the_known_names(change):
 
 def test_a_net_remembers_what_is_attached():
     """attach_to and from_net are inverse to each other."""
-    net, preprocessing = create_model("convnet4", in_chans=3), Preprocessing(**RGB, crop_mode="squash")
-    preprocessing.attach_to(net)
-    assert Preprocessing.from_net(net) == preprocessing
+    network, preprocessing = create_model("convnet4", in_chans=3), Preprocessing(**RGB, crop_mode="squash")
+    preprocessing.attach_to(network)
+    assert Preprocessing.from_net(network) == preprocessing

@@ -1,16 +1,16 @@
-"""In a net with random weights every branch counts."""
+"""In a network with random weights every branch counts."""
 
 import pytest
 import timm
 import torch
 
-from zoo import load_net
-from zoo.networks.random_init import wake
+from zoo import load_network
+from zoo.networks.random_init import randomize_constant_scales
 
 
-def silent(net: torch.nn.Module) -> list[str]:
+def silent(network: torch.nn.Module) -> list[str]:
     """Scales that are zero or nearly so."""
-    scales = {name: p.detach() for name, p in net.named_parameters() if not name.endswith("bias") and p.numel() > 1}
+    scales = {name: p.detach() for name, p in network.named_parameters() if not name.endswith("bias") and p.numel() > 1}
     return [name for name, scale in scales.items() if float(scale.abs().max()) < 0.01]
 
 
@@ -20,7 +20,7 @@ def test_no_branch_sleeps(name: str) -> None:
     torch.manual_seed(3)
     plain = timm.create_model(name)
     assert silent(plain) != []
-    woken = load_net(name, seed=3).net
+    woken = load_network(name, seed=3).network
     assert silent(woken) == []
     before, after = plain.state_dict(), woken.state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
@@ -30,9 +30,9 @@ def test_no_branch_sleeps(name: str) -> None:
 
 
 def test_other_weights_are_left_alone() -> None:
-    """A net without such scales is not touched, nor are scales that somebody chose; biases may be zero."""
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.LayerNorm(4))
-    net[1].weight.data = torch.tensor([0.25, 3.0])
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    wake(net)
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    """A network without such scales is not touched, nor are scales that somebody chose; biases may be zero."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.LayerNorm(4))
+    network[1].weight.data = torch.tensor([0.25, 3.0])
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    randomize_constant_scales(network)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

@@ -1,4 +1,4 @@
-"""What every net of the catalog keeps to: timm's model interface, and the way to ONNX."""
+"""What every network of the catalog keeps to: timm's model interface, and the way to ONNX."""
 
 import numpy as np
 import onnxruntime
@@ -21,23 +21,23 @@ SLOW_TO_EXPORT = {"resnet20", "resnet56"}
 
 @pytest.fixture(params=CATALOG)
 def name(request):
-    """Each net of the catalog in turn."""
+    """Each network of the catalog in turn."""
     return request.param
 
 
 @pytest.fixture
-def net(name):
-    """The net as its architecture has it, in eval mode, with BatchNorm statistics of its own data."""
+def network(name):
+    """The network as its architecture has it, in eval mode, with BatchNorm statistics of its own data."""
     torch.manual_seed(0)
-    net = create_model(name)
+    network = create_model(name)
     with torch.no_grad():
         for _ in range(3):
-            net.train()(images(name, 8))
-    return net.eval()
+            network.train()(images(name, 8))
+    return network.eval()
 
 
 def images(name, count):
-    """Random inputs of the net's own size."""
+    """Random inputs of the network's own size."""
     return torch.randn(count, *CATALOG[name].input_size, generator=torch.Generator().manual_seed(1))
 
 
@@ -48,72 +48,72 @@ def batch(name):
 
 
 class TestContract:
-    """One net after the other."""
+    """One network after the other."""
 
-    def test_gives_logits_for_each_image(self, net, batch, name):
+    def test_gives_logits_for_each_image(self, network, batch, name):
         """The output has one row an image and one column a class."""
-        assert net(batch).shape == (3, CATALOG[name].num_classes)
+        assert network(batch).shape == (3, CATALOG[name].num_classes)
 
-    def test_images_do_not_influence_each_other(self, net, batch):
+    def test_images_do_not_influence_each_other(self, network, batch):
         """An image has the same logits alone as among others."""
-        torch.testing.assert_close(net(batch)[1:2], net(batch[1:2]), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(network(batch)[1:2], network(batch[1:2]), rtol=1e-3, atol=1e-5)
 
-    def test_head_after_features_is_forward(self, net, batch):
+    def test_head_after_features_is_forward(self, network, batch):
         """Forward is forward_features, then forward_head, and nothing else."""
-        assert torch.equal(net.forward_head(net.forward_features(batch)), net(batch))
+        assert torch.equal(network.forward_head(network.forward_features(batch)), network(batch))
 
-    def test_feature_width_is_as_declared(self, net, batch):
+    def test_feature_width_is_as_declared(self, network, batch):
         """num_features are the channels of the features, head_hidden_size the width before the classifier."""
-        features = net.forward_features(batch)
-        pre_logits = net.forward_head(features, pre_logits=True)
-        assert (features.shape[1], pre_logits.shape) == (net.num_features, (3, net.head_hidden_size))
+        features = network.forward_features(batch)
+        pre_logits = network.forward_head(features, pre_logits=True)
+        assert (features.shape[1], pre_logits.shape) == (network.num_features, (3, network.head_hidden_size))
 
-    def test_classifier_maps_pre_logits_to_logits(self, net, batch):
+    def test_classifier_maps_pre_logits_to_logits(self, network, batch):
         """get_classifier is the last layer."""
-        pre_logits = net.forward_head(net.forward_features(batch), pre_logits=True)
-        assert torch.equal(net.get_classifier()(pre_logits), net(batch))
+        pre_logits = network.forward_head(network.forward_features(batch), pre_logits=True)
+        assert torch.equal(network.get_classifier()(pre_logits), network(batch))
 
-    def test_reset_classifier_changes_the_number_of_classes(self, net, batch):
-        """A new head has the new width, and the net says so."""
-        net.reset_classifier(7)
-        assert (net.num_classes, net(batch).shape) == (7, (3, 7))
+    def test_reset_classifier_changes_the_number_of_classes(self, network, batch):
+        """A new head has the new width, and the network says so."""
+        network.reset_classifier(7)
+        assert (network.num_classes, network(batch).shape) == (7, (3, 7))
 
     @pytest.mark.parametrize("at_build", [True, False])
-    def test_no_classes_give_features(self, net, batch, name, at_build):
-        """Without classes the net ends before its classifier."""
+    def test_no_classes_give_features(self, network, batch, name, at_build):
+        """Without classes the network ends before its classifier."""
         if at_build:
-            net = create_model(name, num_classes=0).eval()
+            network = create_model(name, num_classes=0).eval()
         else:
-            net.reset_classifier(0)
-        assert net(batch).shape == (3, net.head_hidden_size)
+            network.reset_classifier(0)
+        assert network(batch).shape == (3, network.head_hidden_size)
 
-    def test_reset_classifier_changes_the_pool(self, net, batch, name):
+    def test_reset_classifier_changes_the_pool(self, network, batch, name):
         """Another global pool gives other features of the same shape; where there is none, asking is an error."""
         if name in VECTOR_FEATURES:
             with pytest.raises(SettingsError, match="has no global pool; got 'max'"):
-                net.reset_classifier(net.num_classes, global_pool="max")
+                network.reset_classifier(network.num_classes, global_pool="max")
             return
-        averaged = net.forward_head(net.forward_features(batch), pre_logits=True)
-        net.reset_classifier(net.num_classes, global_pool="max")
-        highest = net.forward_head(net.forward_features(batch), pre_logits=True)
+        averaged = network.forward_head(network.forward_features(batch), pre_logits=True)
+        network.reset_classifier(network.num_classes, global_pool="max")
+        highest = network.forward_head(network.forward_features(batch), pre_logits=True)
         assert bool((highest >= averaged).all())
         assert not torch.equal(highest, averaged)
 
     @pytest.mark.parametrize(("num_classes", "in_chans"), [(1, 1), (3, 4), (1000, 3)])
     def test_takes_any_classes_and_channels(self, name, num_classes, in_chans):
-        """num_classes and in_chans are free, and the net's data config follows."""
-        net = create_model(name, num_classes=num_classes, in_chans=in_chans).eval()
+        """num_classes and in_chans are free, and the network's data config follows."""
+        network = create_model(name, num_classes=num_classes, in_chans=in_chans).eval()
         size = CATALOG[name].input_size[1:]
-        assert net(torch.zeros(2, in_chans, *size)).shape == (2, num_classes)
-        assert Preprocessing.from_net(net).input_size == (in_chans, *size)
+        assert network(torch.zeros(2, in_chans, *size)).shape == (2, num_classes)
+        assert Preprocessing.from_net(network).input_size == (in_chans, *size)
 
     def test_takes_another_size(self, name):
-        """Twice the size, and the data config follows; nets that fix their size are built for it."""
+        """Twice the size, and the data config follows; networks that fix their size are built for it."""
         _, height, width = CATALOG[name].input_size
         size = (height if height == 1 else 2 * height, 2 * width)
-        net = create_model(name, img_size=size).eval()
-        assert net(torch.zeros(1, net.in_chans, *size)).shape == (1, net.num_classes)
-        assert Preprocessing.from_net(net).input_size[1:] == size
+        network = create_model(name, img_size=size).eval()
+        assert network(torch.zeros(1, network.in_chans, *size)).shape == (1, network.num_classes)
+        assert Preprocessing.from_net(network).input_size[1:] == size
 
     def test_drop_rate_reaches_the_head(self, name):
         """Dropout is there when asked for."""
@@ -144,91 +144,91 @@ class TestContract:
         assert len(outputs) == len(features) > 0
         assert all(torch.equal(feature, output) for feature, output in zip(features, outputs, strict=True))
 
-    def test_every_parameter_is_in_one_layer_group(self, net):
+    def test_every_parameter_is_in_one_layer_group(self, network):
         """group_matcher covers all parameters, and tells several layers apart."""
-        groups = group_parameters(net, net.group_matcher())
-        assert sorted(name for group in groups.values() for name in group) == sorted(dict(net.named_parameters()))
+        groups = group_parameters(network, network.group_matcher())
+        assert sorted(name for group in groups.values() for name in group) == sorted(dict(network.named_parameters()))
         assert len(groups) >= 3
 
-    def test_layer_decay_slows_early_layers(self, net):
+    def test_layer_decay_slows_early_layers(self, network):
         """With layer-wise decay the first layer learns slowest and the classifier at the full rate."""
-        groups = param_groups_layer_decay(net, layer_decay=0.5)
+        groups = param_groups_layer_decay(network, layer_decay=0.5)
         scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
-        scales = [scale[id(p)] for p in net.parameters()]
+        scales = [scale[id(p)] for p in network.parameters()]
         assert scales == sorted(scales)
         assert scales[0] < scales[-1] == 1.0
 
-    def test_grad_checkpointing_keeps_the_gradients(self, net, batch):
+    def test_grad_checkpointing_keeps_the_gradients(self, network, batch):
         """Recomputing the stages gives the same gradients, and does recompute."""
-        net.train()
-        net(batch).sum().backward()
-        expected = [p.grad.clone() for p in net.parameters()]
-        net.zero_grad()
-        net.set_grad_checkpointing()
+        network.train()
+        network(batch).sum().backward()
+        expected = [p.grad.clone() for p in network.parameters()]
+        network.zero_grad()
+        network.set_grad_checkpointing()
         calls = []
-        for module in net.modules():
+        for module in network.modules():
             if not list(module.children()):
                 module.register_forward_hook(lambda module, *_: calls.append(module))
-        net(batch).sum().backward()
+        network(batch).sum().backward()
         assert len(calls) > len(set(calls))
-        for actual, wanted in zip([p.grad for p in net.parameters()], expected, strict=True):
+        for actual, wanted in zip([p.grad for p in network.parameters()], expected, strict=True):
             torch.testing.assert_close(actual, wanted)
 
-    def test_learns_from_every_parameter(self, net, batch):
+    def test_learns_from_every_parameter(self, network, batch):
         """A step of gradient reaches all of them."""
-        net.train()(batch).logsumexp(1).sum().backward()
-        assert [name for name, p in net.named_parameters() if p.grad is None] == []
+        network.train()(batch).logsumexp(1).sum().backward()
+        assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
-    def test_every_leaf_is_called_once_and_not_in_place(self, net, batch):
+    def test_every_leaf_is_called_once_and_not_in_place(self, network, batch):
         """A module path names one tensor, and no later layer changes it."""
         seen = []
-        leaves = {path: module for path, module in net.named_modules() if not list(module.children())}
+        leaves = {path: module for path, module in network.named_modules() if not list(module.children())}
         for path, module in leaves.items():
             module.register_forward_hook(
                 lambda _module, _input, output, path=path: seen.append((path, output, output.clone()))
             )
-        net(batch)
+        network(batch)
         assert sorted(path for path, _, _ in seen) == sorted(leaves)
         assert [path for path, output, clone in seen if not torch.equal(output, clone)] == []
 
-    def test_config_names_its_first_and_last_layer(self, net):
+    def test_config_names_its_first_and_last_layer(self, network):
         """pretrained_cfg, which is default_cfg too, names real modules; a first layer that is no convolution, none."""
-        cfg = net.pretrained_cfg
-        assert net.default_cfg == cfg
-        first = next(module for module in net.modules() if list(module.parameters(recurse=False)))
+        cfg = network.pretrained_cfg
+        assert network.default_cfg == cfg
+        first = next(module for module in network.modules() if list(module.parameters(recurse=False)))
         expected = first if isinstance(first, nn.Conv1d | nn.Conv2d) else None
-        assert (cfg["first_conv"] and net.get_submodule(cfg["first_conv"])) is expected
-        assert net.get_submodule(cfg["classifier"]) is net.get_classifier()
+        assert (cfg["first_conv"] and network.get_submodule(cfg["first_conv"])) is expected
+        assert network.get_submodule(cfg["classifier"]) is network.get_classifier()
 
-    def test_catalog_agrees_with_timm(self, net, name):
+    def test_catalog_agrees_with_timm(self, network, name):
         """The catalog's table and timm's config say the same of input and classes, and of what is fixed."""
         entry, cfg = CATALOG[name], timm.get_pretrained_cfg(name)
-        assert (tuple(cfg.input_size), net.num_classes) == (entry.input_size, entry.num_classes)
+        assert (tuple(cfg.input_size), network.num_classes) == (entry.input_size, entry.num_classes)
         assert cfg.fixed_input_size == entry.fixes_size
 
-    def test_timm_knows_the_net_as_ours(self, net, name):
-        """Importing zoo's nets registers them with timm, and no net of timm's own has the name."""
+    def test_timm_knows_the_net_as_ours(self, network, name):
+        """Importing zoo's networks registers them with timm, and no network of timm's own has the name."""
         assert name in timm.list_models(name)
-        assert type(net).__module__.startswith("zoo.networks.")
-        assert timm.models.model_entrypoint(name).__module__ == type(net).__module__
+        assert type(network).__module__.startswith("zoo.networks.")
+        assert timm.models.model_entrypoint(name).__module__ == type(network).__module__
 
-    def test_state_survives_safetensors(self, net, batch, name, tmp_path):
-        """Saved and loaded, the weights give the same logits in a net that was drawn otherwise."""
+    def test_state_survives_safetensors(self, network, batch, name, tmp_path):
+        """Saved and loaded, the weights give the same logits in a network that was drawn otherwise."""
         file = tmp_path / "weights.safetensors"
-        safetensors.torch.save_file(net.state_dict(), file)
+        safetensors.torch.save_file(network.state_dict(), file)
         torch.manual_seed(7)
         other = create_model(name).eval()
         other.load_state_dict(safetensors.torch.load_file(file))
-        assert torch.equal(other(batch), net(batch))
+        assert torch.equal(other(batch), network(batch))
 
-    def test_onnx_gives_the_same_at_any_batch(self, net, name):
-        """The exported net and PyTorch agree on one image and on three."""
+    def test_onnx_gives_the_same_at_any_batch(self, network, name):
+        """The exported network and PyTorch agree on one image and on three."""
         if name in SLOW_TO_EXPORT:
             pytest.skip("as resnet8, at several times the time")
-        model = convert(net.requires_grad_(False), CATALOG[name].input_size, opset=20)
+        model = convert(network.requires_grad_(False), CATALOG[name].input_size, opset=20)
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         for count in (1, 3):
             x = images(name, count)
-            expected = net(x).numpy()
+            expected = network(x).numpy()
             actual = session.run(None, {"x": x.numpy()})[0]
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

@@ -13,20 +13,22 @@ from zoo.data.registry import Dataset
 from zoo.data.splits import MemorySplit
 from zoo.evaluation.evaluate import Evaluation, evaluate
 from zoo.networks.preprocessing import Preprocessing
-from zoo.report import Examined, examine
+from zoo.report import EvaluatedRun, examine
 from zoo.runs.checkpoint import read_checkpoint, read_settings
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 
 
 @pytest.fixture(scope="session")
-def subject(short_run, digits) -> Examined:
+def subject(short_run, digits) -> EvaluatedRun:
     """The test split of a short run on digits."""
-    loaded = load_net(short_run)
-    return examine(short_run, loaded.net, digits, "test", evaluate(loaded.net, digits.test, digits.preprocessing))
+    loaded = load_network(short_run)
+    return examine(
+        short_run, loaded.network, digits, "test", evaluate(loaded.network, digits.test, digits.preprocessing)
+    )
 
 
 @pytest.fixture
-def made_up(short_run) -> Callable[..., Examined]:
+def made_up(short_run) -> Callable[..., EvaluatedRun]:
     """A subject of any logits and targets: `made_up(logits, targets, labels, images=None, temperature=None)`."""
 
     def make(
@@ -35,17 +37,17 @@ def made_up(short_run) -> Callable[..., Examined]:
         labels: tuple[str, ...],
         images: Tensor | None = None,
         temperature: float | None = None,
-    ) -> Examined:
-        pictures = images if images is not None else torch.zeros(len(targets), 4, 4, 1, dtype=torch.uint8)
-        split = MemorySplit(pictures, targets)
-        size = (pictures.shape[3], pictures.shape[1], pictures.shape[2])
+    ) -> EvaluatedRun:
+        images = images if images is not None else torch.zeros(len(targets), 4, 4, 1, dtype=torch.uint8)
+        split = MemorySplit(images, targets)
+        size = (images.shape[3], images.shape[1], images.shape[2])
         rule = Preprocessing(input_size=size, mean=(0.5,) * size[0], std=(0.5,) * size[0])
         data = Dataset("made up", labels, rule, split, split, split)
         checkpoint = read_checkpoint(short_run / "best")
         known = {} if temperature is None else {"temperature": temperature}
         metrics = {name: value for name, value in checkpoint.metrics.items() if name != "temperature"} | known
         evaluation = Evaluation(0.5, 0.5, logits, logits.argmax(1), targets)
-        return Examined(
+        return EvaluatedRun(
             run=Path(short_run),
             settings=read_settings(short_run),
             checkpoint=replace(checkpoint, metrics=metrics),

@@ -14,10 +14,10 @@ from zoo.runs.options import RENAMED, RunOptions
 from zoo.settings import TrainSettings, Transfer
 
 SETTINGS = [
-    TrainSettings(net="convnet4", data="digits"),
+    TrainSettings(network="convnet4", data="digits"),
     TrainSettings(
-        net="resnet8",
-        data="folder:my pictures; rm -rf",
+        network="resnet8",
+        data="folder:my images; rm -rf",
         epochs=3,
         optimizer="sgd",
         lr=1e-4,
@@ -32,18 +32,20 @@ SETTINGS = [
         device="cpu",
         ema_decay=0.99,
     ),
-    TrainSettings(net="resnet18", data="digits", lr=2e-3, weight_decay=0.05, layer_decay=0.75, transfer=Transfer()),
+    TrainSettings(network="resnet18", data="digits", lr=2e-3, weight_decay=0.05, layer_decay=0.75, transfer=Transfer()),
     TrainSettings(
-        net="runs/one",
+        network="runs/one",
         data="digits",
         transfer=Transfer(head="mlp", schedule="probe", cached=True, pretrained_file="w.safetensors"),
     ),
-    TrainSettings(net="runs/one", data="digits", transfer=Transfer(schedule="gradual")),
-    TrainSettings(net="runs/one", data="digits", transfer=Transfer(head="flat", head_init="means", cut_after="act2")),
+    TrainSettings(network="runs/one", data="digits", transfer=Transfer(schedule="gradual")),
+    TrainSettings(
+        network="runs/one", data="digits", transfer=Transfer(head="flat", head_init="means", cut_after="act2")
+    ),
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.net)
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.network)
 def test_the_command_asks_for_the_same_settings(settings, command_settings):
     """All of them, whatever the verb's defaults are."""
     assert command_settings(command(settings, "new run")) == (settings, Path("new run"))
@@ -65,7 +67,7 @@ def changed(name, transfer):
     for value in [*get_args(kind), True, 2, 3, 0.6, "sgd", (3, 20, 30)]:
         if value != usual and suits(value, kind):
             with contextlib.suppress(SettingsError):
-                return TrainSettings(net="resnet8", data="digits", transfer=transfer, **{name: value})
+                return TrainSettings(network="resnet8", data="digits", transfer=transfer, **{name: value})
     raise LookupError(f"no value is known for {name}")
 
 
@@ -86,7 +88,7 @@ def test_defaults_are_left_out():
 
 def test_the_run_of_a_fold_is_one_of_several():
     """Which one command trains."""
-    settings = TrainSettings(net="convnet4", data="digits", folds=3, fold=2)
+    settings = TrainSettings(network="convnet4", data="digits", folds=3, fold=2)
     assert command(settings, "again") == "zoonnx train convnet4 --data digits --out again --folds 3"
 
 
@@ -95,8 +97,8 @@ def test_a_card_names_no_place_of_this_machine(tmp_path):
     run = tmp_path / "some" / "run"
     run.mkdir(parents=True)
     transfer = Transfer(pretrained_file=str(tmp_path / "w.safetensors"))
-    shown = public(TrainSettings(net=str(run), data=f"folder:{tmp_path}/flowers", transfer=transfer))
-    assert (shown.net, shown.data) == ("run", "folder:flowers")
+    shown = public(TrainSettings(network=str(run), data=f"folder:{tmp_path}/flowers", transfer=transfer))
+    assert (shown.network, shown.data) == ("run", "folder:flowers")
     assert shown.transfer == Transfer(pretrained_file="w.safetensors")
     assert str(tmp_path) not in command(shown, "again")
 

@@ -31,7 +31,7 @@ def timeless(file):
 
 
 def test_the_page_needs_nothing_else(page):
-    """No script, no network: every address is a picture in the page itself."""
+    """No script, no network: every address is an image in the page itself."""
     assert "script" not in page.tags
     assert "link" not in page.tags
     assert page.addresses
@@ -79,7 +79,7 @@ def test_names_from_outside_are_text(made_up, tmp_path, read):
     write_report(file, made_up(torch.eye(4), torch.tensor([1, 2, 3, 0]), HOSTILE, temperature=2.0))
     found = read(file.read_text())
     assert "script" not in found.tags
-    assert found.tags.count("img") == 4  # the pictures of four mistakes
+    assert found.tags.count("img") == 4  # the images of four mistakes
     assert all(name.replace("\udce9", "?") in found.text for name in HOSTILE)
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from zoo.data.splits import MemorySplit
 from zoo.report.charts import Series, nice, over_epochs
 from zoo.report.confusion import MOST_CLASSES, most_confused, table
+from zoo.report.images import MOST_PIXELS, images_of
 from zoo.report.mistakes import MOST_MISTAKES, worst_mistakes
-from zoo.report.pictures import MOST_PIXELS, pictures_of
 
 
 def test_the_table_counts_and_shares():
@@ -62,34 +62,34 @@ def test_mistakes_of_several_labels(made_up):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_small_picture_is_what_the_net_saw(channels):
+def test_a_small_image_is_what_the_net_saw(channels):
     """Pixel by pixel."""
     images = torch.randint(0, 256, (3, 8, 6, channels), dtype=torch.uint8)
-    (picture,) = pictures_of(MemorySplit(images, torch.zeros(3, dtype=torch.int64)), torch.tensor([1]))
-    decoded = np.array(decode(picture.source)).reshape(8, 6, channels)
+    (image,) = images_of(MemorySplit(images, torch.zeros(3, dtype=torch.int64)), torch.tensor([1]))
+    decoded = np.array(decode(image.source)).reshape(8, 6, channels)
     assert decoded.tolist() == images[1].tolist()
-    assert (picture.width, picture.height) == (6, 8)
+    assert (image.width, image.height) == (6, 8)
 
 
-def test_a_large_picture_is_made_smaller():
+def test_a_large_image_is_made_smaller():
     """So that a page of many stays small."""
     images = torch.full((1, 300, 600, 3), 130, dtype=torch.uint8)
-    (picture,) = pictures_of(MemorySplit(images, torch.zeros(1, dtype=torch.int64)), torch.tensor([0]))
-    assert decode(picture.source).size == (MOST_PIXELS, MOST_PIXELS // 2)
+    (image,) = images_of(MemorySplit(images, torch.zeros(1, dtype=torch.int64)), torch.tensor([0]))
+    assert decode(image.source).size == (MOST_PIXELS, MOST_PIXELS // 2)
 
 
 def test_odd_channels_are_shown_as_their_mean():
     """Neither grey nor RGB."""
     images = torch.tensor([10, 20, 30, 60], dtype=torch.uint8).expand(1, 4, 4, 4).contiguous()
-    (picture,) = pictures_of(MemorySplit(images, torch.zeros(1, dtype=torch.int64)), torch.tensor([0]))
-    assert np.array(decode(picture.source)).tolist() == [[30] * 4] * 4
+    (image,) = images_of(MemorySplit(images, torch.zeros(1, dtype=torch.int64)), torch.tensor([0]))
+    assert np.array(decode(image.source)).tolist() == [[30] * 4] * 4
 
 
 def test_a_signal_is_a_curve():
     """One for each channel, from left to right, 255 at the top."""
     values = torch.tensor([[[0, 255], [255, 0], [0, 0]]], dtype=torch.uint8).unsqueeze(0)  # (1, 1, 3, 2)
-    (picture,) = pictures_of(MemorySplit(values, torch.zeros(1, dtype=torch.int64)), torch.tensor([0]))
-    assert picture.curves == ("0.0,60.0 60.0,0.0 120.0,60.0", "0.0,0.0 60.0,60.0 120.0,60.0")
+    (image,) = images_of(MemorySplit(values, torch.zeros(1, dtype=torch.int64)), torch.tensor([0]))
+    assert image.curves == ("0.0,60.0 60.0,0.0 120.0,60.0", "0.0,0.0 60.0,60.0 120.0,60.0")
 
 
 def test_a_chart_puts_values_in_order():
@@ -111,5 +111,5 @@ def test_marks_are_round(low, high, marks):
 
 
 def decode(source: str) -> Image.Image:
-    """The picture of a data URI."""
+    """The image of a data URI."""
     return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))

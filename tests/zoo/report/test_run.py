@@ -8,7 +8,7 @@ import pytest
 
 from zoo.evaluation.calibration import calibrate
 from zoo.evaluation.evaluate import evaluate
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import TrainSettings, Transfer
 from zoo.training.trainer import train
 
@@ -28,8 +28,8 @@ def papers(run):
 
 def test_a_run_ends_with_its_temperature(short_run, digits):
     """Fitted on the validation split, measured on the test split; both can be done again."""
-    loaded = load_net(short_run)
-    val, test = (evaluate(loaded.net, digits.split(name), digits.preprocessing) for name in ("val", "test"))
+    loaded = load_network(short_run)
+    val, test = (evaluate(loaded.network, digits.split(name), digits.preprocessing) for name in ("val", "test"))
     again = calibrate(val.logits, val.targets, test.logits, test.targets)
     metrics = loaded.weights.metrics
     assert {name: metrics[name] for name in again.to_json()} == pytest.approx(again.to_json(), rel=1e-3, abs=1e-5)
@@ -74,7 +74,7 @@ def test_a_run_that_stopped_ends_with_the_same_papers(short_settings, short_run,
     assert papers(run) == papers(short_run)
 
 
-def test_a_probe_shows_the_pictures(tune_settings, painted, tmp_path, read):
+def test_a_probe_shows_the_images(tune_settings, painted, tmp_path, read):
     """Also where the run itself has seen nothing but stored features."""
     transfer = replace(tune_settings.transfer, schedule="probe", cached=True)
     run = tmp_path / "run"
@@ -91,7 +91,7 @@ def test_a_probe_shows_the_pictures(tune_settings, painted, tmp_path, read):
 def test_signals_are_drawn(tmp_path):
     """As curves."""
     run = tmp_path / "run"
-    train(TrainSettings(net="mlp", data="signal", epochs=1, workers=0, device="cpu"), run)
+    train(TrainSettings(network="mlp", data="signal", epochs=1, workers=0, device="cpu"), run)
     assert 'class="signal"' in (run / "report.html").read_text()
     assert "A classifier of signals with 6 classes" in (run / "README.md").read_text()
 
@@ -107,7 +107,7 @@ def test_a_report_that_cannot_be_written_loses_nothing(command, tmp_path, monkey
     said = command("train", "mlp", "--data", "digits", "--epochs", 1, "--device", "cpu", "--out", run)
     assert said.status == 0
     assert "not written: [Errno 28] No space left on device" in said.out
-    assert load_net(run).weights.metrics.keys() >= {"test_accuracy", "temperature"}
+    assert load_network(run).weights.metrics.keys() >= {"test_accuracy", "temperature"}
     assert not (run / "report.html").exists()
 
 
@@ -115,7 +115,7 @@ def test_transfer_from_a_run_names_it(short_run, tmp_path):
     """By its name, not by its place."""
     run = tmp_path / "tuned"
     settings = TrainSettings(
-        net=str(short_run), data="digits", epochs=1, device="cpu", transfer=Transfer(schedule="probe", cached=True)
+        network=str(short_run), data="digits", epochs=1, device="cpu", transfer=Transfer(schedule="probe", cached=True)
     )
     train(settings, run)
     card = (run / "README.md").read_text()

@@ -16,15 +16,15 @@ LABELS = tuple("abcdefghij")
 
 
 @pytest.fixture
-def net():
-    """A net to save."""
+def network():
+    """A network to save."""
     return create_model("convnet4").eval()
 
 
 @pytest.fixture
-def saved(net, tmp_path):
-    """A checkpoint of `net`."""
-    save_checkpoint(tmp_path / "best", net, LABELS, {"val_accuracy": 0.5})
+def saved(network, tmp_path):
+    """A checkpoint of `network`."""
+    save_checkpoint(tmp_path / "best", network, LABELS, {"val_accuracy": 0.5})
     return tmp_path / "best"
 
 
@@ -41,40 +41,40 @@ def change_weights(folder, change):
     safetensors.torch.save_file(tensors, folder / "model.safetensors")
 
 
-def test_checkpoint_survives_the_disk(net, saved):
+def test_checkpoint_survives_the_disk(network, saved):
     """Every tensor comes back bit by bit, with labels and metrics."""
     checkpoint, other = read_checkpoint(saved), create_model("convnet4")
     checkpoint.load_into(other)
     assert (checkpoint.architecture, checkpoint.labels) == ("convnet4", LABELS)
     assert checkpoint.metrics == {"val_accuracy": 0.5}
-    for name, value in net.state_dict().items():
+    for name, value in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
 
 
-def test_timm_loads_a_checkpoint_folder(net, saved):
+def test_timm_loads_a_checkpoint_folder(network, saved):
     """timm's own local-dir source reads what we write."""
     loaded = timm.create_model(f"local-dir:{saved}", pretrained=True).eval()
     x = torch.randn(2, 1, 8, 8)
-    assert torch.equal(loaded(x), net(x))
+    assert torch.equal(loaded(x), network(x))
 
 
 def test_timm_finds_channels_and_classes(tmp_path):
     """Also where they are not the architecture's own."""
-    net = create_model("test_resnet", num_classes=4, in_chans=2).eval()
-    save_checkpoint(tmp_path / "c", net, LABELS[:4], {})
+    network = create_model("test_resnet", num_classes=4, in_chans=2).eval()
+    save_checkpoint(tmp_path / "c", network, LABELS[:4], {})
     loaded = timm.create_model(f"local-dir:{tmp_path / 'c'}", pretrained=True).eval()
     x = torch.randn(1, 2, 64, 64)
-    assert torch.equal(loaded(x), net(x))
+    assert torch.equal(loaded(x), network(x))
 
 
-def test_failed_save_leaves_the_old_checkpoint(net, saved, monkeypatch):
+def test_failed_save_leaves_the_old_checkpoint(network, saved, monkeypatch):
     """A full disk in the middle of a save costs the new checkpoint only."""
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
     monkeypatch.setattr("zoo.storage.atomic_io._flush", full_disk)
     with torch.no_grad():
-        net.conv1.weight.zero_()
+        network.conv1.weight.zero_()
     with pytest.raises(OSError, match="full"):
-        save_checkpoint(saved, net, LABELS, {"val_accuracy": 0.9})
+        save_checkpoint(saved, network, LABELS, {"val_accuracy": 0.9})
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
     assert [entry.name for entry in saved.parent.iterdir()] == ["best"]
 
@@ -87,31 +87,31 @@ def full_disk(_):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("conv3.weight"), r"lacks the tensor 'conv3.weight' that the net has"),
+        (lambda t: t.pop("conv3.weight"), r"lacks the tensor 'conv3.weight' that the network has"),
         (
             lambda t: t.update({"conv9.weight": torch.zeros(1)}),
-            r"holds a tensor 'conv9.weight' that the net does not have",
+            r"holds a tensor 'conv9.weight' that the network does not have",
         ),
         (
             lambda t: t.update({"conv2.weight": torch.zeros(32, 16, 3, 3)}),
-            r"the tensor 'conv2.weight' has shape \(32, 16, 3, 3\); the net's has \(32, 32, 3, 3\)",
+            r"the tensor 'conv2.weight' has shape \(32, 16, 3, 3\); the network's has \(32, 32, 3, 3\)",
         ),
     ],
     ids=["missing", "surplus", "shape"],
 )
-def test_weights_of_another_net_are_refused(net, saved, change, message):
+def test_weights_of_another_net_are_refused(network, saved, change, message):
     """The first tensor that does not match is named."""
     change_weights(saved, change)
     with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(saved).load_into(net)
+        read_checkpoint(saved).load_into(network)
 
 
-def test_damaged_weights_are_refused(net, saved):
+def test_damaged_weights_are_refused(network, saved):
     """A file cut short is named."""
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"the weights .*model\.safetensors cannot be read"):
-        read_checkpoint(saved).load_into(net)
+        read_checkpoint(saved).load_into(network)
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from zoo.errors import TrainingError
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.training.trainer import EpochMetrics, Step, train
 
 
@@ -39,7 +39,7 @@ def test_what_was_saved_stays_and_the_run_goes_on(short_settings, short_run, tmp
     finally:
         room[0].__exit__(None, None, None)
     assert caught.value.exit_status == 1
-    assert load_net(run / "last").weights.metrics["epoch"] == 1
+    assert load_network(run / "last").weights.metrics["epoch"] == 1
     assert not [file for file in run.iterdir() if file.name.endswith(".new")]
     seen = []
     train(settings, run, seen.append, resume=True)

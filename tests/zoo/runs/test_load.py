@@ -1,21 +1,21 @@
-"""Any net with its weights and all that is known of them."""
+"""Any network with its weights and all that is known of them."""
 
 import shutil
 
 import pytest
 import torch
 
-from zoo.errors import CheckpointError, SettingsError, UnknownNetError
+from zoo.errors import CheckpointError, SettingsError, UnknownNetworkError
 from zoo.networks.preprocessing import Preprocessing
-from zoo.runs.load import WeightsSource, load_net
+from zoo.runs.load import WeightsSource, load_network
 from zoo.storage.atomic_io import fallback
 
 
 def test_loads_a_run(short_run, digits):
     """The best checkpoint, with what it was trained on and how well it does."""
-    loaded = load_net(short_run)
+    loaded = load_network(short_run)
     assert (loaded.name, loaded.architecture, loaded.labels) == ("short", "convnet4", digits.labels)
-    assert loaded.preprocessing == digits.preprocessing == Preprocessing.from_net(loaded.net)
+    assert loaded.preprocessing == digits.preprocessing == Preprocessing.from_net(loaded.network)
     weights = loaded.weights
     assert (weights.kind, weights.dataset, weights.seed, weights.licence, weights.url) == (
         "trained",
@@ -30,15 +30,15 @@ def test_loads_a_run(short_run, digits):
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_loaded_net_is_ready(short_run, trained):
     """In eval mode, float32, on the CPU."""
-    net = load_net(str(short_run) if trained else "convnet4").net
-    assert not any(module.training for module in net.modules())
-    assert {(p.dtype, p.device.type) for p in net.parameters()} == {(torch.float32, "cpu")}
+    network = load_network(str(short_run) if trained else "convnet4").network
+    assert not any(module.training for module in network.modules())
+    assert {(p.dtype, p.device.type) for p in network.parameters()} == {(torch.float32, "cpu")}
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
 def test_loads_one_checkpoint_of_a_run(short_run, checkpoint):
     """RUN/last has the last epoch, and the run's name."""
-    loaded = load_net(short_run / checkpoint)
+    loaded = load_network(short_run / checkpoint)
     assert loaded.name == "short"
     assert loaded.weights.metrics["epoch"] == 2
 
@@ -47,13 +47,13 @@ def test_loads_a_run_whose_writer_died(short_run, tmp_path):
     """The checkpoint that was being replaced is still found."""
     run = shutil.copytree(short_run, tmp_path / "run")
     (run / "best").rename(fallback(run / "best"))
-    assert load_net(run).weights == load_net(short_run).weights
-    assert load_net(run / "best").weights == load_net(short_run).weights
+    assert load_network(run).weights == load_network(short_run).weights
+    assert load_network(run / "best").weights == load_network(short_run).weights
 
 
 def test_a_name_gives_random_weights():
     """Classes have no labels, and nothing is claimed of the weights."""
-    loaded = load_net("convnet4", seed=3)
+    loaded = load_network("convnet4", seed=3)
     assert (loaded.name, loaded.architecture, loaded.labels) == ("convnet4", "convnet4", ())
     assert loaded.weights == WeightsSource("random", seed=3)
 
@@ -61,17 +61,17 @@ def test_a_name_gives_random_weights():
 def test_random_weights_come_from_the_seed():
     """The same seed gives the same weights, whatever was drawn before, and leaves the generator alone."""
     torch.manual_seed(1)
-    first = load_net("convnet4", seed=3).net.conv1.weight
+    first = load_network("convnet4", seed=3).network.conv1.weight
     drawn = torch.rand(2)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(2), drawn)
-    assert torch.equal(load_net("convnet4", seed=3).net.conv1.weight, first)
-    assert not torch.equal(load_net("convnet4", seed=4).net.conv1.weight, first)
+    assert torch.equal(load_network("convnet4", seed=3).network.conv1.weight, first)
+    assert not torch.equal(load_network("convnet4", seed=4).network.conv1.weight, first)
 
 
 def test_a_net_of_timm_has_its_own_preprocessing():
     """From timm's config, also for a name with a tag."""
-    loaded = load_net("test_resnet.r160_in1k")
+    loaded = load_network("test_resnet.r160_in1k")
     assert (loaded.architecture, loaded.labels) == ("test_resnet", ())
     assert loaded.preprocessing.input_size == (3, 160, 160)
 
@@ -79,22 +79,22 @@ def test_a_net_of_timm_has_its_own_preprocessing():
 def test_a_missing_run_is_explained(tmp_path):
     """The message names the folder and says what a run looks like."""
     with pytest.raises(CheckpointError, match=r"there is no folder .*/nowhere; a run holds config\.json"):
-        load_net(str(tmp_path / "nowhere"))
+        load_network(str(tmp_path / "nowhere"))
 
 
 def test_a_folder_that_is_no_run_is_explained(tmp_path):
     """Likewise for a folder of something else."""
     with pytest.raises(CheckpointError, match=r"there is no .*config\.json; a run holds"):
-        load_net(tmp_path)
+        load_network(tmp_path)
 
 
 def test_an_unknown_name_is_explained():
-    """What is neither a folder nor a net gets the names that are close."""
-    with pytest.raises(UnknownNetError, match="did you mean 'convnet4'"):
-        load_net("convnet44")
+    """What is neither a folder nor a network gets the names that are close."""
+    with pytest.raises(UnknownNetworkError, match="did you mean 'convnet4'"):
+        load_network("convnet44")
 
 
 def test_a_seed_out_of_range_is_refused():
     """As in the settings."""
     with pytest.raises(SettingsError, match="seed must be at least 0"):
-        load_net("convnet4", seed=-1)
+        load_network("convnet4", seed=-1)

@@ -9,7 +9,7 @@ from zoo.cli.train import train, tune
 from zoo.runs.options import RENAMED, TUNE_DEFAULTS, RunOptions, settings_from
 from zoo.settings import TrainSettings
 
-APART = {"net", "data", "transfer", "folds", "fold"}  # what a verb says in its own way
+APART = {"network", "data", "transfer", "folds", "fold"}  # what a verb says in its own way
 
 
 def test_every_setting_has_an_option():
@@ -31,4 +31,4 @@ def test_an_option_arrives_as_its_setting():
     """Under the setting's name."""
     defaults = {name: inspect.signature(train).parameters[name].default for name in RunOptions.__annotations__}
     settings = settings_from("convnet4", "digits", {**defaults, "max_shift": 2, "lr": 0.5})
-    assert settings == TrainSettings(net="convnet4", data="digits", max_shift_px=2, lr=0.5)
+    assert settings == TrainSettings(network="convnet4", data="digits", max_shift_px=2, lr=0.5)

@@ -16,12 +16,12 @@ from zoo.data.splits import MemorySplit
 from zoo.errors import CheckpointError, SettingsError
 from zoo.report.command import command as command_of
 from zoo.runs.checkpoint import read_settings
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import TrainSettings
 from zoo.training.cross_validation import train_folds
 from zoo.training.trainer import train
 
-SETTINGS = TrainSettings(net="convnet4", data="some", epochs=1, batch_size=32, device="cpu")
+SETTINGS = TrainSettings(network="convnet4", data="some", epochs=1, batch_size=32, device="cpu")
 
 
 def some_digits() -> Dataset:
@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
 
 
 def test_each_fold_is_a_run(trained) -> None:
-    """With the pictures of the other folds, and its own held out."""
+    """With the images of the other folds, and its own held out."""
     out, result = trained
     config = json.loads((out / "fold-2" / "config.json").read_text())["settings"]
     assert (config["fold"], config["folds"]) == (2, 2)
@@ -69,10 +69,10 @@ def test_the_summary_is_that_of_the_folds(trained) -> None:
 
 
 def test_labels_are_ranked_once_each(trained) -> None:
-    """Every picture of train and val is in the table, and the sheet is a picture."""
+    """Every image of train and val is in the table, and the sheet is an image."""
     out, result = trained
     rows = list(csv.DictReader((out / "label-noise.csv").read_text().splitlines()))
-    assert len({row["picture"] for row in rows}) == len(rows) == result.labels == 210
+    assert len({row["image"] for row in rows}) == len(rows) == result.labels == 210
     assert (out / "label-noise.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -130,8 +130,8 @@ def test_a_fold_that_stopped_before_it_began_begins(trained, tmp_path, left) -> 
 def test_many_labels_are_told_by_their_precision(tmp_path, command) -> None:
     """The mean average precision of each split stands first, and why there is no report of doubtful labels."""
     for index in range(24):
-        picture = Image.new("L", (8, 8), 200 if index % 2 else 40)
-        picture.save(tmp_path / f"{index}.png")
+        image = Image.new("L", (8, 8), 200 if index % 2 else 40)
+        image.save(tmp_path / f"{index}.png")
     lines = [f"{index}.png,{'bright;any' if index % 2 else 'any' if index % 3 else ''}" for index in range(24)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,labels", *lines]) + "\n")
     asked = ["--input-size", "1,8,8", "--epochs", 1, "--device", "cpu", "--workers", 0, "--folds", 2]
@@ -181,8 +181,8 @@ def test_folds_are_no_net(trained) -> None:
     """Each of them is one, and has a name."""
     out, _ = trained
     with pytest.raises(CheckpointError, match=r"holds a run for each of several folds; name one of them: .*fold-1$"):
-        load_net(out)
-    assert load_net(out / "fold-1").fold == (1, 2)
+        load_network(out)
+    assert load_network(out / "fold-1").fold == (1, 2)
 
 
 def test_there_is_nothing_to_go_on_with(tmp_path) -> None:
@@ -191,7 +191,7 @@ def test_there_is_nothing_to_go_on_with(tmp_path) -> None:
         train_folds(SETTINGS, 2, tmp_path / "new", resume=True)
 
 
-def test_other_pictures_are_refused(trained, tmp_path, monkeypatch) -> None:
+def test_other_images_are_refused(trained, tmp_path, monkeypatch) -> None:
     """Folds of different data would measure nothing."""
     out, _ = trained
     again = tmp_path / "again"

@@ -14,7 +14,7 @@ import torch
 
 from tests.conftest import ROOT
 from zoo.settings import TrainSettings
-from zoo.training.distributed import part_of_batch
+from zoo.training.distributed import shard_indices
 from zoo.training.trainer import Step, train
 
 # What each of the processes runs: note every loss in the main one, or die in the middle.
@@ -79,9 +79,9 @@ def last_weights(run):
 
 @pytest.fixture
 def settings() -> TrainSettings:
-    """A net without BatchNorm and dropout, on pictures that move and are mixed, in pieces."""
+    """A network without BatchNorm and dropout, on images that move and are mixed, in pieces."""
     return TrainSettings(
-        net="mlp",
+        network="mlp",
         data="digits",
         epochs=1,
         batch_size=64,
@@ -98,14 +98,14 @@ def settings() -> TrainSettings:
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_parts_cover_a_batch_once(count, processes):
     """And each place comes with its mirror image, where pairs find each other."""
-    parts = [part_of_batch(count, process, processes) for process in range(processes)]
+    parts = [shard_indices(count, process, processes) for process in range(processes)]
     assert sorted(torch.cat(parts).tolist()) == list(range(count))
     for part in parts:
         assert torch.equal(part + part.flip(0), torch.full_like(part, count - 1))
 
 
 def test_two_processes_learn_what_one_learns(settings, tmp_path):
-    """The same losses and weights but for rounding; every test picture counted once, in both processes."""
+    """The same losses and weights but for rounding; every test image counted once, in both processes."""
     losses, accuracy, val_loss = alone(settings, tmp_path / "alone")
     assert together(settings, tmp_path / "run") == [0, 0]
     (found, *measured), (silent, *others) = told(tmp_path / "run", 0), told(tmp_path / "run", 1)
@@ -137,7 +137,13 @@ def test_two_processes_tune(tune_settings, tmp_path, schedule):
 def test_a_killed_team_goes_on_bit_by_bit(settings, tmp_path):
     """With BatchNorm and dropout; the other process ends when the main one is gone."""
     settings = replace(
-        settings, net="convnet4", drop_rate=0.2, batch_size=128, epochs=2, checkpoint_every_steps=3, clip_grad_norm=1.0
+        settings,
+        network="convnet4",
+        drop_rate=0.2,
+        batch_size=128,
+        epochs=2,
+        checkpoint_every_steps=3,
+        clip_grad_norm=1.0,
     )
     assert together(settings, tmp_path / "whole") == [0, 0]
     assert together(settings, tmp_path / "run", kill_at=15)[0] == -signal.SIGKILL

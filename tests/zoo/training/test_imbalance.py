@@ -15,8 +15,8 @@ from zoo.training.trainer import train
 
 @pytest.fixture(scope="session")
 def lopsided(tmp_path_factory) -> Path:
-    """Sixty grey pictures with bright noise and six with dark noise, hard to tell apart; to be read only."""
-    root = tmp_path_factory.mktemp("pictures") / "lopsided"
+    """Sixty grey images with bright noise and six with dark noise, hard to tell apart; to be read only."""
+    root = tmp_path_factory.mktemp("images") / "lopsided"
     rng = np.random.default_rng(0)
     for label, count, level in (("many", 60, 135), ("rare", 6, 115)):
         (root / label).mkdir(parents=True)
@@ -30,7 +30,7 @@ def lopsided(tmp_path_factory) -> Path:
 def settings(lopsided) -> TrainSettings:
     """Two epochs of six steps."""
     return TrainSettings(
-        net="convnet4",
+        network="convnet4",
         data=f"folder:{lopsided}",
         epochs=2,
         batch_size=8,
@@ -64,7 +64,7 @@ def test_it_changes_the_weights(settings, tmp_path, imbalance):
 
 
 def test_the_sampler_shows_both_classes_alike(settings, tmp_path, monkeypatch):
-    """The rare one in about half of what the net is trained on, each time another look at it."""
+    """The rare one in about half of what the network is trained on, each time another look at it."""
     from zoo.training import epoch
 
     seen, original = [], epoch._step
@@ -78,8 +78,8 @@ def test_the_sampler_shows_both_classes_alike(settings, tmp_path, monkeypatch):
     targets = torch.cat([each for _, each in seen])
     assert 0.3 < targets.float().mean() < 0.7
     rare = torch.cat([x[each == 1] for x, each in seen])
-    pictures, epochs = 4, 4
-    assert len(rare.flatten(1).unique(dim=0)) > 2 * pictures * epochs
+    images, epochs = 4, 4
+    assert len(rare.flatten(1).unique(dim=0)) > 2 * images * epochs
 
 
 def test_an_unknown_way_is_refused(settings):

@@ -15,7 +15,7 @@ from zoo.settings import TrainSettings, Transfer
 from zoo.training.lr_finder import HIGHEST, LOWEST, STEPS, find_lr, judge, rate_of, smooth
 from zoo.training.trainer import train
 
-SETTINGS = TrainSettings(net="mlp", data="digits", device="cpu")
+SETTINGS = TrainSettings(network="mlp", data="digits", device="cpu")
 
 
 def planted(fall: float, rise: float) -> list[float]:
@@ -64,7 +64,7 @@ class TestJudgement:
 
 
 class TestMeasurement:
-    """The real net, on the real data."""
+    """The real network, on the real data."""
 
     def test_rates_rise_by_equal_factors(self) -> None:
         """From the lowest to the highest."""
@@ -93,7 +93,7 @@ class TestMeasurement:
 
     def test_the_suggested_rate_trains_well(self, tmp_path) -> None:
         """And much better than a rate far below it."""
-        settings = TrainSettings(net="convnet4", data="digits", epochs=2, device="cpu")
+        settings = TrainSettings(network="convnet4", data="digits", epochs=2, device="cpu")
         suggested = find_lr(settings).suggested
         good = train(replace(settings, lr=suggested), tmp_path / "good").best.val_accuracy
         low = train(replace(settings, lr=suggested / 300), tmp_path / "low").best.val_accuracy
@@ -103,7 +103,7 @@ class TestMeasurement:
         """Which are not stored: nothing but the curve comes of it."""
         monkeypatch.chdir(tmp_path)
         transfer = Transfer(schedule="probe", cached=True)
-        curve = find_lr(TrainSettings(net=str(short_run), data="digits", transfer=transfer, device="cpu"))
+        curve = find_lr(TrainSettings(network=str(short_run), data="digits", transfer=transfer, device="cpu"))
         assert curve.losses[0] > min(curve.smoothed)
         assert list(tmp_path.iterdir()) == []
         assert not (short_run.parent / ".features").exists()
@@ -112,8 +112,8 @@ class TestMeasurement:
 class TestCommand:
     """`zoonnx train ... --find-lr`."""
 
-    def test_it_prints_a_rate_and_leaves_a_picture(self, command, tmp_path) -> None:
-        """And no run; the picture shows a curve."""
+    def test_it_prints_a_rate_and_leaves_a_image(self, command, tmp_path) -> None:
+        """And no run; the image shows a curve."""
         out = tmp_path / "run"
         said = command("train", "mlp", "--data", "digits", "--out", out, "--device", "cpu", "--find-lr")
         curve = find_lr(SETTINGS)

@@ -15,8 +15,8 @@ from zoo.training.trainer import EpochMetrics, Step, train
 
 @pytest.fixture(scope="module")
 def settings() -> TrainSettings:
-    """One epoch of a net without BatchNorm."""
-    return TrainSettings(net="mlp", data="digits", epochs=1, batch_size=64, lr=1e-3, max_shift_px=1, device="cpu")
+    """One epoch of a network without BatchNorm."""
+    return TrainSettings(network="mlp", data="digits", epochs=1, batch_size=64, lr=1e-3, max_shift_px=1, device="cpu")
 
 
 def losses(settings, run):
@@ -45,7 +45,7 @@ def test_pieces_of_a_batch_make_the_same_step(settings, plain, tmp_path, pieces)
 
 
 def test_rare_classes_weigh_the_same_in_pieces(settings, tmp_path):
-    """A piece counts by the weights of its pictures, not by their number."""
+    """A piece counts by the weights of its images, not by their number."""
     weighed = replace(settings, imbalance="weights", data="digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo.training.context.class_weights", lambda targets, classes: torch.arange(1.0, classes + 1))
@@ -54,7 +54,7 @@ def test_rare_classes_weigh_the_same_in_pieces(settings, tmp_path):
     torch.testing.assert_close(pieces, whole, rtol=2e-4, atol=1e-5)
 
 
-def test_pictures_are_mixed_before_the_batch_is_cut(settings, tmp_path):
+def test_images_are_mixed_before_the_batch_is_cut(settings, tmp_path):
     """So that the partners are the same."""
     mixing = replace(settings, mixup=0.3)
     whole, pieces = losses(mixing, tmp_path / "whole"), losses(replace(mixing, accumulate_steps=4), tmp_path / "pieces")
@@ -68,7 +68,7 @@ def test_pieces_reach_the_net_one_by_one(settings, tmp_path, monkeypatch):
     sizes, original = [], epoch._step
 
     def step(session, x, targets, count):
-        hook = session.net.register_forward_pre_hook(lambda net, inputs: sizes.append(len(inputs[0])))
+        hook = session.network.register_forward_pre_hook(lambda network, inputs: sizes.append(len(inputs[0])))
         loss = original(session, x, targets, count)
         hook.remove()
         return loss
@@ -98,8 +98,8 @@ def test_a_cut_gradient_moves_as_far_as_it_may(settings, tmp_path):
     descent = replace(settings, optimizer="momentum", weight_decay=0.0, lr=0.1, max_shift_px=0)
     weights, lengths = [], []
 
-    def note(net):
-        weights.append(torch.cat([value.detach().flatten().clone() for value in net.parameters()]))
+    def note(network):
+        weights.append(torch.cat([value.detach().flatten().clone() for value in network.parameters()]))
 
     with pytest.MonkeyPatch.context() as patch:
         from zoo.training import epoch
@@ -122,17 +122,17 @@ def test_a_cut_gradient_moves_as_far_as_it_may(settings, tmp_path):
     assert lengths[0] > 0.1
 
 
-@pytest.mark.parametrize("net", ["convnet4", "resnet8"])
-def test_channels_last_computes_the_same(tmp_path, net):
+@pytest.mark.parametrize("network", ["convnet4", "resnet8"])
+def test_channels_last_computes_the_same(tmp_path, network):
     """In another layout, that the weights' file does not show."""
-    settings = TrainSettings(net=net, data="digits", epochs=1, batch_size=128, lr=1e-3, device="cpu")
+    settings = TrainSettings(network=network, data="digits", epochs=1, batch_size=128, lr=1e-3, device="cpu")
     usual, last = losses(settings, tmp_path / "usual"), losses(replace(settings, channels_last=True), tmp_path / "last")
     torch.testing.assert_close(last, usual, rtol=1e-3, atol=1e-4)
     assert last_weights(tmp_path / "last").keys() == last_weights(tmp_path / "usual").keys()
 
 
 def test_channels_last_reaches_the_net(tmp_path, monkeypatch):
-    """Weights and pictures are laid out so."""
+    """Weights and images are laid out so."""
     from zoo.training import epoch
 
     seen, original = [], epoch._step
@@ -143,7 +143,7 @@ def test_channels_last_reaches_the_net(tmp_path, monkeypatch):
         return original(session, x, targets, count)
 
     monkeypatch.setattr(epoch, "_step", step)
-    settings = TrainSettings(net="resnet8", data="digits", epochs=1, batch_size=256, device="cpu")
+    settings = TrainSettings(network="resnet8", data="digits", epochs=1, batch_size=256, device="cpu")
     train(replace(settings, channels_last=True), tmp_path / "run")
     assert seen[-1] == [True, True]
 
@@ -166,7 +166,7 @@ class StopError(Exception):
 def test_a_stopped_run_goes_on_bit_by_bit(painted, tmp_path, workers):
     """In the middle of an epoch, with every mechanism on."""
     settings = TrainSettings(
-        net="resnet8",
+        network="resnet8",
         data=f"folder:{painted}",
         epochs=2,
         batch_size=8,
@@ -200,21 +200,21 @@ def test_a_stopped_run_goes_on_bit_by_bit(painted, tmp_path, workers):
 
 def test_a_scaler_goes_on_where_it_was(tmp_path):
     """Its scale, and how long it has held."""
-    net, scaler = torch.nn.Linear(2, 1), torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    network, scaler = torch.nn.Linear(2, 1), torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
-        scaler.scale(net(torch.ones(1, 2)).sum()).backward()
+        scaler.scale(network(torch.ones(1, 2)).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
-    save_state(tmp_path, net, optimizer, scaler, Position(), "key")
+    save_state(tmp_path, network, optimizer, scaler, Position(), "key")
     assert json.loads((tmp_path / "state" / "state.json").read_text())["scaler"]["scale"] == 16.0
     fresh = torch.amp.GradScaler("cpu")
-    load_state(tmp_path, net, optimizer, fresh, "key")
+    load_state(tmp_path, network, optimizer, fresh, "key")
     assert fresh.state_dict() == scaler.state_dict()
 
 
 def test_batches_too_small_for_their_pieces(tmp_path):
-    """Every piece needs a picture."""
+    """Every piece needs an image."""
     with pytest.raises(SettingsError, match="batch_size must be 8 or more"):
-        TrainSettings(net="mlp", data="digits", batch_size=4, accumulate_steps=8)
+        TrainSettings(network="mlp", data="digits", batch_size=4, accumulate_steps=8)

@@ -57,9 +57,9 @@ def outcome(run):
 
 @pytest.fixture(scope="session")
 def folder_settings(painted) -> TrainSettings:
-    """Three epochs of four steps, on augmented pictures, with dropout."""
+    """Three epochs of four steps, on augmented images, with dropout."""
     return TrainSettings(
-        net="resnet8",
+        network="resnet8",
         data=f"folder:{painted}",
         epochs=3,
         batch_size=8,
@@ -162,8 +162,8 @@ def test_auto_is_the_device_that_it_stands_for(folder_settings, tmp_path, monkey
         check_same_settings(run, replace(folder_settings, device="cpu"))
 
 
-def test_other_pictures_are_refused(folder_settings, painted, tmp_path):
-    """A picture that changed would change the weights."""
+def test_other_images_are_refused(folder_settings, painted, tmp_path):
+    """An image that changed would change the weights."""
     import shutil
 
     root, run = shutil.copytree(painted, tmp_path / "colours"), tmp_path / "run"
@@ -172,7 +172,7 @@ def test_other_pictures_are_refused(folder_settings, painted, tmp_path):
         train(settings, run, stop_after(5))
     for file in (root / "red").iterdir():
         os.utime(file, (1, 1))
-    with pytest.raises(CheckpointError, match=r"the training pictures of .* have changed since it began"):
+    with pytest.raises(CheckpointError, match=r"the training images of .* have changed since it began"):
         train(settings, run, resume=True)
 
 

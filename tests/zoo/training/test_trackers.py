@@ -26,7 +26,7 @@ def test_tensorboard_holds_what_was_measured(short_settings, tmp_path):
     assert [event.value for event in events.Scalars("val_accuracy")] == pytest.approx(
         [line["val_accuracy"] for line in lines]
     )
-    assert "net: convnet4" in next(run.rglob("hparams.yml")).read_text()
+    assert "network: convnet4" in next(run.rglob("hparams.yml")).read_text()
 
 
 @pytest.mark.parametrize("track", ["wandb", "mlflow"])

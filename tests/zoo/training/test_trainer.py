@@ -11,7 +11,7 @@ from zoo.data.registry import load_dataset
 from zoo.errors import DeviceError, SettingsError, TrainingError
 from zoo.evaluation.evaluate import evaluate
 from zoo.runs.checkpoint import read_checkpoint
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import TrainSettings
 from zoo.training.trainer import EpochMetrics, Step, train
 
@@ -29,7 +29,7 @@ def metrics(run):
 @pytest.mark.slow
 def test_default_recipe_is_good(tmp_path):
     """Ten seeds of convnet4 on digits: 99.0 % of the test split on average, never under 97.5 %."""
-    settings = [TrainSettings(net="convnet4", data="digits", seed=seed) for seed in range(10)]
+    settings = [TrainSettings(network="convnet4", data="digits", seed=seed) for seed in range(10)]
     accuracies = [train(each, tmp_path / str(each.seed)).test_accuracy for each in settings]
     assert sum(accuracies) / 10 >= 0.990
     assert min(accuracies) >= 0.975
@@ -37,7 +37,7 @@ def test_default_recipe_is_good(tmp_path):
 
 def test_four_epochs_learn_digits(tmp_path):
     """Even a short run gets nearly all of the test split right."""
-    result = train(TrainSettings(net="convnet4", data="digits", epochs=4), tmp_path / "run")
+    result = train(TrainSettings(network="convnet4", data="digits", epochs=4), tmp_path / "run")
     assert result.test_accuracy > 0.93
 
 
@@ -47,7 +47,7 @@ def test_same_seed_gives_the_same_weights(short_settings, short_run, tmp_path):
     torch.rand(7)
     train(short_settings, tmp_path / "again")
     assert weights(tmp_path / "again") == weights(short_run)
-    assert load_net(tmp_path / "again").weights == load_net(short_run).weights
+    assert load_network(tmp_path / "again").weights == load_network(short_run).weights
 
 
 def test_randomness_depends_on_seed_epoch_and_batch_alone(short_settings, short_run, tmp_path):
@@ -127,16 +127,16 @@ def test_best_stays_when_later_epochs_are_worse(short_settings, tmp_path, monkey
     monkeypatch.setattr("zoo.training.trainer._validate", lambda session, epoch, train_loss: measured[epoch - 1])
     result = train(replace(short_settings, epochs=3), tmp_path / "run")
     assert result.best == measured[1]
-    best = load_net(tmp_path / "run")
-    again = evaluate(best.net, digits.test, best.preprocessing)
+    best = load_network(tmp_path / "run")
+    again = evaluate(best.network, digits.test, best.preprocessing)
     assert best.weights.metrics["epoch"] == 2
     assert best.weights.metrics["test_loss"] == pytest.approx(again.loss)
 
 
 def test_test_accuracy_is_that_of_the_best_weights(short_run, digits):
     """What best/metrics.json says of the test split can be measured again."""
-    loaded = load_net(short_run)
-    again = evaluate(loaded.net, digits.test, loaded.preprocessing)
+    loaded = load_network(short_run)
+    again = evaluate(loaded.network, digits.test, loaded.preprocessing)
     assert loaded.weights.metrics["test_accuracy"] == again.accuracy
     assert loaded.weights.metrics["test_loss"] == pytest.approx(again.loss)
 
@@ -180,8 +180,11 @@ def test_missing_device_is_refused(short_settings, tmp_path):
         ({"optimizer": "adamww"}, "timm has no optimizer 'adamww'; did you mean 'adamw'"),
         ({"optimizer": "adahessian"}, "the optimizer 'adahessian' asks for second derivatives"),
         ({"optimizer": "bnbadam"}, "the optimizer 'bnbadam' cannot be had on this machine"),
-        ({"net": "test_vit"}, "the net 'test_vit' cannot be built with .*: the image is smaller than one patch"),
-        ({"net": "test_convnext"}, "the net 'test_convnext' does not take the 1x8x8 images of digits"),
+        (
+            {"network": "test_vit"},
+            "the network 'test_vit' cannot be built with .*: the image is smaller than one patch",
+        ),
+        ({"network": "test_convnext"}, "the network 'test_convnext' does not take the 1x8x8 images of digits"),
     ],
 )
 def test_a_mistake_leaves_no_folder(short_settings, tmp_path, change, message):
@@ -193,32 +196,32 @@ def test_a_mistake_leaves_no_folder(short_settings, tmp_path, change, message):
 
 def test_trains_a_net_of_timm(short_settings, tmp_path):
     """Any architecture that takes the images trains, saves and loads."""
-    train(replace(short_settings, net="test_resnet", epochs=1), tmp_path / "run")
-    assert load_net(tmp_path / "run").architecture == "test_resnet"
+    train(replace(short_settings, network="test_resnet", epochs=1), tmp_path / "run")
+    assert load_network(tmp_path / "run").architecture == "test_resnet"
 
 
 def test_a_signal_net_learns_signals(tmp_path):
-    """Three epochs bring the 1-D net far above the sixth that guessing has; the run loads again."""
+    """Three epochs bring the 1-D network far above the sixth that guessing has; the run loads again."""
     run = tmp_path / "run"
-    result = train(TrainSettings(net="signal1d", data="signal", epochs=3, device="cpu"), run)
+    result = train(TrainSettings(network="signal1d", data="signal", epochs=3, device="cpu"), run)
     assert result.test_accuracy > 0.85
-    assert load_net(run).preprocessing.input_size == (1, 1, 128)
+    assert load_network(run).preprocessing.input_size == (1, 1, 128)
 
 
-@pytest.mark.parametrize(("net", "data"), [("mlp", "signal"), ("localnet", "digits")])
-def test_a_net_of_fixed_size_is_built_for_its_data(tmp_path, net, data):
+@pytest.mark.parametrize(("network", "data"), [("mlp", "signal"), ("localnet", "digits")])
+def test_a_net_of_fixed_size_is_built_for_its_data(tmp_path, network, data):
     """The data decide the size, and the checkpoint brings it back, in timm too."""
     run = tmp_path / "run"
-    train(TrainSettings(net=net, data=data, epochs=1, device="cpu"), run)
+    train(TrainSettings(network=network, data=data, epochs=1, device="cpu"), run)
     x = torch.randn(2, *load_dataset(data).preprocessing.input_size)
     theirs = timm.create_model(f"local-dir:{run / 'best'}", pretrained=True).eval()
-    assert torch.equal(theirs(x), load_net(run).net(x))
+    assert torch.equal(theirs(x), load_network(run).network(x))
 
 
 def test_a_net_that_does_not_fit_the_data_names_the_layer(tmp_path):
     """LeNet-5's second convolution finds nothing left of an 8x8 image."""
     with pytest.raises(SettingsError, match="the layer 'c3' does not take a size of 2x2"):
-        train(TrainSettings(net="lenet5", data="digits", device="cpu"), tmp_path / "run")
+        train(TrainSettings(network="lenet5", data="digits", device="cpu"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -245,4 +248,4 @@ def test_the_average_is_that_of_the_weights_after_each_step(short_settings, tmp_
     average = seen[0]
     for weight in seen[1:]:
         average = 0.9 * average + 0.1 * weight
-    torch.testing.assert_close(load_net(tmp_path / "averaged" / "last").net.conv1.weight, average)
+    torch.testing.assert_close(load_network(tmp_path / "averaged" / "last").network.conv1.weight, average)

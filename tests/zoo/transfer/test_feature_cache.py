@@ -9,7 +9,7 @@ import torch
 from zoo.data.registry import find_data
 from zoo.errors import SettingsError
 from zoo.evaluation.evaluate import evaluate
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import Transfer
 from zoo.training.trainer import Step, train
 from zoo.transfer import feature_cache
@@ -24,11 +24,13 @@ def settings(tune_settings):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The number of pictures whose features were computed."""
+    """The number of images whose features were computed."""
     counts = []
     original = feature_cache._compute
     monkeypatch.setattr(
-        feature_cache, "_compute", lambda net, split, rule: [counts.append(len(split)), original(net, split, rule)][1]
+        feature_cache,
+        "_compute",
+        lambda network, split, rule: [counts.append(len(split)), original(network, split, rule)][1],
     )
     return counts
 
@@ -92,12 +94,12 @@ def test_features_are_computed_again_when_something_changed(settings, computed, 
 
 
 def test_the_run_is_a_whole_net(settings, tmp_path):
-    """It looks at pictures, with the accuracy that was noted on features."""
+    """It looks at images, with the accuracy that was noted on features."""
     train(settings, tmp_path / "run")
-    loaded = load_net(tmp_path / "run")
+    loaded = load_network(tmp_path / "run")
     test = find_data(settings.data).for_net(loaded.preprocessing).test
-    assert evaluate(loaded.net, test, loaded.preprocessing).accuracy == loaded.weights.metrics["test_accuracy"]
-    assert not any(torch.isnan(value).any() for value in loaded.net.state_dict().values())
+    assert evaluate(loaded.network, test, loaded.preprocessing).accuracy == loaded.weights.metrics["test_accuracy"]
+    assert not any(torch.isnan(value).any() for value in loaded.network.state_dict().values())
 
 
 @pytest.mark.parametrize(

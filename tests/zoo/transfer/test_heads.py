@@ -35,30 +35,30 @@ def backbone(name):
     return create_model(name, img_size=(64, 64))
 
 
-def images(net, count=2):
-    """Random images of the net's size."""
-    return torch.randn(count, *Preprocessing.from_net(net).input_size, generator=torch.Generator().manual_seed(1))
+def images(network, count=2):
+    """Random images of the network's size."""
+    return torch.randn(count, *Preprocessing.from_net(network).input_size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("head", HEADS)
 def test_any_head_fits_any_backbone(name, head):
     """Five classes, and a gradient for each of the head's parameters and for the backbone's first layer."""
-    net = attach_head(backbone(name), head, num_classes=5).train()
-    logits = net(images(net))
+    network = attach_head(backbone(name), head, num_classes=5).train()
+    logits = network(images(network))
     logits.logsumexp(1).sum().backward()
-    assert (logits.shape, net.num_classes) == ((2, 5), 5)
-    assert [path for path, p in net.head.named_parameters() if p.grad is None] == []
-    assert next(net.backbone.parameters()).grad is not None
+    assert (logits.shape, network.num_classes) == ((2, 5), 5)
+    assert [path for path, p in network.head.named_parameters() if p.grad is None] == []
+    assert next(network.backbone.parameters()).grad is not None
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_linear_head_with_the_old_weights_is_the_old_net(name):
     """Nothing of the backbone is lost but its classifier; the width before it is not always num_features."""
-    net = backbone(name).eval()
-    x, old = images(net), net.get_classifier()
-    expected = net(x)
-    headed = attach_head(net, "linear", num_classes=net.num_classes).eval()
+    network = backbone(name).eval()
+    x, old = images(network), network.get_classifier()
+    expected = network(x)
+    headed = attach_head(network, "linear", num_classes=network.num_classes).eval()
     if isinstance(old, nn.Linear):
         headed.get_classifier().load_state_dict(old.state_dict())
     torch.testing.assert_close(headed(x), expected)
@@ -66,10 +66,10 @@ def test_a_linear_head_with_the_old_weights_is_the_old_net(name):
 
 def test_a_conv1x1_head_averages_its_map():
     """On an average-pooled backbone it is the linear head, seen position by position."""
-    net = backbone("test_resnet").eval()
-    x, old = images(net), net.get_classifier()
-    expected = net(x)
-    headed = attach_head(net, "conv1x1", num_classes=net.num_classes).eval()
+    network = backbone("test_resnet").eval()
+    x, old = images(network), network.get_classifier()
+    expected = network(x)
+    headed = attach_head(network, "conv1x1", num_classes=network.num_classes).eval()
     headed.get_classifier().load_state_dict({"weight": old.weight[:, :, None, None], "bias": old.bias})
     torch.testing.assert_close(headed(x), expected, rtol=1e-3, atol=1e-5)
 
@@ -91,49 +91,49 @@ def test_an_attention_head_weighs_positions():
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_feature_map_has_channels_first(name):
     """Of any backbone, and without its class token."""
-    net = backbone(name).eval()
-    found = feature_map(net, net.forward_features(images(net)))
+    network = backbone(name).eval()
+    found = feature_map(network, network.forward_features(images(network)))
     positions = found.shape[2] * found.shape[3]
     side = int(positions**0.5)
-    assert (found.shape[:2], side * side) == ((2, net.num_features), positions)
+    assert (found.shape[:2], side * side) == ((2, network.num_features), positions)
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_dropout_is_in_the_head(head):
     """It drops in training only."""
-    net = attach_head(backbone("test_resnet"), head, num_classes=4, drop_rate=0.5)
-    drops = [m for m in net.head.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    network = attach_head(backbone("test_resnet"), head, num_classes=4, drop_rate=0.5)
+    drops = [m for m in network.head.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
     assert [drop.p for drop in drops] == [0.5]
-    x = images(net)
-    net.backbone.eval()
-    assert not torch.equal(net(x), net(x))
-    net.eval()
-    assert torch.equal(net(x), net(x))
+    x = images(network)
+    network.backbone.eval()
+    assert not torch.equal(network(x), network(x))
+    network.eval()
+    assert torch.equal(network(x), network(x))
 
 
 @pytest.mark.parametrize(("name", "head"), [("convnet4", "attention"), ("test_vit", "conv1x1")])
 def test_a_headed_net_exports(name, head):
     """With a free batch."""
-    net = attach_head(backbone(name), head, num_classes=4).eval().requires_grad_(False)
-    model = convert(net, tuple(images(net).shape[1:]), opset=20)
+    network = attach_head(backbone(name), head, num_classes=4).eval().requires_grad_(False)
+    model = convert(network, tuple(images(network).shape[1:]), opset=20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
-        x = images(net, count)
-        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], net(x).numpy(), rtol=1e-3, atol=1e-4)
+        x = images(network, count)
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], network(x).numpy(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("net", "head", "message"),
+    ("network", "head", "message"),
     [
         ("mlp", "conv1x1", "the head 'conv1x1' needs a feature map; Mlp gives one vector of 64: choose linear or mlp"),
         ("lenet5", "attention", "the head 'attention' needs a feature map; LeNet5 gives one vector of 84"),
         ("convnet4", "cosine", "the heads are linear, mlp, conv1x1, attention, flat; got 'cosine'"),
     ],
 )
-def test_a_head_that_does_not_fit_is_refused(net, head, message):
+def test_a_head_that_does_not_fit_is_refused(network, head, message):
     """The message says what would."""
     with pytest.raises(SettingsError, match=message):
-        attach_head(create_model(net), head, num_classes=3)
+        attach_head(create_model(network), head, num_classes=3)
 
 
 def test_a_net_without_features_is_refused():

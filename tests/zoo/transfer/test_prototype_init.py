@@ -11,82 +11,88 @@ from zoo.data.registry import DATASETS
 from zoo.data.splits import MemorySplit
 from zoo.errors import SettingsError
 from zoo.runs.checkpoint import read_settings
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import Transfer
 from zoo.training.trainer import train
 from zoo.transfer.heads import attach_head
-from zoo.transfer.prototype_init import begin_from_means
+from zoo.transfer.prototype_init import init_from_class_means
 
 
 @pytest.fixture
 def few(digits):
-    """Forty training pictures of digits, all classes among them."""
+    """Forty training images of digits, all classes among them."""
     return replace(digits, train=MemorySplit(digits.train.images[:40], digits.train.targets[:40]))
 
 
 def headed(data, head="flat", cut="act2"):
-    """A net of random weights under a head for the data."""
+    """A network of random weights under a head for the data."""
     torch.manual_seed(0)
-    net = attach_head(create_model("convnet4"), head, len(data.labels), cut=cut)
-    data.preprocessing.attach_to(net)
-    return net.eval()
+    network = attach_head(create_model("convnet4"), head, len(data.labels), cut=cut)
+    data.preprocessing.attach_to(network)
+    return network.eval()
 
 
-def features(net, data, images):
+def features(network, data, images):
     """What the head's linear layer gets."""
     with torch.no_grad():
-        x = net.forward_features(data.preprocessing.normalise(images))
-        return net.forward_head(x, pre_logits=True).flatten(1)
+        x = network.forward_features(data.preprocessing.normalise(images))
+        return network.forward_head(x, pre_logits=True).flatten(1)
 
 
 @pytest.mark.parametrize("head", ["flat", "linear"])
 def test_it_begins_as_the_nearest_mean(few, head):
     """Differences of scores are those of squared distances from the classes' mean features, by one factor."""
-    net = headed(few, head)
-    begin_from_means(net, few, max_shift_px=0)
-    taken, targets = features(net, few, few.train.images), few.train.targets
+    network = headed(few, head)
+    init_from_class_means(network, few, max_shift_px=0)
+    taken, targets = features(network, few, few.train.images), few.train.targets
     means = torch.stack([taken[targets == label].mean(dim=0) for label in range(10)])
     probes = few.test.images[:50]
-    distances = torch.cdist(features(net, few, probes).double(), means.double()).square()
+    distances = torch.cdist(features(network, few, probes).double(), means.double()).square()
     with torch.no_grad():
-        scores = net.eval()(few.preprocessing.normalise(probes)).double()
+        scores = network.eval()(few.preprocessing.normalise(probes)).double()
     ratios = (scores - scores[:, :1])[:, 1:] / (distances[:, :1] - distances)[:, 1:]
     assert torch.allclose(ratios, ratios.median().expand_as(ratios), rtol=0.05)
     assert ratios.median() > 0
 
 
-def test_moved_pictures_count_where_training_moves_them(few):
-    """The mean of a class is that of its pictures in all nine places."""
-    net = headed(few)
-    begin_from_means(net, few, max_shift_px=1)
-    once = net.head.fc.weight.clone()
+def test_moved_images_count_where_training_moves_them(few):
+    """The mean of a class is that of its images in all nine places."""
+    network = headed(few)
+    init_from_class_means(network, few, max_shift_px=1)
+    once = network.head.fc.weight.clone()
     moves = torch.tensor([[down, right] for down in (-1, 0, 1) for right in (-1, 0, 1)])
     images = shift(few.train.images.repeat_interleave(9, dim=0), moves.repeat(40, 1))
     moved = replace(few, train=MemorySplit(images, few.train.targets.repeat_interleave(9)))
-    begin_from_means(net, moved, max_shift_px=0)
-    assert torch.allclose(once, net.head.fc.weight, rtol=1e-4, atol=1e-6)
+    init_from_class_means(network, moved, max_shift_px=0)
+    assert torch.allclose(once, network.head.fc.weight, rtol=1e-4, atol=1e-6)
 
 
-def test_few_pictures_and_hardly_any_training_beat_chance_by_far(few, short_run, tmp_path, monkeypatch):
+def test_few_images_and_hardly_any_training_beat_chance_by_far(few, short_run, tmp_path, monkeypatch):
     """A head that begins at random does not, with the same steps."""
     monkeypatch.setitem(DATASETS, "few", lambda: few)
     transfer = Transfer(head="flat", head_init="means", cut_after="act2", schedule="probe")
     settings = replace(
-        read_settings(short_run), net=str(short_run), data="few", epochs=1, lr=1e-6, max_shift_px=0, transfer=transfer
+        read_settings(short_run),
+        network=str(short_run),
+        data="few",
+        epochs=1,
+        lr=1e-6,
+        max_shift_px=0,
+        transfer=transfer,
     )
     means = train(settings, tmp_path / "means")
     fresh = train(replace(settings, transfer=replace(transfer, head_init="random")), tmp_path / "random")
     assert means.test_accuracy > 0.6
     assert fresh.test_accuracy < 0.4
-    assert load_net(tmp_path / "means").net.head.fc.weight.abs().max() > 0
+    assert load_network(tmp_path / "means").network.head.fc.weight.abs().max() > 0
 
 
-def test_a_class_without_a_picture_is_named(few):
+def test_a_class_without_a_image_is_named(few):
     """It has no mean."""
     there = few.train.targets != 3
     lacking = replace(few, train=MemorySplit(few.train.images[there], few.train.targets[there]))
-    with pytest.raises(SettingsError, match="needs a training picture of each class; '3' has none"):
-        begin_from_means(headed(few), lacking, max_shift_px=0)
+    with pytest.raises(SettingsError, match="needs a training image of each class; '3' has none"):
+        init_from_class_means(headed(few), lacking, max_shift_px=0)
 
 
 @pytest.mark.parametrize("head", ["mlp", "conv1x1", "attention"])

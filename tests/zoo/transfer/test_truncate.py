@@ -11,7 +11,7 @@ from zoo.catalog import create_model
 from zoo.errors import SettingsError
 from zoo.inspect import describe
 from zoo.inspect.target import Subject, subject_of
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import Transfer
 from zoo.training.trainer import train
 from zoo.transfer.heads import attach_head
@@ -31,26 +31,28 @@ def shown_of(subject):
 
 
 def moved_batch_norms(name):
-    """A net whose BatchNorms have seen something, in eval mode, and pictures for it."""
+    """A network whose BatchNorms have seen something, in eval mode, and images for it."""
     torch.manual_seed(0)
-    net = create_model(name).train()
-    x = torch.randn(4, *net.default_cfg["input_size"])
-    net(x)
-    return net.eval(), x
+    network = create_model(name).train()
+    x = torch.randn(4, *network.default_cfg["input_size"])
+    network(x)
+    return network.eval(), x
 
 
 @pytest.mark.parametrize(
     ("name", "layer"), [("convnet4", "act2"), ("test_resnet", "layer2"), ("test_resnet", "layer3.0"), ("lenet5", "s4")]
 )
 def test_the_features_are_what_the_layer_gives(name, layer):
-    """Of the whole net, of ours and of timm's, inside a stage too; what comes after has no weights any more."""
-    net, x = moved_batch_norms(name)
+    """Of the whole network, of ours and of timm's, inside a stage too; what comes after has no weights any more."""
+    network, x = moved_batch_norms(name)
     given = []
-    hook = net.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: given.append(output.clone()))
-    net(x)
+    hook = network.get_submodule(layer).register_forward_hook(
+        lambda _module, _inputs, output: given.append(output.clone())
+    )
+    network(x)
     hook.remove()
-    before = sum(parameter.numel() for parameter in net.parameters())
-    headed = attach_head(net, "flat", num_classes=3, cut=layer).eval()
+    before = sum(parameter.numel() for parameter in network.parameters())
+    headed = attach_head(network, "flat", num_classes=3, cut=layer).eval()
     assert torch.equal(headed.forward_features(x), given[0])
     assert headed(x).shape == (4, 3)
     assert sum(parameter.numel() for parameter in headed.backbone.parameters()) < before
@@ -73,12 +75,12 @@ def test_what_cannot_be_cut_is_refused(name, layer, message):
 def test_a_cut_run_comes_back_and_is_tuned_again(short_run, short_settings, tmp_path):
     """It keeps its cut; tuning it again asks for the same one."""
     cut = Transfer(head="flat", cut_after="act2", schedule="probe")
-    settings = replace(short_settings, net=str(short_run), epochs=1, transfer=cut)
+    settings = replace(short_settings, network=str(short_run), epochs=1, transfer=cut)
     train(settings, tmp_path / "run")
-    names = load_net(tmp_path / "run").net.state_dict().keys()
+    names = load_network(tmp_path / "run").network.state_dict().keys()
     assert "backbone.conv2.weight" in names
     assert "backbone.conv3.weight" not in names
-    onwards = replace(settings, net=str(tmp_path / "run"))
+    onwards = replace(settings, network=str(tmp_path / "run"))
     train(onwards, tmp_path / "again")
     with pytest.raises(SettingsError, match="ends at 'act2': cut_after must be 'act2'; got None"):
         train(replace(onwards, transfer=Transfer()), tmp_path / "refused")
@@ -86,8 +88,8 @@ def test_a_cut_run_comes_back_and_is_tuned_again(short_run, short_settings, tmp_
 
 def test_an_exported_cut_net_is_found_again(tmp_path):
     """By the layers that became nothing."""
-    net = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
-    layers = [manifest.Layer(path=path, kind=type(module).__name__) for path, module in net.named_modules() if path]
+    network = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
+    layers = [manifest.Layer(path=path, kind=type(module).__name__) for path, module in network.named_modules() if path]
     promise = manifest.Manifest(
         source=manifest.Source(net="convnet4"),
         outputs=[manifest.Tensor(shape=[-1, 3])],
@@ -96,23 +98,23 @@ def test_an_exported_cut_net_is_found_again(tmp_path):
     )
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(promise))
     subject = subject_of(str(tmp_path))
-    assert subject.net.state_dict().keys() == net.state_dict().keys()
+    assert subject.network.state_dict().keys() == network.state_dict().keys()
     assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last map")
 
 
 def test_a_description_shows_what_is_left():
-    """No row for what was cut off; the last map is one that a layer gives. A net's own Identity stays."""
-    net = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
-    subject = Subject("cut", "convnet4", net.to("meta").eval(), (1, 8, 8))
+    """No row for what was cut off; the last map is one that a layer gives. A network's own Identity stays."""
+    network = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
+    subject = Subject("cut", "convnet4", network.to("meta").eval(), (1, 8, 8))
     assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last map")
     whole = subject_of("test_resnet")
     assert "Identity" in {layer["kind"] for layer in describe.as_json(whole, whole.geometry(), None)["layers"]}
 
 
 def test_stored_features_are_those_of_the_cut(short_run, short_settings, tmp_path):
-    """A ReLU has no weights, so nothing else tells a net that ends before it from one that ends behind it."""
+    """A ReLU has no weights, so nothing else tells a network that ends before it from one that ends behind it."""
     for layer in ("bn2", "act2"):
         cut = Transfer(head="flat", cut_after=layer, schedule="probe", cached=True)
-        settings = replace(short_settings, net=str(short_run), epochs=1, max_shift_px=0, transfer=cut)
+        settings = replace(short_settings, network=str(short_run), epochs=1, max_shift_px=0, transfer=cut)
         train(settings, tmp_path / layer)
     assert len(list((tmp_path / ".features").iterdir())) == 6

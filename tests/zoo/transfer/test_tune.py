@@ -11,7 +11,7 @@ import torch
 from zoo.catalog import create_model
 from zoo.data.registry import find_data
 from zoo.errors import CheckpointError, SettingsError
-from zoo.runs.load import load_net
+from zoo.runs.load import load_network
 from zoo.settings import Transfer
 from zoo.training.build import build_net
 from zoo.training.optim import make_optimizer
@@ -42,7 +42,7 @@ def tuned(settings, tmp_path_factory) -> Path:
 def moved(run, weights_file):
     """The tensors of the backbone, statistics included, that a run changed."""
     before = safetensors.torch.load_file(weights_file)
-    after = load_net(run / "last").net.backbone.state_dict()
+    after = load_network(run / "last").network.backbone.state_dict()
     return {name for name, value in after.items() if not torch.equal(value, before[name])}
 
 
@@ -67,28 +67,30 @@ def test_head_then_all_moves_everything(tuned, weights_file):
 )
 def test_schedules_unfreeze_from_the_last_stage(schedule, expected):
     """The number of stages that learn in each of ten epochs; a frozen BatchNorm is in eval mode, the rest trains."""
-    net = attach_head(create_model("test_resnet"), "linear", num_classes=2)
+    network = attach_head(create_model("test_resnet"), "linear", num_classes=2)
     stages = ["conv1", "layer1", "layer2", "layer3", "layer4"]
     for epoch, count in enumerate(expected, start=1):
-        freeze_for_epoch(net, schedule, epoch, epochs=10)
-        train_unfrozen(net)
-        learning = [name for name in stages if next(net.backbone.get_submodule(name).parameters()).requires_grad]
+        freeze_for_epoch(network, schedule, epoch, epochs=10)
+        train_unfrozen(network)
+        learning = [name for name in stages if next(network.backbone.get_submodule(name).parameters()).requires_grad]
         assert learning == stages[len(stages) - count :]
-        assert net.backbone.bn1.training == ("conv1" in learning)
-        assert net.head.training
-        assert net.backbone.layer4.training == ("layer4" in learning)
+        assert network.backbone.bn1.training == ("conv1" in learning)
+        assert network.head.training
+        assert network.backbone.layer4.training == ("layer4" in learning)
 
 
 def test_layers_learn_at_their_own_rates(settings):
     """The head at the full rate, the first layer slowest."""
-    net, _, _ = build_net(settings, find_data(settings.data))
-    optimizer = make_optimizer(net, settings)
+    network, _, _ = build_net(settings, find_data(settings.data))
+    optimizer = make_optimizer(network, settings)
     scale = {id(p): group.get("lr_scale", 1.0) for group in optimizer.param_groups for p in group["params"]}
-    assert len(scale) == len(list(net.parameters()))
-    assert {scale[id(p)] for p in net.head.parameters()} == {1.0}
-    rates = [scale[id(net.backbone.get_submodule(f"layer{n}").get_parameter("0.conv1.weight"))] for n in (1, 2, 3, 4)]
+    assert len(scale) == len(list(network.parameters()))
+    assert {scale[id(p)] for p in network.head.parameters()} == {1.0}
+    rates = [
+        scale[id(network.backbone.get_submodule(f"layer{n}").get_parameter("0.conv1.weight"))] for n in (1, 2, 3, 4)
+    ]
     assert rates == sorted(set(rates))
-    assert scale[id(net.backbone.conv1[0].weight)] < rates[0]
+    assert scale[id(network.backbone.conv1[0].weight)] < rates[0]
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp", "conv1x1", "attention", "flat"])
@@ -96,12 +98,12 @@ def test_a_tuned_net_comes_back(settings, tmp_path, head):
     """Backbone and head, with the labels, and where the weights began."""
     run = tmp_path / "run"
     train(replace(changed(settings, head=head), epochs=1), run)
-    loaded = load_net(run)
-    assert isinstance(loaded.net, HeadedNet)
+    loaded = load_network(run)
+    assert isinstance(loaded.network, HeadedNet)
     assert (loaded.architecture, loaded.labels) == ("test_resnet", ("blue", "red"))
     assert loaded.weights.url.startswith("file:resnet.safetensors#sha256=")
     saved = safetensors.torch.load_file(run / "best" / "model.safetensors")
-    assert all(torch.equal(value, saved[name]) for name, value in loaded.net.state_dict().items())
+    assert all(torch.equal(value, saved[name]) for name, value in loaded.network.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -112,56 +114,56 @@ def test_other_backbones_are_tuned(settings, tmp_path, backbone, size):
     file = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(create_model(backbone, img_size=size[1:]).state_dict(), file)
     ours = changed(settings, pretrained_file=str(file), schedule="gradual")
-    result = train(replace(ours, net=backbone, input_size=size), tmp_path / "run")
-    assert load_net(tmp_path / "run").weights.metrics["test_accuracy"] == result.test_accuracy
+    result = train(replace(ours, network=backbone, input_size=size), tmp_path / "run")
+    assert load_network(tmp_path / "run").weights.metrics["test_accuracy"] == result.test_accuracy
 
 
 def test_a_run_can_be_the_backbone(tuned, settings, tmp_path):
     """Its own head is taken off; what is known of its weights is handed on."""
-    again = replace(changed(settings, pretrained_file=None, head="mlp", schedule="probe"), net=str(tuned), epochs=1)
+    again = replace(changed(settings, pretrained_file=None, head="mlp", schedule="probe"), network=str(tuned), epochs=1)
     train(again, tmp_path / "again")
-    first, second = load_net(tuned), load_net(tmp_path / "again")
+    first, second = load_network(tuned), load_network(tmp_path / "again")
     assert second.weights.url == first.weights.url
-    for name, value in first.net.backbone.state_dict().items():
-        assert torch.equal(value, second.net.backbone.state_dict()[name])
+    for name, value in first.network.backbone.state_dict().items():
+        assert torch.equal(value, second.network.backbone.state_dict()[name])
 
 
 def test_the_licence_of_the_backbone_is_kept(settings, tmp_path, monkeypatch):
     """As its hub says it."""
     monkeypatch.setattr(
-        "zoo.training.build.origin_of", lambda net, file: type("O", (), {"licence": "mit", "url": "hf-hub:x"})
+        "zoo.training.build.origin_of", lambda network, file: type("O", (), {"licence": "mit", "url": "hf-hub:x"})
     )
     train(replace(settings, epochs=1), tmp_path / "run")
-    weights = load_net(tmp_path / "run").weights
+    weights = load_network(tmp_path / "run").weights
     assert (weights.kind, weights.licence, weights.url) == ("trained", "mit", "hf-hub:x")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"net": "test_vit"}, "are not those of the net 'test_vit'"),
+        ({"network": "test_vit"}, "are not those of the network 'test_vit'"),
         ({"input_size": (3, 32, 32), "data": "digits"}, r"digits have the size \(1, 8, 8\)"),
     ],
 )
 def test_what_does_not_fit_writes_nothing(settings, tmp_path, change, message):
-    """Weights of another net, pictures of another size."""
+    """Weights of another network, images of another size."""
     with pytest.raises((CheckpointError, SettingsError), match=message):
         train(replace(settings, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("net", "message"),
+    ("network", "message"),
     [
         ("convnet4", "the layer 'pool' does not take a size of 1x128: .* does not fit on a length of 1"),
         ("mlp", "mlp' does not take images of 1x1x128"),
     ],
 )
-def test_a_run_of_another_size_writes_nothing(short_settings, tmp_path, net, message):
-    """A net that was trained on squares is asked to take signals."""
-    first = tmp_path / net
-    train(replace(short_settings, net=net, epochs=1), first)
-    again = replace(short_settings, net=str(first), data="signal", max_shift_px=0, transfer=Transfer())
+def test_a_run_of_another_size_writes_nothing(short_settings, tmp_path, network, message):
+    """A network that was trained on squares is asked to take signals."""
+    first = tmp_path / network
+    train(replace(short_settings, network=network, epochs=1), first)
+    again = replace(short_settings, network=str(first), data="signal", max_shift_px=0, transfer=Transfer())
     with pytest.raises(SettingsError, match=message):
         train(again, tmp_path / "again")
     assert not (tmp_path / "again").exists()
@@ -170,13 +172,13 @@ def test_a_run_of_another_size_writes_nothing(short_settings, tmp_path, net, mes
 def test_a_run_has_its_own_weights(tuned, settings, tmp_path):
     """A file beside it would be ignored, so it is refused."""
     with pytest.raises(SettingsError, match="is a run, which has its own weights"):
-        train(replace(settings, net=str(tuned)), tmp_path / "run")
+        train(replace(settings, network=str(tuned)), tmp_path / "run")
 
 
 def test_a_backbone_of_one_layer_has_no_rates_to_tell_of(settings, caplog):
     """A cut may leave one; it learns at the full rate, as the head does, and timm's warning is not ours."""
-    net = attach_head(create_model("convnet4"), "flat", num_classes=2, cut="act1")
-    groups = make_optimizer(net, replace(settings, layer_decay=0.5)).param_groups
+    network = attach_head(create_model("convnet4"), "flat", num_classes=2, cut="act1")
+    groups = make_optimizer(network, replace(settings, layer_decay=0.5)).param_groups
     assert {group.get("lr_scale", 1.0) for group in groups} == {1.0}
     assert caplog.messages == []
 

@@ -8,8 +8,8 @@ import grpc.aio
 import pytest
 from grpc._cython import cygrpc
 
-from serve.engine.model_manager import Control
-from serve.engine.model_registry import Core
+from serve.engine.model_manager import ModelManager
+from serve.engine.model_registry import ModelRegistry
 from serve.frontends.grpc import log_filter
 from serve.frontends.grpc.health import Health
 from serve.frontends.grpc.server import GrpcServer
@@ -39,8 +39,8 @@ def test_a_server_installs_it(tmp_path: Path) -> None:
     theirs.removeFilter(log_filter.LEAVING)
 
     async def make() -> None:
-        core, health, settings = Core(), Health(), ServerSettings(models=tmp_path)
-        await GrpcServer(core, Control(core, settings, health.set_model), health, settings).stop()
+        core, health, settings = ModelRegistry(), Health(), ServerSettings(models=tmp_path)
+        await GrpcServer(core, ModelManager(core, settings, health.set_model), health, settings).stop()
 
     asyncio.run(make())
     assert log_filter.LEAVING in theirs.filters

@@ -12,7 +12,7 @@ import pytest
 import tritonclient.grpc
 
 from protos import inference, loader
-from serve.frontends.grpc.streaming import DEPTH, in_order
+from serve.frontends.grpc.streaming import DEPTH, ordered_responses
 from tests.serve.conftest import Serve, write_busy
 
 BUSY = 2400
@@ -131,7 +131,7 @@ class TestLimits:
             return request
 
         async def main() -> None:
-            answers = in_order(requests(), answer)
+            answers = ordered_responses(requests(), answer)
             await anext(answers)
             await asyncio.sleep(0.05)
             assert DEPTH <= len(begun) <= DEPTH + 1
@@ -156,7 +156,7 @@ class TestLimits:
             return request
 
         async def main() -> None:
-            answers = in_order(requests(), answer)
+            answers = ordered_responses(requests(), answer)
             assert await anext(answers) == b"1"
             await asyncio.sleep(0.01)
             await answers.aclose()

@@ -1,4 +1,4 @@
-"""The nets by name, ours and timm's, with what is known of each at little cost."""
+"""The networks by name, ours and timm's, with what is known of each at little cost."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.table import Table
 from timm.models import get_pretrained_cfg
 
 from zoo.catalog import CATALOG
-from zoo.errors import GeometryError, UnknownNetError
+from zoo.errors import GeometryError, UnknownNetworkError
 from zoo.inspect.describe import roomy_console, short
 from zoo.inspect.target import by, subject_of
 
@@ -20,18 +20,18 @@ Row = dict[str, Any]
 
 
 def model_rows(pattern: str, pretrained: bool) -> list[Row]:
-    """The nets whose name `pattern` matches; `*` and `?` stand for any letters and for one.
+    """The networks whose name `pattern` matches; `*` and `?` stand for any letters and for one.
 
     With `pretrained` there is one row for each set of weights, named NET.WEIGHTS. Parameters and MACs are there for
     a list of at most 24.
 
     Raises:
-        UnknownNetError: nothing matches.
+        UnknownNetworkError: nothing matches.
     """
     known = timm.list_models(pretrained=True) if pretrained else [*CATALOG, *_timms()]
     names = [name for name in known if _matches(name, pattern)]
     if not names:
-        raise UnknownNetError(pattern, known if not pretrained else [*known, *_timms()])
+        raise UnknownNetworkError(pattern, known if not pretrained else [*known, *_timms()])
     return [_row(name, measured=len(names) <= MEASURED_AT_MOST) for name in names]
 
 
@@ -44,7 +44,7 @@ def show(rows: Sequence[Row]) -> None:
         table.add_row(*(_text(name, value) for name, value in row.items()))
     console = roomy_console()
     console.print(table)
-    console.print(f"{len(rows)} {'nets' if len(rows) != 1 else 'net'}")
+    console.print(f"{len(rows)} {'networks' if len(rows) != 1 else 'network'}")
 
 
 def _timms() -> list[str]:
@@ -62,7 +62,7 @@ def _row(name: str, measured: bool) -> Row:
     weights = cfg if cfg and cfg.has_weights else None
     size = CATALOG[name].input_size if name in CATALOG else cfg.input_size if cfg else None
     row = {
-        "net": name,
+        "network": name,
         "from": "zoonnx" if name in CATALOG else "timm",
         "input": by(size) if size else None,
         "weights": (weights.tag or "default") if weights else None,
@@ -77,7 +77,7 @@ def _measured(name: str) -> Row:
         macs: int | None = subject.geometry().macs
     except GeometryError:
         macs = None
-    return {"parameters": sum(each.numel() for each in subject.net.parameters()), "MACs": macs}
+    return {"parameters": sum(each.numel() for each in subject.network.parameters()), "MACs": macs}
 
 
 def _text(name: str, value: object) -> str:

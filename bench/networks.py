@@ -1,6 +1,6 @@
-"""The nets of the export matrix: the whole catalog, and backbones of timm of many kinds, the smallest of each.
+"""The networks of the export matrix: the whole catalog, and backbones of timm of many kinds, the smallest of each.
 
-A size is given where the net takes smaller pictures than its own, which saves time and changes nothing that is checked.
+A size is given where the network takes smaller images than its own, which saves time and changes nothing that is checked.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from zoo.catalog import CATALOG
 
 @dataclass(frozen=True)
 class Net:
-    """A net by name, the family it stands for, and the size of its square pictures (None: its own)."""
+    """A network by name, the family it stands for, and the size of its square images (None: its own)."""
 
     name: str
     family: str
