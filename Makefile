@@ -1,29 +1,31 @@
-# Every target sets up what it needs in .venv; nothing is installed twice.
+# Every target creates .venv first if it needs it; nothing is installed twice.
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint slow bench matrix gpu protos clean
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "zoonnx needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Run 'make PYTHON=python3.11 $(MAKECMDGOALS)'." >&2; exit 2; }
-	@echo "Setting up .venv with $$($(PYTHON) -V): about 6 GB, one to two minutes on a fast line."
+	@echo "Creating .venv with $$($(PYTHON) -V): about 6 GB, one to two minutes on a fast connection."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt 'pip>=25.1' | grep -vE 'already satisfied' || true
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev
 	@touch $@
-	@echo "Set-up is done."
+	@echo "Setup done."
 
-demo: .venv/installed ## train, export, serve and ask, offline, on handwritten digits
+demo: .venv/installed ## train, export, serve and query on handwritten digits, offline
 	@$(BIN)/zoonnx demo
 
-# With worksteal a file's tests mostly stay in one process, which builds what they share once.
-test: .venv/installed ## the default test suite
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# worksteal keeps most tests of a file in one process, so that shared fixtures are built once. COVERAGE_FLOOR is in
+# percent of the lines that run in the test processes; code that only runs in server processes does not count.
+COVERAGE_FLOOR := 85
+test: .venv/installed ## the default test suite, with its coverage
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
 
-lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
+lint: .venv/installed ## ruff, mypy, import-linter; generated files are current
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -31,10 +33,10 @@ lint: .venv/installed ## ruff, mypy, import-linter, generated code is current
 	@$(BIN)/python -m protos.generate --check
 	@$(BIN)/python -m docs.cnn.build --check
 
-slow: .venv/installed ## the slow-marked tests; writes a dated table to bench/results/
+slow: .venv/installed ## the tests marked slow; writes a dated table to bench/results/
 	@$(BIN)/python -m tests.slow_report
 
-bench: .venv/installed ## all benchmarks: serving, int8, export, training, the cached probe, transfer, label noise; writes to bench/results/
+bench: .venv/installed ## all benchmarks; writes to bench/results/
 	@$(BIN)/python -m bench.serve
 	@$(BIN)/python -m bench.variants
 	@$(BIN)/python -m bench.export
@@ -43,8 +45,8 @@ bench: .venv/installed ## all benchmarks: serving, int8, export, training, the c
 	@$(BIN)/python -m bench.label_noise
 	@$(BIN)/python -m bench.train
 
-# An interpreter that was named must do as it is: the machine with the GPU may have no network.
-gpu: ## on a machine with CUDA: its tests, and served against raw onnxruntime; writes bench/results/gpu-*.md and .json
+# With PYTHON given, that interpreter is used as it is: a machine with a GPU may have no network.
+gpu: ## on a machine with CUDA: tests marked gpu, and the server against raw onnxruntime; writes bench/results/gpu-*
 ifeq ($(origin PYTHON),file)
 	@if $(PYTHON) -m bench.gpu --check 2>/dev/null; then exec $(PYTHON) -m bench.gpu; fi; \
 	$(MAKE) .venv/installed && \
@@ -54,11 +56,11 @@ else
 	@$(PYTHON) -m bench.gpu
 endif
 
-matrix: .venv/installed ## every network of the matrix through the export; writes docs/matrix.md; goes on where it stopped
+matrix: .venv/installed ## export every network of bench/networks.py; writes docs/matrix.md; continues where it stopped
 	@$(BIN)/python -m bench.matrix --int8
 
-protos: .venv/installed ## rebuild the generated code in protos/
+protos: .venv/installed ## regenerate the code in protos/
 	@$(BIN)/python -m protos.generate
 
-clean: ## remove what was built, not .venv
-	rm -rf build dist demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove build products and caches, not .venv
+	rm -rf build dist demo .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

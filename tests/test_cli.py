@@ -44,7 +44,7 @@ def test_overview_lists_every_verb(zoonnx: Zoonnx, arguments: tuple[str, ...]) -
 
 
 def test_unknown_verb(zoonnx: Zoonnx) -> None:
-    """A mistyped verb is met with the one that was meant."""
+    """A mistyped verb is answered with the closest one."""
     done = zoonnx("exprot")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "zoonnx exprot: there is no such verb; did you mean 'export'?\n"
@@ -82,20 +82,35 @@ def test_output_that_cannot_be_written() -> None:
 
 
 def test_a_folder_that_was_removed(tmp_path: Path) -> None:
-    """PyTorch cannot even be loaded there, and would end the process without a word of ours."""
+    """PyTorch cannot even be imported there, and would end the process without a message of ours."""
     code = f"import os, zoonnx; os.rmdir({str(tmp_path)!r}); zoonnx.main(['models'])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    said = "zoonnx models: the folder in which this runs was removed: change into another one.\n"
+    said = "zoonnx models: the current folder no longer exists: change to another one.\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 def test_a_closed_stderr() -> None:
-    """The exit status of a mistake is the same where nobody hears of it."""
+    """The exit status of a mistake is the same with stderr closed."""
     code = "import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, '-m', 'zoonnx', 'exprot'])"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("package", dispatcher.OUR_PACKAGES)
+def test_a_module_that_hides_one_of_ours(tmp_path: Path, package: str) -> None:
+    """It is named, by the command and by the Python API."""
+    hiding = tmp_path / f"{package}.py"
+    hiding.write_text("")
+    said = f"{hiding} hides zoonnx's own package '{package}': rename that file, or run from another folder."
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for arguments, end in ((("-m", "zoonnx", "models"), 2), (("-c", "import zoonnx; zoonnx.Client"), 1)):
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, said in done.stderr) == (end, True), done.stderr
+        assert end == 1 or done.stderr == f"zoonnx models: {said}\n"
 
 
 DURING = {
@@ -127,7 +142,7 @@ zoonnx.main(['models'])
 )
 @pytest.mark.parametrize("during", DURING.values(), ids=DURING)
 def test_signals(number: int, said: tuple[int, str], during: str) -> None:
-    """Ctrl-C and SIGTERM are one line and their own exit status, whenever they come."""
+    """Ctrl-C and SIGTERM print one line and exit with their own status, whenever they arrive."""
     code = SIGNALLED.format(number=int(number), during=during)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (said[0], "", f"zoonnx models: {said[1]}\n")

@@ -1,0 +1,41 @@
+"""A server in a process of its own, started from Python."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from serve.client import Client
+from serve.errors import SetupError
+from serve.process import serve
+
+
+def test_a_server_runs_within_its_block(models: Path) -> None:
+    """It is ready when `serve` returns, and no longer reachable after the block."""
+    with serve(models) as server, Client(server.url, retries=0) as client:
+        assert client.ready()
+        process = server._process
+        assert "stopped" not in server.log
+    assert process.returncode == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+
+
+def test_closing_twice_is_harmless(models: Path) -> None:
+    """The second close does nothing."""
+    server = serve(models)
+    server.close()
+    server.close()
+    assert server._process.returncode == 0
+
+
+def test_the_servers_own_message_is_raised(tmp_path: Path) -> None:
+    """A server that cannot start says why."""
+    with pytest.raises(SetupError, match=r"did not start: .*nothing"):
+        serve(tmp_path / "nothing")
+
+
+def test_a_server_that_is_not_ready_in_time_is_stopped(models: Path) -> None:
+    """The error names the time."""
+    with pytest.raises(SetupError, match=r"not ready within 0\.01 s"):
+        serve(models, start_timeout_s=0.01)
