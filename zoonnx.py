@@ -74,10 +74,10 @@ VERBS = {
     "eval": ("zoo.cli.inspect:eval_", "train", "evaluate a trained network on a dataset"),
     "export": ("export.cli.export:export", "export", "export a network to ONNX, into a Triton model repository"),
     "check": ("export.cli.check:check", "serve", "verify an exported model from its files alone"),
-    "serve": ("serve.cli.verbs:serve", "serve", "serve a model repository over gRPC"),
-    "infer": ("serve.cli.verbs:infer", "client", "classify images with a served model"),
-    "dump": ("serve.cli.verbs:dump", "client", "save layer activations of a served model, as tensors and an image"),
-    "bench": ("serve.cli.verbs:bench", "client", "measure a server's throughput and latency"),
+    "serve": ("serve.cli.serve:serve", "serve", "serve a model repository over gRPC"),
+    "infer": ("serve.cli.infer:infer", "client", "classify images with a served model"),
+    "dump": ("serve.cli.dump:dump", "client", "save layer activations of a served model, as tensors and an image"),
+    "bench": ("serve.cli.bench:bench", "client", "measure a server's throughput and latency"),
     "demo": ("export.cli.demo:demo", "all", "train, export, serve and query, offline, on handwritten digits"),
 }
 OUR_PACKAGES = ("zoo", "export", "serve", "protos")

@@ -1,6 +1,6 @@
-"""A gRPC server that computes nothing: `python -m bench.replay_server URL MODEL` answers as the server at URL did once.
+"""A gRPC server that computes nothing: `python -m bench.replay_server URL MODEL` replays responses of another server.
 
-What it costs to serve it is the transport and the client alone.
+A request to it costs only the transport and the client.
 """
 
 import asyncio
@@ -12,13 +12,14 @@ import grpc.aio
 import numpy as np
 
 from protos import inference, loader
-from serve.client.sync import Client, infer_message
+from serve.client.messages import infer_request
+from serve.client.sync import Client
 
 SERVICE = "inference.GRPCInferenceService"
 
 
-def recorded(url: str, model: str) -> dict[str, bytes]:
-    """The answers of the server at `url`, by method, of which a client of the benchmark asks."""
+def record(url: str, model: str) -> dict[str, bytes]:
+    """Return one response of the server at `url` for each method that the load test calls, by method name."""
     methods = {method.name: method for method in loader.service(SERVICE)}
     with Client(url) as client:
         info = client.model(model)
@@ -26,7 +27,7 @@ def recorded(url: str, model: str) -> dict[str, bytes]:
     requests = {
         "ModelMetadata": inference.ModelMetadataRequest(name=model),
         "ModelConfig": inference.ModelConfigRequest(name=model),
-        "ModelInfer": infer_message(model, pixels, None, ""),
+        "ModelInfer": infer_request(model, pixels, None, ""),
     }
     with grpc.insecure_channel(url) as channel:
         return {
@@ -35,28 +36,28 @@ def recorded(url: str, model: str) -> dict[str, bytes]:
         }
 
 
-def handler(answer: bytes) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    """Answer whatever comes with `answer`."""
+def replay_handler(response: bytes) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """Return a handler that sends `response` for every request."""
 
     async def respond(_: bytes, __: object) -> bytes:
-        return answer
+        return response
 
     return grpc.unary_unary_rpc_method_handler(respond)
 
 
-async def serve(answers: dict[str, bytes]) -> None:
-    """Answer until SIGTERM."""
+async def serve(responses: dict[str, bytes]) -> None:
+    """Replay `responses`, by method name, until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
-    handlers = {name: handler(answer) for name, answer in answers.items()}
+    handlers = {name: replay_handler(response) for name, response in responses.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(f"ready: canned answers on 127.0.0.1:{port}", flush=True)
+    print(f"ready: replaying responses on 127.0.0.1:{port}", flush=True)
     await stop.wait()
     await server.stop(1)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(recorded(*sys.argv[1:3])))
+    asyncio.run(serve(record(*sys.argv[1:3])))

@@ -1,1 +1,1 @@
-"""Serves ONNX models over gRPC, and asks servers. Knows files and messages, never PyTorch."""
+"""Serve ONNX models over gRPC, and clients for such servers. Reads files and messages; never imports PyTorch."""

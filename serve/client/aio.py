@@ -1,4 +1,4 @@
-"""The same small client for asyncio: many requests at a time."""
+"""The asyncio client: the calls of `serve.client.Client`, many of them concurrently."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -11,29 +11,26 @@ import grpc.aio
 import numpy.typing as npt
 
 from protos import inference, introspect
-from serve.client.image_input import model_input
-from serve.client.model_info import LayerInfo, ModelInfo
-from serve.client.sync import (
-    METHODS,
-    channel_options,
-    failure,
-    infer_answer,
-    infer_message,
-    is_glob,
-    matching_layers,
-    model_info,
-    require_plain,
-    there,
-)
+from serve.client.image_input import image_inputs
+from serve.client.messages import infer_outputs, infer_request, matching_layers, model_info
+from serve.client.model_info import LayerInfo, ModelInfo, fetchable_names, is_glob
+from serve.client.rpc import METHODS, channel_options, checked_address, client_error
 from serve.wire.tensors import Array
 
 
 class AsyncClient:
-    """Asks the server at `url` as `serve.client.Client` does; made and used in one event loop."""
+    """An asyncio connection to one server, with the arguments, errors and retries of `serve.client.Client`.
+
+    Create it and use it in one event loop, as an async context manager. The methods are those of `Client`; see there
+    for their arguments.
+
+    Raises:
+        SettingsError: `url` begins with a scheme such as http://, or `retries` is out of range.
+    """
 
     def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0, retries: int = 3) -> None:
         self.url, self.timeout_s = url, timeout_s
-        self._channel = grpc.aio.insecure_channel(require_plain(url), channel_options(retries))
+        self._channel = grpc.aio.insecure_channel(checked_address(url), channel_options(retries))
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,20 +41,25 @@ class AsyncClient:
         await self._channel.close()
 
     async def live(self) -> bool:
-        """Whether the server runs."""
-        answer: inference.ServerLiveResponse = await self._call("ServerLive", inference.ServerLiveRequest())
-        return answer.live
+        """Return whether the server is running. Raises: ClientError."""
+        response: inference.ServerLiveResponse = await self._call("ServerLive", inference.ServerLiveRequest())
+        return response.live
 
     async def ready(self) -> bool:
-        """Whether the server answers requests."""
-        answer: inference.ServerReadyResponse = await self._call("ServerReady", inference.ServerReadyRequest())
-        return answer.ready
+        """Return whether the server accepts inference requests. Raises: ClientError."""
+        response: inference.ServerReadyResponse = await self._call("ServerReady", inference.ServerReadyRequest())
+        return response.ready
 
     async def model(self, name: str) -> ModelInfo:
-        """Ask what a model takes and gives. Raises: NoSuchModelError."""
+        """Return a model's inputs, outputs, labels and preprocessing.
+
+        Raises:
+            NoSuchModelError: The server does not have the model.
+            UnsupportedModelError: The model's preprocessing is not supported by this client.
+        """
         metadata = await self._call("ModelMetadata", inference.ModelMetadataRequest(name=name))
-        answer = await self._call("ModelConfig", inference.ModelConfigRequest(name=name))
-        return model_info(metadata, answer.config)
+        response = await self._call("ModelConfig", inference.ModelConfigRequest(name=name))
+        return model_info(metadata, response.config)
 
     async def infer(
         self,
@@ -66,32 +68,52 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
         version: str = "",
     ) -> dict[str, Array]:
-        """Run a model; returns the wanted outputs, or all, by name. Raises: RefusedError."""
-        answer = await self._call("ModelInfer", infer_message(model, inputs, outputs, version))
-        return infer_answer(answer, self.url)
+        """Run a model on arrays, batch first, and return the requested outputs, or all, by name.
+
+        Raises:
+            NoSuchModelError: The server does not have the model or the version.
+            RefusedError: An input or output does not match the model.
+            ServerFailedError: The model failed on these inputs.
+        """
+        response = await self._call("ModelInfer", infer_request(model, inputs, outputs, version))
+        return infer_outputs(response, self.url)
 
     async def infer_images(
         self, model: str, files: Sequence[Path | str], outputs: Sequence[str] | None = None, version: str = ""
     ) -> dict[str, Array]:
-        """Run a model on image files, prepared by the model's own rule. Raises: UnsupportedModelError, ImageError."""
+        """Run a model on image files, in one request, and return its outputs by name, one row per file.
+
+        Raises:
+            NoSuchModelError: The server does not have the model or the version.
+            UnsupportedModelError: The model does not accept images, or does not define their preprocessing.
+            ImageError: A file is not an image.
+            RefusedError: There are more files than the model's largest batch, or an output does not exist.
+        """
         info = await self.model(model)
-        inputs = await asyncio.to_thread(model_input, info, list(map(Path, files)))
+        inputs = await asyncio.to_thread(image_inputs, info, list(map(Path, files)))
         return await self.infer(model, inputs, outputs, version)
 
     async def layers(self, model: str, pattern: str = "*", version: str = "") -> tuple[LayerInfo, ...]:
-        """List the layers of a model whose names match the glob `pattern`. Raises: NoSuchModelError, RefusedError."""
+        """List the layers whose names match the glob `pattern`. Raises: NoSuchModelError, RefusedError."""
         request = introspect.LayersRequest(model_name=model, model_version=version)
         return matching_layers(await self._call("Layers", request), pattern)
 
     async def activations(
         self, model: str, inputs: Mapping[str, npt.ArrayLike], layers: Sequence[str], version: str = ""
     ) -> dict[str, Array]:
-        """Run a model; returns what each layer gave that is named, or matches a glob. Raises: NoSuchLayerError."""
-        names: list[str] = []
-        for each in layers:
-            names += there(model, each, await self.layers(model, each, version)) if is_glob(each) else [each]
-        found = await self.infer(model, inputs, names, version)
-        return {name: found[name] for name in names}
+        """Run a model, and return the outputs of `layers`, names or globs, by name.
+
+        Raises:
+            NoSuchModelError: The server does not have the model or the version.
+            NoSuchLayerError: No layer matches a pattern, or no matching layer is in the file.
+            RefusedError: A named layer does not exist or is not in the file.
+        """
+        names = [name for layer in layers for name in await self._layer_names(model, layer, version)]
+        outputs = await self.infer(model, inputs, names, version)
+        return {name: outputs[name] for name in names}
+
+    async def _layer_names(self, model: str, layer: str, version: str) -> list[str]:
+        return fetchable_names(model, layer, await self.layers(model, layer, version)) if is_glob(layer) else [layer]
 
     async def _call(self, name: str, request: Any) -> Any:
         method = METHODS[name]
@@ -103,4 +125,4 @@ class AsyncClient:
         try:
             return await call(request, timeout=self.timeout_s)
         except grpc.RpcError as error:
-            raise failure(error, self.url, self.timeout_s) from error
+            raise client_error(error, self.url, self.timeout_s) from error

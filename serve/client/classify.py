@@ -1,4 +1,4 @@
-"""Asks a server about image files, batch by batch."""
+"""Classification of image files by a served model, batch by batch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from serve.client import images
-from serve.client.image_input import image_rule
+from serve.client.image_input import image_preprocessing
 from serve.client.model_info import ModelInfo
 from serve.client.preprocessing import Preprocessing
 from serve.client.sync import Client
@@ -16,14 +16,22 @@ from serve.errors import SettingsError, UnsupportedModelError
 from serve.wire.tensors import Array
 
 OUTPUTS = ("logits", "probabilities")
-THRESHOLD = 0.5  # a label with a higher probability is there
+THRESHOLD = 0.5  # a label is predicted if its probability is higher
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model said of one image; `label` is the class's number where the model has no labels.
+class Prediction:
+    """A model's outputs for one image.
 
-    Where an image may have several, `labels` are those of a probability over 0.5, best first; else it is None.
+    Attributes:
+        file: The path of the image.
+        label: The most probable class; its index if the model has no labels.
+        index: The index of that class.
+        probability: The probability of that class, 0 to 1.
+        runner_up: The second most probable class and its probability, as text; empty for a single class.
+        logits: The logit of each class.
+        probabilities: The probability of each class.
+        labels: For a multi-label model, the labels with a probability above 0.5, the most probable first; else None.
     """
 
     file: str
@@ -37,72 +45,87 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The answers, in the order of the files; `seconds` include reading and preparing the images."""
+class ClassificationReport:
+    """The predictions for several images.
+
+    Attributes:
+        model: The model's name.
+        version: The version that made the predictions.
+        seconds: The time for all images; reading and preparing them is included.
+        predictions: One per image, in the order of the files.
+    """
 
     model: str
     version: str
     seconds: float
-    answers: tuple[Answer, ...]
+    predictions: tuple[Prediction, ...]
 
     @property
     def images_per_s(self) -> float:
-        return len(self.answers) / self.seconds
+        return len(self.predictions) / self.seconds
 
 
-def ask(
+def classify(
     client: Client, model: str, files: Sequence[Path], batch_size: int | None, advance: Callable[[int], None]
-) -> Report:
-    """Classify `files`; `advance` is told how many more are done.
+) -> ClassificationReport:
+    """Classify image files with the newest version of `model`.
+
+    Args:
+        client: A connection to the server.
+        model: The model's name.
+        files: The image files.
+        batch_size: Images per request; None for the model's largest batch.
+        advance: Called after each request with the number of images in it.
 
     Raises:
-        UnsupportedModelError: the model does not say how to prepare images, or gives no logits and probabilities.
-        SettingsError: `batch_size` is not one that the model takes.
-        ImageError: a file is not an image.
+        UnsupportedModelError: The model does not define how images are prepared, or lacks logits or probabilities.
+        SettingsError: `batch_size` is larger than the model's largest batch, or less than 1.
+        ImageError: A file is not an image.
     """
     info = client.model(model)
-    rule = rule_of(info)
-    size = _batch_size(info, batch_size)
+    preprocessing = classifier_preprocessing(info)
+    size = _checked_batch_size(info, batch_size)
     start_s = time.perf_counter()
-    answers: list[Answer] = []
+    predictions: list[Prediction] = []
     for first in range(0, len(files), size):
-        some = files[first : first + size]
-        pixels = np.stack([images.load(file, rule) for file in some])
+        batch = files[first : first + size]
+        pixels = np.stack([images.load(file, preprocessing) for file in batch])
         outputs = client.infer(model, {info.inputs[0].name: pixels}, OUTPUTS, info.version)
-        answers.extend(_answers(some, info, outputs[OUTPUTS[0]], outputs[OUTPUTS[1]]))
-        advance(len(some))
-    return Report(model, info.version, time.perf_counter() - start_s, tuple(answers))
+        predictions.extend(_predictions(batch, info, outputs[OUTPUTS[0]], outputs[OUTPUTS[1]]))
+        advance(len(batch))
+    return ClassificationReport(model, info.version, time.perf_counter() - start_s, tuple(predictions))
 
 
-def rule_of(info: ModelInfo) -> Preprocessing:
-    """Return how images for the model are prepared.
+def classifier_preprocessing(info: ModelInfo) -> Preprocessing:
+    """Return the preprocessing of an image classifier.
 
     Raises:
-        UnsupportedModelError: it does not say, it takes no images, or it gives no logits and probabilities.
+        UnsupportedModelError: The model does not accept images, does not define how they are prepared, or lacks logits
+            or probabilities.
     """
-    rule = image_rule(info)
-    missing = [name for name in OUTPUTS if name not in {each.name for each in info.outputs}]
+    preprocessing = image_preprocessing(info)
+    missing = [name for name in OUTPUTS if name not in {spec.name for spec in info.outputs}]
     if missing:
-        raise UnsupportedModelError(f"model '{info.name}' has no output '{missing[0]}', from which classes are read.")
-    return rule
+        raise UnsupportedModelError(f"model '{info.name}' is not a classifier: it has no output '{missing[0]}'.")
+    return preprocessing
 
 
-def _batch_size(info: ModelInfo, wanted: int | None) -> int:
+def _checked_batch_size(info: ModelInfo, batch_size: int | None) -> int:
     largest = max(1, info.max_batch_size)
-    if wanted is not None and not 1 <= wanted <= largest:
-        raise SettingsError(f"model '{info.name}' takes batches of 1 to {largest}; got --batch-size {wanted}.")
-    return wanted or largest
+    if batch_size is not None and not 1 <= batch_size <= largest:
+        raise SettingsError(f"model '{info.name}' accepts batches of 1 to {largest}; got --batch-size {batch_size}.")
+    return batch_size or largest
 
 
-def _answers(files: Sequence[Path], info: ModelInfo, logits: Array, probabilities: Array) -> Iterator[Answer]:
-    labels = info.labels
+def _predictions(files: Sequence[Path], info: ModelInfo, logits: Array, probabilities: Array) -> Iterator[Prediction]:
     for file, scores, shares in zip(files, logits.tolist(), probabilities.tolist(), strict=True):
         best, *others = sorted(range(len(shares)), key=lambda index: (-shares[index], index))
-        runner_up = f"{_label(labels, others[0])} {shares[others[0]]:.1%}" if others else ""
-        answer = Answer(str(file), _label(labels, best), best, shares[best], runner_up, tuple(scores), tuple(shares))
-        seen = tuple(_label(labels, index) for index in (best, *others) if shares[index] > THRESHOLD)
-        yield replace(answer, labels=seen) if info.multi_label else answer
+        label = _label(info, best)
+        runner_up = f"{_label(info, others[0])} {shares[others[0]]:.1%}" if others else ""
+        prediction = Prediction(str(file), label, best, shares[best], runner_up, tuple(scores), tuple(shares))
+        labels = tuple(_label(info, index) for index in (best, *others) if shares[index] > THRESHOLD)
+        yield replace(prediction, labels=labels) if info.multi_label else prediction
 
 
-def _label(labels: Sequence[str], index: int) -> str:
-    return labels[index] if index < len(labels) else str(index)
+def _label(info: ModelInfo, index: int) -> str:
+    return info.labels[index] if index < len(info.labels) else str(index)

@@ -1,24 +1,25 @@
-"""A contact sheet: one image on which every layer's response to an image can be looked at."""
+"""A contact sheet: one image that shows the output of every layer for an input image."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-Array = npt.NDArray[Any]
-Pixels = npt.NDArray[np.uint8]
+from serve.client.images import Pixels
+from serve.wire.tensors import Array
 
+# Sizes are in pixels.
 WIDTH, MARGIN, GAP = 1120, 24, 4
-TILE = 63  # pixels, the side of one channel's map
-INPUT = 176
+TILE = 63  # side of one channel's map
+INPUT = 176  # side of the input image
 BAR_HEIGHT, BARS = 20, 5
-LABEL_HEIGHT, BARCODE_HEIGHT = 24, 22
-PAPER, INK, FAINT, BAR = (252, 252, 250), (28, 28, 32), (128, 128, 136), (60, 92, 150)
+CAPTION_HEIGHT, BARCODE_HEIGHT = 24, 22
+LONGEST_LABEL = 32  # characters
+BACKGROUND, TEXT, GREY_TEXT, BAR = (252, 252, 250), (28, 28, 32), (128, 128, 136), (60, 92, 150)
 
-# Anchors of two colour scales, dark to light: one for values of one sign, one around zero.
+# Anchors of two colour scales: SEQUENTIAL, dark to light, for values of one sign; DIVERGING, with zero in the middle.
 SEQUENTIAL = [(13, 8, 42), (62, 19, 102), (122, 31, 109), (181, 50, 91), (229, 92, 48), (251, 155, 6), (247, 240, 150)]
 DIVERGING = [
     (24, 66, 130),
@@ -34,13 +35,18 @@ DIVERGING = [
 def contact_sheet(
     image: Pixels, layers: Mapping[str, Array | str], probabilities: Sequence[float] = (), labels: Sequence[str] = ()
 ) -> Image.Image:
-    """Draw `image`, uint8 (H, W, C), the class probabilities, and each layer's response, any shape, without the batch.
+    """Draw the input image, the most probable classes, and the output of each layer.
 
-    A layer that has nothing to show comes with the words that say why; it takes a line. Within a layer all maps share
-    one scale, which stands at the right.
+    Args:
+        image: The input, uint8, (H, W, C).
+        layers: Each layer's output without the batch, of any shape; or, if there is none, the text to show instead.
+        probabilities: The probability of each class; empty to draw none.
+        labels: The class names, by class index.
+
+    All maps of a layer share one colour scale, whose range is written at the right.
     """
-    blocks = [_head(image, probabilities, labels), *_blocks(layers)]
-    sheet = Image.new("RGB", (WIDTH, sum(block.height for block in blocks) + 2 * MARGIN), PAPER)
+    blocks = [_header(image, probabilities, labels), *_layer_blocks(layers)]
+    sheet = Image.new("RGB", (WIDTH, sum(block.height for block in blocks) + 2 * MARGIN), BACKGROUND)
     top = MARGIN
     for block in blocks:
         sheet.paste(block, (MARGIN, top))
@@ -48,58 +54,76 @@ def contact_sheet(
     return sheet
 
 
-def _blocks(layers: Mapping[str, Array | str]) -> Iterator[Image.Image]:
-    for name, response in layers.items():
-        yield _line(name, response) if isinstance(response, str) else _layer(name, response)
+def _header(image: Pixels, probabilities: Sequence[float], labels: Sequence[str]) -> Image.Image:
+    header = _blank(INPUT + 16)
+    rgb = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+    header.paste(_fitted(np.ascontiguousarray(rgb), INPUT), (0, 0))
+    left, top = INPUT + 32, 0
+    _write(header, left, top, f"input {_shape(image)}", GREY_TEXT)
+    best = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:BARS]
+    for rank, index in enumerate(best):
+        label = labels[index] if index < len(labels) else f"class {index}"
+        _draw_bar(header, left, top + 30 + rank * (BAR_HEIGHT + 8), label, probabilities[index])
+    return header
 
 
-def _line(name: str, words: str) -> Image.Image:
-    line = _paper(LABEL_HEIGHT)
-    _text(line, 0, 4, name, INK)
-    _text(line, _text_width(name) + 12, 4, words, FAINT)
-    return line
+def _draw_bar(block: Image.Image, left: int, top: int, label: str, probability: float) -> None:
+    draw = ImageDraw.Draw(block)
+    bar_left = left + 220
+    longest = block.width - bar_left - 80
+    length = round(probability * longest)
+    _write(block, left, top + 2, label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 3] + "...", TEXT)
+    draw.rectangle((bar_left, top, bar_left + max(1, length), top + BAR_HEIGHT), fill=BAR)
+    _write(block, bar_left + length + 8, top + 2, f"{probability:.1%}", TEXT)
 
 
-def _layer(name: str, response: Array) -> Image.Image:
-    strip, shown = _strip(response)
-    block = _paper(LABEL_HEIGHT + strip.height + 8)
-    block.paste(_line(name, f"{_shape(response)}{shown}"), (0, 0))
-    scale = f"{_number(response.min())} to {_number(response.max())}" if response.size else "empty"
-    _text(block, block.width - _text_width(scale), 4, scale, FAINT)
-    block.paste(strip, (0, LABEL_HEIGHT))
+def _layer_blocks(layers: Mapping[str, Array | str]) -> Iterator[Image.Image]:
+    for name, output in layers.items():
+        yield _caption(name, output) if isinstance(output, str) else _layer_block(name, output)
+
+
+def _layer_block(name: str, output: Array) -> Image.Image:
+    strip, omitted = _strip(output)
+    block = _blank(CAPTION_HEIGHT + strip.height + 8)
+    block.paste(_caption(name, f"{_shape(output)}{omitted}"), (0, 0))
+    value_range = f"{float(output.min()):.3g} to {float(output.max()):.3g}" if output.size else "empty"
+    _write(block, block.width - _text_width(value_range), 4, value_range, GREY_TEXT)
+    block.paste(strip, (0, CAPTION_HEIGHT))
     return block
 
 
-def _shape(response: Array) -> str:
-    return " x ".join(map(str, response.shape))
+def _caption(name: str, text: str) -> Image.Image:
+    caption = _blank(CAPTION_HEIGHT)
+    _write(caption, 0, 4, name, TEXT)
+    _write(caption, _text_width(name) + 12, 4, text, GREY_TEXT)
+    return caption
 
 
-def _strip(response: Array) -> tuple[Image.Image, str]:
-    """The image of a response, and what to say where not all of it is shown."""
-    maps = _maps(response)
+def _strip(output: Array) -> tuple[Image.Image, str]:
+    """Draw an output, and return the text that tells how much is drawn; the text is empty if nothing is omitted."""
+    maps = _maps(output)
     colours = _colours(np.nan_to_num(np.asarray(maps, np.float64)))
-    if maps.shape[1] == 1:  # vectors: one barcode each, the first only
+    if maps.shape[1] == 1:  # a vector is one row of colours
         return _barcode(colours[0, 0]), ""
     columns = (WIDTH - 2 * MARGIN + GAP) // (TILE + GAP)
-    shown = colours[:columns]
-    strip = _paper(TILE)
-    for index, pixels in enumerate(shown):
-        strip.paste(_enlarged(pixels, TILE), (index * (TILE + GAP), 0))
-    return strip, "" if len(shown) == len(maps) else f", the first {len(shown)}"
+    strip = _blank(TILE)
+    for index, pixels in enumerate(colours[:columns]):
+        strip.paste(_fitted(pixels, TILE), (index * (TILE + GAP), 0))
+    return strip, f", first {columns} of {len(maps)} maps" if len(maps) > columns else ""
 
 
-def _maps(response: Array) -> Array:
-    """Give a response as (maps, height, width): channels of an image, or of tokens on a grid; a vector is one row."""
-    if response.ndim == 2 and (side := _grid_side(len(response))):
-        grid = response[len(response) - side * side :]  # a class token comes first
+def _maps(output: Array) -> Array:
+    """Reshape an output to (maps, height, width): a map per channel, tokens on their grid; a vector is one row."""
+    if output.ndim == 2 and (side := _grid_side(len(output))):
+        grid = output[len(output) - side * side :]  # without the class token, which is the first
         return grid.T.reshape(-1, side, side)
-    if response.ndim >= 3 and response.shape[-2] * response.shape[-1] > 1:
-        return response.reshape(-1, *response.shape[-2:])
-    return response.reshape(1, 1, -1)
+    if output.ndim >= 3 and output.shape[-2] * output.shape[-1] > 1:
+        return output.reshape(-1, *output.shape[-2:])
+    return output.reshape(1, 1, -1)
 
 
 def _grid_side(tokens: int) -> int:
-    """Return the side of the square grid that `tokens` fill, one of them maybe a class token; 0 where they do not."""
+    """Return the side of the square grid of `tokens`, one of which may be a class token; 0 if they form none."""
     for count in (tokens, tokens - 1):
         side = int(max(count, 0) ** 0.5)
         if side > 1 and side * side == count:
@@ -108,19 +132,19 @@ def _grid_side(tokens: int) -> int:
 
 
 def _colours(values: npt.NDArray[np.float64]) -> Pixels:
-    """Map values to RGB, all on one scale: around zero when both signs occur."""
+    """Map values to RGB on one scale; if both signs occur, zero is in its middle."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if low < 0 < high:
-        reach = max(-low, high)
-        return _ramp(tuple(DIVERGING))[((values / reach + 1) * 127.5).astype(np.uint8)]
+        limit = max(-low, high)
+        return _colour_table(tuple(DIVERGING))[((values / limit + 1) * 127.5).astype(np.uint8)]
     span = (high - low) or 1.0
-    return _ramp(tuple(SEQUENTIAL))[((values - low) / span * 255).astype(np.uint8)]
+    return _colour_table(tuple(SEQUENTIAL))[((values - low) / span * 255).astype(np.uint8)]
 
 
 @cache
-def _ramp(anchors: tuple[tuple[int, int, int], ...]) -> Pixels:
-    places = np.linspace(0, 255, len(anchors))
-    channels = [np.interp(np.arange(256), places, [anchor[channel] for anchor in anchors]) for channel in range(3)]
+def _colour_table(anchors: tuple[tuple[int, int, int], ...]) -> Pixels:
+    positions = np.linspace(0, 255, len(anchors))
+    channels = [np.interp(np.arange(256), positions, [anchor[channel] for anchor in anchors]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
@@ -129,42 +153,23 @@ def _barcode(colours: Pixels) -> Image.Image:
     return Image.fromarray(colours[None]).resize((width, BARCODE_HEIGHT), Image.Resampling.NEAREST)
 
 
-def _enlarged(pixels: Pixels, side: int) -> Image.Image:
-    """Fit pixels into a square: hard edges when they grow, averages when they shrink."""
-    drawn = Image.fromarray(pixels)
-    scale = side / max(drawn.size)
-    size = max(1, round(drawn.width * scale)), max(1, round(drawn.height * scale))
-    return drawn.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+def _fitted(pixels: Pixels, side: int) -> Image.Image:
+    """Fit pixels into a square: nearest neighbour to enlarge, averages to shrink."""
+    image = Image.fromarray(pixels)
+    scale = side / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 
 
-def _head(image: Pixels, probabilities: Sequence[float], labels: Sequence[str]) -> Image.Image:
-    head = _paper(INPUT + 16)
-    rgb = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
-    head.paste(_enlarged(np.ascontiguousarray(rgb), INPUT), (0, 0))
-    left, top = INPUT + 32, 0
-    _text(head, left, top, f"input {_shape(image)}", FAINT)
-    best = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:BARS]
-    for place, index in enumerate(best):
-        label = labels[index] if index < len(labels) else f"class {index}"
-        _bar(head, left, top + 30 + place * (BAR_HEIGHT + 8), label, probabilities[index])
-    return head
+def _shape(array: Array) -> str:
+    return " x ".join(map(str, array.shape))
 
 
-def _bar(block: Image.Image, left: int, top: int, label: str, share: float) -> None:
-    draw = ImageDraw.Draw(block)
-    name = label if len(label) <= 32 else label[:29] + "..."
-    bar_left = left + 220
-    longest = block.width - bar_left - 80
-    _text(block, left, top + 2, name, INK)
-    draw.rectangle((bar_left, top, bar_left + max(1, round(share * longest)), top + BAR_HEIGHT), fill=BAR)
-    _text(block, bar_left + round(share * longest) + 8, top + 2, f"{share:.1%}", INK)
+def _blank(height: int) -> Image.Image:
+    return Image.new("RGB", (WIDTH - 2 * MARGIN, height), BACKGROUND)
 
 
-def _paper(height: int) -> Image.Image:
-    return Image.new("RGB", (WIDTH - 2 * MARGIN, height), PAPER)
-
-
-def _text(block: Image.Image, left: int, top: int, text: str, colour: tuple[int, int, int]) -> None:
+def _write(block: Image.Image, left: int, top: int, text: str, colour: tuple[int, int, int]) -> None:
     ImageDraw.Draw(block).text((left, top), text, fill=colour, font=_font())
 
 
@@ -175,7 +180,3 @@ def _text_width(text: str) -> int:
 @cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=14)
-
-
-def _number(value: float) -> str:
-    return f"{float(value):.3g}"

@@ -1,4 +1,4 @@
-"""Writes down what the layers of a model gave for images: all of it as safetensors, the first as a contact sheet."""
+"""Layer outputs of a served model for images, saved as safetensors, with a contact sheet of the first image."""
 
 import json
 import os
@@ -11,122 +11,141 @@ from pathlib import Path
 import numpy as np
 
 from serve.client import images
-from serve.client.classify import rule_of
+from serve.client.classify import classifier_preprocessing
 from serve.client.contact_sheet import contact_sheet
 from serve.client.model_info import LayerInfo, require_fetchable
 from serve.client.sync import Client
 from serve.errors import NoSuchLayerError, OutputFileError
 from serve.wire.tensors import Array
 
-BATCH = 8  # images a request: every layer of 8 images of a large network is about 1 GB
+BATCH_SIZE = 8  # images per request: all layers of a large network for 8 images are about 1 GB
 PROBABILITIES = "probabilities"
 SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Dump:
-    """What came back for some images. `first` is the first of them, as the model got it.
+class LayerDump:
+    """Layer outputs for some images.
 
-    `layers` are in the order of the network's calls: what each gave, images first, or, where it is not in the file, the
-    words that say where it went. `twins` are layers that are the same tensor as an earlier one, which they name.
+    Attributes:
+        model: The model's name.
+        version: The version that computed them.
+        files: The image files.
+        first_image: The first image as model input: uint8, (H, W, C).
+        layers: Each selected layer, in the order in which the network calls them: its output, images first, or the
+            reason why the model's file does not hold it.
+        duplicates: For each layer that is the same tensor as an earlier one, the name of the earlier one.
+        probabilities: The class probabilities, (images, classes).
+        labels: The class names, by class index; empty if the model has none.
     """
 
     model: str
     version: str
     files: Sequence[Path]
-    first: images.Pixels
+    first_image: images.Pixels
     layers: Mapping[str, Array | str]
-    twins: Mapping[str, str]
+    duplicates: Mapping[str, str]
     probabilities: Array
     labels: Sequence[str]
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The layers that are in the file."""
-        return {name: each for name, each in self.layers.items() if not isinstance(each, str)}
+        """The layers that have an output, by name."""
+        return {name: output for name, output in self.layers.items() if not isinstance(output, str)}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The reason for each layer that has no output, by name."""
+        return {name: reason for name, reason in self.layers.items() if isinstance(reason, str)}
 
 
-def dump(
+def dump_layers(
     client: Client, model: str, files: Sequence[Path], patterns: Sequence[str], advance: Callable[[int], None]
-) -> Dump:
-    """Ask for the layers that match any of the globs `patterns`; `advance` is told how many images are done.
+) -> LayerDump:
+    """Compute the outputs of the layers whose names match any of the globs `patterns`.
+
+    `advance` is called after each request with the number of images in it.
 
     Raises:
-        NoSuchLayerError: no layer matches, or none that does is in the file.
-        UnsupportedModelError: the model does not say how to prepare images.
-        ImageError: a file is not an image.
+        NoSuchLayerError: A pattern matches no layer, or no matching layer is in the model's file.
+        UnsupportedModelError: The model is not an image classifier, or does not define how images are prepared.
+        ImageError: A file is not an image.
     """
     info = client.model(model)
-    rule, chosen = rule_of(info), _chosen(client, model, patterns, info.version)
-    there = [layer for layer in chosen if layer.fetchable]
-    size = BATCH if all(layer.batch_first for layer in there) else 1
-    firsts, parts = [], []
-    for start in range(0, len(files), size):
-        batch = np.stack([images.load(file, rule) for file in files[start : start + size]])
-        wanted = [PROBABILITIES, *(layer.name for layer in there)]
-        parts.append(client.infer(model, {info.inputs[0].name: batch}, wanted, info.version))
-        firsts.append(batch[0])
+    preprocessing = classifier_preprocessing(info)
+    selected = _select_layers(client, model, patterns, info.version)
+    fetchable = [layer for layer in selected if layer.fetchable]
+    batch_size = BATCH_SIZE if all(layer.batch_first for layer in fetchable) else 1
+    names = [PROBABILITIES, *(layer.name for layer in fetchable)]
+    first_images, responses = [], []
+    for start in range(0, len(files), batch_size):
+        batch = np.stack([images.load(file, preprocessing) for file in files[start : start + batch_size]])
+        responses.append(client.infer(model, {info.inputs[0].name: batch}, names, info.version))
+        first_images.append(batch[0])
         advance(len(batch))
-    layers = {layer.name: _joined(layer, parts) if layer.fetchable else layer.whereabouts for layer in chosen}
-    shares = np.concatenate([part[PROBABILITIES] for part in parts])
-    return Dump(model, info.version, files, firsts[0], layers, _twins(there), shares, info.labels)
+    layers = {
+        layer.name: _concatenated(layer, responses) if layer.fetchable else layer.missing_reason for layer in selected
+    }
+    probabilities = np.concatenate([response[PROBABILITIES] for response in responses])
+    duplicates = _duplicates(fetchable)
+    return LayerDump(model, info.version, files, first_images[0], layers, duplicates, probabilities, info.labels)
 
 
-def save(found: Dump, out: Path) -> Path:
-    """Write `out`, a .safetensors file, and the first image's contact sheet beside it; returns the sheet's path.
+def save(dump: LayerDump, out: Path) -> Path:
+    """Write `out`, a .safetensors file, and a contact sheet of the first image beside it; return the sheet's path.
 
     Raises:
-        OutputFileError: a file cannot be written.
+        OutputFileError: `out` has another suffix, or a file cannot be written.
     """
     from safetensors.numpy import save as to_bytes
 
     if out.suffix != SUFFIX:
-        raise OutputFileError(f"{out} must end in {SUFFIX}: that is the format of the file.")
-    about = {"model": found.model, "version": found.version, "files": [str(file) for file in found.files]}
-    note = {"zoonnx": json.dumps(about)}  # one entry: several would be written in any order
-    rows = {name: _row(found, name) for name in found.layers}
-    sheet = contact_sheet(found.first, rows, found.probabilities[0].tolist(), found.labels)
-    _write(out, lambda path: path.write_bytes(to_bytes(found.arrays, note)))
+        raise OutputFileError(f"{out} must end in {SUFFIX}, the format of the file.")
+    origin = {"model": dump.model, "version": dump.version, "files": [str(file) for file in dump.files]}
+    metadata = {"zoonnx": json.dumps(origin)}  # one entry: the order of several would not be deterministic
+    entries = {name: _sheet_entry(dump, name) for name in dump.layers}
+    sheet = contact_sheet(dump.first_image, entries, dump.probabilities[0].tolist(), dump.labels)
+    _write_atomically(out, lambda path: path.write_bytes(to_bytes(dump.arrays, metadata)))
     sheet_file = out.with_suffix(".png")
-    _write(sheet_file, lambda path: sheet.save(path, "PNG"))
+    _write_atomically(sheet_file, lambda path: sheet.save(path, "PNG"))
     return sheet_file
 
 
-def _row(found: Dump, name: str) -> Array | str:
-    """What the sheet shows of a layer: the first image's response, or words."""
-    response = found.layers[name]
-    if isinstance(response, str):
-        return response
-    return f"same tensor as {found.twins[name]}" if name in found.twins else response[0]
+def _sheet_entry(dump: LayerDump, name: str) -> Array | str:
+    """Return a layer's output for the first image, or the text that the contact sheet shows instead."""
+    output = dump.layers[name]
+    if isinstance(output, str):
+        return output
+    return f"same tensor as {dump.duplicates[name]}" if name in dump.duplicates else output[0]
 
 
-def _twins(layers: Sequence[LayerInfo]) -> dict[str, str]:
+def _duplicates(layers: Sequence[LayerInfo]) -> dict[str, str]:
     first: dict[str, str] = {}
     for layer in layers:
         first.setdefault(layer.value, layer.name)
     return {layer.name: first[layer.value] for layer in layers if first[layer.value] != layer.name}
 
 
-def _joined(layer: LayerInfo, parts: Sequence[Mapping[str, Array]]) -> Array:
-    """Put the answers for some images after each other; a layer without a batch of its own gets one."""
-    arrays = [part[layer.name] for part in parts]
-    return np.concatenate(arrays) if layer.batch_first else np.stack(arrays)
+def _concatenated(layer: LayerInfo, responses: Sequence[Mapping[str, Array]]) -> Array:
+    """Concatenate a layer's outputs of all requests along the batch, which is added if the layer has none."""
+    outputs = [response[layer.name] for response in responses]
+    return np.concatenate(outputs) if layer.batch_first else np.stack(outputs)
 
 
-def _chosen(client: Client, model: str, patterns: Sequence[str], version: str) -> list[LayerInfo]:
-    """The layers that match, each once, in the order of the network's calls; each pattern must match something."""
+def _select_layers(client: Client, model: str, patterns: Sequence[str], version: str) -> list[LayerInfo]:
+    """Return each layer that matches a pattern once, in the order of the network's calls."""
     layers = client.layers(model, version=version)
     for pattern in patterns:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
-            known = ", ".join(layer.name for layer in layers[:8])
-            raise NoSuchLayerError(f"no layer of model '{model}' matches '{pattern}'; its first layers are {known}.")
-    chosen = [layer for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
-    require_fetchable(chosen)
-    return chosen
+            examples = ", ".join(layer.name for layer in layers[:8])
+            raise NoSuchLayerError(f"no layer of model '{model}' matches '{pattern}'; its first layers are {examples}.")
+    selected = [layer for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
+    require_fetchable(selected)
+    return selected
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `path`, then rename: nobody sees half a file."""
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a temporary file in the same folder, then rename it, so that `path` is never incomplete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)

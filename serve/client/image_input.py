@@ -1,4 +1,4 @@
-"""Image files as the input of a model that says how it wants them."""
+"""Image files as the input of a model whose preprocessing is known."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,35 +11,35 @@ from serve.errors import UnsupportedModelError
 from serve.wire.tensors import Array
 
 
-def image_rule(info: ModelInfo) -> Preprocessing:
-    """Return how images for the model are prepared.
+def image_preprocessing(info: ModelInfo) -> Preprocessing:
+    """Return the preprocessing of a model that accepts images.
 
     Raises:
-        UnsupportedModelError: it does not say, or it takes no images.
+        UnsupportedModelError: The model defines no preprocessing, or its input is not one batch of such images.
     """
-    rule = info.preprocessing
-    if rule is None:
+    preprocessing = info.preprocessing
+    if preprocessing is None:
         raise UnsupportedModelError(
-            f"model '{info.name}' does not say how to prepare images: its config.pbtxt lacks the parameter "
-            f"{PARAMETER}, which 'zoonnx export' writes unless --raw is given. Ask it by Client.infer with arrays."
+            f"model '{info.name}' does not define how images are prepared: its config.pbtxt lacks the parameter "
+            f"{PARAMETER}, which 'zoonnx export' writes unless --raw is given. Call Client.infer with arrays instead."
         )
-    shape, any_size = (-1, rule.height, rule.width, rule.channels), (-1, -1, -1, rule.channels)
-    taken = [(each.datatype, each.shape) for each in info.inputs]
-    if taken not in ([("UINT8", shape)], [("UINT8", any_size)]):
+    fixed = (-1, preprocessing.height, preprocessing.width, preprocessing.channels)
+    dynamic = (-1, -1, -1, preprocessing.channels)
+    if [(spec.datatype, spec.shape) for spec in info.inputs] not in ([("UINT8", fixed)], [("UINT8", dynamic)]):
         raise UnsupportedModelError(
-            f"model '{info.name}' does not take images as one UINT8 input of shape {list(shape)}."
+            f"model '{info.name}' does not accept images as one UINT8 input of shape {list(fixed)}."
         )
-    return rule
+    return preprocessing
 
 
-def model_input(info: ModelInfo, files: Sequence[Path]) -> dict[str, Array]:
-    """Return the model's input for image files, one a row.
+def image_inputs(info: ModelInfo, files: Sequence[Path]) -> dict[str, Array]:
+    """Return the model's input for image files: uint8, (N, H, W, C), by the input's name.
 
     Raises:
-        UnsupportedModelError: the model does not say how to prepare images.
-        ImageError: a file is not an image.
+        UnsupportedModelError: The model does not accept images, or does not define their preprocessing.
+        ImageError: A file is not an image.
     """
     from serve.client import images
 
-    rule = image_rule(info)
-    return {info.inputs[0].name: np.stack([images.load(file, rule) for file in files])}
+    preprocessing = image_preprocessing(info)
+    return {info.inputs[0].name: np.stack([images.load(file, preprocessing) for file in files])}

@@ -1,6 +1,6 @@
 """Image files to pixels, exactly as timm's evaluation transform prepares them with Pillow.
 
-Files are read as zoo reads them for training: upright, transparency dropped, 16 bits scaled to 8.
+Files are decoded as zoo decodes them for training: EXIF orientation applied, transparency dropped, 16 bits scaled to 8.
 """
 
 from collections.abc import Sequence
@@ -21,42 +21,72 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 MODES = {1: "L", 3: "RGB"}
-READING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 Pixels = npt.NDArray[np.uint8]
-Size = tuple[int, int]  # (width, height), as Pillow has it
+Size = tuple[int, int]  # (width, height), Pillow's order
 
 
-def find(places: Sequence[Path]) -> list[Path]:
-    """Return the given files, and the images in the given folders and below, each folder's sorted.
+def find(paths: Sequence[Path]) -> list[Path]:
+    """Return the files among `paths`, and all images in and below the folders among them, sorted within each folder.
 
     Raises:
-        ImageError: there is nothing at a place, or no image in a folder.
+        ImageError: A path does not exist, or a folder contains no image.
     """
-    return [file for place in places for file in _find(place)]
+    return [file for path in paths for file in _find(path)]
 
 
-def load(path: Path, rule: Preprocessing) -> Pixels:
-    """Return an image as the model wants it: uint8 (H, W, C).
+def load(path: Path, preprocessing: Preprocessing) -> Pixels:
+    """Return an image file as model input: uint8, (H, W, C).
 
     Raises:
-        ImageError: Pillow cannot read the file, its numbers have no known range, or the rule leaves nothing of it.
+        ImageError: Pillow cannot decode the file, the range of its values is unknown, or the image is too thin.
     """
     try:
         with Image.open(path) as file:
-            image = _plain(ImageOps.exif_transpose(file)).convert(MODES[rule.channels])
-    except READING_ERRORS as error:
+            image = _convertible(ImageOps.exif_transpose(file)).convert(MODES[preprocessing.channels])
+    except DECODING_ERRORS as error:
         raise ImageError(f"{path} cannot be read as an image: {_reason(error)}.") from error
     try:
-        return prepare(image, rule)
+        return prepare(image, preprocessing)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The same image in a mode that `convert` takes to L or RGB without loss of range."""
+def prepare(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """Resize and crop an image that has the right channels; return uint8, (H, W, C).
+
+    Raises:
+        ImageError: The resized image would have no row or no column.
+    """
+    size = _resized(image.size, preprocessing)
+    if min(size) < 1:
+        raise ImageError(
+            f"an image of {image.size[0]} x {image.size[1]} pixels would be resized to {size[0]} x {size[1]}: "
+            "it is too long and thin for the model."
+        )
+    resized = image.resize(size, FILTERS[preprocessing.interpolation])
+    fill = tuple(round(255 * value) for value in preprocessing.mean) if preprocessing.crop_mode == "border" else ()
+    cropped = _crop(resized, (preprocessing.width, preprocessing.height), fill)
+    pixels: npt.NDArray[Any] = np.asarray(cropped, np.uint8)
+    return pixels.reshape(preprocessing.height, preprocessing.width, preprocessing.channels)
+
+
+def _find(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ImageError(f"there is no file or folder {path}.")
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise ImageError(f"{path} contains no images; the supported suffixes are {', '.join(sorted(SUFFIXES))}.")
+    return files
+
+
+def _convertible(image: Image.Image) -> Image.Image:
+    """Return the image in a mode that `convert` reduces to L or RGB without clipping its values."""
     if image.mode in ("P", "PA"):
         return image.convert("RGBA")
-    if image.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 that hold 16
+    if image.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 bits that hold 16-bit values
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError("its numbers are beyond 16 bits")
@@ -68,61 +98,32 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is damaged, or none that Pillow knows"
+        return "it is damaged, or its format is not supported by Pillow"
     return str(error).rstrip(". ") or type(error).__name__
 
 
-def prepare(image: Image.Image, rule: Preprocessing) -> Pixels:
-    """Resize and crop; returns uint8 (H, W, C). `image` already has the rule's channels.
-
-    Raises:
-        ImageError: after the resize the image would have no row or no column.
-    """
-    size = _resized(image.size, rule)
-    if min(size) < 1:
-        raise ImageError(
-            f"an image of {image.size[0]} x {image.size[1]} pixels would be resized to {size[0]} x {size[1]}: "
-            "it is too long and too thin for the model."
-        )
-    resized = image.resize(size, FILTERS[rule.interpolation])
-    fill = tuple(round(255 * value) for value in rule.mean) if rule.crop_mode == "border" else ()
-    pixels: npt.NDArray[Any] = np.asarray(_crop(resized, (rule.width, rule.height), fill), np.uint8)
-    return pixels.reshape(rule.height, rule.width, rule.channels)
-
-
-def _find(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise ImageError(f"there is no file or folder {place}.")
-    found = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not found:
-        raise ImageError(f"{place} holds no image: {', '.join(sorted(SUFFIXES))} are looked for.")
-    return found
-
-
-def _resized(size: Size, rule: Preprocessing) -> Size:
-    """The size before the crop: `center` covers it, `border` fits into it, `squash` gives up the proportions."""
+def _resized(size: Size, preprocessing: Preprocessing) -> Size:
+    """Return the size before the crop: `center` covers the target, `border` fits into it, `squash` equals it."""
     width, height = size
-    target = rule.resized_to[::-1]
-    if rule.crop_mode == "squash":
+    target = preprocessing.resized_to[::-1]
+    if preprocessing.crop_mode == "squash":
         return target
     ratios = (width / target[0], height / target[1])
-    if rule.crop_mode == "border":
+    if preprocessing.crop_mode == "border":
         return round(width / max(ratios)), round(height / max(ratios))
-    if target[0] == target[1]:  # a square target truncates the longer edge, others round: so does timm
+    if target[0] == target[1]:  # as in timm: a square target truncates the longer edge, any other target rounds
         short, edge = min(size), target[0]
         return (edge, int(edge * height / short)) if width <= height else (int(edge * width / short), edge)
     return round(width / min(ratios)), round(height / min(ratios))
 
 
 def _crop(image: Image.Image, size: Size, fill: tuple[int, ...]) -> Image.Image:
-    """Cut `size` from the middle, padding first what is smaller."""
-    missing = [max(0, want - have) for want, have in zip(size, image.size, strict=True)]
+    """Return the central crop of `size`; an image that is smaller is padded first."""
+    missing = [max(0, target - actual) for target, actual in zip(size, image.size, strict=True)]
     if any(missing):
-        left, top = (each // 2 for each in missing)
+        left, top = (pixels // 2 for pixels in missing)
         border = (left, top, missing[0] - left, missing[1] - top)
         colour = (fill if len(fill) > 1 else fill[0]) if fill else 0
         image = ImageOps.expand(image, border, colour)
-    left, top = (round((have - want) / 2) for want, have in zip(size, image.size, strict=True))
+    left, top = (round((actual - target) / 2) for target, actual in zip(size, image.size, strict=True))
     return image.crop((left, top, left + size[0], top + size[1]))

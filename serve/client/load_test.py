@@ -1,4 +1,4 @@
-"""Puts a steady load on one model of a server, and measures what it does."""
+"""Load test: keeps one model of a server under a constant load, and measures throughput and latency."""
 
 import asyncio
 import re
@@ -19,15 +19,20 @@ from serve.wire.tensors import Array, TensorSpec
 
 PERCENTILES = (50, 90, 95, 99)
 WARM_UP_S = 0.5
-CPU = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
+CPU_METRIC = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """`concurrency` requests of `batch_size` rows are always under way, for `seconds`.
+    """The load, and how long it is measured.
 
-    With `requests_per_s` they begin at that rate instead, evenly, and no more than `concurrency` are under way.
-    `metrics` is the address of the server's metrics, from which its CPU time is read; empty where that is not wanted.
+    Attributes:
+        model: The model's name.
+        concurrency: Requests in flight at any time, 1 or more; at a fixed rate, the most requests in flight.
+        batch_size: Rows per request, 1 or more.
+        seconds: Duration of the measurement, more than 0; a warm-up of WARM_UP_S precedes it.
+        metrics: URL of the server's Prometheus metrics, from which its CPU time is read; empty to skip that.
+        requests_per_s: Rate at which requests start, evenly spaced; 0 starts each when an earlier one completes.
     """
 
     model: str
@@ -39,20 +44,29 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.batch_size < 1:
-            raise SettingsError("concurrency and batch size must be 1 or more.")
-        if not self.seconds > 0:
-            raise SettingsError(f"the time to measure must be more than 0 seconds; got {self.seconds}.")
-        if self.requests_per_s < 0:
-            raise SettingsError(f"the rate must be 0 (as fast as answers come) or more; got {self.requests_per_s}.")
-        if self.metrics and not self.metrics.startswith(("http://", "https://")):
             raise SettingsError(
-                f"metrics are at an address such as http://127.0.0.1:8000/metrics; got '{self.metrics}'."
+                f"concurrency and batch size must be 1 or more; got {self.concurrency} and {self.batch_size}."
             )
+        if not self.seconds > 0:
+            raise SettingsError(f"the duration must be more than 0 seconds; got {self.seconds}.")
+        if self.requests_per_s < 0:
+            raise SettingsError(f"the rate must be 0 (no fixed rate) or more; got {self.requests_per_s}.")
+        if self.metrics and not self.metrics.startswith(("http://", "https://")):
+            raise SettingsError(f"metrics must be a URL such as http://127.0.0.1:8000/metrics; got '{self.metrics}'.")
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was measured; `cpu_ms_a_request` is the server's, None where it was not asked for."""
+    """The result of a load test.
+
+    Attributes:
+        model: The model's name.
+        requests: Requests completed during the measurement.
+        rows: Rows in those requests.
+        seconds: Duration of the measurement.
+        latency_ms: Latency in milliseconds, by percentile.
+        cpu_ms_a_request: CPU time of the server per request; None if it was not read.
+    """
 
     model: str
     requests: int
@@ -66,61 +80,42 @@ class LoadReport:
         return self.rows / self.seconds
 
 
-async def measure(url: str, settings: LoadSettings) -> LoadReport:
-    """Ask with random tensors, from WARM_UP_S before it counts until the end; what is answered in between counts.
-
-    Raises:
-        UnsupportedModelError: no tensors can be made up for the model.
-        UnreachableError: the server, or its metrics, cannot be asked.
-        SettingsError: no answer came while it measured.
-    """
-    async with AsyncClient(url, retries=0) as client:
-        inputs = _inputs(await client.model(settings.model), settings.batch_size)
-        answers, cpu_s = await all_of(_load(client, settings, inputs), _cpu_spent_s(settings))
-    latencies_s = [each.latency_s for each in answers if 0 <= each.end_s < settings.seconds]
-    number = len(latencies_s)
-    if not number:
-        raise SettingsError(f"no request was answered within {settings.seconds:g} seconds: measure for longer.")
-    return LoadReport(
-        model=settings.model,
-        requests=number,
-        rows=number * settings.batch_size,
-        seconds=settings.seconds,
-        latency_ms={each: float(np.percentile(latencies_s, each)) * 1e3 for each in PERCENTILES},
-        cpu_ms_a_request=None if cpu_s is None else cpu_s * 1e3 / number,
-    )
-
-
 @dataclass(frozen=True)
-class _Answer:
-    """When it came, from the begin of what counts, and how long it took."""
+class _CompletedRequest:
+    """When a request completed, counted from the start of the measurement, and how long it took."""
 
     end_s: float
     latency_s: float
 
 
-async def _load(client: AsyncClient, settings: LoadSettings, inputs: Mapping[str, Array]) -> list[_Answer]:
-    """Every request is followed by another until the time is over: a server that runs dry would be another load."""
-    begin_s = time.perf_counter() + WARM_UP_S
-    answers: list[_Answer] = []
+async def measure(url: str, settings: LoadSettings) -> LoadReport:
+    """Send random tensors, and count the requests that complete after the warm-up and before the end.
 
-    async def ask(turns: Iterator[float]) -> None:
-        for turn_s in turns:
-            await asyncio.sleep(max(0.0, begin_s - WARM_UP_S + turn_s - time.perf_counter()))
-            start_s = time.perf_counter()
-            if start_s >= begin_s + settings.seconds:
-                return
-            await client.infer(settings.model, inputs)
-            end_s = time.perf_counter()
-            answers.append(_Answer(end_s - begin_s, end_s - start_s))
+    Raises:
+        UnsupportedModelError: No random tensors can be generated for the model's inputs.
+        UnreachableError: The server or its metrics cannot be reached.
+        SettingsError: The batch is too large for the model, or no request completed during the measurement.
+    """
+    async with AsyncClient(url, retries=0) as client:
+        inputs = _random_inputs(await client.model(settings.model), settings.batch_size)
+        completed, cpu_s = await gather_or_cancel(_run_load(client, settings, inputs), _server_cpu_s(settings))
+    latencies_s = [request.latency_s for request in completed if 0 <= request.end_s < settings.seconds]
+    requests = len(latencies_s)
+    if not requests:
+        raise SettingsError(f"no request completed within {settings.seconds:g} seconds: measure for longer.")
+    return LoadReport(
+        model=settings.model,
+        requests=requests,
+        rows=requests * settings.batch_size,
+        seconds=settings.seconds,
+        latency_ms={percentile: float(np.percentile(latencies_s, percentile)) * 1e3 for percentile in PERCENTILES},
+        cpu_ms_a_request=None if cpu_s is None else cpu_s * 1e3 / requests,
+    )
 
-    await all_of(*(ask(_turns(settings, each)) for each in range(settings.concurrency)))
-    return answers
 
-
-async def all_of(*work: Coroutine[Any, Any, Any]) -> list[Any]:
-    """What each gives; where one fails, the others are ended before its error is raised."""
-    tasks = [asyncio.create_task(each) for each in work]
+async def gather_or_cancel(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Return the results of all coroutines; if one fails, cancel the others before its error is raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -129,49 +124,75 @@ async def all_of(*work: Coroutine[Any, Any, Any]) -> list[Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _turns(settings: LoadSettings, worker: int) -> Iterator[float]:
-    """When one of the workers asks, in seconds after the start: in its turn, or without a rate at once."""
+async def _run_load(
+    client: AsyncClient, settings: LoadSettings, inputs: Mapping[str, Array]
+) -> list[_CompletedRequest]:
+    """Send requests until the measurement ends; the load stays constant, since fewer requests would be another load."""
+    begin_s = time.perf_counter() + WARM_UP_S
+    completed: list[_CompletedRequest] = []
+
+    async def send_requests(start_times: Iterator[float]) -> None:
+        for scheduled_s in start_times:
+            await asyncio.sleep(max(0.0, begin_s - WARM_UP_S + scheduled_s - time.perf_counter()))
+            start_s = time.perf_counter()
+            if start_s >= begin_s + settings.seconds:
+                return
+            await client.infer(settings.model, inputs)
+            end_s = time.perf_counter()
+            completed.append(_CompletedRequest(end_s - begin_s, end_s - start_s))
+
+    workers = range(settings.concurrency)
+    await gather_or_cancel(*(send_requests(_start_times(settings, worker)) for worker in workers))
+    return completed
+
+
+def _start_times(settings: LoadSettings, worker: int) -> Iterator[float]:
+    """Yield when a worker starts its requests, in seconds since the warm-up began: 0, at once, without a fixed rate."""
     if not settings.requests_per_s:
         return repeat(0.0)
     return (number / settings.requests_per_s for number in count(worker, settings.concurrency))
 
 
-def _inputs(info: ModelInfo, batch_size: int) -> dict[str, Array]:
-    if batch_size > max(1, info.max_batch_size):
-        raise SettingsError(
-            f"model '{info.name}' takes batches of up to {max(1, info.max_batch_size)}; got {batch_size}."
-        )
+def _random_inputs(info: ModelInfo, batch_size: int) -> dict[str, Array]:
+    largest = max(1, info.max_batch_size)
+    if batch_size > largest:
+        raise SettingsError(f"model '{info.name}' accepts batches of up to {largest}; got {batch_size}.")
     return {spec.name: _random(info, spec, batch_size) for spec in info.inputs}
 
 
 def _random(info: ModelInfo, spec: TensorSpec, batch_size: int) -> Array:
     if spec.datatype in (datatypes.BYTES.name, datatypes.BF16.name):
-        raise UnsupportedModelError(f"model '{info.name}' takes {spec.datatype}, for which no numbers can be made up.")
+        raise UnsupportedModelError(
+            f"model '{info.name}': input '{spec.name}' is {spec.datatype}, for which no random values are generated."
+        )
     shape = (batch_size, *spec.shape[1:]) if info.max_batch_size else spec.shape
     if -1 in shape:
-        raise UnsupportedModelError(f"model '{info.name}': input '{spec.name}' has a free size, {list(spec.shape)}.")
+        raise UnsupportedModelError(
+            f"model '{info.name}': input '{spec.name}' has a dynamic size in its shape {list(spec.shape)}; "
+            "only the batch may be dynamic."
+        )
     random = np.random.default_rng(0)
     dtype = datatypes.BY_NAME[spec.datatype].numpy
     return random.random(shape).astype(dtype) if dtype.kind == "f" else random.integers(0, 2, shape).astype(dtype)
 
 
-async def _cpu_spent_s(settings: LoadSettings) -> float | None:
-    """The server's CPU time while it is measured; None where that is not wanted."""
+async def _server_cpu_s(settings: LoadSettings) -> float | None:
+    """Return the server's CPU time during the measurement; None if the settings name no metrics."""
     if not settings.metrics:
         return None
     await asyncio.sleep(WARM_UP_S)
-    before_s = await asyncio.to_thread(_cpu_s, settings.metrics)
+    before_s = await asyncio.to_thread(_read_cpu_s, settings.metrics)
     await asyncio.sleep(settings.seconds)
-    return await asyncio.to_thread(_cpu_s, settings.metrics) - before_s
+    return await asyncio.to_thread(_read_cpu_s, settings.metrics) - before_s
 
 
-def _cpu_s(metrics: str) -> float:
-    """The server's CPU time until now, as its metrics tell."""
+def _read_cpu_s(metrics: str) -> float:
+    """Return the server's total CPU time according to its metrics."""
     try:
-        with urllib.request.urlopen(metrics, timeout=10) as answer:  # noqa: S310  http and https only, see LoadSettings
-            found = CPU.search(answer.read().decode())
+        with urllib.request.urlopen(metrics, timeout=10) as response:  # noqa: S310  LoadSettings allows only HTTP URLs
+            match = CPU_METRIC.search(response.read().decode())
     except (OSError, ValueError) as error:
-        raise UnreachableError(f"no metrics come from {metrics}: {error}") from error
-    if not found:
-        raise UnreachableError(f"{metrics} tells nothing of the server's CPU time.")
-    return float(found[1])
+        raise UnreachableError(f"cannot read metrics from {metrics}: {error}") from error
+    if not match:
+        raise UnreachableError(f"{metrics} has no metric process_cpu_seconds_total.")
+    return float(match[1])

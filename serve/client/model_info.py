@@ -10,9 +10,18 @@ from serve.wire.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a server says of a model. `version` is the newest; labels and preprocessing are an export's.
+    """A model's signature, and what its export stored for clients.
 
-    Where an image may have several labels, `multi_label`, the probabilities are those of each, and no sum is 1.
+    Attributes:
+        name: The model's name on the server.
+        version: The newest version; empty if the server reports none.
+        inputs: The inputs, each with its datatype and its shape, batch first; -1 is a dynamic size.
+        outputs: The outputs, described likewise.
+        max_batch_size: The most rows per request; 0 if the model has no batch dimension.
+        labels: The class names, by class index; empty if the model has none.
+        preprocessing: How images are prepared for the model; None if the model does not define it.
+        multi_label: Whether an image may have several labels. Each probability is then independent: they do not sum
+            to 1.
     """
 
     name: str
@@ -27,29 +36,48 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer of a model: `shape` has -1 where the size is free; `whereabouts` says why it cannot be asked for.
+    """A layer of a model.
 
-    Layers with one `value` are the same tensor in the model's file.
+    Attributes:
+        name: The layer's name, which can be requested as an output.
+        kind: The type of the module or of the ONNX node.
+        shape: The output's shape; -1 is a dynamic size, and no dimensions mean that the shape is unknown.
+        missing_reason: Why the output cannot be requested; empty if it can.
+        value: The tensor in the ONNX file. Layers with the same value are the same tensor.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    whereabouts: str = ""
+    missing_reason: str = ""
     value: str = ""
 
     @property
     def fetchable(self) -> bool:
-        """Whether a client can have its output."""
-        return not self.whereabouts
+        """Whether the layer's output can be requested."""
+        return not self.missing_reason
 
     @property
     def batch_first(self) -> bool:
-        """Whether its first dimension is known to be the batch."""
+        """Whether the first dimension is known to be the batch."""
         return self.shape[:1] == (-1,)
 
 
+def is_glob(name: str) -> bool:
+    """Return whether a layer name is a pattern; the server validates all other names."""
+    return any(wildcard in name for wildcard in "*?[")
+
+
+def fetchable_names(model: str, pattern: str, matches: Sequence[LayerInfo]) -> list[str]:
+    """Return the names of the layers that match `pattern` and can be requested. Raises: NoSuchLayerError."""
+    if not matches:
+        raise NoSuchLayerError(f"no layer of model '{model}' matches '{pattern}'.")
+    require_fetchable(matches)
+    return [layer.name for layer in matches if layer.fetchable]
+
+
 def require_fetchable(layers: Sequence[LayerInfo]) -> None:
-    """Refuse layers of which not one is in the model's file. Raises: NoSuchLayerError."""
+    """Raise NoSuchLayerError, with all reasons, if none of the `layers` can be requested."""
     if layers and not any(layer.fetchable for layer in layers):
-        raise NoSuchLayerError("; ".join(f"'{layer.name}': {layer.whereabouts.rstrip('.')}" for layer in layers) + ".")
+        reasons = (f"'{layer.name}': {layer.missing_reason.rstrip('.')}" for layer in layers)
+        raise NoSuchLayerError("; ".join(reasons) + ".")

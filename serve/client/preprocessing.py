@@ -1,4 +1,4 @@
-"""From an image to a model's input, by the rule that travels with the model."""
+"""How images are prepared for a model, as stored in the parameters of its configuration."""
 
 import math
 from collections.abc import Mapping
@@ -17,10 +17,17 @@ CropMode = Literal["center", "squash", "border"]
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Resize, then crop to (`height`, `width`); the names and meanings are those of timm's data config.
+    """Resize an image, then crop it; names and meanings are those of timm's data config.
 
-    `channels` is 1 for grey, 3 for RGB. `crop_pct` is the crop's share of the resized image, in (0, 2]; above 1 the
-    crop has a border. `mean` is of pixels scaled to 0..1, by channel: the colour of a border.
+    Attributes:
+        channels: 1 for grey, 3 for RGB.
+        height: Height after the crop, in pixels.
+        width: Width after the crop, in pixels.
+        interpolation: The filter of the resize.
+        crop_pct: The cropped share of the resized image, in (0, 2]; above 1 the crop has a border.
+        crop_mode: Before the crop, `center` resizes the image to cover `resized_to`, `border` to fit into it; `squash`
+            resizes it to exactly that size, whatever its proportions.
+        mean: The mean of each channel of pixels scaled to 0..1: the colour of a border.
     """
 
     channels: int
@@ -33,48 +40,48 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
-            raise UnsupportedModelError(
-                f"images have 1 or 3 channels, but the model's preprocessing says {self.channels}."
-            )
+            raise UnsupportedModelError(f"the model's preprocessing must have 1 or 3 channels; got {self.channels}.")
         if min(self.height, self.width) < 1:
-            raise UnsupportedModelError(f"the model's preprocessing says {self.height} x {self.width} pixels.")
+            raise UnsupportedModelError(
+                f"the model's preprocessing must have a size of at least 1 x 1; got {self.height} x {self.width}."
+            )
         if self.interpolation not in get_args(Interpolation) or self.crop_mode not in get_args(CropMode):
             raise UnsupportedModelError(
-                f"the model's preprocessing is unknown here: interpolation '{self.interpolation}', "
+                f"the model's preprocessing is not supported: interpolation '{self.interpolation}', "
                 f"crop_mode '{self.crop_mode}'."
             )
         if not 0 < self.crop_pct <= 2:
-            raise UnsupportedModelError(f"the model's preprocessing says crop_pct {self.crop_pct}; it is in (0, 2].")
+            raise UnsupportedModelError(f"the model's crop_pct must be in (0, 2]; got {self.crop_pct}.")
         if min(self.resized_to) < 1:
             raise UnsupportedModelError(
                 f"the model's preprocessing resizes images to {self.resized_to[0]} x {self.resized_to[1]} pixels "
-                f"({self.height} x {self.width} divided by crop_pct {self.crop_pct}): nothing would be left."
+                f"({self.height} x {self.width} divided by crop_pct {self.crop_pct}): no pixel would remain."
             )
 
     @property
     def resized_to(self) -> tuple[int, int]:
-        """The (height, width) that an image covers, fits into or is squashed to before the crop."""
+        """The (height, width) that `crop_mode` refers to: the crop's size divided by `crop_pct`, rounded down."""
         return math.floor(self.height / self.crop_pct), math.floor(self.width / self.crop_pct)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, inference.ModelParameter]) -> Self | None:
-        """Read the rule from a ModelConfig's parameters; None where there is none.
+        """Read the preprocessing from the parameters of a ModelConfig; None if they do not hold it.
 
         Raises:
-            UnsupportedModelError: the rule cannot be followed here.
+            UnsupportedModelError: The parameter cannot be parsed, or a value is not supported.
         """
         if PARAMETER not in parameters:
             return None
         try:
-            rule = json_format.Parse(parameters[PARAMETER].string_value, manifest.Preprocessing())
+            message = json_format.Parse(parameters[PARAMETER].string_value, manifest.Preprocessing())
         except json_format.ParseError as error:
-            raise UnsupportedModelError(f"the model's parameter {PARAMETER} cannot be read: {error}") from error
+            raise UnsupportedModelError(f"the model's parameter {PARAMETER} cannot be parsed: {error}") from error
         return cls(
-            channels=rule.channels,
-            height=rule.height,
-            width=rule.width,
-            interpolation=rule.interpolation or "bilinear",  # type: ignore[arg-type]  # checked above
-            crop_pct=rule.crop_pct or 1.0,
-            crop_mode=rule.crop_mode or "center",  # type: ignore[arg-type]  # checked above
-            mean=tuple(rule.mean),
+            channels=message.channels,
+            height=message.height,
+            width=message.width,
+            interpolation=message.interpolation or "bilinear",  # type: ignore[arg-type]  # checked above
+            crop_pct=message.crop_pct or 1.0,
+            crop_mode=message.crop_mode or "center",  # type: ignore[arg-type]  # checked above
+            mean=tuple(message.mean),
         )

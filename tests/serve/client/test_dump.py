@@ -1,4 +1,4 @@
-"""`zoonnx dump` writes what layers gave, exactly, and an image of it."""
+"""`zoonnx dump` saves exact layer outputs and a contact sheet."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def url(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """Eleven images: more than one request carries."""
+    """Eleven images: more than fit into one request."""
     folder = tmp_path / "images"
     folder.mkdir()
     for index in range(11):
@@ -42,33 +42,33 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 def test_dump_of_a_folder(zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path) -> None:
-    """Each layer that matches is a tensor under its path, images first; the file names the images."""
+    """The file has a tensor per matching layer, images first, and the names of the image files."""
     out = tmp_path / "new" / "layers.safetensors"
     done = zoonnx(
         *("dump", image_folder, "--model", "tiny", "--url", url, "--out", out),
         *("--layers", "act*", "--layers", "head.fc", "--layers", "conv1"),
     )
     assert (done.returncode, done.stderr) == (0, "")
-    found = load_file(out)
-    assert {name: array.shape[0] for name, array in found.items()} == dict.fromkeys(
+    tensors = load_file(out)
+    assert {name: array.shape[0] for name, array in tensors.items()} == dict.fromkeys(
         ["act1", "act2", "act3", "act4", "head.fc"], 11
     )
     images = np.stack([np.asarray(Image.open(file))[..., None] for file in sorted(image_folder.iterdir())])
     with Client(url) as client:
         expected = client.activations("tiny", {"image": images}, ["act3"])["act3"]
-    np.testing.assert_allclose(found["act3"], expected, rtol=1e-5, atol=1e-5)
-    about = json.loads(file_note(out))
-    assert (about["model"], about["version"], len(about["files"])) == ("tiny", "1", 11)
-    assert "not among them: conv1; the export folded it into 'bn1'" in done.stdout
+    np.testing.assert_allclose(tensors["act3"], expected, rtol=1e-5, atol=1e-5)
+    origin = json.loads(zoonnx_metadata(out))
+    assert (origin["model"], origin["version"], len(origin["files"])) == ("tiny", "1", 11)
+    assert "not saved: conv1; the export folded it into 'bn1'" in done.stdout
 
 
-def file_note(path: Path) -> str:
+def zoonnx_metadata(path: Path) -> str:
     with safe_open(path, "numpy") as file:
         return str(file.metadata()["zoonnx"])
 
 
-def test_dump_draws_the_first_image(zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path) -> None:
-    """The contact sheet stands beside the tensors, and nothing else does."""
+def test_contact_sheet_file(zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path) -> None:
+    """The contact sheet is written beside the tensors, without temporary files, and both are reproducible."""
     out = tmp_path / "here" / "all.safetensors"
     done = zoonnx("dump", image_folder / "00.png", "--model", "tiny", "--url", url, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -76,13 +76,13 @@ def test_dump_draws_the_first_image(zoonnx: Zoonnx, url: str, image_folder: Path
     with Image.open(out.with_suffix(".png")) as image:
         assert (image.format, image.width, image.height > 1000) == ("PNG", 1120, True)
     assert len(load_file(out)) == 16
-    first = out.read_bytes()
+    first_bytes = out.read_bytes()
     assert zoonnx("dump", image_folder / "00.png", "--model", "tiny", "--url", url, "--out", out).returncode == 0
-    assert out.read_bytes() == first
+    assert out.read_bytes() == first_bytes
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("--layers", "conv*", "--out", "{tmp}/a.safetensors"), "'conv1': the export folded it into 'bn1'"),
         (("--layers", "zzz*", "--out", "{tmp}/a.safetensors"), "no layer of model 'tiny' matches 'zzz*'"),
@@ -91,11 +91,11 @@ def test_dump_draws_the_first_image(zoonnx: Zoonnx, url: str, image_folder: Path
     ],
 )
 def test_mistakes(
-    zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+    zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    """A mistake is one sentence and leaves no file."""
-    given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
-    done = zoonnx("dump", image_folder, "--model", "tiny", "--url", url, *given)
+    """A user's mistake is reported in one line and leaves no file."""
+    options = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    done = zoonnx("dump", image_folder, "--model", "tiny", "--url", url, *options)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert words in done.stderr
+    assert message in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]

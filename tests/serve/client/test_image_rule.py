@@ -1,6 +1,6 @@
-"""The rule that travels with a model does what timm's evaluation transform does: not one pixel differs.
+"""A model's preprocessing gives exactly the pixels of timm's evaluation transform.
 
-Every rule that occurs in timm's registry is tried on real photographs, and Hypothesis draws what does not occur.
+Every configuration in timm's registry is tested on real photographs; Hypothesis generates others.
 """
 
 import io
@@ -38,18 +38,20 @@ def photograph(name: str) -> Image.Image:
 
 
 def registry() -> list[tuple[str, float, str, int, int]]:
-    """Every (interpolation, crop_pct, crop_mode, height, width) in timm's registry, those for testing included."""
-    found = set()
+    """Every (interpolation, crop_pct, crop_mode, height, width) in timm's registry, test sizes included."""
+    configurations = set()
     for name in timm.list_models(include_tags=True):
         cfg = get_pretrained_cfg(name, allow_unregistered=True)
         for size in (cfg.input_size, cfg.test_input_size):
             for pct in (cfg.crop_pct, cfg.test_crop_pct):
                 if size and pct:
-                    found.add((cfg.interpolation, pct, cfg.crop_mode, *size[1:]))
-    return sorted(found)
+                    configurations.add((cfg.interpolation, pct, cfg.crop_mode, *size[1:]))
+    return sorted(configurations)
 
 
-def rule_of(interpolation: str, crop_pct: float, crop_mode: str, height: int, width: int, channels: int = 3) -> Any:
+def preprocessing_of(
+    interpolation: str, crop_pct: float, crop_mode: str, height: int, width: int, channels: int = 3
+) -> Any:
     return Preprocessing(
         channels=channels,
         height=height,
@@ -61,69 +63,70 @@ def rule_of(interpolation: str, crop_pct: float, crop_mode: str, height: int, wi
     )
 
 
-def timms(rule: Preprocessing) -> Callable[[Image.Image], Any]:
-    """Timm's own evaluation transform for a rule, up to the pixels; gives uint8 (H, W, C)."""
+def timm_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Any]:
+    """Timm's evaluation transform without the normalisation; returns uint8, (H, W, C)."""
     transform = create_transform(
-        (rule.channels, rule.height, rule.width),
-        interpolation=rule.interpolation,
-        crop_pct=rule.crop_pct,
-        crop_mode=rule.crop_mode,
-        mean=rule.mean,
+        (preprocessing.channels, preprocessing.height, preprocessing.width),
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        mean=preprocessing.mean,
         normalize=False,
     )
     return lambda image: transform(image).numpy().transpose(1, 2, 0)
 
 
-def difference(image: Image.Image, rule: Preprocessing) -> int:
-    ours, expected = images.prepare(image, rule), timms(rule)(image)
-    assert (ours.shape, ours.dtype) == (expected.shape, expected.dtype)
-    return int(np.abs(ours.astype(int) - expected.astype(int)).max())
+def max_difference(image: Image.Image, preprocessing: Preprocessing) -> int:
+    actual, expected = images.prepare(image, preprocessing), timm_transform(preprocessing)(image)
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    return int(np.abs(actual.astype(int) - expected.astype(int)).max())
 
 
-def test_the_registry_is_whole() -> None:
-    """What is tried below is not empty by mistake: it has all kinds of rule that timm knows today."""
-    rules = registry()
-    assert len(rules) > 100
-    assert {rule[0] for rule in rules} == {"bilinear", "bicubic"}
-    assert {rule[2] for rule in rules} == {"center", "squash", "border"}
+def test_registry_is_complete() -> None:
+    """The registry that the tests iterate over is not empty: it has every interpolation and crop mode of timm."""
+    configurations = registry()
+    assert len(configurations) > 100
+    assert {configuration[0] for configuration in configurations} == {"bilinear", "bicubic"}
+    assert {configuration[2] for configuration in configurations} == {"center", "squash", "border"}
 
 
-def test_every_rule_of_timms_registry_on_a_photograph() -> None:
-    """Not one pixel differs on a whole photograph."""
-    for rule in registry():
-        assert difference(photograph("china.jpg"), rule_of(*rule)) == 0, rule
+def test_timm_registry_on_a_photograph() -> None:
+    """No pixel of a full photograph differs, for any configuration of timm."""
+    for configuration in registry():
+        assert max_difference(photograph("china.jpg"), preprocessing_of(*configuration)) == 0, configuration
 
 
-def test_every_rule_of_timms_registry_on_odd_sizes() -> None:
-    """Nor on a tall piece of one, of another odd size each time."""
+def test_timm_registry_on_odd_sizes() -> None:
+    """No pixel of a tall image differs; its size changes with the configuration."""
     tall = photograph("flower.jpg").transpose(Image.Transpose.ROTATE_90)
-    for index, rule in enumerate(registry()):
+    for index, configuration in enumerate(registry()):
         image = tall.crop((100, 50, 201 + index % 5, 351 + index % 7))
-        assert difference(image, rule_of(*rule)) == 0, (rule, image.size)
+        assert max_difference(image, preprocessing_of(*configuration)) == 0, (configuration, image.size)
 
 
-def test_a_rule_that_leaves_nothing() -> None:
-    """Where timm would fail on every image, the rule itself is refused."""
+def test_preprocessing_that_leaves_no_pixels() -> None:
+    """Preprocessing for which timm would fail on every image is refused when it is read."""
     with pytest.raises(UnsupportedModelError, match="resizes images to 0 x 4 pixels"):
-        rule_of("bicubic", 2.0, "center", 1, 8)
+        preprocessing_of("bicubic", 2.0, "center", 1, 8)
 
 
-def test_a_image_that_is_too_thin(tmp_path: Path) -> None:
-    """An image of which nothing is left is refused by its file's name."""
+def test_image_that_is_too_thin(tmp_path: Path) -> None:
+    """An image that would be resized to nothing is refused, and the error names its file."""
     path = tmp_path / "thread.png"
     Image.new("L", (2000, 1)).save(path)
     with pytest.raises(ImageError, match=r"thread.png: an image of 2000 x 1 pixels would be resized to 8 x 0"):
-        images.load(path, rule_of("bicubic", 0.9, "border", 8, 8))
+        images.load(path, preprocessing_of("bicubic", 0.9, "border", 8, 8))
 
 
 def test_digits() -> None:
-    """Grey images of 8 x 8 pixels, made larger."""
+    """No pixel of an enlarged 8 x 8 grey image differs."""
     from sklearn.datasets import load_digits
 
     digit = Image.fromarray((load_digits().images[3] * 15.9).astype(np.uint8))
     for interpolation, crop_pct, crop_mode, height, width in registry():
-        rule = rule_of(interpolation, crop_pct, crop_mode, max(1, height // 8), width // 8 + 1, channels=1)
-        assert difference(digit, rule) == 0, rule
+        size = max(1, height // 8), width // 8 + 1
+        preprocessing = preprocessing_of(interpolation, crop_pct, crop_mode, *size, channels=1)
+        assert max_difference(digit, preprocessing) == 0, preprocessing
 
 
 @settings(max_examples=120)
@@ -135,7 +138,7 @@ def test_digits() -> None:
     crop_mode=st.sampled_from(["center", "squash", "border"]),
     channels=st.sampled_from([1, 3]),
 )
-def test_any_image_by_any_rule(
+def test_any_image_with_any_preprocessing(
     size: tuple[int, int],
     target: tuple[int, int],
     crop_pct: float,
@@ -143,91 +146,95 @@ def test_any_image_by_any_rule(
     crop_mode: str,
     channels: int,
 ) -> None:
-    """Not one pixel differs; what cannot be resized is refused here where timm fails."""
+    """No pixel differs; where timm fails on an image, an ImageError is raised."""
     assume(min(target) / crop_pct >= 1)
-    rule = rule_of(interpolation, crop_pct, crop_mode, *target, channels=channels)
+    preprocessing = preprocessing_of(interpolation, crop_pct, crop_mode, *target, channels=channels)
     image = photograph("china.jpg").resize(size).convert(images.MODES[channels])
     try:
-        expected = timms(rule)(image)
+        expected = timm_transform(preprocessing)(image)
     except ValueError:
-        with pytest.raises(ImageError, match="too long and too thin"):
-            images.prepare(image, rule)
+        with pytest.raises(ImageError, match="too long and thin"):
+            images.prepare(image, preprocessing)
     else:
-        assert np.array_equal(images.prepare(image, rule), expected)
+        assert np.array_equal(images.prepare(image, preprocessing), expected)
 
 
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 @cache
-def kinds() -> dict[str, bytes]:
-    """Files of every kind that cameras, scanners and programs write."""
+def files_of_every_kind() -> dict[str, bytes]:
+    """Image files of every format, mode and orientation that cameras, scanners and programs write, by name."""
     photo = photograph("flower.jpg").crop((200, 100, 401, 233))
     ramp = np.linspace(0, 65535, 33 * 47).reshape(33, 47)
-    deep = Image.fromarray(ramp.astype(np.uint16))
+    sixteen_bit = Image.fromarray(ramp.astype(np.uint16))
     exif = [Image.Exif() for _ in range(9)]
-    for orientation, each in enumerate(exif):
-        each[0x0112] = orientation
+    for orientation, tags in enumerate(exif):
+        tags[0x0112] = orientation
     alpha = photo.convert("RGBA")
     alpha.putalpha(photo.convert("L"))
     return {
-        **{f"rotated-{number}.jpg": saved(photo, "JPEG", exif=exif[number]) for number in range(1, 9)},
-        "grey.png": saved(photo.convert("L"), "PNG"),
-        "grey-alpha.png": saved(alpha.convert("LA"), "PNG"),
-        "rgba.png": saved(alpha, "PNG"),
-        "palette.png": saved(photo.quantize(16), "PNG"),
-        "palette-transparent.png": saved(photo.quantize(16), "PNG", transparency=bytes([0, 99, 200])),
-        "animated.gif": saved(photo, "GIF", save_all=True, append_images=[photo.rotate(180)]),
-        "bits.png": saved(photo.convert("1"), "PNG"),
-        "cmyk.jpg": saved(photo.convert("CMYK"), "JPEG"),
-        "cmyk.tif": saved(photo.convert("CMYK"), "TIFF"),
-        "lab.tif": saved(photo.convert("L"), "TIFF"),
-        "deep.png": saved(deep, "PNG"),
-        "deep.tif": saved(deep, "TIFF"),
-        "deep-32.tif": saved(Image.fromarray(ramp.astype(np.int32)), "TIFF"),
-        "plain.webp": saved(photo, "WEBP", lossless=True),
-        "plain.bmp": saved(photo, "BMP"),
-        "plain.ppm": saved(photo, "PPM"),
-        "plain.pgm": saved(photo.convert("L"), "PPM"),
+        **{f"rotated-{number}.jpg": encoded(photo, "JPEG", exif=exif[number]) for number in range(1, 9)},
+        "grey.png": encoded(photo.convert("L"), "PNG"),
+        "grey-alpha.png": encoded(alpha.convert("LA"), "PNG"),
+        "rgba.png": encoded(alpha, "PNG"),
+        "palette.png": encoded(photo.quantize(16), "PNG"),
+        "palette-transparent.png": encoded(photo.quantize(16), "PNG", transparency=bytes([0, 99, 200])),
+        "animated.gif": encoded(photo, "GIF", save_all=True, append_images=[photo.rotate(180)]),
+        "bits.png": encoded(photo.convert("1"), "PNG"),
+        "cmyk.jpg": encoded(photo.convert("CMYK"), "JPEG"),
+        "cmyk.tif": encoded(photo.convert("CMYK"), "TIFF"),
+        "lab.tif": encoded(photo.convert("L"), "TIFF"),
+        "deep.png": encoded(sixteen_bit, "PNG"),
+        "deep.tif": encoded(sixteen_bit, "TIFF"),
+        "deep-32.tif": encoded(Image.fromarray(ramp.astype(np.int32)), "TIFF"),
+        "plain.webp": encoded(photo, "WEBP", lossless=True),
+        "plain.bmp": encoded(photo, "BMP"),
+        "plain.ppm": encoded(photo, "PPM"),
+        "plain.pgm": encoded(photo.convert("L"), "PPM"),
     }
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", kinds())
+@pytest.mark.parametrize("name", files_of_every_kind())
 def test_files_are_read_as_in_training(tmp_path: Path, name: str, channels: int) -> None:
-    """What a served model gets of a file is what it was trained and evaluated on, whatever kind of file it is."""
+    """Serving decodes a file to the same pixels as training and evaluation, for every kind of file."""
     path = tmp_path / name
-    path.write_bytes(kinds()[name])
-    rule = rule_of("bicubic", 0.9, "center", 40, 56, channels=channels)
-    zoos = ZooPreprocessing(
-        input_size=(channels, 40, 56), mean=rule.mean, std=(0.5,) * channels, interpolation="bicubic", crop_pct=0.9
+    path.write_bytes(files_of_every_kind()[name])
+    preprocessing = preprocessing_of("bicubic", 0.9, "center", 40, 56, channels=channels)
+    zoo_preprocessing = ZooPreprocessing(
+        input_size=(channels, 40, 56),
+        mean=preprocessing.mean,
+        std=(0.5,) * channels,
+        interpolation="bicubic",
+        crop_pct=0.9,
     )
-    expected = np.asarray(framing(zoos)(read_image(path, channels)), np.uint8).reshape(40, 56, channels)
-    assert np.array_equal(images.load(path, rule), expected)
+    expected = np.asarray(framing(zoo_preprocessing)(read_image(path, channels)), np.uint8).reshape(40, 56, channels)
+    assert np.array_equal(images.load(path, preprocessing), expected)
 
 
-def test_kinds_differ() -> None:
-    """The rotated files are really rotated: eight ways to hold a camera give eight different files and one image."""
-    turned = {name: content for name, content in kinds().items() if name.startswith("rotated")}
-    sizes = {Image.open(io.BytesIO(content)).size for content in turned.values()}
-    assert (len(set(turned.values())), sizes) == (8, {(201, 133)})
+def test_rotated_files_differ() -> None:
+    """The eight EXIF orientations are eight different files of the same size."""
+    rotated = {name: content for name, content in files_of_every_kind().items() if name.startswith("rotated")}
+    sizes = {Image.open(io.BytesIO(content)).size for content in rotated.values()}
+    assert (len(set(rotated.values())), sizes) == (8, {(201, 133)})
 
 
 @pytest.mark.parametrize("values", [np.full((4, 4), 70000, np.int32), np.full((4, 4), 0.5, np.float32)])
-def test_numbers_of_unknown_range_are_refused(tmp_path: Path, values: np.ndarray) -> None:
-    """By zoo and by serve alike, for the same reason."""
+def test_values_of_unknown_range_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    """zoo and serve refuse the file with the same reason."""
     path = tmp_path / "odd.tif"
     Image.fromarray(values).save(path)
-    with pytest.raises(DataError) as zoos:
+    with pytest.raises(DataError) as zoo_error:
         read_image(path, 3)
-    reason = str(zoos.value).partition(": ")[2]
+    reason = str(zoo_error.value).partition(": ")[2]
     with pytest.raises(ImageError, match=f"{path} cannot be read as an image: {reason}"):
-        images.load(path, rule_of("bicubic", 0.9, "center", 8, 8))
+        images.load(path, preprocessing_of("bicubic", 0.9, "center", 8, 8))
 
 
-def test_the_same_files_are_images() -> None:
-    """A folder holds the same images for training and for asking a server."""
+def test_suffixes_are_those_of_zoo() -> None:
+    """Training and serving find the same images in a folder."""
     assert images.SUFFIXES == SUFFIXES

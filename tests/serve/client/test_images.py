@@ -1,4 +1,4 @@
-"""Images are prepared as timm's evaluation transform prepares them, pixel for pixel."""
+"""Finding, decoding and preparing image files; the preprocessing parameter of a model."""
 
 import itertools
 from pathlib import Path
@@ -30,9 +30,9 @@ def image(size: tuple[int, int], channels: int = 3) -> Image.Image:
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("crop_pct", [1.0, 0.875, 1.15])
 def test_equals_timm(crop_mode: Any, interpolation: Any, crop_pct: float) -> None:
-    """Every rule gives timm's pixels, for tall, wide and small images and square and other targets."""
+    """The pixels equal timm's for tall, wide and small images, and for square and other targets."""
     for size, (height, width) in itertools.product(IMAGES, TARGETS):
-        rule = Preprocessing(
+        preprocessing = Preprocessing(
             channels=3,
             height=height,
             width=width,
@@ -50,35 +50,35 @@ def test_equals_timm(crop_mode: Any, interpolation: Any, crop_pct: float) -> Non
             normalize=False,
         )
         expected = transform(image(size)).numpy().transpose(1, 2, 0)
-        assert np.array_equal(images.prepare(image(size), rule), expected), (size, height, width)
+        assert np.array_equal(images.prepare(image(size), preprocessing), expected), (size, height, width)
 
 
 class TestFiles:
-    """From files and folders."""
+    """Reading files and folders."""
 
     def test_sixteen_bits(self, tmp_path: Path) -> None:
-        """A 16-bit grey image keeps its greys, as 8 bits."""
+        """A 16-bit grey image is scaled to 8 bits."""
         Image.fromarray(np.array([[0, 2000], [20000, 65535]], np.uint16)).save(tmp_path / "deep.png")
-        rule = Preprocessing(channels=1, height=2, width=2, interpolation="nearest")
-        assert images.load(tmp_path / "deep.png", rule)[..., 0].tolist() == [[0, 8], [78, 255]]
+        preprocessing = Preprocessing(channels=1, height=2, width=2, interpolation="nearest")
+        assert images.load(tmp_path / "deep.png", preprocessing)[..., 0].tolist() == [[0, 8], [78, 255]]
 
     @pytest.mark.parametrize(("mode", "channels"), [("L", 3), ("RGBA", 3), ("P", 3), ("RGB", 1), ("1", 1)])
     def test_any_mode(self, tmp_path: Path, mode: str, channels: int) -> None:
-        """Grey, palette and transparent images become what the model takes."""
+        """Grey, palette and transparent images are converted to the model's channels."""
         path = tmp_path / "a.png"
         image((8, 6)).convert(mode).save(path)
         pixels = images.load(path, Preprocessing(channels=channels, height=5, width=4))
         assert (pixels.shape, pixels.dtype) == ((5, 4, channels), np.uint8)
 
     @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n broken"])
-    def test_not_a_image(self, tmp_path: Path, content: bytes) -> None:
-        """A file that is no image is one clear error that names it."""
+    def test_not_an_image(self, tmp_path: Path, content: bytes) -> None:
+        """A file that is not an image raises an ImageError that names it."""
         (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(ImageError, match=r"a\.png cannot be read as an image"):
             images.load(tmp_path / "a.png", Preprocessing(channels=3, height=4, width=4))
 
-    def test_torn_image(self, tmp_path: Path) -> None:
-        """An image that ends early is refused, not half grey."""
+    def test_truncated_image(self, tmp_path: Path) -> None:
+        """A truncated image is refused, not padded with grey."""
         image((64, 64)).save(tmp_path / "a.png")
         data = (tmp_path / "a.png").read_bytes()
         (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
@@ -86,45 +86,45 @@ class TestFiles:
             images.load(tmp_path / "a.png", Preprocessing(channels=3, height=4, width=4))
 
     def test_find(self, tmp_path: Path) -> None:
-        """Folders are walked and sorted; what is named itself is taken whatever its name."""
+        """Folders are searched recursively and sorted; a file that is named itself needs no image suffix."""
         for name in ("b/2.JPG", "b/1.png", "a.webp", "notes.txt", "named.dat"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
-        found = images.find([tmp_path / "named.dat", tmp_path])
-        assert [str(each.relative_to(tmp_path)) for each in found] == ["named.dat", "a.webp", "b/1.png", "b/2.JPG"]
+        files = images.find([tmp_path / "named.dat", tmp_path])
+        assert [str(file.relative_to(tmp_path)) for file in files] == ["named.dat", "a.webp", "b/1.png", "b/2.JPG"]
 
     def test_find_nothing(self, tmp_path: Path) -> None:
-        """A missing place and a folder without images are told apart."""
+        """A missing path and a folder without images are different errors."""
         with pytest.raises(ImageError, match="there is no file or folder"):
             images.find([tmp_path / "nowhere"])
-        with pytest.raises(ImageError, match="holds no image"):
+        with pytest.raises(ImageError, match="contains no images"):
             images.find([tmp_path])
 
 
-class TestRule:
-    """The rule travels in ModelConfig's parameters."""
+class TestPreprocessingParameter:
+    """Preprocessing is a parameter of ModelConfig."""
 
-    def test_reads_a_rule(self) -> None:
-        """Absent fields take their defaults."""
+    def test_default_values(self) -> None:
+        """Absent fields get their default values."""
         parameters = {PARAMETER: inference.ModelParameter(string_value='{"channels": 1, "height": 8, "width": 9}')}
         assert Preprocessing.from_parameters(parameters) == Preprocessing(channels=1, height=8, width=9)
 
-    def test_no_rule(self) -> None:
-        """A model without one is no error here."""
+    def test_absent(self) -> None:
+        """A model without the parameter has no preprocessing; that is no error."""
         assert Preprocessing.from_parameters({}) is None
 
     @pytest.mark.parametrize(
-        ("text", "words"),
+        ("text", "message"),
         [
-            ("not json", "cannot be read"),
-            ('{"channels": 2, "height": 8, "width": 8}', "says 2"),
-            ('{"channels": 1, "height": 0, "width": 8}', "0 x 8"),
+            ("not json", "cannot be parsed"),
+            ('{"channels": 2, "height": 8, "width": 8}', "1 or 3 channels; got 2"),
+            ('{"channels": 1, "height": 0, "width": 8}', "got 0 x 8"),
             ('{"channels": 1, "height": 8, "width": 8, "crop_mode": "smart"}', "'smart'"),
             ('{"channels": 1, "height": 8, "width": 8, "interpolation": "lanczos"}', "'lanczos'"),
-            ('{"channels": 1, "height": 8, "width": 8, "crop_pct": 2.5}', "2.5"),
+            ('{"channels": 1, "height": 8, "width": 8, "crop_pct": 2.5}', "got 2.5"),
         ],
     )
-    def test_bad_rule(self, text: str, words: str) -> None:
-        """A rule that cannot be followed is refused, not guessed at."""
-        with pytest.raises(UnsupportedModelError, match=words):
+    def test_unsupported(self, text: str, message: str) -> None:
+        """Invalid or unsupported preprocessing is refused."""
+        with pytest.raises(UnsupportedModelError, match=message):
             Preprocessing.from_parameters({PARAMETER: inference.ModelParameter(string_value=text)})

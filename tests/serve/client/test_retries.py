@@ -1,4 +1,4 @@
-"""Clients try again where a server is not available, and only there; the asyncio client does what the other does."""
+"""Both clients retry UNAVAILABLE calls and no others; the asyncio client agrees with the synchronous one."""
 
 import asyncio
 import time
@@ -29,29 +29,29 @@ UNAVAILABLE, INVALID = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INVALID_ARGU
 X = np.array([[1, 2, 3]], np.float32)
 
 
-class Moody:
-    """A server that refuses with `refusals` before it says that it is live."""
+class FailingService:
+    """A service that fails with each of `failures` once before it reports that it is live."""
 
     def __init__(self) -> None:
-        self.refusals: list[grpc.StatusCode] = []
+        self.failures: list[grpc.StatusCode] = []
         self.calls = 0
 
     def live(self, _: bytes, context: Any) -> bytes:
         self.calls += 1
-        if self.refusals:
-            context.abort(self.refusals.pop(0), "not now")
+        if self.failures:
+            context.abort(self.failures.pop(0), "try later")
         return inference.ServerLiveResponse(live=True).SerializeToString()
 
 
 @pytest.fixture
-def moody() -> Iterator[tuple[Moody, str]]:
-    """Such a server, and where it listens."""
-    mood, server = Moody(), grpc.server(ThreadPoolExecutor(2))
-    methods = {"ServerLive": grpc.unary_unary_rpc_method_handler(mood.live)}
+def failing() -> Iterator[tuple[FailingService, str]]:
+    """A failing service, and the address of its server."""
+    service, server = FailingService(), grpc.server(ThreadPoolExecutor(2))
+    methods = {"ServerLive": grpc.unary_unary_rpc_method_handler(service.live)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield mood, f"127.0.0.1:{port}"
+    yield service, f"127.0.0.1:{port}"
     server.stop(None).wait()
 
 
@@ -70,69 +70,71 @@ def with_async_client(url: str, **options: Any) -> bool:
 
 @pytest.mark.parametrize("live", [with_client, with_async_client])
 class TestRetries:
-    """How often a server is asked."""
+    """How many calls reach the server."""
 
-    def test_until_it_is_available(self, moody: tuple[Moody, str], live: Callable[..., bool]) -> None:
-        """Two refusals are waited out, with pauses between."""
-        mood, url = moody
-        mood.refusals = [UNAVAILABLE] * 2
-        assert (live(url), mood.calls) == (True, 3)
+    def test_retries_until_available(self, failing: tuple[FailingService, str], live: Callable[..., bool]) -> None:
+        """A call succeeds after two UNAVAILABLE responses."""
+        service, url = failing
+        service.failures = [UNAVAILABLE] * 2
+        assert (live(url), service.calls) == (True, 3)
 
-    def test_not_for_ever(self, moody: tuple[Moody, str], live: Callable[..., bool]) -> None:
-        """After `retries` more calls the last refusal is the answer."""
-        mood, url = moody
-        mood.refusals = [UNAVAILABLE] * 9
+    def test_retries_are_limited(self, failing: tuple[FailingService, str], live: Callable[..., bool]) -> None:
+        """After `retries` more calls the failure is raised."""
+        service, url = failing
+        service.failures = [UNAVAILABLE] * 9
         with pytest.raises(UnreachableError):
             live(url, retries=1)
-        assert mood.calls == 2
+        assert service.calls == 2
 
-    def test_can_be_off(self, moody: tuple[Moody, str], live: Callable[..., bool]) -> None:
-        """Without retries one call is made."""
-        mood, url = moody
-        mood.refusals = [UNAVAILABLE]
+    def test_no_retries(self, failing: tuple[FailingService, str], live: Callable[..., bool]) -> None:
+        """With retries=0 a single call is made."""
+        service, url = failing
+        service.failures = [UNAVAILABLE]
         with pytest.raises(UnreachableError):
             live(url, retries=0)
-        assert mood.calls == 1
+        assert service.calls == 1
 
-    def test_other_refusals_are_final(self, moody: tuple[Moody, str], live: Callable[..., bool]) -> None:
-        """A request that is wrong stays wrong."""
-        mood, url = moody
-        mood.refusals = [INVALID]
+    def test_other_failures_are_not_retried(
+        self, failing: tuple[FailingService, str], live: Callable[..., bool]
+    ) -> None:
+        """An INVALID_ARGUMENT response is raised at once."""
+        service, url = failing
+        service.failures = [INVALID]
         with pytest.raises(RefusedError):
             live(url)
-        assert mood.calls == 1
+        assert service.calls == 1
 
-    def test_the_deadline_holds(self, moody: tuple[Moody, str], live: Callable[..., bool]) -> None:
-        """All calls together take no longer than one may."""
-        mood, url = moody
-        mood.refusals = [UNAVAILABLE] * 9
+    def test_timeout_includes_retries(self, failing: tuple[FailingService, str], live: Callable[..., bool]) -> None:
+        """A call and its retries together respect `timeout_s`."""
+        service, url = failing
+        service.failures = [UNAVAILABLE] * 9
         start = time.monotonic()
         with pytest.raises((TimedOutError, UnreachableError)):
             live(url, timeout_s=0.05, retries=4)
         assert time.monotonic() - start < 2
 
-    def test_too_many(self, live: Callable[..., bool]) -> None:
-        """gRPC makes at most five calls, so more are refused."""
+    def test_too_many_retries(self, live: Callable[..., bool]) -> None:
+        """More than four retries are refused: gRPC makes at most five calls."""
         with pytest.raises(SettingsError, match="between 0 and 4"):
             live("127.0.0.1:1", retries=5)
 
 
 class TestAsyncClient:
-    """Against the real server."""
+    """The asyncio client, with a real server."""
 
-    def test_many_at_once(self, url: str) -> None:
-        """Requests at the same time each get their own answer."""
+    def test_concurrent_requests(self, url: str) -> None:
+        """Each of many concurrent requests receives its own response."""
 
         async def run() -> list[Any]:
             async with AsyncClient(url, timeout_s=20) as client:
                 assert await client.ready()
                 return await asyncio.gather(*(client.infer("bare", {"x": X * i}) for i in range(20)))
 
-        for i, answer in enumerate(asyncio.run(run())):
-            np.testing.assert_array_equal(answer["y"], X * i)
+        for i, outputs in enumerate(asyncio.run(run())):
+            np.testing.assert_array_equal(outputs["y"], X * i)
 
-    def test_the_same_as_the_other(self, url: str) -> None:
-        """What it says of a model is what the other client says, its errors too."""
+    def test_model(self, url: str) -> None:
+        """Model information and errors are those of the synchronous client."""
 
         async def run() -> Any:
             async with AsyncClient(url, timeout_s=20) as client:
@@ -144,27 +146,27 @@ class TestAsyncClient:
             assert asyncio.run(run()) == client.model("images")
 
     def test_images_and_layers(self, url: str, tmp_path: Path) -> None:
-        """Images by path and layers by glob give what the other client gives."""
+        """Image files and layer patterns give the same outputs as with the synchronous client."""
         pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
         files = [tmp_path / f"{number}.png" for number in range(2)]
-        for file, each in zip(files, pixels, strict=True):
-            Image.fromarray(each).save(file)
+        for file, image in zip(files, pixels, strict=True):
+            Image.fromarray(image).save(file)
         x = {"image": pixels[..., None]}
 
         async def run() -> Any:
             async with AsyncClient(url, timeout_s=20) as client:
                 with pytest.raises(NoSuchLayerError, match="no layer of model 'images' matches 'z\\*'"):
                     await client.activations("images", x, ["z*"])
-                found = await client.infer_images("images", files, ["logits"])
-                return found, await client.layers("images"), await client.activations("images", x, ["*"])
+                outputs = await client.infer_images("images", files, ["logits"])
+                return outputs, await client.layers("images"), await client.activations("images", x, ["*"])
 
-        found, layers, activations = asyncio.run(run())
+        outputs, layers, activations = asyncio.run(run())
         with Client(url, timeout_s=20) as client:
             assert (
                 client.infer_images("images", [str(file) for file in files])["logits"].tolist()
-                == found["logits"].tolist()
+                == outputs["logits"].tolist()
             )
             assert client.layers("images") == layers
             assert client.activations("images", x, ["*"]).keys() == activations.keys()
-        assert found["logits"].tolist() == pixels.reshape(2, 4).tolist()
+        assert outputs["logits"].tolist() == pixels.reshape(2, 4).tolist()
         assert len(layers) == len(activations) == 3

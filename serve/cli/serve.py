@@ -1,0 +1,57 @@
+"""The verb `zoonnx serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    models: Annotated[Path, typer.Argument(help="A model repository in Triton's layout, or one .onnx file.")],
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(help="The gRPC port; 0 for any free port.")] = 8001,
+    http_port: Annotated[
+        int | None,
+        typer.Option(help="The HTTP port for /metrics and /v2/health/ready; 0 for any free port. No HTTP by default."),
+    ] = None,
+    provider: Annotated[
+        str,
+        typer.Option(metavar="auto|cuda|cpu", help="The device that runs models; auto is CUDA if available, else CPU."),
+    ] = "auto",
+    model_control: Annotated[
+        str,
+        typer.Option(
+            metavar="none|explicit|poll",
+            help="When models are loaded: none, at startup; explicit, on request of a client; "
+            "poll, also whenever their files change.",
+        ),
+    ] = "none",
+    load_model: Annotated[
+        list[str], typer.Option(metavar="NAME", help="With explicit: a model to load at startup. Repeatable.")
+    ] = [],  # noqa: B006  typer copies it
+    poll_interval_s: Annotated[float, typer.Option(help="With poll: seconds between checks of the files.")] = 15.0,
+) -> None:
+    """Serve a model repository over gRPC.
+
+    Prints `ready: ...` once requests are accepted, and the metrics' address on a second line if there is an HTTP port.
+    Ctrl-C or SIGTERM finishes the requests in flight, then exits.
+
+    Example: zoonnx serve models/ --grpc-port 8001
+    """
+    import logging
+
+    from serve import app
+    from serve.settings import ServerSettings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    settings = ServerSettings(
+        models=models,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        provider=provider,  # type: ignore[arg-type]  # ServerSettings validates it
+        model_control=model_control,  # type: ignore[arg-type]  # ServerSettings validates it
+        load_models=tuple(load_model),
+        poll_interval_s=poll_interval_s,
+    )
+    app.run(settings, typer.echo)

@@ -1,0 +1,84 @@
+"""Conversion between the protocol's messages and the values that the clients accept and return."""
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from protos import inference, introspect, manifest
+from serve.client.model_info import LayerInfo, ModelInfo
+from serve.client.preprocessing import Preprocessing
+from serve.errors import InvalidRequestError, RefusedError, ServerFailedError
+from serve.repository.layer_index import where_it_went
+from serve.wire import codec, datatypes
+from serve.wire.tensors import Array, Request, Tensor, TensorSpec
+
+LABELS = "zoonnx.labels"
+TASK, MULTI_LABEL = "zoonnx.task", "multi-label"
+
+
+def infer_request(
+    model: str, inputs: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None, version: str
+) -> inference.ModelInferRequest:
+    """Return a ModelInfer request for numpy arrays. Raises: RefusedError if the protocol lacks an array's dtype."""
+    tensors = tuple(_tensor(name, np.asarray(values)) for name, values in inputs.items())
+    return codec.message_from_request(Request(model, version, "", tensors, tuple(outputs or ())))
+
+
+def infer_outputs(response: inference.ModelInferResponse, url: str) -> dict[str, Array]:
+    """Return a response's outputs by name. Raises: ServerFailedError if data and description contradict each other."""
+    try:
+        tensors = list(codec.tensors(response.outputs, response.raw_output_contents))
+    except InvalidRequestError as error:
+        raise ServerFailedError(f"{url} sent an inconsistent response: {error}") from error
+    return {tensor.name: array_from_tensor(tensor) for tensor in tensors}
+
+
+def array_from_tensor(tensor: Tensor) -> Array:
+    """Return a tensor's array, BF16 converted to float32."""
+    if tensor.datatype == datatypes.BF16.name:  # the upper half of a float32
+        return (tensor.array["bits"].astype(np.uint32) << 16).view(np.float32)
+    return tensor.array
+
+
+def model_info(metadata: inference.ModelMetadataResponse, config: inference.ModelConfig) -> ModelInfo:
+    """Combine a model's metadata and configuration. Raises: UnsupportedModelError if its preprocessing is unknown."""
+    parameters = config.parameters
+    return ModelInfo(
+        name=metadata.name,
+        version=max(metadata.versions, key=int, default=""),
+        inputs=tuple(map(_tensor_spec, metadata.inputs)),
+        outputs=tuple(map(_tensor_spec, metadata.outputs)),
+        max_batch_size=config.max_batch_size,
+        labels=tuple(json.loads(parameters[LABELS].string_value)) if LABELS in parameters else (),
+        preprocessing=Preprocessing.from_parameters(parameters),
+        multi_label=TASK in parameters and parameters[TASK].string_value == MULTI_LABEL,
+    )
+
+
+def matching_layers(response: introspect.LayersResponse, pattern: str) -> tuple[LayerInfo, ...]:
+    """Return the response's layers whose names match the glob `pattern`, in their order."""
+    return tuple(_layer_info(layer) for layer in response.layers if fnmatchcase(layer.name, pattern))
+
+
+def _layer_info(layer: manifest.Layer) -> LayerInfo:
+    missing_reason = "" if layer.value else where_it_went(layer)
+    return LayerInfo(layer.name, layer.kind, tuple(layer.shape), missing_reason, layer.value)
+
+
+def _tensor_spec(tensor: inference.ModelMetadataResponse.TensorMetadata) -> TensorSpec:
+    return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape))
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    if array.dtype.kind in "OSU":
+        elements = [value.encode() if isinstance(value, str) else bytes(value) for value in array.ravel().tolist()]
+        return Tensor(name, datatypes.BYTES.name, np.array(elements, object).reshape(array.shape))
+    if array.dtype.name == "bfloat16":  # from the package ml_dtypes
+        return Tensor(name, datatypes.BF16.name, np.ascontiguousarray(array).view(datatypes.BF16.numpy))
+    datatype = datatypes.BY_NUMPY.get(array.dtype.newbyteorder("<"))
+    if datatype is None:
+        raise RefusedError(f"input '{name}': the protocol has no datatype for numpy's {array.dtype}.")
+    return Tensor(name, datatype.name, array)
