@@ -1,4 +1,4 @@
-"""What the benchmarks share: medians with their spread, the machine, and results for programs and for people."""
+"""Tools of all benchmarks: medians with confidence intervals, the machine, and results as JSON and Markdown."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-NOISY = 0.1  # an interval that is wider than this share of the median is flagged
+NOISY = 0.1  # an interval wider than this share of the median is flagged
 Z_95 = 1.96
-MEDIANS = "medians (their 95 % intervals), * where noisy"
+MEDIANS = "medians (95 % confidence intervals), * if noisy"
 
 
 def zoonnx(*arguments: object) -> None:
-    """Run the command from the repository's root; its output is dropped.
+    """Run the `zoonnx` command from the repository's root, and discard its output.
 
     Raises:
         subprocess.CalledProcessError: The command failed.
@@ -30,10 +30,10 @@ def zoonnx(*arguments: object) -> None:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """The median of `values`, the interval that it lies in with 95 %, and whether that is too wide to be trusted.
+    """Return the median of `values`, its 95 % confidence interval, and whether that interval is too wide to trust.
 
-    The interval is that of order statistics, by the normal approximation of the binomial distribution; of less than six
-    values it is all of them.
+    The interval is between two order statistics, chosen by the normal approximation of the binomial distribution; of
+    fewer than six values it is the full range.
     """
     ordered, median = sorted(values), statistics.median(values)
     outside = max(0, math.floor((len(ordered) - Z_95 * math.sqrt(len(ordered))) / 2))
@@ -44,35 +44,35 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
-    """The summary of the ratios of what was measured turn by turn."""
-    return summary([one / other for one, other in zip(numerators, denominators, strict=True)])
+    """Return the summary of the pairwise ratios."""
+    return summary([numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)])
 
 
 def shown(value: dict[str, Any], digits: int) -> str:
-    """A summary as 'median (low to high)', with a star where it is noisy."""
-    median, low, high = (f"{value[each]:.{digits}f}" for each in ("median", "low", "high"))
+    """Format a summary as 'median (low to high)', with a star if it is noisy."""
+    median, low, high = (f"{value[key]:.{digits}f}" for key in ("median", "low", "high"))
     return f"{median} ({low} to {high}){'*' if value['noisy'] else ''}"
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; ends with a line break."""
+    """Return a Markdown table that ends with a line break."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def machine() -> dict[str, Any]:
-    """Where and when this runs."""
+    """Return the date, the number of usable cores, and the architecture."""
     return {"date": str(date.today()), "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
 
 
 def machine_line(more: str = MEDIANS) -> str:
-    """The machine as the sentence that a page of results begins with; ends with an empty line."""
+    """Return the first sentence of a page of results, which describes the machine, and an empty line."""
     here = machine()
     return f"Measured on {here['date']}, {here['cores']} cores of {here['machine']}; {more}.\n\n"
 
 
 def write(name: str, results: Any, page: str, folder: Path = RESULTS) -> None:
-    """Write NAME.json, with the machine, and NAME.md into bench/results or another `folder`; show the page."""
+    """Write NAME.json, with the machine, and NAME.md into `folder`, and print the page."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
     (folder / f"{name}.md").write_text(page)

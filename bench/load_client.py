@@ -1,6 +1,6 @@
-"""A client process that lives through a benchmark: it asks when told to, without a start between.
+"""A process that runs load tests one after another, so that no test pays for starting a process.
 
-It reads one order a line, JSON with the `url` and the fields of `LoadSettings`, and writes one report a line.
+It reads one load test per line, JSON with the `url` and the fields of `LoadSettings`, and writes one report per line.
 """
 
 import asyncio
@@ -16,49 +16,48 @@ from bench.common import ROOT
 from serve.client.load_test import LoadSettings, measure
 
 
-class Asker:
-    """The benchmark's end of it. `begin` an order, then `report`, which waits until it is done."""
+class LoadClient:
+    """Controls the process: `start` a load test, then `wait` for its report."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def begin(self, url: str, load: LoadSettings) -> None:
-        """Let it ask, for half a second more than it measures."""
-        self._pipe("stdin").write(json.dumps({"url": url, **asdict(load)}) + "\n")
-        self._pipe("stdin").flush()
+    def start(self, url: str, load: LoadSettings) -> None:
+        """Start a load test, which runs for WARM_UP_S longer than it measures."""
+        stdin: Any = self._process.stdin
+        stdin.write(json.dumps({"url": url, **asdict(load)}) + "\n")
+        stdin.flush()
 
-    def report(self) -> dict[str, Any]:
-        """What it measured. Raises: SystemExit, where the client failed."""
-        line = self._pipe("stdout").readline()
+    def wait(self) -> dict[str, Any]:
+        """Return the report of the load test. Raises: SystemExit if the process failed."""
+        stdout: Any = self._process.stdout
+        line = stdout.readline()
         if not line:
-            raise SystemExit("the client of the benchmark ended early; what it said is above.")
-        found: dict[str, Any] = json.loads(line)
-        return found
+            raise SystemExit("the load client ended early; its error is above.")
+        report: dict[str, Any] = json.loads(line)
+        return report
 
-    def ask(self, url: str, load: LoadSettings) -> dict[str, Any]:
-        """Both in one."""
-        self.begin(url, load)
-        return self.report()
-
-    def _pipe(self, name: str) -> Any:
-        return getattr(self._process, name)
+    def run(self, url: str, load: LoadSettings) -> dict[str, Any]:
+        """Start a load test, and return its report."""
+        self.start(url, load)
+        return self.wait()
 
 
 @contextmanager
-def asking() -> Iterator[Asker]:
-    """A client process."""
+def load_client() -> Iterator[LoadClient]:
+    """Start a load client process; it ends with the block."""
     command = [sys.executable, "-m", "bench.load_client"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield Asker(process)
+        yield LoadClient(process)
         if process.stdin:
             process.stdin.close()
 
 
 def main() -> None:
-    """Carry out orders until there are no more."""
+    """Run load tests until stdin is closed."""
     for line in sys.stdin:
-        order = json.loads(line)
-        report = asyncio.run(measure(order.pop("url"), LoadSettings(**order)))
+        settings = json.loads(line)
+        report = asyncio.run(measure(settings.pop("url"), LoadSettings(**settings)))
         print(json.dumps({**asdict(report), "rows_per_s": report.rows_per_s}), flush=True)
 
 

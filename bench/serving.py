@@ -1,4 +1,4 @@
-"""What the benchmarks of the server share: a server process, one that answers alike, and onnxruntime by itself."""
+"""Tools of the serving benchmarks: a server process, a replay server, and onnxruntime in this process."""
 
 import signal
 import subprocess
@@ -20,7 +20,13 @@ from serve.engine.session import Session
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: where it answers, where its metrics are, and how long it took to be ready."""
+    """A running server.
+
+    Attributes:
+        url: HOST:PORT of its gRPC port.
+        metrics: URL of its metrics; empty without HTTP.
+        ready_s: Seconds from the start of its process until it accepted requests.
+    """
 
     url: str
     metrics: str
@@ -29,63 +35,67 @@ class Server:
 
 @contextmanager
 def serving(*arguments: object, log: int | None = subprocess.DEVNULL, http: bool = True) -> Iterator[Server]:
-    """A server of these models and options, on free ports; its log goes to `log`. Without `http` it has no metrics."""
+    """Run `zoonnx serve` with `arguments` on free ports; its log goes to `log`. Without `http` it has no metrics."""
     command = [sys.executable, "-m", "zoonnx", "serve", *map(str, arguments), "--grpc-port", "0"]
     command += ["--http-port", "0"] if http else []
     start_s = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as process:
-        ready = _line(process)
+        ready = _read_line(process)
         ready_s = time.perf_counter() - start_s
         try:
-            yield Server(ready.split()[-1], _line(process).split()[-1] if http else "", ready_s)
+            yield Server(ready.split()[-1], _read_line(process).split()[-1] if http else "", ready_s)
         finally:
             process.send_signal(signal.SIGTERM)
-
-
-def _line(process: "subprocess.Popen[str]") -> str:
-    line = process.stdout.readline() if process.stdout else ""
-    if not line:
-        raise SystemExit("a process of the benchmark ended early; what it said is above.")
-    return line
 
 
 @contextmanager
-def canned(real: Server, model: str) -> Iterator[str]:
-    """A process that gives every request the same answer, without a look at it; yields where it listens."""
-    command = [sys.executable, "-m", "bench.replay_server", real.url, model]
+def replay_server(server: Server, model: str) -> Iterator[str]:
+    """Run a process that replays one response of `server` for every request; yield its HOST:PORT."""
+    command = [sys.executable, "-m", "bench.replay_server", server.url, model]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield _line(process).split()[-1]
+            yield _read_line(process).split()[-1]
         finally:
             process.send_signal(signal.SIGTERM)
 
 
-def executions(url: str, model: str) -> Counter[int]:
-    """How many batches of each size a server has run."""
-    method = next(each for each in loader.service("inference.GRPCInferenceService") if each.name == "ModelStatistics")
+def _read_line(process: "subprocess.Popen[str]") -> str:
+    line = process.stdout.readline() if process.stdout else ""
+    if not line:
+        raise SystemExit("a process of the benchmark ended early; its error is above.")
+    return line
+
+
+def batch_counts(url: str, model: str) -> Counter[int]:
+    """Return how many batches of each size a server has run."""
+    methods = loader.service("inference.GRPCInferenceService")
+    method = next(method for method in methods if method.name == "ModelStatistics")
     request = inference.ModelStatisticsRequest(name=model)
     with grpc.insecure_channel(url) as channel:
-        answer: Any = method.response.FromString(channel.unary_unary(method.path)(request.SerializeToString()))
-    return Counter({each.batch_size: each.compute_infer.count for each in answer.model_stats[0].batch_stats})
+        response: Any = method.response.FromString(channel.unary_unary(method.path)(request.SerializeToString()))
+    return Counter({batch.batch_size: batch.compute_infer.count for batch in response.model_stats[0].batch_stats})
 
 
-def by_itself(session: Session, sizes: Sequence[int], seconds: float) -> tuple[float, float]:
-    """Rows a second, and CPU milliseconds a row, of onnxruntime called in this process, with these batches in turn."""
+def run_in_process(session: Session, batch_sizes: Sequence[int], seconds: float) -> tuple[float, float]:
+    """Run onnxruntime in this process with batches of the given sizes in turn.
+
+    Returns rows per second and CPU milliseconds per row.
+    """
     shape = session.inputs[0].shape[1:]
-    rows = np.random.default_rng(0).integers(0, 256, (max(sizes), *shape), np.uint8)
-    feeds = {size: {session.inputs[0].name: rows[:size]} for size in set(sizes)}
+    rows = np.random.default_rng(0).integers(0, 256, (max(batch_sizes), *shape), np.uint8)
+    inputs = {size: {session.inputs[0].name: rows[:size]} for size in set(batch_sizes)}
     outputs = [output.name for output in session.outputs]
-    for each in feeds.values():
-        session.run(each, outputs)
-    done, turn, start_s, cpu_start_s = 0, 0, time.perf_counter(), time.process_time()
-    while (spent_s := time.perf_counter() - start_s) < seconds:
-        size = sizes[turn % len(sizes)]
-        session.run(feeds[size], outputs)
-        done, turn = done + size, turn + 1
-    return done / spent_s, (time.process_time() - cpu_start_s) * 1e3 / done
+    for batch in inputs.values():  # warm-up
+        session.run(batch, outputs)
+    rows_done, runs, start_s, cpu_start_s = 0, 0, time.perf_counter(), time.process_time()
+    while (elapsed_s := time.perf_counter() - start_s) < seconds:
+        size = batch_sizes[runs % len(batch_sizes)]
+        session.run(inputs[size], outputs)
+        rows_done, runs = rows_done + size, runs + 1
+    return rows_done / elapsed_s, (time.process_time() - cpu_start_s) * 1e3 / rows_done
 
 
-def mixed(counts: Counter[int]) -> list[int]:
-    """The batches that were counted, in a random order that is the same each time."""
+def shuffled_batch_sizes(counts: Counter[int]) -> list[int]:
+    """Return each batch size as often as it was counted, in a random order that is the same every time."""
     sizes = np.array(list(counts.elements()))
-    return [int(each) for each in np.random.default_rng(0).permutation(sizes)]
+    return [int(size) for size in np.random.default_rng(0).permutation(sizes)]

@@ -1,4 +1,4 @@
-"""Tensors in the GPU's own memory, shared with the server by a handle."""
+"""Tensors in GPU memory that is shared with the server by a CUDA IPC handle."""
 
 import ctypes
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ import torch
 
 from bench.serving import Server
 from protos import inference
-from serve.client.sync import METHODS
+from serve.client.rpc import METHODS
 from serve.shared_memory.cuda import Handle
-from tests.gpu.conftest import images, in_pytorch, worst
+from tests.gpu.conftest import images, max_relative_error, reference_outputs
 from zoo.runs.load import LoadedNetwork
 
 pytestmark = pytest.mark.gpu
-Shared = tuple[Any, ctypes.c_uint64, bytes]
+SharedMemory = tuple[Any, ctypes.c_uint64, bytes]
 
 
 @pytest.fixture
-def shared(device: str) -> Iterator[Shared | None]:
-    """The driver, a mebibyte of the GPU's memory, and its handle."""
-    if device != "cuda":  # the dry run: there is no GPU's memory to share
+def shared(device: str) -> Iterator[SharedMemory | None]:
+    """The CUDA driver, the address of 1 MiB of GPU memory, and its IPC handle; None in a dry run."""
+    if device != "cuda":  # a dry run has no GPU memory
         yield None
         return
-    torch.zeros(1, device="cuda")  # makes the device's context current
+    torch.zeros(1, device="cuda")  # creates the CUDA context
     driver, pointer, handle = ctypes.CDLL("libcuda.so.1"), ctypes.c_uint64(), Handle()
     assert driver.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(2**20)) == 0
     assert driver.cuIpcGetMemHandle(ctypes.byref(handle), pointer) == 0
@@ -34,8 +34,8 @@ def shared(device: str) -> Iterator[Shared | None]:
     driver.cuMemFree_v2(pointer)
 
 
-def test_an_input_on_the_gpu(server: Server, network: LoadedNetwork, shared: Shared | None) -> None:
-    """An image that stands in the GPU's memory is classified; nothing of it travels in the message."""
+def test_input_in_gpu_memory(server: Server, network: LoadedNetwork, shared: SharedMemory | None) -> None:
+    """An image in shared GPU memory is classified; the request holds none of its data."""
     if shared is None:
         return
     driver, pointer, handle = shared
@@ -54,4 +54,4 @@ def test_an_input_on_the_gpu(server: Server, network: LoadedNetwork, shared: Sha
         data = channel.unary_unary(METHODS["ModelInfer"].path)(request.SerializeToString(), timeout=30)
         channel.unary_unary(METHODS["CudaSharedMemoryUnregister"].path)(b"", timeout=30)
     logits = np.frombuffer(inference.ModelInferResponse.FromString(data).raw_output_contents[0], np.float32)
-    assert worst(logits, in_pytorch(network, x, "")[""][0]) < 5e-3
+    assert max_relative_error(logits, reference_outputs(network, x, "")[""][0]) < 5e-3

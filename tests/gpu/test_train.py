@@ -12,11 +12,11 @@ pytestmark = pytest.mark.gpu
 
 
 def test_training_steps(tmp_path: Path, device: str) -> None:
-    """One epoch on digits runs on the device, learns, and leaves a run that can be read without it."""
+    """One epoch on digits runs on the device, and reduces the loss."""
     steps: list[Step] = []
     before = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     settings = TrainSettings(network="convnet4", data="digits", epochs=1, device=device)  # type: ignore[arg-type]
-    result = train(settings, tmp_path / "run", lambda seen: steps.append(seen) if isinstance(seen, Step) else None)
+    result = train(settings, tmp_path / "run", lambda event: steps.append(event) if isinstance(event, Step) else None)
     assert len(steps) > 10
     assert steps[-1].loss < steps[0].loss
     assert result.test_accuracy > 0.3
