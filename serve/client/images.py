@@ -89,10 +89,10 @@ def _convertible(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, in one of several byte orders, or 32 bits that hold 16-bit values
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError("its numbers are beyond 16 bits")
+            raise ValueError("its pixel values exceed 16 bits")
         return Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("its numbers are floats, whose range nobody knows")
+        raise ValueError("its pixel values are floats of unknown range")
     return image
 
 

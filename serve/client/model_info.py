@@ -41,7 +41,7 @@ class LayerInfo:
     Attributes:
         name: The layer's name, which can be requested as an output.
         kind: The type of the module or of the ONNX node.
-        shape: The output's shape; -1 is a dynamic size, and no dimensions mean that the shape is unknown.
+        shape: The output's shape; -1 is a dynamic size. Empty if the shape is unknown.
         missing_reason: Why the output cannot be requested; empty if it can.
         value: The tensor in the ONNX file. Layers with the same value are the same tensor.
     """

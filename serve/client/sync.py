@@ -20,9 +20,8 @@ from serve.wire.tensors import Array
 class Client:
     """A connection to one server of the Open Inference Protocol; use it as a context manager, or call `close`.
 
-    Every call raises a ClientError if it fails: UnreachableError if there is no server or it is stopping, TimedOutError
-    after `timeout_s`, and what the method lists. A call that is UNAVAILABLE is retried, with growing pauses and within
-    `timeout_s`; no other failure is.
+    A call that fails raises a ClientError: UnreachableError if there is no server or it is stopping, TimedOutError after
+    `timeout_s`, or an error that the method lists. Only UNAVAILABLE calls are retried, with growing pauses.
 
     Args:
         url: HOST:PORT of the server's gRPC port, without a scheme.
@@ -158,7 +157,7 @@ class Client:
         Raises:
             NoSuchModelError: The server does not have the model or the version.
             NoSuchLayerError: No layer matches a pattern, or no matching layer is in the file.
-            RefusedError: A named layer does not exist or is not in the file; the message says what became of it.
+            RefusedError: A named layer does not exist or is not in the file; the message gives the reason.
         """
         names = [name for layer in layers for name in self._layer_names(model, layer, version)]
         outputs = self.infer(model, inputs, names, version)
