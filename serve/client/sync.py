@@ -20,8 +20,8 @@ from serve.wire.tensors import Array
 class Client:
     """A connection to one server of the Open Inference Protocol; use it as a context manager, or call `close`.
 
-    A call that fails raises a ClientError: UnreachableError if there is no server or it is stopping, TimedOutError after
-    `timeout_s`, or an error that the method lists. Only UNAVAILABLE calls are retried, with growing pauses.
+    A call that fails raises a ClientError: UnreachableError if there is no server or it is stopping, TimedOutError
+    after `timeout_s`, or an error that the method lists. Only UNAVAILABLE calls are retried, with growing pauses.
 
     Args:
         url: HOST:PORT of the server's gRPC port, without a scheme.
