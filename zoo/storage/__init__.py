@@ -1,1 +1,1 @@
-"""Stores files: writes that are atomic, downloads that stop early without a network."""
+"""Atomic file writes, and downloads that fail fast without a network."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writes of files and folders: a reader sees the complete old content or the complete new content."""
 
 import os
 import shutil
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-UNFINISHED = ".new"  # how the names end of what is not yet whole
+UNFINISHED = ".new"  # suffix of files and folders that are being written
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether this is what a crash left of a file or folder that was being written here."""
+    """Return whether `path` is a temporary file or folder of this module, left behind by a crash."""
     return path.name.startswith(".") and path.name.endswith(UNFINISHED)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, over what was there, so that a reader sees all of the old or all of the new."""
-    temporary = _neighbour(path)
+    """Write `data` to `path` atomically, replacing an existing file, and flush it to disk."""
+    temporary = _temporary(path)
     try:
         temporary.write_bytes(data)
         _flush(temporary)
@@ -29,33 +29,33 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty neighbour to fill, and make it `path` when the block ends well.
+    """Yield an empty temporary folder beside `path`, and rename it to `path` if the block succeeds.
 
-    A folder that stood there waits at `fallback(path)` for the moment between the two renames, so at any time one of
-    the two is whole. Readers ask `standing_folder`.
+    An existing folder is renamed to `fallback(path)` between the two renames, so one complete folder exists at any
+    time. Readers open `standing_folder(path)`.
     """
-    temporary = _neighbour(path)
+    temporary = _temporary(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
         for file in temporary.rglob("*"):
             _flush(file)
-        _swap(temporary, path)
+        _replace(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def fallback(path: Path) -> Path:
-    """Where the folder `path` waits while its successor takes its place."""
+    """Return where the old folder `path` is kept while a new one replaces it."""
     return path.with_name(f".{path.name}.old")
 
 
 def standing_folder(path: Path) -> Path:
-    """`path`, or its fallback where a writer stopped between the two renames."""
+    """Return `path`, or its backup if a writer stopped between the two renames."""
     return fallback(path) if not path.exists() and fallback(path).exists() else path
 
 
-def _swap(new: Path, path: Path) -> None:
+def _replace(path: Path, new: Path) -> None:
     if path.exists():
         shutil.rmtree(fallback(path), ignore_errors=True)
         path.rename(fallback(path))
@@ -64,12 +64,12 @@ def _swap(new: Path, path: Path) -> None:
     shutil.rmtree(fallback(path), ignore_errors=True)
 
 
-def _neighbour(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
 
 
 def _flush(path: Path) -> None:
-    """Have the operating system put `path`, a file or a folder's list of names, on the disk."""
+    """Flush a file, or a folder's list of names, from the operating system's cache to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Downloads that give up soon where there is no network."""
+"""Hub downloads that fail fast without a network."""
 
 import contextlib
 import socket
@@ -15,9 +15,9 @@ PORTS = {"http": 80, "https": 443}
 
 @contextlib.contextmanager
 def offline_fallback() -> Iterator[None]:
-    """Within this block a hub that cannot be reached is not asked again and again: its cache alone is looked at.
+    """Use only the Hugging Face cache inside the block if the hub cannot be reached, instead of retrying.
 
-    Other downloads get a timeout; torch's would wait without end.
+    Other downloads inside the block get a timeout of NETWORK_TIMEOUT_S; torch's have none of their own.
     """
     timeout, offline = socket.getdefaulttimeout(), huggingface_hub.constants.HF_HUB_OFFLINE
     socket.setdefaulttimeout(NETWORK_TIMEOUT_S)
@@ -31,7 +31,7 @@ def offline_fallback() -> Iterator[None]:
 
 def _is_reachable(endpoint: str) -> bool:
     if urllib.request.getproxies():
-        return True  # only the proxy knows
+        return True  # a direct connection would not show what the proxy can reach
     url = urlsplit(endpoint)
     try:
         with socket.create_connection((url.hostname, url.port or PORTS[url.scheme]), timeout=REACH_TIMEOUT_S):

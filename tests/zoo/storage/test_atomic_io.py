@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writes of files and folders."""
 
 from pathlib import Path
 
@@ -8,25 +8,25 @@ from zoo.storage.atomic_io import fallback, new_folder, standing_folder, write_f
 
 
 def write_folder(path, text):
-    """Fill `path` with one file."""
+    """Write the folder `path` with one file."""
     with new_folder(path) as unfinished:
         (unfinished / "text").write_text(text)
 
 
 def names(folder):
-    """The names in a folder."""
+    """Return the names in a folder, sorted."""
     return sorted(entry.name for entry in folder.iterdir())
 
 
 def test_file_is_replaced(tmp_path):
-    """The new text stands, and nothing beside it."""
+    """A write replaces the old file and leaves no other file."""
     write_file(tmp_path / "a", b"old")
     write_file(tmp_path / "a", b"new")
     assert ((tmp_path / "a").read_bytes(), names(tmp_path)) == (b"new", ["a"])
 
 
-def test_an_open_file_stays_as_it_was(tmp_path):
-    """A reader in the middle of the old text reads it to its end."""
+def test_an_open_file_does_not_change(tmp_path):
+    """A reader that opened the old file reads its old content."""
     write_file(tmp_path / "a", b"old")
     with (tmp_path / "a").open("rb") as reader:
         write_file(tmp_path / "a", b"new")
@@ -34,23 +34,23 @@ def test_an_open_file_stays_as_it_was(tmp_path):
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    """A disk that fails before the rename costs nothing."""
+    """A disk error before the rename leaves the old file and no other."""
     write_file(tmp_path / "a", b"old")
-    monkeypatch.setattr("zoo.storage.atomic_io.os.fsync", failing)
+    monkeypatch.setattr("zoo.storage.atomic_io.os.fsync", raise_disk_error)
     with pytest.raises(OSError, match="disk"):
         write_file(tmp_path / "a", b"new")
     assert ((tmp_path / "a").read_bytes(), names(tmp_path)) == (b"old", ["a"])
 
 
 def test_folder_is_replaced(tmp_path):
-    """The new folder stands, and nothing beside it."""
+    """A write replaces the old folder and leaves no other folder."""
     write_folder(tmp_path / "f", "old")
     write_folder(tmp_path / "f", "new")
     assert ((tmp_path / "f" / "text").read_text(), names(tmp_path)) == ("new", ["f"])
 
 
 def test_failed_block_leaves_the_old_folder(tmp_path):
-    """An error while the folder is filled leaves no trace."""
+    """An exception inside the block leaves the old folder and no other."""
     write_folder(tmp_path / "f", "old")
     with pytest.raises(TypeError):
         write_folder(tmp_path / "f", text=None)
@@ -58,24 +58,28 @@ def test_failed_block_leaves_the_old_folder(tmp_path):
 
 
 def test_old_folder_is_found_between_the_renames(tmp_path, monkeypatch):
-    """A writer that dies with the old folder moved away and the new one not yet in place loses nothing."""
+    """If a writer stops between the two renames, readers find the old folder."""
     write_folder(tmp_path / "f", "old")
     rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda self, to: failing() if self.suffix == ".new" else rename(self, to))
+
+    def rename_or_fail(self, to):
+        return raise_disk_error() if self.suffix == ".new" else rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", rename_or_fail)
     with pytest.raises(OSError, match="disk"):
         write_folder(tmp_path / "f", "new")
     assert not (tmp_path / "f").exists()
     assert (standing_folder(tmp_path / "f") / "text").read_text() == "old"
 
 
-def test_writing_again_clears_the_fallback(tmp_path):
-    """After such an accident the next write puts all in order."""
+def test_the_next_write_removes_the_backup(tmp_path):
+    """A write after such a stop leaves the new folder only."""
     write_folder(fallback(tmp_path / "f"), "old")
     write_folder(tmp_path / "f", "new")
     write_folder(tmp_path / "f", "newer")
     assert ((standing_folder(tmp_path / "f") / "text").read_text(), names(tmp_path)) == ("newer", ["f"])
 
 
-def failing(*_):
-    """A disk at fault."""
+def raise_disk_error(*_):
+    """Fail as a broken disk does."""
     raise OSError("disk")
