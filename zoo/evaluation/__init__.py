@@ -1,1 +1,1 @@
-"""Evaluates trained networks: accuracy, calibration, predictions, label errors."""
+"""Evaluation of trained networks: accuracy, calibration, predictions, label errors."""

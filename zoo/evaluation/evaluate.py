@@ -1,4 +1,4 @@
-"""How good a network is on labelled images."""
+"""Evaluation of a network on labelled images: loss, accuracy and, for multi-label data, precision and F1."""
 
 import math
 from dataclasses import dataclass
@@ -20,16 +20,21 @@ from zoo.evaluation.reduce import all_reduce_sum
 from zoo.networks.preprocessing import InputRule
 
 MAX_BATCH = 256
-MAX_BATCH_NUMBERS = 2**23  # 55 images of 3x224x224
+MAX_BATCH_VALUES = 2**23  # 55 images of 3x224x224
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy and share of right answers, with what they were computed from, on the CPU.
+    """The result of an evaluation, with the tensors it was computed from, on the CPU.
 
-    `logits` is float32 (N, classes); `predictions` and `targets` are int64 (N,). Where an image may have several
-    labels they are (N, labels), and an answer is right if every label is. The mean average precision is that over the
-    labels that the split has, macro-F1 that over the labels that it has or the network sees, at a probability of 0.5.
+    Attributes:
+        loss: mean cross-entropy, binary for multi-label data.
+        accuracy: share of correct predictions; a multi-label prediction is correct if every label is.
+        logits: float32 (N, classes).
+        predictions: int64, the predicted class (N,), or 0 and 1 for each label (N, labels) at probability 0.5.
+        targets: int64, classes (N,) or labels (N, labels).
+        mean_average_precision: mean over the labels that occur in the split; None for single-label data.
+        macro_f1: mean over the labels that occur in the split or in the predictions; None for single-label data.
     """
 
     loss: float
@@ -46,11 +51,11 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """All measures by name."""
-        found = {"loss": self.loss, "accuracy": self.accuracy}
+        """All measures of this task, by name."""
+        scores = {"loss": self.loss, "accuracy": self.accuracy}
         if self.mean_average_precision is not None and self.macro_f1 is not None:
-            found |= {"mean_average_precision": self.mean_average_precision, "macro_f1": self.macro_f1}
-        return found
+            scores |= {"mean_average_precision": self.mean_average_precision, "macro_f1": self.macro_f1}
+        return scores
 
 
 def evaluate(
@@ -61,12 +66,12 @@ def evaluate(
     batch_size: int | None = None,
     accelerator: Accelerator | None = None,
 ) -> Evaluation:
-    """Run `network` in eval mode over a split; its mode is afterwards what it was.
+    """Run `network` in eval mode over a split, and restore its mode.
 
-    The processes of an `accelerator` share the images among them, each image once, and all get the whole result.
+    The processes of an `accelerator` share the images, each image once, and all return the complete result.
 
     Raises:
-        DataError: no images, or a target that is not one of the network's classes, or labels of which no image has any.
+        DataError: the split is empty, a target is not one of the network's classes, or no image has any label.
     """
     if len(split) == 0:
         raise DataError("there are no images to evaluate")
@@ -74,47 +79,51 @@ def evaluate(
     if accelerator is None or accelerator.num_processes == 1:
         logits = _logits(network, split, torch.arange(len(split)), preprocessing, size)
     else:
-        logits = _logits_together(network, split, preprocessing, size, accelerator)
+        logits = _distributed_logits(network, split, preprocessing, size, accelerator)
     targets = split.targets
     loss = make_loss(task_of(targets), label_smoothing=0.0)
     if task_of(targets) == "multi-label":
-        return _of_labels(logits, targets, loss)
+        return _evaluate_multilabel(logits, targets, loss)
     _check_targets(targets, classes=logits.shape[1])
     predictions = logits.argmax(dim=1)
     accuracy = multiclass_accuracy(predictions, targets, num_classes=logits.shape[1], average="micro")
     return Evaluation(loss(logits, targets).item(), accuracy.item(), logits, predictions, targets)
 
 
-def _of_labels(logits: Tensor, targets: Tensor, loss: nn.Module) -> Evaluation:
+def _evaluate_multilabel(logits: Tensor, targets: Tensor, loss: nn.Module) -> Evaluation:
     labels = logits.shape[1]
     if targets.shape[1] != labels:
-        raise DataError(f"the network has {labels} labels; the targets are of {targets.shape[1]}")
+        raise DataError(f"the network has {labels} labels; the targets have {targets.shape[1]}")
     if not bool(targets.any()):
-        raise DataError("no image has any label, so that nothing can be ranked")
-    found = logits.double().sigmoid()  # float32 would call all beyond 17 equal
-    there = targets.any(dim=0).nonzero().flatten().tolist()
-    precisions = [binary_average_precision(found[:, label], targets[:, label]) for label in there]
-    macro_f1 = multilabel_f1_score(found, targets, num_labels=labels, average="macro")
-    exact = multilabel_exact_match(found, targets, num_labels=labels)
-    predictions = (found > 0.5).long()
-    measured = loss(logits, targets).item()
-    precision = torch.stack(precisions).mean()
-    return Evaluation(measured, exact.item(), logits, predictions, targets, precision.item(), macro_f1.item())
+        raise DataError("no image has any label; the average precision needs at least one")
+    probabilities = logits.double().sigmoid()  # float32 would round all logits above 17 to the same probability
+    present = targets.any(dim=0).nonzero().flatten().tolist()
+    precisions = [binary_average_precision(probabilities[:, label], targets[:, label]) for label in present]
+    return Evaluation(
+        loss(logits, targets).item(),
+        multilabel_exact_match(probabilities, targets, num_labels=labels).item(),
+        logits,
+        (probabilities > 0.5).long(),
+        targets,
+        torch.stack(precisions).mean().item(),
+        multilabel_f1_score(probabilities, targets, num_labels=labels, average="macro").item(),
+    )
 
 
 def batch_size_for(input_size: tuple[int, ...]) -> int:
-    """How many images of a size go through a network at once: MAX_BATCH, fewer of large ones."""
-    return max(1, min(MAX_BATCH, MAX_BATCH_NUMBERS // math.prod(input_size)))
+    """Return the batch size for inputs of this size: MAX_BATCH, or fewer for large images."""
+    return max(1, min(MAX_BATCH, MAX_BATCH_VALUES // math.prod(input_size)))
 
 
-def _logits_together(
-    network: nn.Module, split: Split, rule: InputRule, batch_size: int, accelerator: Accelerator
+def _distributed_logits(
+    network: nn.Module, split: Split, preprocessing: InputRule, batch_size: int, accelerator: Accelerator
 ) -> Tensor:
-    """Each process fills its own rows, the others add 0 to them."""
-    own = torch.tensor_split(torch.arange(len(split)), accelerator.num_processes)[accelerator.process_index]
-    found = _logits(network, split, own if len(own) else torch.tensor([0]), rule, batch_size)
-    logits = torch.zeros(len(split), *found.shape[1:])
-    logits[own] = found[: len(own)]
+    """Return all logits; each process computes its own rows, and the sum over the processes joins them."""
+    own_rows = torch.tensor_split(torch.arange(len(split)), accelerator.num_processes)[accelerator.process_index]
+    computed_rows = own_rows if len(own_rows) else torch.tensor([0])  # at least one, for the number of classes
+    computed = _logits(network, split, computed_rows, preprocessing, batch_size)
+    logits = torch.zeros(len(split), *computed.shape[1:])
+    logits[own_rows] = computed[: len(own_rows)]
     return all_reduce_sum(accelerator, logits)
 
 
@@ -124,14 +133,14 @@ def _logits(network: nn.Module, split: Split, indices: Tensor, preprocessing: In
     network.eval()
     try:
         with torch.inference_mode():
-            chosen = torch.split(indices, batch_size)
-            batches = [network(preprocessing.normalise(batch.to(device))).cpu() for batch in split.batches(chosen)]
+            batches = split.batches(torch.split(indices, batch_size))
+            logits = [network(preprocessing.normalise(images.to(device))).cpu() for images in batches]
     finally:
         network.train(was_training)
-    return torch.cat(batches)  # (N, classes)
+    return torch.cat(logits)  # (N, classes)
 
 
 def _check_targets(targets: Tensor, *, classes: int) -> None:
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
-        raise DataError(f"the network has classes 0 to {classes - 1}; the targets reach from {low} to {high}")
+        raise DataError(f"the network has classes 0 to {classes - 1}; the targets range from {low} to {high}")

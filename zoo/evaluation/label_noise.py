@@ -1,10 +1,10 @@
-"""Which labels are likely to be wrong, by what networks say that have not learned from them.
+"""Likely label errors, found with predictions of networks that were not trained on the images.
 
 Confident learning, after C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident learning: estimating uncertainty in
-dataset labels", JAIR 70 (2021), arXiv:1911.00068: the threshold of a class is the mean probability that its own
-images get for it (equation 2); a label is suspicious if, among the classes that reach their thresholds, the most
-probable one is another (equation 1). Suspicious labels come first, the rest after them, each by the normalised margin:
-the label's probability less the highest of the other classes (section 3.2.1).
+dataset labels", JAIR 70 (2021), arXiv:1911.00068: the threshold of a class is the mean probability of that class over
+the images labelled with it (equation 2); a label is suspicious if, among the classes that reach their thresholds, the
+most probable one is another (equation 1). Suspicious labels are ranked first, the others after them, both by the
+normalised margin: the probability of the label minus the highest probability of another class (section 3.2.1).
 """
 
 import csv
@@ -20,14 +20,23 @@ from torch import Tensor
 
 from zoo.data.splits import FileSplit, Split
 
-COLUMNS, MOST_SHOWN = 8, 64
-TILE, GAP, CAPTION, HEAD = 112, 14, 40, 62
-PAPER, INK, FAINT, ALARM = (252, 252, 250), (28, 28, 32), (120, 120, 128), (176, 36, 28)
+COLUMNS, MAX_TILES = 8, 64
+TILE, GAP, CAPTION, HEADER = 112, 14, 40, 62  # pixels
+BACKGROUND, TEXT, FAINT, SUSPICIOUS = (252, 252, 250), (28, 28, 32), (120, 120, 128), (176, 36, 28)
+CAPTION_SIZE = 14
 
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """How far an image's label is to be doubted; the lower the `margin`, -1 to 1, the further."""
+    """How likely an image's label is wrong.
+
+    Attributes:
+        index: the image's index.
+        label: its label, as the index of a class.
+        suggestion: the most probable other class.
+        margin: probability of the label minus that of the most probable other class, -1..1; lower is more likely wrong.
+        is_suspicious: whether another class reaches its threshold with the highest probability.
+    """
 
     index: int
     label: int
@@ -37,24 +46,24 @@ class LabelIssue:
 
 
 def rank_doubts(probabilities: Tensor, targets: Tensor) -> list[LabelIssue]:
-    """All images, the most doubtful first.
+    """Return one issue per image, the most likely label errors first.
 
-    `probabilities` is (N, classes), of networks that have not learned from the image; `targets` the labels, (N,).
+    `probabilities` is (N, classes), of networks that were not trained on the image; `targets` the labels, (N,).
     """
-    own = probabilities.gather(1, targets[:, None]).squeeze(1)
-    others = probabilities.scatter(1, targets[:, None], -1.0)
-    highest, most_probable = others.max(dim=1)
-    reached = torch.where(probabilities >= thresholds(probabilities, targets), probabilities, -1.0)
-    confident, found = reached.max(dim=1)
-    suspicious = (confident >= 0) & (found != targets)
-    suggestions = torch.where(suspicious, found, most_probable)
-    rows = zip(targets.tolist(), suggestions.tolist(), (own - highest).tolist(), suspicious.tolist(), strict=True)
-    doubts = [LabelIssue(index, *row) for index, row in enumerate(rows)]
-    return sorted(doubts, key=lambda doubt: (not doubt.is_suspicious, doubt.margin))
+    label_probability = probabilities.gather(1, targets[:, None]).squeeze(1)
+    other_probability, other_class = probabilities.scatter(1, targets[:, None], -1.0).max(dim=1)
+    reaching = torch.where(probabilities >= thresholds(probabilities, targets), probabilities, -1.0)
+    confident_probability, confident_class = reaching.max(dim=1)
+    suspicious = (confident_probability >= 0) & (confident_class != targets)
+    suggestions = torch.where(suspicious, confident_class, other_class)
+    margins = label_probability - other_probability
+    columns = zip(targets.tolist(), suggestions.tolist(), margins.tolist(), suspicious.tolist(), strict=True)
+    issues = [LabelIssue(index, *values) for index, values in enumerate(columns)]
+    return sorted(issues, key=lambda issue: (not issue.is_suspicious, issue.margin))
 
 
 def thresholds(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """For each class the mean probability that the images labelled so get for it, (classes,); 2 where none is."""
+    """Return each class's mean probability over the images labelled with it, (classes,); 2 for a class without any."""
     means = [
         probabilities[targets == label, label].mean() if bool((targets == label).any()) else torch.tensor(2.0)
         for label in range(probabilities.shape[1])
@@ -63,7 +72,7 @@ def thresholds(probabilities: Tensor, targets: Tensor) -> Tensor:
 
 
 def image_names(splits: dict[str, Split]) -> list[str]:
-    """The images' files, or else the split's name and the image's index in it, counted from 0."""
+    """Return each image's file, or the split's name and the image's index in it for images without files."""
     return [
         str(split.files[index]) if isinstance(split, FileSplit) else f"{name} {index}"
         for name, split in splits.items()
@@ -71,69 +80,71 @@ def image_names(splits: dict[str, Split]) -> list[str]:
     ]
 
 
-def as_csv(doubts: Sequence[LabelIssue], names: Sequence[str], labels: Sequence[str]) -> bytes:
-    """A row for each image, the most doubtful first."""
+def as_csv(issues: Sequence[LabelIssue], names: Sequence[str], labels: Sequence[str]) -> bytes:
+    """Return a CSV table with one row per issue; `names` are the images' names, by index."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["image", "label", "suggestion", "margin", "suspicious"])
-    for doubt in doubts:
-        names_of = (labels[doubt.label], labels[doubt.suggestion])
-        writer.writerow([names[doubt.index], *names_of, f"{doubt.margin:.4f}", "yes" if doubt.is_suspicious else "no"])
+    for issue in issues:
+        suspicious = "yes" if issue.is_suspicious else "no"
+        writer.writerow(
+            [names[issue.index], labels[issue.label], labels[issue.suggestion], f"{issue.margin:.4f}", suspicious]
+        )
     return out.getvalue().encode()
 
 
-def as_sheet(doubts: Sequence[LabelIssue], split: Split, labels: Sequence[str]) -> bytes:
-    """A PNG of the MOST_SHOWN most doubtful images as the networks see them, with their given and suggested labels."""
-    shown = list(doubts[:MOST_SHOWN])
-    rows = -(-len(shown) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * (TILE + GAP) + GAP, HEAD + rows * (TILE + CAPTION + GAP)), PAPER)
+def as_sheet(issues: Sequence[LabelIssue], split: Split, labels: Sequence[str]) -> bytes:
+    """Return a PNG of the first MAX_TILES issues: the images as networks see them, with labels and suggestions."""
+    tiles = list(issues[:MAX_TILES])
+    rows = -(-len(tiles) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * (TILE + GAP) + GAP, HEADER + rows * (TILE + CAPTION + GAP)), BACKGROUND)
+    count = sum(issue.is_suspicious for issue in issues)
+    title = f"{count} of {len(issues)} labels are suspicious; the {len(tiles)} most likely errors"
+    legend = "red: suspicious. First line: the label. Second line: the most probable other class."
     pen = ImageDraw.Draw(sheet)
-    count = sum(doubt.is_suspicious for doubt in doubts)
-    pen.text(
-        (GAP, 10), f"{count} of {len(doubts)} labels are suspicious; the {len(shown)} most doubtful", INK, _font(17)
-    )
-    pen.text(
-        (GAP, 34),
-        "red: suspicious. Above the label that is given, below the most probable other one.",
-        FAINT,
-        _font(13),
-    )
-    images = split.batches([torch.tensor([doubt.index]) for doubt in shown])
-    for place, (doubt, image) in enumerate(zip(shown, images, strict=True)):
-        row, column = divmod(place, COLUMNS)
-        corner = (GAP + column * (TILE + GAP), HEAD + row * (TILE + CAPTION + GAP))
-        _tile(sheet, corner, image[0], doubt, labels)
-    data = io.BytesIO()
-    sheet.save(data, "PNG")
-    return data.getvalue()
+    pen.text((GAP, 10), title, TEXT, _font(17))
+    pen.text((GAP, 34), legend, FAINT, _font(13))
+    images = split.batches([torch.tensor([issue.index]) for issue in tiles])
+    for position, (issue, image) in enumerate(zip(tiles, images, strict=True)):
+        row, column = divmod(position, COLUMNS)
+        corner = (GAP + column * (TILE + GAP), HEADER + row * (TILE + CAPTION + GAP))
+        _draw_tile(sheet, corner, image[0], issue, labels)
+    png = io.BytesIO()
+    sheet.save(png, "PNG")
+    return png.getvalue()
 
 
-def _tile(sheet: Image.Image, corner: tuple[int, int], image: Tensor, doubt: LabelIssue, labels: Sequence[str]) -> None:
+def _draw_tile(
+    sheet: Image.Image, corner: tuple[int, int], image: Tensor, issue: LabelIssue, labels: Sequence[str]
+) -> None:
     left, top = corner
-    sheet.paste(_square(image), corner)
+    sheet.paste(_thumbnail(image), corner)
     pen = ImageDraw.Draw(sheet)
-    colour = ALARM if doubt.is_suspicious else INK
-    pen.text((left, top + TILE + 2), _fitting(pen, f"given {labels[doubt.label]}"), colour, _font(14))
-    pen.text((left, top + TILE + 20), _fitting(pen, f"or {labels[doubt.suggestion]}"), INK, _font(14))
+    colour = SUSPICIOUS if issue.is_suspicious else TEXT
+    font = _font(CAPTION_SIZE)
+    pen.text((left, top + TILE + 2), _truncated(pen, f"label {labels[issue.label]}"), colour, font)
+    pen.text((left, top + TILE + 20), _truncated(pen, f"or {labels[issue.suggestion]}"), TEXT, font)
 
 
-def _square(image: Tensor) -> Image.Image:
-    pixels = image.numpy()  # (H, W, C)
-    shown = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
-    stretched = shown.resize((shown.width, shown.width)) if shown.height == 1 else shown  # a signal
+def _thumbnail(image: Tensor) -> Image.Image:
+    """Return a uint8 (H, W, C) image fitted into a square tile; a signal is stretched to a square."""
+    pixels = image.numpy()
+    rgb = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
+    stretched = rgb.resize((rgb.width, rgb.width)) if rgb.height == 1 else rgb
     scale = TILE / max(stretched.size)
     size = (max(1, round(stretched.width * scale)), max(1, round(stretched.height * scale)))
     resized = stretched.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (TILE, TILE), PAPER)
-    square.paste(resized, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
-    return square
+    tile = Image.new("RGB", (TILE, TILE), BACKGROUND)
+    tile.paste(resized, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
+    return tile
 
 
-def _fitting(pen: Any, text: str) -> str:
-    """As much of the text as a tile is wide."""
-    if pen.textlength(text, _font(14)) <= TILE:
+def _truncated(pen: ImageDraw.ImageDraw, text: str) -> str:
+    """Return the text, shortened with an ellipsis if it is wider than a tile."""
+    font = _font(CAPTION_SIZE)
+    if pen.textlength(text, font) <= TILE:
         return text
-    while pen.textlength(text + "…", _font(14)) > TILE:
+    while pen.textlength(text + "…", font) > TILE:
         text = text[:-1]
     return text + "…"
 

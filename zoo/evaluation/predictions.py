@@ -1,4 +1,4 @@
-"""The images of an evaluation and what a network made of them, as files that anyone can read."""
+"""Predictions saved as images and a CSV table."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -18,18 +18,19 @@ SEPARATOR = ";"
 
 
 def save_predictions(folder: Path, split: Split, evaluation: Evaluation, labels: Sequence[str]) -> None:
-    """Write `images/LABEL/INDEX.png` of the split's images as the network saw them, and a row for each in predictions.csv.
+    """Write the split's images, as the network saw them, and predictions.csv with one row per image.
 
-    The columns: the file relative to `folder`, its label, the predicted one, and the float32 logit of each class with
-    as many digits as it takes to read the same number back. Where an image may have several labels it is
-    `images/INDEX.png`, and labels stand with `;` between them. A `/` in a label is `_` in the folder's name.
+    The images are `images/LABEL/INDEX.png`, or `images/INDEX.png` for multi-label data; a `/` in a label becomes `_`.
+    The columns are the file relative to `folder`, its label, the predicted label, and the logit of each class with
+    enough digits to restore the float32. Several labels of one image are separated by `;`.
 
     Raises:
         DataError: `folder` exists.
     """
     if folder.exists():
-        raise DataError(f"{folder} is there already; nothing was overwritten: remove it or choose another folder")
-    files = [f"images/{place}{index:05d}.png" for index, place in enumerate(_places(evaluation, labels))]
+        raise DataError(f"{folder} already exists; nothing was overwritten: remove it or choose another folder")
+    subfolders = _subfolders(evaluation, labels)
+    files = [f"images/{subfolder}{index:05d}.png" for index, subfolder in enumerate(subfolders)]
     with new_folder(folder) as unfinished:
         for file, image in zip(files, split.batches(torch.split(torch.arange(len(split)), 1)), strict=True):
             _save_png(unfinished / file, image[0])
@@ -40,19 +41,19 @@ def save_predictions(folder: Path, split: Split, evaluation: Evaluation, labels:
 
 
 def _rows(files: Sequence[str], evaluation: Evaluation, labels: Sequence[str]) -> Iterator[list[str]]:
-    targets, predictions = (_names(each, labels) for each in (evaluation.targets, evaluation.predictions))
+    targets, predictions = _label_names(evaluation.targets, labels), _label_names(evaluation.predictions, labels)
     for file, target, predicted, logits in zip(files, targets, predictions, evaluation.logits.numpy(), strict=True):
         yield [file, target, predicted, *(str(logit) for logit in logits)]
 
 
-def _places(evaluation: Evaluation, labels: Sequence[str]) -> list[str]:
-    """The folder of each image within images/, with its slash."""
+def _subfolders(evaluation: Evaluation, labels: Sequence[str]) -> list[str]:
+    """Return the sub-folder of each image within images/, with a trailing slash; empty for multi-label data."""
     if evaluation.task == "multi-label":
         return [""] * len(evaluation.targets)
-    return [f"{name.replace('/', '_')}/" for name in _names(evaluation.targets, labels)]
+    return [f"{name.replace('/', '_')}/" for name in _label_names(evaluation.targets, labels)]
 
 
-def _names(targets: Tensor, labels: Sequence[str]) -> list[str]:
+def _label_names(targets: Tensor, labels: Sequence[str]) -> list[str]:
     if task_of(targets) == "single-label":
         return [labels[target] for target in targets.tolist()]
     return [SEPARATOR.join(label for label, has in zip(labels, row, strict=True) if has) for row in targets.tolist()]

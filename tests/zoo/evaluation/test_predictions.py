@@ -1,4 +1,4 @@
-"""The images of an evaluation and what a network made of them."""
+"""Predictions saved as images and a CSV table."""
 
 import csv
 
@@ -17,28 +17,28 @@ LABELS = ("cat", "dog")
 
 @pytest.fixture
 def evaluation():
-    """Three images of two classes, with logits that no short decimal can write."""
+    """An evaluation of three images and two classes, with logits that have no short decimal form."""
     logits = torch.tensor([[1 / 3, -1e-9], [np.pi * 1e20, 2.0], [0.1, 1e-40]], dtype=torch.float32)
     return Evaluation(0.0, 1 / 3, logits, predictions=torch.tensor([0, 0, 0]), targets=torch.tensor([1, 0, 1]))
 
 
 def images(channels):
-    """Three random images of 4x5."""
+    """Return three random images of 4x5 pixels."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (3, 4, 5, channels), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_come_back_pixel_by_pixel(tmp_path, evaluation, channels):
-    """PNG keeps every value; the folder is the label."""
+def test_saved_images_have_the_same_pixels(tmp_path, evaluation, channels):
+    """Images are saved without loss, in a folder named by their label."""
     save_predictions(tmp_path / "out", MemorySplit(images(channels), torch.zeros(3)), evaluation, LABELS)
     with Image.open(tmp_path / "out" / "images" / "dog" / "00002.png") as image:
         pixels = np.asarray(image).reshape(4, 5, channels)
     assert np.array_equal(pixels, images(channels)[2].numpy())
 
 
-def test_logits_come_back_bit_by_bit(tmp_path, evaluation):
-    """Reading the text as float32 gives the same numbers, tiny and huge ones too."""
+def test_saved_logits_are_exact(tmp_path, evaluation):
+    """The text of a logit, read as float32, is the same number, also if it is tiny or huge."""
     save_predictions(tmp_path / "out", MemorySplit(images(1), torch.zeros(3)), evaluation, LABELS)
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == ["images/dog/00000.png", "images/cat/00001.png", "images/dog/00002.png"]
@@ -48,7 +48,7 @@ def test_logits_come_back_bit_by_bit(tmp_path, evaluation):
 
 
 def test_an_existing_folder_is_refused(tmp_path, evaluation):
-    """Nothing is mixed into what is there."""
-    with pytest.raises(DataError, match="is there already; nothing was overwritten"):
+    """An existing folder is an error, and does not change."""
+    with pytest.raises(DataError, match="already exists; nothing was overwritten"):
         save_predictions(tmp_path, MemorySplit(images(1), torch.zeros(3)), evaluation, LABELS)
     assert list(tmp_path.iterdir()) == []
