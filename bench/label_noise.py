@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bench.common import MEDIANS, machine_line, shown, summary, table, write
-from zoo.data.registry import DATASETS, Dataset, load_dataset
+from zoo.data.registry import SOURCES, Dataset, Source, load_dataset
 from zoo.settings import TrainSettings
 from zoo.training.cross_validation import train_folds
 
@@ -51,11 +51,11 @@ def flipped_digits(seed: int) -> tuple[Dataset, set[str]]:
 def measure(out: Path, seed: int) -> dict[str, Any]:
     """Train the folds into `out`, and look the flipped labels up in its table."""
     data, flipped = flipped_digits(seed)
-    DATASETS["flipped"] = lambda: data
+    SOURCES["flipped"] = Source(lambda *_: data)
     try:
         result = train_folds(TrainSettings(network="convnet4", data="flipped", seed=seed, device="cpu"), FOLDS, out)
     finally:
-        del DATASETS["flipped"]
+        del SOURCES["flipped"]
     rows = list(csv.DictReader((out / "label-noise.csv").read_text().splitlines()))
     suspicious = [row["image"] in flipped for row in rows if row["suspicious"] == "yes"]
     return {

@@ -23,7 +23,7 @@ import torch
 from bench.common import RESULTS, ROOT, write
 from bench.transfer_page import Setup, best, document, image, page
 from zoo.catalog import create_model
-from zoo.data.registry import DATASETS, Dataset, load_dataset
+from zoo.data.registry import SOURCES, Dataset, Source, load_dataset
 from zoo.data.splits import MemorySplit
 from zoo.settings import TrainSettings, Transfer
 from zoo.storage.atomic_io import write_file
@@ -152,12 +152,12 @@ def few_of(data: Dataset, count: int, seed: int) -> Dataset:
 def known(**datasets: Dataset) -> Iterator[None]:
     """Let data sets be known by these names."""
     for name, data in datasets.items():
-        DATASETS[name] = partial(replace, data, name=name)
+        SOURCES[name] = Source(partial(lambda named, *_: named, replace(data, name=name)))
     try:
         yield
     finally:
         for name in datasets:
-            del DATASETS[name]
+            del SOURCES[name]
 
 
 if __name__ == "__main__":

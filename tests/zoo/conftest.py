@@ -1,4 +1,4 @@
-"""What several tests of zoo share."""
+"""Fixtures shared by the tests of zoo."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ from zoo.training.trainer import train
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    """The digits data set."""
+    """The digits dataset."""
     return load_dataset("digits")
 
 
 @pytest.fixture(scope="session")
 def short_settings() -> TrainSettings:
-    """Two epochs of convnet4 on digits, 20 steps each, with images that move."""
+    """Settings for two epochs of convnet4 on digits, 20 steps each, with randomly shifted images."""
     return TrainSettings(network="convnet4", data="digits", epochs=2, batch_size=64, max_shift_px=1, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def short_run(short_settings, tmp_path_factory) -> Path:
-    """A finished run of `short_settings`, to be read only."""
+    """A finished run of `short_settings`; tests must not change it."""
     run = tmp_path_factory.mktemp("runs") / "short"
     train(short_settings, run)
     return run
 
 
 def write_noise(folder: Path, count: int, colour: tuple[int, int, int], size=(40, 30), seed: int = 0) -> None:
-    """Write noisy images of about one colour."""
+    """Write `count` noisy images whose mean is about `colour`, named 000.png and so on, into a new folder."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for index in range(count):
@@ -48,13 +48,13 @@ def write_noise(folder: Path, count: int, colour: tuple[int, int, int], size=(40
 
 @pytest.fixture(scope="session")
 def paint() -> Callable[..., None]:
-    """Write images: `paint(folder, count, colour, size, seed)`."""
+    """Return `write_noise`: `paint(folder, count, colour, size, seed)`."""
     return write_noise
 
 
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
-    """Two classes of twenty images, red and blue; to be read only."""
+    """An image folder with two classes of twenty images, red and blue; tests must not change it."""
     root = tmp_path_factory.mktemp("images") / "colours"
     write_noise(root / "red", 20, (200, 60, 60))
     write_noise(root / "blue", 20, (60, 60, 200), seed=1)
@@ -63,7 +63,7 @@ def painted(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def weights_file(tmp_path_factory) -> Path:
-    """Weights of test_resnet made here, whose BatchNorms have seen something."""
+    """A file of random weights of test_resnet, with BatchNorm statistics of one batch."""
     torch.manual_seed(7)
     network = create_model("test_resnet").train()
     network(torch.randn(8, 3, 32, 32))
@@ -74,7 +74,7 @@ def weights_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tune_settings(painted, weights_file) -> TrainSettings:
-    """Two short epochs of test_resnet under a linear head."""
+    """Settings for two short epochs of test_resnet with a new linear head."""
     return TrainSettings(
         network="test_resnet",
         data=f"folder:{painted}",
@@ -89,8 +89,8 @@ def tune_settings(painted, weights_file) -> TrainSettings:
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a command ended and what it printed."""
+class CommandResult:
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -98,12 +98,12 @@ class Said:
 
 
 @pytest.fixture
-def command(capsys) -> Callable[..., Said]:
-    """Run `zoonnx VERB ...` in this process, which has imported torch already."""
+def command(capsys) -> Callable[..., CommandResult]:
+    """Return a function that runs `zoonnx VERB ...` in this process, which has imported torch already."""
 
-    def run(*arguments: object) -> Said:
-        with pytest.raises(SystemExit) as ended:
-            dispatcher.main([str(each) for each in arguments])
-        return Said(int(ended.value.code or 0), *capsys.readouterr())
+    def run(*arguments: object) -> CommandResult:
+        with pytest.raises(SystemExit) as exit_info:
+            dispatcher.main([str(argument) for argument in arguments])
+        return CommandResult(int(exit_info.value.code or 0), *capsys.readouterr())
 
     return run

@@ -1,1 +1,1 @@
-"""Datasets by name: built-in, image folders, label tables, torchvision and Hugging Face."""
+"""Datasets by name: built-in ones, image folders, torchvision and Hugging Face; add a source in registry.py."""

@@ -1,7 +1,7 @@
-"""Random changes to training images, by torchvision's and timm's own transforms.
+"""Random augmentation of training images, with torchvision's and timm's transforms.
 
-`draw_shifts` draws from torch's generator, which training seeds at every step. A `TrainingView` seeds all generators
-for each image anew and gives them back, so that an image looks the same whichever process prepares it.
+`draw_shifts` draws from torch's global generator, which training seeds at every step. `TrainingView` seeds all
+generators for each image and restores them, so the result does not depend on the process that prepares the image.
 """
 
 import random
@@ -24,10 +24,12 @@ from zoo.networks.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images differ from those of an evaluation.
+    """Random changes to training images; evaluation images are never changed.
 
-    A share `flip` is mirrored; each is cropped to a random part, at least `min_crop` of its area (1: as in evaluation).
-    `rand_augment` is the magnitude of RandAugment's changes, 0 for none; its two operations an image are timm's.
+    Attributes:
+        flip: probability of mirroring an image horizontally, 0..1.
+        min_crop: smallest area of the random crop as a share of the image, above 0; 1: crop as in evaluation.
+        rand_augment: magnitude of timm's RandAugment, two operations per image, 0..10; 0: none.
     """
 
     flip: float = 0.0
@@ -39,77 +41,85 @@ class Augmentation:
         return self == Augmentation()
 
 
-@dataclass(frozen=True)
-class PlainView:
-    """An image as an evaluation sees it: resized and cropped as timm does."""
+NO_AUGMENTATION = Augmentation()
+PHOTOS = Augmentation(flip=0.5, min_crop=0.35)
 
-    rule: Preprocessing
+
+@dataclass(frozen=True)
+class EvalView:
+    """Resize and crop an image for evaluation, as timm does."""
+
+    preprocessing: Preprocessing
 
     def __call__(self, image: Image.Image, index: int) -> Image.Image:
-        framed: Image.Image = self._framing(image)
-        return framed
+        resized: Image.Image = self._transform(image)
+        return resized
 
     @cached_property
-    def _framing(self) -> Callable[[Any], Any]:
-        return framing(self.rule)
+    def _transform(self) -> Callable[[Any], Any]:
+        return framing(self.preprocessing)
 
 
 @dataclass(frozen=True)
 class TrainingView:
-    """An image as the network sees it in one epoch: a function of the image, the seed, the epoch and its index."""
+    """Augment an image for one epoch; the result depends on the image, its index, the seed and the epoch only."""
 
-    rule: Preprocessing
+    preprocessing: Preprocessing
     augmentation: Augmentation
     seed: int
     epoch: int
 
     def __call__(self, image: Image.Image, index: int) -> Image.Image:
         with seeded(self.seed, self.epoch, index):
-            changed: Image.Image = self._change(image)
-        return changed
+            augmented: Image.Image = self._transform(image)
+        return augmented
 
     @cached_property
-    def _change(self) -> Callable[[Any], Any]:
+    def _transform(self) -> Callable[[Any], Any]:
         magnitude = self.augmentation.rand_augment
-        first, second, _ = transforms_imagenet_train(
-            self.rule.input_size[1:],
+        geometric, colour, _ = transforms_imagenet_train(
+            self.preprocessing.input_size[1:],
             scale=(self.augmentation.min_crop, 1.0),
             hflip=self.augmentation.flip,
             color_jitter=0.0,
             auto_augment=f"rand-m{magnitude}-n2-mstd0.5-inc1" if magnitude else None,
-            interpolation=self.rule.interpolation,
-            mean=self.rule.mean,
+            interpolation=self.preprocessing.interpolation,
+            mean=self.preprocessing.mean,
             separate=True,
         )
-        crop, *others = first.transforms
-        frame = framing(self.rule) if self.augmentation.min_crop == 1 else crop
-        change: Callable[[Any], Any] = v2.Compose([frame, *others, *second.transforms])
-        return change
+        random_crop, *flips = geometric.transforms
+        crop = framing(self.preprocessing) if self.augmentation.min_crop == 1 else random_crop
+        transform: Callable[[Any], Any] = v2.Compose([crop, *flips, *colour.transforms])
+        return transform
 
 
-def framing(rule: Preprocessing) -> Callable[[Any], Any]:
-    """Timm's evaluation transform up to the pixels."""
-    whole = transforms_imagenet_eval(
-        rule.input_size[1:],
-        crop_pct=rule.crop_pct,
-        crop_mode=rule.crop_mode,
-        interpolation=rule.interpolation,
-        mean=rule.mean,
+def framing(preprocessing: Preprocessing) -> Callable[[Any], Any]:
+    """Return timm's evaluation transform without its last step, the conversion to a tensor."""
+    eval_transform = transforms_imagenet_eval(
+        preprocessing.input_size[1:],
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
         normalize=False,
     )
-    frame: Callable[[Any], Any] = v2.Compose(whole.transforms[:-1])  # the last one makes a tensor
-    return frame
+    resize_and_crop: Callable[[Any], Any] = v2.Compose(eval_transform.transforms[:-1])
+    return resize_and_crop
 
 
 def draw_shifts(count: int, max_shift_px: int) -> Tensor:
-    """Where to move each of so many images: int64 (N, 2), -max_shift_px..max_shift_px pixels down and right."""
+    """Draw a random shift for each of `count` images: int64 (N, 2), -max_shift_px..max_shift_px pixels down and right.
+
+    Uses torch's global generator.
+    """
     return torch.randint(-max_shift_px, max_shift_px + 1, (count, 2))
 
 
 def shift(images: Tensor, shifts: Tensor) -> Tensor:
-    """Move each of the uint8 (N, H, W, C) images by its row of `shifts`, (N, 2), pixels down and right.
+    """Shift each of the uint8 (N, H, W, C) images by its row of `shifts`, (N, 2), in pixels down and right.
 
-    What moves in is 0. An axis of length 1 stays: a signal, an image of height 1, moves along its length only.
+    Uncovered pixels become 0. An axis of length 1 does not move: a signal, an image of height 1, is shifted along its
+    length only.
     """
     count, height, width, _ = images.shape
     margin = int(shifts.abs().max()) if count else 0
@@ -122,15 +132,15 @@ def shift(images: Tensor, shifts: Tensor) -> Tensor:
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Let `key` alone decide what is drawn inside; the generators of this process go on afterwards as if unused."""
-    ours, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    word = int(np.random.SeedSequence(key).generate_state(1)[0])
-    random.seed(word)
-    np.random.seed(word)
-    torch.default_generator.manual_seed(word)
+    """Seed Python's, NumPy's and torch's generators from `key` inside the block, and restore their states after it."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
-        torch.set_rng_state(torchs)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)

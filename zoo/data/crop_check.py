@@ -1,4 +1,4 @@
-"""What a centre crop leaves out of images that do not have the network's shape."""
+"""A warning if the centre crop removes much of images whose shape is not the network's."""
 
 import logging
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from zoo.data.registry import Dataset
+from zoo.data.dataset import Dataset
 
-LOOKED_AT = 9  # training images, evenly spread
-WORTH_TELLING = 0.1  # of an image's area
+SAMPLED_IMAGES = 9  # training images, evenly spread
+MIN_REPORTED_SHARE = 0.1  # of an image's area
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LeftOutView:
-    """An image as one grey pixel: the share of it, in 255ths, that a crop to the shape of `width` x `height` loses."""
+class CroppedShareView:
+    """Replace an image by one grey pixel: the share of its area, in 255ths, that a crop to width:height removes."""
 
     width: int
     height: int
@@ -26,22 +26,26 @@ class LeftOutView:
         return Image.new("L", (1, 1), round(255 * (1 - min(sides) / max(sides))))
 
 
-def share_left_out(data: Dataset) -> float:
-    """The share of its area that a typical training image, the median of a few, loses to the network's shape."""
-    if data.preprocessing.crop_mode != "center":
+def cropped_share(dataset: Dataset) -> float:
+    """Return the share of its area that a typical training image loses to the centre crop.
+
+    The median over SAMPLED_IMAGES images; 0 if the preprocessing does not crop.
+    """
+    if dataset.preprocessing.crop_mode != "center":
         return 0.0
-    _, height, width = data.input_size
-    chosen = torch.linspace(0, len(data.train) - 1, min(LOOKED_AT, len(data.train))).long()
-    (pixels,) = data.train.batches([chosen], LeftOutView(width, height))  # (N, 1, 1, 1)
+    _, height, width = dataset.input_size
+    count = len(dataset.train)
+    indices = torch.linspace(0, count - 1, min(SAMPLED_IMAGES, count)).long()
+    (pixels,) = dataset.train.batches([indices], CroppedShareView(width, height))  # (N, 1, 1, 1)
     return float(pixels.median()) / 255
 
 
-def warn_if_cropped(data: Dataset) -> None:
-    """Say in one line that much of the images is cut off, where it is."""
-    share = share_left_out(data)
-    if share >= WORTH_TELLING:
-        _, height, width = data.input_size
+def warn_if_cropped(dataset: Dataset) -> None:
+    """Log one warning if the centre crop removes at least MIN_REPORTED_SHARE of a typical training image."""
+    share = cropped_share(dataset)
+    if share >= MIN_REPORTED_SHARE:
+        _, height, width = dataset.input_size
         _log.warning(
-            f"most images are not of the network's shape, {height}x{width}: a centre crop leaves out {share:.0%} of a "
-            "typical one, at its edges; docs/data.md says how to keep it"
+            f"the centre crop to the network's shape, {height}x{width}, removes {share:.0%} of a typical image at its "
+            "edges; docs/data.md describes how to keep them"
         )

@@ -1,4 +1,4 @@
-"""Which images are held out where a data set has no split for them: the same ones each time, on every machine."""
+"""Held-out validation and test images for datasets without such splits, the same on every machine."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,27 +9,36 @@ from torch import Tensor
 from zoo.data.targets import rarest_label
 from zoo.errors import DataError
 
-HELD_OUT = 0.1  # the share of each class that becomes val, and test
+HELD_OUT = 0.1  # share of each class in val, and in test
 
 
-def divide(
+def holdout_split(
     keys: Sequence[str], classes: Sequence[int], labels: Sequence[str], names: Sequence[str]
 ) -> dict[str, list[int]]:
-    """Take a tenth of each class, at least one image, off for each of `names`: those of the lowest hashes.
+    """Hold out a tenth of each class, at least one image, for each split in `names`; the rest is "train".
 
-    `keys` are what is hashed, one an image. What is left is "train"; all are indices, in order.
+    Args:
+        keys: one string per image; the images with the lowest hashes are held out.
+        classes: the class of each image.
+        labels: the names of the classes.
+        names: the splits to hold out, such as "val" and "test".
+
+    Returns:
+        The indices of each split's images, in ascending order.
 
     Raises:
-        DataError: a class has too few images to divide.
+        DataError: a class has too few images.
     """
     splits: dict[str, list[int]] = {name: [] for name in [*names, "train"]}
     members: dict[int, list[int]] = {}
     for index in sorted(range(len(keys)), key=lambda index: _hash(keys[index])):
         members.setdefault(classes[index], []).append(index)
-    for number, rest in members.items():
-        if len(rest) <= len(names):
-            need = len(names) + 1
-            raise DataError(f"the class '{labels[number]}' has {len(rest)} images; to divide them it needs {need}")
+    for class_index, rest in members.items():
+        required = len(names) + 1
+        if len(rest) < required:
+            raise DataError(
+                f"the class '{labels[class_index]}' has {len(rest)} images; splitting them needs at least {required}"
+            )
         count = max(1, round(HELD_OUT * len(rest)))
         for name in names:
             splits[name] += rest[:count]
@@ -38,20 +47,21 @@ def divide(
     return {name: sorted(indices) for name, indices in splits.items()}
 
 
-def divide_labels(keys: Sequence[str], targets: Tensor, names: Sequence[str]) -> dict[str, list[int]]:
-    """The same for images with several labels, `targets` (N, labels): a tenth of them, rarest labels first.
+def holdout_split_multilabel(keys: Sequence[str], targets: Tensor, names: Sequence[str]) -> dict[str, list[int]]:
+    """Hold out a tenth of multi-label images, with `targets` (N, labels), for each split in `names`.
 
-    So each split has about a tenth of each label's images.
+    Images are ordered by their rarest label, and the held-out ones are evenly spaced in that order, so each split has
+    about a tenth of each label's images.
     """
     rarest = rarest_label(targets).tolist()
-    left = sorted(range(len(keys)), key=lambda index: (rarest[index], _hash(keys[index])))
-    count = max(1, round(HELD_OUT * len(left)))
+    remaining = sorted(range(len(keys)), key=lambda index: (rarest[index], _hash(keys[index])))
+    count = max(1, round(HELD_OUT * len(remaining)))
     splits: dict[str, list[int]] = {}
     for name in names:
-        taken = set(torch.linspace(0, len(left), count + 1).long()[:-1].tolist())
-        splits[name] = sorted(left[place] for place in taken)
-        left = [index for place, index in enumerate(left) if place not in taken]
-    return splits | {"train": sorted(left)}
+        positions = set(torch.linspace(0, len(remaining), count + 1).long()[:-1].tolist())
+        splits[name] = sorted(remaining[position] for position in positions)
+        remaining = [index for position, index in enumerate(remaining) if position not in positions]
+    return splits | {"train": sorted(remaining)}
 
 
 def _hash(key: str) -> bytes:

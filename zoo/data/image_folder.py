@@ -1,8 +1,8 @@
-"""Images in folders: one folder a class, as torchvision's ImageFolder has them, or with a table of labels.
+"""Image folders: one sub-folder per class, as in torchvision's ImageFolder, or a table of labels.
 
-PATH/CLASS/...                                   divided by a hash of the files' names
-PATH/train/CLASS/... PATH/val/... PATH/test/...  taken as they are; what is missing is divided off train
-PATH/labels.csv                                  any number of labels for each image: see label_table.py
+PATH/CLASS/...                                   val and test are held out by a hash of the file names
+PATH/train/CLASS/... PATH/val/... PATH/test/...  used as they are; a missing val or test is held out of train
+PATH/labels.csv                                  any number of labels per image: see labels_csv.py
 """
 
 import os
@@ -14,24 +14,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.data.augmentation import PlainView
-from zoo.data.holdout import divide
+from zoo.data.augmentation import PHOTOS, Augmentation, EvalView
+from zoo.data.holdout import holdout_split
 from zoo.data.image_io import SUFFIXES, image_error
 from zoo.data.labels_csv import TABLE, multi_hot, read_table, split_rows
-from zoo.data.paths import check_folder
+from zoo.data.paths import check_folder, require_path
 from zoo.data.splits import FileSplit
 from zoo.errors import DataError
 from zoo.networks.preprocessing import Preprocessing
 from zoo.settings import BadImages
 
-MOST_NAMED = 10
-UNNAMED = f"{TABLE} does not name it"
-Classes = dict[str, list[Path]]  # the files of each class, in order
+MAX_REPORTED = 10
+UNLISTED = f"not listed in {TABLE}"
+FilesByClass = dict[str, list[Path]]  # sorted
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """Files and their targets, as targets.py has them."""
+class LabelledFiles:
+    """Image files and their int64 targets: classes (N,) or labels (N, labels)."""
 
     files: tuple[Path, ...]
     targets: Tensor
@@ -39,121 +39,137 @@ class Labelled:
 
 @dataclass(frozen=True)
 class FolderContents:
-    """What a folder holds: the files of each split with their targets, and the bad ones that were left out."""
+    """The labelled files of a folder.
+
+    Attributes:
+        labels: the names of the classes, by index.
+        splits: the files of train, val and test.
+        skipped: the bad files that were left out, each with its reason.
+        augmentation: the default augmentation of training images.
+    """
 
     labels: tuple[str, ...]
-    splits: Mapping[str, Labelled]
+    splits: Mapping[str, LabelledFiles]
     skipped: tuple[str, ...]
+    augmentation: Augmentation = PHOTOS
 
-    def split(self, name: str, rule: Preprocessing, workers: int) -> FileSplit:
-        """The images of one split for a network of that preprocessing."""
-        part = self.splits[name]
-        return FileSplit(part.files, part.targets, rule.channels, PlainView(rule), workers)
+    def split(self, name: str, preprocessing: Preprocessing, workers: int) -> FileSplit:
+        """Return the images of one split, preprocessed for a network by `workers` extra processes."""
+        labelled = self.splits[name]
+        view = EvalView(preprocessing)
+        return FileSplit(labelled.files, labelled.targets, preprocessing.channels, view, workers)
 
 
-def scan(root: Path, bad_images: BadImages) -> FolderContents:
-    """Find the images of each class or label and look at every file once.
+def open_folder(path: str, bad_images: BadImages) -> FolderContents:
+    """Find the images of each class or label under `path`, and check every file once.
 
     Raises:
-        DataError: not a folder, fewer than two classes, a class without any, or bad files that should not be skipped.
+        DataError: not a folder, fewer than two classes, a class without images, or bad files with `bad_images` "fail".
     """
+    require_path(path)
+    root = Path(path)
     check_folder(root)
-    return _scan_table(root, bad_images) if (root / TABLE).is_file() else _scan_classes(root, bad_images)
+    return _open_table(root, bad_images) if (root / TABLE).is_file() else _open_classes(root, bad_images)
 
 
-def _scan_classes(root: Path, bad_images: BadImages) -> FolderContents:
-    train = _classes(root / "train" if (root / "train").is_dir() else root)
-    given = {
-        name: _classes(root / name) for name in ("val", "test") if (root / "train").is_dir() and (root / name).is_dir()
-    }
-    parts = [train, *given.values()]
-    faults = _faults(root, [file for part in parts for each in part.values() for file in each], bad_images)
-    for part in parts:
-        for name, held in part.items():
-            part[name] = [file for file in held if file not in faults]
-    _check_classes(root, train, given)
+def _open_classes(root: Path, bad_images: BadImages) -> FolderContents:
+    has_splits = (root / "train").is_dir()
+    train = _files_by_class(root / "train" if has_splits else root)
+    existing = {name: _files_by_class(root / name) for name in ("val", "test") if has_splits and (root / name).is_dir()}
+    splits = [train, *existing.values()]
+    errors = _image_errors(root, [file for split in splits for files in split.values() for file in files], bad_images)
+    for split in splits:
+        for label, files in split.items():
+            split[label] = [file for file in files if file not in errors]
+    _check_classes(root, train, existing)
     labels = tuple(train)
-    splits = {name: _listed(part, labels) for name, part in given.items()}
-    divided = _divide(_listed(train, labels), labels, [name for name in ("val", "test") if name not in given])
-    return FolderContents(labels, splits | divided, _report(root, faults))
+    missing = [name for name in ("val", "test") if name not in existing]
+    held_out = _hold_out(_labelled(train, labels), labels, missing)
+    labelled = {name: _labelled(split, labels) for name, split in existing.items()}
+    return FolderContents(labels, labelled | held_out, _report(root, errors))
 
 
-def _scan_table(root: Path, bad_images: BadImages) -> FolderContents:
+def _open_table(root: Path, bad_images: BadImages) -> FolderContents:
     rows = read_table(root)
-    named = {row.file for row in rows}
-    unnamed = {file: UNNAMED for file in _images(root) if file not in named}
-    faults = _faults(root, [row.file for row in rows], bad_images, unnamed)
-    rows = [row for row in rows if row.file not in faults]
+    listed = {row.file for row in rows}
+    unlisted = {file: UNLISTED for file in _image_files(root) if file not in listed}
+    errors = _image_errors(root, [row.file for row in rows], bad_images, unlisted)
+    rows = [row for row in rows if row.file not in errors]
     labels = tuple(sorted(frozenset().union(*(row.labels for row in rows))))
     if len(labels) < 2:
-        raise DataError(f"{root / TABLE} has {len(labels)} labels ({', '.join(labels) or 'none'}); it takes two")
-    splits = split_rows(root, rows, labels)
-    parts = {name: Labelled(tuple(row.file for row in each), multi_hot(each, labels)) for name, each in splits.items()}
-    return FolderContents(labels, parts, _report(root, faults))
+        raise DataError(f"{root / TABLE} has {len(labels)} labels ({', '.join(labels) or 'none'}); at least 2 needed")
+    splits = {
+        name: LabelledFiles(tuple(row.file for row in split), multi_hot(split, labels))
+        for name, split in split_rows(root, rows, labels).items()
+    }
+    return FolderContents(labels, splits, _report(root, errors))
 
 
-def _classes(root: Path) -> Classes:
+def _files_by_class(root: Path) -> FilesByClass:
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    return {folder.name: _images(folder) for folder in folders}
+    return {folder.name: _image_files(folder) for folder in folders}
 
 
-def _images(folder: Path) -> list[Path]:
-    found = [Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names]
-    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+def _image_files(folder: Path) -> list[Path]:
+    files = [Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names]
+    return sorted(file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
 
 
-def _faults(
+def _image_errors(
     root: Path, files: Sequence[Path], bad_images: BadImages, known: Mapping[Path, str] | None = None
 ) -> dict[Path, str]:
-    """What is wrong with which files, besides what is `known`. All of it is a DataError unless it may be skipped."""
+    """Return why files cannot be used as images, together with the `known` errors of other files.
+
+    Raises:
+        DataError: there are bad files and `bad_images` is "fail".
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = {file: fault for file, fault in zip(files, pool.map(image_error, files), strict=True) if fault}
-    faults |= known or {}
-    report = _report(root, faults)
+        errors = {file: error for file, error in zip(files, pool.map(image_error, files), strict=True) if error}
+    errors |= known or {}
+    report = _report(root, errors)
     if report and bad_images == "fail":
-        more = f"; and {len(report) - MOST_NAMED} more" if len(report) > MOST_NAMED else ""
+        more = f"; and {len(report) - MAX_REPORTED} more" if len(report) > MAX_REPORTED else ""
         total = len(files) + len(known or {})
         raise DataError(
-            f"{len(report)} of {total} images in {root} cannot be used: {'; '.join(report[:MOST_NAMED])}{more}; "
-            "mend or remove them, or train without them by --bad-images skip"
+            f"{len(report)} of {total} images in {root} cannot be used: {'; '.join(report[:MAX_REPORTED])}{more}; "
+            "repair or remove them, or train without them: --bad-images skip"
         )
-    return faults
+    return errors
 
 
-def _report(root: Path, faults: Mapping[Path, str]) -> tuple[str, ...]:
-    return tuple(f"{file.relative_to(root)} ({fault})" for file, fault in faults.items())
+def _report(root: Path, errors: Mapping[Path, str]) -> tuple[str, ...]:
+    return tuple(f"{file.relative_to(root)} ({error})" for file, error in errors.items())
 
 
-def _check_classes(root: Path, train: Classes, given: Mapping[str, Classes]) -> None:
+def _check_classes(root: Path, train: FilesByClass, existing: Mapping[str, FilesByClass]) -> None:
     if len(train) < 2:
-        raise DataError(
-            f"{root} holds {len(train)} class folders ({', '.join(train) or 'none'}); a classifier needs two"
-        )
-    for name, part in given.items():
-        odd = sorted(part.keys() - train.keys())
-        if odd:
-            raise DataError(f"{root / name} has the class folder '{odd[0]}', which {root / 'train'} has not")
-        if not any(part.values()):
-            raise DataError(f"{root / name} holds no images")
-    need = 3 - len(given)
+        raise DataError(f"{root} has {len(train)} class folders ({', '.join(train) or 'none'}); at least 2 needed")
+    for name, split in existing.items():
+        unknown = sorted(split.keys() - train.keys())
+        if unknown:
+            raise DataError(f"{root / name} has the class folder '{unknown[0]}', which {root / 'train'} does not have")
+        if not any(split.values()):
+            raise DataError(f"{root / name} has no images")
+    required = 3 - len(existing)
     for label, files in train.items():
         if not files:
-            raise DataError(f"the class folder '{label}' in {root} holds no image ({', '.join(sorted(SUFFIXES))})")
-        if len(files) < need:
-            raise DataError(f"the class '{label}' in {root} has {len(files)} images; to divide them it needs {need}")
+            raise DataError(f"the class folder '{label}' in {root} has no images ({', '.join(sorted(SUFFIXES))})")
+        if len(files) < required:
+            raise DataError(
+                f"the class '{label}' in {root} has {len(files)} images; splitting them needs at least {required}"
+            )
 
 
-def _divide(train: Labelled, labels: tuple[str, ...], names: list[str]) -> dict[str, Labelled]:
+def _hold_out(train: LabelledFiles, labels: tuple[str, ...], names: list[str]) -> dict[str, LabelledFiles]:
     classes = train.targets.tolist()
     keys = [f"{labels[index]}/{file.name}" for file, index in zip(train.files, classes, strict=True)]
-    return {name: _part(train, indices) for name, indices in divide(keys, classes, labels, names).items()}
+    return {
+        name: LabelledFiles(tuple(train.files[index] for index in indices), train.targets[indices])
+        for name, indices in holdout_split(keys, classes, labels, names).items()
+    }
 
 
-def _part(whole: Labelled, indices: list[int]) -> Labelled:
-    return Labelled(tuple(whole.files[index] for index in indices), whole.targets[indices])
-
-
-def _listed(part: Classes, labels: tuple[str, ...]) -> Labelled:
-    pairs = [(file, index) for index, label in enumerate(labels) for file in sorted(part.get(label, []))]
+def _labelled(split: FilesByClass, labels: tuple[str, ...]) -> LabelledFiles:
+    pairs = [(file, index) for index, label in enumerate(labels) for file in sorted(split.get(label, []))]
     targets = torch.tensor([index for _, index in pairs], dtype=torch.int64)
-    return Labelled(tuple(file for file, _ in pairs), targets)
+    return LabelledFiles(tuple(file for file, _ in pairs), targets)

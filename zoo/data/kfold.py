@@ -1,6 +1,6 @@
-"""Data in K folds: each image of train and val is held out once; test stays what it is.
+"""K-fold splits: each image of train and val is held out once; test does not change.
 
-Which image is in which fold follows from the data alone, never from a run's seed.
+The folds depend on the data only, never on a run's seed.
 """
 
 from dataclasses import replace
@@ -9,54 +9,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.registry import Dataset
+from zoo.data.dataset import Dataset
 from zoo.data.subset import Subset
 from zoo.errors import SettingsError
 
 FOLDS_SEED = 0
 
 
-def fold_of(data: Dataset, fold: int, folds: int) -> Dataset:
-    """`data` with the fold of that number, from 1, as val, and all others as train.
+def fold_of(dataset: Dataset, fold: int, folds: int) -> Dataset:
+    """Return the dataset with fold number `fold`, counted from 1, as val and all other folds as train.
 
     Raises:
         SettingsError: a class has fewer images than there are folds.
     """
-    held_out = divide(data, folds)[fold - 1]
-    every = torch.arange(len(data.train) + len(data.val))
-    kept = every[~torch.isin(every, held_out)]
-    parts = (data.train, data.val)
-    return replace(data, train=Subset(parts, kept), val=Subset(parts, held_out))
+    held_out = divide(dataset, folds)[fold - 1]
+    indices = torch.arange(len(dataset.train) + len(dataset.val))
+    remaining = indices[~torch.isin(indices, held_out)]
+    splits = (dataset.train, dataset.val)
+    return replace(dataset, train=Subset(splits, remaining), val=Subset(splits, held_out))
 
 
-def divide(data: Dataset, folds: int) -> list[Tensor]:
-    """The numbers of each fold's images, where val's are counted on from train's.
+def divide(dataset: Dataset, folds: int) -> list[Tensor]:
+    """Return the indices of each fold's images, in train followed by val.
 
-    Each class is spread evenly; where an image may have several labels, the folds are drawn without regard to them.
+    The folds are stratified by class; folds of multi-label data are drawn without regard to the labels.
 
     Raises:
         SettingsError: a class has fewer images than there are folds.
     """
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    targets = joined_targets(data)
-    several = targets.ndim > 1
-    if not several:
-        _check_enough(data, targets, folds)
-    kind = KFold if several else StratifiedKFold
-    parts = kind(folds, shuffle=True, random_state=FOLDS_SEED).split(np.zeros(len(targets)), targets.numpy())
-    return [torch.from_numpy(held_out) for _, held_out in parts]
+    targets = joined_targets(dataset)
+    multi_label = targets.ndim > 1
+    if not multi_label:
+        _check_enough_images(dataset, targets, folds)
+    splitter = (KFold if multi_label else StratifiedKFold)(folds, shuffle=True, random_state=FOLDS_SEED)
+    return [torch.from_numpy(held_out) for _, held_out in splitter.split(np.zeros(len(targets)), targets.numpy())]
 
 
-def joined_targets(data: Dataset) -> Tensor:
-    """The targets of train, then of val."""
-    return torch.cat([data.train.targets, data.val.targets])
+def joined_targets(dataset: Dataset) -> Tensor:
+    """Return the targets of train followed by those of val."""
+    return torch.cat([dataset.train.targets, dataset.val.targets])
 
 
-def _check_enough(data: Dataset, targets: Tensor, folds: int) -> None:
-    counts = torch.bincount(targets, minlength=len(data.labels)).tolist()
-    least, label = min(zip(counts, data.labels, strict=True))
-    if least < folds:
+def _check_enough_images(dataset: Dataset, targets: Tensor, folds: int) -> None:
+    counts = torch.bincount(targets, minlength=len(dataset.labels)).tolist()
+    fewest, label = min(zip(counts, dataset.labels, strict=True))
+    if fewest < folds:
         raise SettingsError(
-            f"the class '{label}' of {data.name} has {least} images in train and val; {folds} folds need one each"
+            f"the class '{label}' of {dataset.name} has {fewest} images in train and val; {folds} folds need one each"
         )

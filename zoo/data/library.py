@@ -1,66 +1,84 @@
-"""The data sets of other libraries, split by split, with a val and a test whatever the library has."""
+"""Datasets of other libraries; val and test are held out of train if the library has none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation, PlainView
-from zoo.data.holdout import divide, divide_labels
-from zoo.data.splits import ImageSource, ShelfSplit
+from zoo.data.augmentation import PHOTOS, Augmentation, EvalView
+from zoo.data.holdout import holdout_split, holdout_split_multilabel
+from zoo.data.splits import ImageSource, LibrarySplit
 from zoo.data.targets import task_of
 from zoo.errors import DataError
 from zoo.networks.preprocessing import Preprocessing
 
-PHOTOS = Augmentation(flip=0.5, min_crop=0.35)
-
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Those images of a shelf that `indices` number, with their targets."""
+class SplitIndices:
+    """One split of a library's dataset.
 
-    shelf: ImageSource
-    shelf_key: str
+    Attributes:
+        source: the library's images, by index.
+        source_key: a string that changes with the images of `source`, such as a hash.
+        indices: the indices of the split's images in `source`.
+        targets: their int64 targets: classes (N,) or labels (N, labels).
+    """
+
+    source: ImageSource
+    source_key: str
     indices: tuple[int, ...]
     targets: Tensor
 
-    def only(self, places: Sequence[int]) -> "Part":
-        """Some of them."""
-        chosen = tuple(self.indices[place] for place in places)
-        return Part(self.shelf, self.shelf_key, chosen, self.targets[list(places)])
+    def select(self, positions: Sequence[int]) -> "SplitIndices":
+        """Return the images at these positions in `indices`."""
+        indices = tuple(self.indices[position] for position in positions)
+        return SplitIndices(self.source, self.source_key, indices, self.targets[list(positions)])
 
 
 @dataclass(frozen=True, eq=False)
 class LibraryDataset:
-    """A library's data set: its labels, and the parts train, val and test."""
+    """A library's dataset.
+
+    Attributes:
+        labels: the names of the classes, by index.
+        splits: train, val and test.
+        augmentation: the default augmentation of training images.
+        skipped: bad images that were left out; libraries report none.
+    """
 
     labels: tuple[str, ...]
-    parts: Mapping[str, Part]
+    splits: Mapping[str, SplitIndices]
     augmentation: Augmentation = PHOTOS
     skipped: tuple[str, ...] = ()
 
-    def split(self, name: str, rule: Preprocessing, workers: int) -> ShelfSplit:
-        """The images of one split for a network of that preprocessing."""
-        part = self.parts[name]
-        return ShelfSplit(
-            part.shelf, part.shelf_key, part.indices, part.targets, rule.channels, PlainView(rule), workers
+    def split(self, name: str, preprocessing: Preprocessing, workers: int) -> LibrarySplit:
+        """Return the images of one split, preprocessed for a network by `workers` extra processes."""
+        split = self.splits[name]
+        return LibrarySplit(
+            split.source,
+            split.source_key,
+            split.indices,
+            split.targets,
+            preprocessing.channels,
+            EvalView(preprocessing),
+            workers,
         )
 
 
-def with_all_splits(parts: Mapping[str, Part], labels: Sequence[str]) -> dict[str, Part]:
-    """The same parts, and what is missing of val and test held out of train, by hashes of the images' numbers.
+def with_all_splits(splits: Mapping[str, SplitIndices], labels: Sequence[str]) -> dict[str, SplitIndices]:
+    """Return the splits, with a missing val or test held out of train by hashes of the images' indices.
 
     Raises:
-        DataError: there is no train, or it has too few classes, or too few images to divide.
+        DataError: there is no train split, fewer than two classes, or a class has too few images.
     """
     if len(labels) < 2:
-        raise DataError(f"the data have {len(labels)} classes ({', '.join(labels) or 'none'}); a classifier needs two")
-    if "train" not in parts:
-        raise DataError(f"there is nothing to train on: the splits are {', '.join(parts) or 'none'}")
-    train, missing = parts["train"], [name for name in ("val", "test") if name not in parts]
+        raise DataError(f"the dataset has {len(labels)} classes ({', '.join(labels) or 'none'}); at least 2 needed")
+    if "train" not in splits:
+        raise DataError(f"the dataset has no train split; its splits are {', '.join(splits) or 'none'}")
+    train, missing = splits["train"], [name for name in ("val", "test") if name not in splits]
     keys = [str(index) for index in train.indices]
     if task_of(train.targets) == "multi-label":
-        divided = divide_labels(keys, train.targets, missing)
+        held_out = holdout_split_multilabel(keys, train.targets, missing)
     else:
-        divided = divide(keys, train.targets.tolist(), labels, missing)
-    return {**parts, **{name: train.only(places) for name, places in divided.items()}}
+        held_out = holdout_split(keys, train.targets.tolist(), labels, missing)
+    return {**splits, **{name: train.select(positions) for name, positions in held_out.items()}}

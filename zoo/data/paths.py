@@ -1,4 +1,4 @@
-"""Which folders and files a command names, looked at before anything slow is imported: nothing here needs torch."""
+"""Checks of the paths that a command names, fast because nothing here imports torch."""
 
 from pathlib import Path
 
@@ -9,49 +9,80 @@ FOLDER = "folder:"
 
 
 def folder_of(data: str) -> Path:
-    """The folder that `folder:PATH` names.
+    """Return the folder of the dataset name `folder:PATH`.
 
     Raises:
-        DataError: there is none, or it is a file.
+        DataError: the path is empty, does not exist, or is a file.
     """
-    place = data.removeprefix(FOLDER)
-    if not place:
-        raise DataError(f"'{data}' names no folder; write {FOLDER}PATH, or {FOLDER}. for the one you are in")
-    check_folder(Path(place))
-    return Path(place)
+    path = data.removeprefix(FOLDER)
+    require_path(path)
+    check_folder(Path(path))
+    return Path(path)
+
+
+def require_path(path: str) -> None:
+    """Require that the path of `folder:PATH` is not empty.
+
+    Raises:
+        DataError: it is empty.
+    """
+    if not path:
+        raise DataError(f"'{FOLDER}' names no folder; write {FOLDER}PATH, or {FOLDER}. for the current directory")
 
 
 def check_folder(root: Path) -> None:
-    """Require a folder where images may lie.
+    """Require a folder of images.
 
     Raises:
-        DataError: there is none, or it is a file.
+        DataError: it does not exist, or is a file.
     """
     if root.is_dir():
         return
     if root.exists():
-        raise DataError(f"{root} is a file; give the folder that holds a folder of images for each class")
-    raise DataError(f"there is no folder {root}; images lie in one folder a class: {root}/CLASS/*.png")
+        raise DataError(f"{root} is a file; expected a folder with one sub-folder of images per class")
+    raise DataError(f"there is no folder {root}; expected one sub-folder of images per class: {root}/CLASS/*.png")
+
+
+def redact_path(path: str) -> str:
+    """Return the last component of a path, also of "." and of a path with a trailing slash."""
+    return Path(path).resolve().name
+
+
+def redact_hub_name(name: str) -> str:
+    """Return NAME[@SUBSET][#COLUMN] with a local folder reduced to its last component; other names do not change."""
+    path, subset, column = split_hub_name(name)
+    if not Path(path).is_dir():
+        return name
+    return f"{redact_path(path)}{'@' * bool(subset)}{subset}{'#' * bool(column)}{column}"
+
+
+def split_hub_name(name: str) -> tuple[str, str, str]:
+    """Return the name or folder, the subset and the column of NAME[@SUBSET][#COLUMN]; missing ones are empty."""
+    name, _, column = name.partition("#")
+    if Path(name).is_dir():  # its own name may contain @
+        return name, "", column
+    name, _, subset = name.partition("@")
+    return name, subset, column
 
 
 def refuse_taken(run: Path) -> None:
-    """Require a folder that is empty, or not there; what a crash left of our own unfinished files is nothing.
+    """Require that a folder does not exist or is empty; unfinished files of a crashed write do not count.
 
     Raises:
-        CheckpointError: something lies there already.
+        CheckpointError: it has other content, or is a file.
     """
-    if run.exists() and (not run.is_dir() or any(not is_unfinished(each) for each in run.iterdir())):
-        holds_run = any((run / name).exists() for name in ("config.json", "folds.json", "fold-1"))
-        what = "already holds a run" if holds_run else "is there already and is not empty"
-        go_on = ", or go on with one that stopped by --resume" if holds_run else ""
-        raise CheckpointError(f"{run} {what}; nothing was overwritten: remove it or choose another folder{go_on}")
+    if run.exists() and (not run.is_dir() or any(not is_unfinished(entry) for entry in run.iterdir())):
+        is_run = any((run / name).exists() for name in ("config.json", "folds.json", "fold-1"))
+        problem = "already holds a run" if is_run else "already exists and is not empty"
+        resume = ", or continue a stopped run with --resume" if is_run else ""
+        raise CheckpointError(f"{run} {problem}; nothing was overwritten: remove it or choose another folder{resume}")
 
 
 def check_file(file: str | None) -> None:
-    """Require the file of weights that is named, if one is.
+    """Require that a weights file exists; None passes.
 
     Raises:
-        CheckpointError: it is not there.
+        CheckpointError: it does not exist.
     """
     if file is not None and not Path(file).is_file():
-        raise CheckpointError(f"there is no file {file} of weights")
+        raise CheckpointError(f"the weights file {file} does not exist")

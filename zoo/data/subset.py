@@ -1,4 +1,4 @@
-"""Some images of several splits, as a split of their own."""
+"""A split made of some images of several splits."""
 
 import hashlib
 import itertools
@@ -14,44 +14,45 @@ from zoo.data.splits import Split, View
 
 @dataclass(frozen=True)
 class Subset:
-    """The images `chosen` of `parts`, by their numbers where the parts' images are counted one after another.
+    """The images `chosen` of `splits`, by their index in all splits joined one after another.
 
-    A view is told these numbers, so an image looks the same in whichever selection it stands.
+    A view receives the joined index, so an image is augmented alike in every subset.
     """
 
-    parts: tuple[Split, ...]
+    splits: tuple[Split, ...]
     chosen: Tensor
 
     @property
     def targets(self) -> Tensor:
-        return torch.cat([part.targets for part in self.parts])[self.chosen]
+        return torch.cat([split.targets for split in self.splits])[self.chosen]
 
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def batches(self, chosen: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
-        total = sum(len(part) for part in self.parts)
-        numbers = [self.chosen[indices % len(self)] for indices in chosen]
-        rounds = [indices // len(self) for indices in chosen]
-        ends = list(itertools.accumulate((len(part) for part in self.parts), initial=0))
-        if any(len(each) and not 0 <= int(each.min()) <= int(each.max()) < total for each in numbers):
-            raise IndexError(f"there are {total} images; some that are chosen are not among them")
+    def batches(self, batch_indices: Sequence[Tensor], view: View | None = None) -> Iterator[Tensor]:
+        total = sum(len(split) for split in self.splits)
+        joined = [self.chosen[indices % len(self)] for indices in batch_indices]
+        repeats = [indices // len(self) for indices in batch_indices]
+        offsets = itertools.accumulate((len(split) for split in self.splits[:-1]), initial=0)
+        if any(len(batch) and not 0 <= int(batch.min()) <= int(batch.max()) < total for batch in joined):
+            raise IndexError(f"there are {total} images; some of the chosen indices are out of range")
         streams = [
-            _batches_of(part, offset, numbers, rounds, view) for part, offset in zip(self.parts, ends[:-1], strict=True)
+            _split_batches(split, offset, joined, repeats, view)
+            for split, offset in zip(self.splits, offsets, strict=True)
         ]
-        for _ in numbers:
-            found = [next(stream) for stream in streams]
-            places = torch.cat([place for place, _ in found])
-            yield torch.cat([images for _, images in found if images is not None])[torch.argsort(places)]
+        for _ in joined:
+            pieces = [next(stream) for stream in streams]
+            positions = torch.cat([position for position, _ in pieces])
+            yield torch.cat([images for _, images in pieces if images is not None])[torch.argsort(positions)]
 
     def key(self) -> str:
-        parts = " ".join(part.key() for part in self.parts)
-        return hashlib.sha256(f"{parts} {self.chosen.tolist()}".encode()).hexdigest()
+        keys = " ".join(split.key() for split in self.splits)
+        return hashlib.sha256(f"{keys} {self.chosen.tolist()}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class _Renumbered:
-    """A view that counts on from `offset`."""
+class _OffsetView:
+    """A view that receives indices increased by `offset`."""
 
     view: View
     offset: int
@@ -60,15 +61,18 @@ class _Renumbered:
         return self.view(image, index + self.offset)
 
 
-def _batches_of(
-    part: Split, offset: int, numbers: Sequence[Tensor], rounds: Sequence[Tensor], view: View | None
+def _split_batches(
+    split: Split, offset: int, joined: Sequence[Tensor], repeats: Sequence[Tensor], view: View | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Of each batch, the places that this part fills, and its images there, None where there are none."""
-    places = [torch.nonzero((each >= offset) & (each < offset + len(part))).flatten() for each in numbers]
-    own = [
-        each[place] - offset + len(part) * turn[place]
-        for each, turn, place in zip(numbers, rounds, places, strict=True)
+    """Yield, for each batch, the positions that images of `split` have in it and these images; None if it has none.
+
+    `joined` holds the joined indices of each batch, `repeats` how often the subset was passed before each of them.
+    """
+    positions = [torch.nonzero((batch >= offset) & (batch < offset + len(split))).flatten() for batch in joined]
+    own_indices = [
+        batch[position] - offset + len(split) * repeat[position]
+        for batch, position, repeat in zip(joined, positions, repeats, strict=True)
     ]
-    images = iter(part.batches([each for each in own if len(each)], view and _Renumbered(view, offset)))
-    for place in places:
-        yield place, next(images) if len(place) else None
+    images = iter(split.batches([own for own in own_indices if len(own)], view and _OffsetView(view, offset)))
+    for position in positions:
+        yield position, next(images) if len(position) else None

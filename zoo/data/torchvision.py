@@ -1,7 +1,7 @@
-"""torchvision's classification sets by name, with their own splits: `torchvision:CIFAR10`.
+"""torchvision's classification datasets by class name, with their own splits: `torchvision:CIFAR10`.
 
-A set's files lie in FOLDER/NAME, laid out as torchvision has them, where FOLDER is `datasets` in torch's own cache:
-`$TORCH_HOME/datasets`, by default `~/.cache/torch/datasets`. What is not there torchvision downloads.
+The files lie in FOLDER/NAME as torchvision lays them out, where FOLDER is `$TORCH_HOME/datasets`, by default
+`~/.cache/torch/datasets`. Missing files are downloaded by torchvision.
 """
 
 from collections.abc import Mapping
@@ -13,90 +13,89 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.data.augmentation import Augmentation
-from zoo.data.library import PHOTOS, LibraryDataset, Part, with_all_splits
+from zoo.data.augmentation import NO_AUGMENTATION, PHOTOS, Augmentation
+from zoo.data.library import LibraryDataset, SplitIndices, with_all_splits
 from zoo.data.splits import hash_of
 from zoo.errors import DataError, did_you_mean
-from zoo.settings import SplitName
+from zoo.settings import BadImages, SplitName
 from zoo.storage.atomic_io import new_folder
 
-PREFIX = "torchvision:"
-NO_FILES = (OSError, RuntimeError, ImportError)  # what torchvision raises where it cannot find, fetch or unpack
+UNAVAILABLE = (OSError, RuntimeError, ImportError)  # raised by torchvision if files are missing or not downloadable
+
+SplitOptions = Mapping[SplitName, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What to ask a class of torchvision for: its options for each of its own splits; where it keeps its targets.
+    """How to open a dataset class of torchvision.
 
-    `augmentation` is what suits its images: signs that are mirrored are other signs.
+    Attributes:
+        targets: the attribute that holds its targets, or its (file, target) pairs if it is `_samples`.
+        splits: the constructor's options for each split that the dataset has.
+        augmentation: the default augmentation of training images: none for characters and signs, which a mirror
+            image would change.
     """
 
     targets: str
-    splits: Mapping[SplitName, Mapping[str, Any]] = field(
-        default_factory=lambda: {"train": {"split": "train"}, "test": {"split": "test"}}
-    )
+    splits: SplitOptions = field(default_factory=lambda: {"train": {"split": "train"}, "test": {"split": "test"}})
     augmentation: Augmentation = PHOTOS
 
 
-SIGNS = Augmentation()
-FLAG: Mapping[SplitName, Mapping[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
-THREE: Mapping[SplitName, Mapping[str, Any]] = {
-    "train": {"split": "train"},
-    "val": {"split": "val"},
-    "test": {"split": "test"},
-}
-SETS: Mapping[str, Layout] = {
-    "CIFAR10": Layout("targets", FLAG),
-    "CIFAR100": Layout("targets", FLAG),
-    "Country211": Layout("targets", {**THREE, "val": {"split": "valid"}}),
-    "DTD": Layout("_labels", THREE),
+BY_FLAG: SplitOptions = {"train": {"train": True}, "test": {"train": False}}
+ALL_THREE: SplitOptions = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
+LAYOUTS: Mapping[str, Layout] = {
+    "CIFAR10": Layout("targets", BY_FLAG),
+    "CIFAR100": Layout("targets", BY_FLAG),
+    "Country211": Layout("targets", {**ALL_THREE, "val": {"split": "valid"}}),
+    "DTD": Layout("_labels", ALL_THREE),
     "EuroSAT": Layout("targets", {"train": {}}),
-    "FGVCAircraft": Layout("_labels", THREE),
-    "FashionMNIST": Layout("targets", FLAG, SIGNS),
-    "Flowers102": Layout("_labels", THREE),
+    "FGVCAircraft": Layout("_labels", ALL_THREE),
+    "FashionMNIST": Layout("targets", BY_FLAG, NO_AUGMENTATION),
+    "Flowers102": Layout("_labels", ALL_THREE),
     "Food101": Layout("_labels"),
-    "GTSRB": Layout("_samples", augmentation=SIGNS),
+    "GTSRB": Layout("_samples", augmentation=NO_AUGMENTATION),
     "Imagenette": Layout("_samples", {"train": {"split": "train"}, "test": {"split": "val"}}),
-    "KMNIST": Layout("targets", FLAG, SIGNS),
-    "MNIST": Layout("targets", FLAG, SIGNS),
+    "KMNIST": Layout("targets", BY_FLAG, NO_AUGMENTATION),
+    "MNIST": Layout("targets", BY_FLAG, NO_AUGMENTATION),
     "OxfordIIITPet": Layout("_labels", {"train": {"split": "trainval"}, "test": {"split": "test"}}),
-    "RenderedSST2": Layout("_samples", THREE, SIGNS),
+    "RenderedSST2": Layout("_samples", ALL_THREE, NO_AUGMENTATION),
     "STL10": Layout("labels"),
     "SUN397": Layout("_labels", {"train": {}}),
-    "SVHN": Layout("labels", augmentation=SIGNS),
-    "USPS": Layout("targets", FLAG, SIGNS),
+    "SVHN": Layout("labels", augmentation=NO_AUGMENTATION),
+    "USPS": Layout("targets", BY_FLAG, NO_AUGMENTATION),
 }
 
 
 def torchvision_folder() -> Path:
-    """Where the sets lie, a folder each."""
+    """Return the folder that holds one folder per dataset."""
     return Path(torch.hub.get_dir()).parent / "datasets"
 
 
-def open_torchvision(name: str) -> LibraryDataset:
-    """The labels of a set and the images of train, val and test.
+def open_torchvision(name: str, bad_images: BadImages) -> LibraryDataset:
+    """Open one of LAYOUTS; `bad_images` has no effect.
 
     Raises:
-        DataError: there is no such set, or its files are neither there nor can be downloaded.
+        DataError: the name is unknown, or the files are missing and cannot be downloaded.
     """
-    if name not in SETS:
+    if name not in LAYOUTS:
         raise DataError(
-            f"torchvision has no data set '{name}' of images with classes that is known here"
-            f"{did_you_mean(name, SETS) or '.'} There are: {', '.join(SETS)}"
+            f"there is no torchvision dataset '{name}' of images with classes{did_you_mean(name, LAYOUTS) or '.'} "
+            f"There are: {', '.join(LAYOUTS)}"
         )
-    found = _sets(name, torchvision_folder() / name)
-    targets = {split: _targets(each, SETS[name].targets) for split, each in found.items()}
-    parts = {
-        split: Part(FirstOf(each), _key(name, split, each), tuple(range(len(each))), targets[split])
-        for split, each in found.items()
+    layout = LAYOUTS[name]
+    datasets = _open_or_download(name, torchvision_folder() / name)
+    targets = {split: _targets(dataset, layout.targets) for split, dataset in datasets.items()}
+    splits = {
+        split: SplitIndices(PairImages(dataset), _key(name, split, dataset), tuple(range(len(dataset))), targets[split])
+        for split, dataset in datasets.items()
     }
-    labels = _labels(found["train"], targets["train"])
-    return LibraryDataset(labels, with_all_splits(parts, labels), SETS[name].augmentation)
+    labels = _labels(datasets["train"], targets["train"])
+    return LibraryDataset(labels, with_all_splits(splits, labels), layout.augmentation)
 
 
 @dataclass(frozen=True, eq=False)
-class FirstOf:
-    """The image of each pair that torchvision gives."""
+class PairImages:
+    """The images of a torchvision dataset, which yields (image, target) pairs."""
 
     pairs: Any
 
@@ -105,15 +104,16 @@ class FirstOf:
         return image
 
 
-def _sets(name: str, folder: Path) -> dict[str, Any]:
-    """Each split of torchvision's class, from its files or else from the network; a failed download leaves no trace."""
+def _open_or_download(name: str, folder: Path) -> dict[str, Any]:
+    """Return torchvision's dataset of each split."""
     try:
         return _open(name, folder, download=False)
-    except NO_FILES as missing:
-        return _download(name, folder, missing)
+    except UNAVAILABLE as error:
+        return _download(name, folder, error)
 
 
 def _download(name: str, folder: Path, missing: BaseException) -> dict[str, Any]:
+    """Download the files into `folder`; a failed download leaves no new folder behind."""
     try:
         if folder.exists():
             return _open(name, folder, download=True)
@@ -121,45 +121,48 @@ def _download(name: str, folder: Path, missing: BaseException) -> dict[str, Any]
         with new_folder(folder) as unfinished:
             _open(name, unfinished, download=True)
         return _open(name, folder, download=False)
-    except NO_FILES as error:
+    except UNAVAILABLE as error:
         raise DataError(
-            f"torchvision's {name} is not in {folder} ({_words(missing)}), and cannot be downloaded ({_words(error)}); "
-            f"put its files there as torchvision lays them out, or set TORCH_HOME to the folder above "
-            f"datasets/{name}"
+            f"torchvision's {name} is not in {folder} ({_reason(missing)}) and cannot be downloaded "
+            f"({_reason(error)}); put its files there in torchvision's layout, or set TORCH_HOME to the folder that "
+            f"contains datasets/{name}"
         ) from error
 
 
 def _open(name: str, folder: Path, *, download: bool) -> dict[str, Any]:
     from torchvision import datasets
 
-    kind = getattr(datasets, name)
-    return {split: kind(root=folder, **options, download=download) for split, options in SETS[name].splits.items()}
+    dataset_class = getattr(datasets, name)
+    return {
+        split: dataset_class(root=folder, **options, download=download)
+        for split, options in LAYOUTS[name].splits.items()
+    }
 
 
-def _targets(images: Any, name: str) -> Tensor:
-    values = getattr(images, name)
-    if name == "_samples":
+def _targets(dataset: Any, attribute: str) -> Tensor:
+    values = getattr(dataset, attribute)
+    if attribute == "_samples":
         values = [target for _, target in values]
     return torch.as_tensor(values, dtype=torch.int64)
 
 
-def _labels(images: Any, targets: Tensor) -> tuple[str, ...]:
-    """Torchvision's names of the classes, or their numbers where it has none."""
-    names = getattr(images, "classes", None) or range(int(targets.max()) + 1)
-    return tuple(", ".join(each) if isinstance(each, tuple) else str(each) for each in names)
+def _labels(dataset: Any, targets: Tensor) -> tuple[str, ...]:
+    """Return torchvision's names of the classes, or their numbers if it has no names."""
+    names = getattr(dataset, "classes", None) or range(int(targets.max()) + 1)
+    return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
 
 
-def _key(name: str, split: str, images: Any) -> str:
-    """Of images in memory by their bytes, of others by their files' paths, sizes and times."""
-    data = getattr(images, "data", None)
+def _key(name: str, split: str, dataset: Any) -> str:
+    """Return a hash of the bytes of images in memory, or of the paths, sizes and times of files."""
+    data = getattr(dataset, "data", None)
     if data is not None:
         return hash_of(name.encode(), split.encode(), torch.as_tensor(data).numpy().tobytes())
-    files = sorted(file for file in Path(images.root).rglob("*") if file.is_file())
-    states = [(file.relative_to(images.root), file.stat()) for file in files]
+    files = sorted(file for file in Path(dataset.root).rglob("*") if file.is_file())
+    states = [(file.relative_to(dataset.root), file.stat()) for file in files]
     listed = "\n".join(f"{file} {state.st_size} {state.st_mtime_ns}" for file, state in states)
     return hash_of(name.encode(), split.encode(), listed.encode())
 
 
-def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(". ")
-    return text or type(error).__name__
+def _reason(error: BaseException) -> str:
+    message = " ".join(str(error).split()).rstrip(". ")
+    return message or type(error).__name__

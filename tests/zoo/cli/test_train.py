@@ -120,7 +120,7 @@ def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "convnet4", "--data", "digits", "--out", "{taken}"], "is there already and is not empty"),
+        (["train", "convnet4", "--data", "digits", "--out", "{taken}"], "already exists and is not empty"),
         (["train", "convnet4", "--data", "folder:", "--out", "{new}"], "'folder:' names no folder"),
         (["train", "convnet4", "--data", "folder:nowhere", "--out", "{new}"], "there is no folder nowhere"),
         (
@@ -130,7 +130,7 @@ def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
         (["train", "convnet4", "--data", "digits", "--out", "{new}", "--epochs", "0"], "epochs must be 1 or more"),
         (
             ["tune", "resnet18", "--data", "digits", "--out", "{new}", "--pretrained-file", "no.safetensors"],
-            "there is no file no.safetensors of weights",
+            "the weights file no.safetensors does not exist",
         ),
     ],
 )

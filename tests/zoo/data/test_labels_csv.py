@@ -1,4 +1,4 @@
-"""Folders with a table of labels."""
+"""Multi-label image folders with a table of labels."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from PIL import Image
 
 from export import ExportSettings, export_model
 from export.errors import RepositoryConflictError
-from zoo.data.image_folder import scan
+from zoo.data.image_folder import open_folder
 from zoo.data.registry import find_data
 from zoo.data.splits import MemorySplit
 from zoo.errors import DataError
@@ -22,18 +22,18 @@ from zoo.runs.load import load_network
 from zoo.settings import TrainSettings
 from zoo.training.trainer import train
 
-RULE = Preprocessing(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
-KINDS = ("", "red", "blue", "blue;red")
+PREPROCESSING = Preprocessing(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
+LABELS = ("", "red", "blue", "blue;red")
 
 
 def write(root: Path, rows: list[str], header: str = "file,labels") -> Path:
-    """The table of images that are there."""
+    """Write root/labels.csv, and return `root`."""
     (root / "labels.csv").write_text("\n".join([header, *rows, ""]))
     return root
 
 
 def draw(file: Path, labels: str, seed: int) -> None:
-    """A noisy image: red in its left half, blue in its right half, as the labels say."""
+    """Write a noisy image whose left half is red and whose right half is blue if the labels say so."""
     pixels = np.random.default_rng(seed).integers(60, 120, (16, 16, 3)).astype(np.uint8)
     pixels[:, :8, 0] += 120 * ("red" in labels)
     pixels[:, 8:, 2] += 120 * ("blue" in labels)
@@ -43,9 +43,9 @@ def draw(file: Path, labels: str, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory) -> Path:
-    """Eighty images that are red, blue, both or neither; to be read only."""
+    """A folder of eighty images that are red, blue, both or neither; tests must not change it."""
     root = tmp_path_factory.mktemp("labels") / "halves"
-    rows = [(f"some/{index:02d}.png", KINDS[index % 4]) for index in range(80)]
+    rows = [(f"some/{index:02d}.png", LABELS[index % 4]) for index in range(80)]
     for index, (name, labels) in enumerate(rows):
         draw(root / name, labels, index)
     return write(root, [f"{name},{labels}" for name, labels in rows])
@@ -53,7 +53,7 @@ def labelled(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(labelled) -> TrainSettings:
-    """A run that learns both halves, with mixed images."""
+    """Settings of a run that learns both labels, with mixup."""
     return TrainSettings(
         network="resnet8",
         data=f"folder:{labelled}",
@@ -71,7 +71,7 @@ def settings(labelled) -> TrainSettings:
 
 @pytest.fixture(scope="session")
 def run(settings, tmp_path_factory) -> Path:
-    """That run, to be read only."""
+    """A finished run of `settings`; tests must not change it."""
     folder = tmp_path_factory.mktemp("runs") / "halves"
     train(settings, folder)
     return folder
@@ -79,50 +79,52 @@ def run(settings, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def few(tmp_path) -> Path:
-    """Six images to spoil."""
+    """A folder of six images that a test may change."""
     for index in range(6):
         draw(tmp_path / f"{index}.png", "red", index)
     return write(tmp_path, [f"{index}.png,red;blue" for index in range(6)])
 
 
 class TestTable:
-    """What the table says, and what it must not."""
+    """Valid and invalid tables."""
 
     def test_targets_are_the_rows(self, labelled):
-        """By name; every image is in one split, and each split has each label."""
-        data = find_data(f"folder:{labelled}").for_net(RULE)
+        """Targets match the table by file; each image is in one split, and each split has each label."""
+        data = find_data(f"folder:{labelled}").for_net(PREPROCESSING)
         assert (data.labels, data.task) == (("blue", "red"), "multi-label")
-        parts = [data.train, data.val, data.test]
-        assert [len(part) for part in parts] == [64, 8, 8]
-        assert all(part.targets.any(0).all() for part in parts)
-        found = {
-            file.name: tuple(row) for part in parts for file, row in zip(part.files, part.targets.tolist(), strict=True)
+        splits = [data.train, data.val, data.test]
+        assert [len(split) for split in splits] == [64, 8, 8]
+        assert all(split.targets.any(0).all() for split in splits)
+        actual = {
+            file.name: tuple(row)
+            for split in splits
+            for file, row in zip(split.files, split.targets.tolist(), strict=True)
         }
-        expected = {f"{i:02d}.png": ("blue" in KINDS[i % 4], "red" in KINDS[i % 4]) for i in range(80)}
-        assert found == expected
+        expected = {f"{i:02d}.png": ("blue" in LABELS[i % 4], "red" in LABELS[i % 4]) for i in range(80)}
+        assert actual == expected
 
-    def test_given_splits_are_taken(self, few):
-        """What is missing comes off train."""
+    def test_splits_of_the_table_are_used(self, few):
+        """Splits that the table does not have are held out of train."""
         write(few, [f"{i}.png,a;b,{'test' if i < 2 else 'train'}" for i in range(6)], "file,labels,split")
-        data = find_data(f"folder:{few}").for_net(RULE)
+        data = find_data(f"folder:{few}").for_net(PREPROCESSING)
         assert {file.name for file in data.test.files} == {"0.png", "1.png"}
         assert [len(data.train), len(data.val)] == [3, 1]
 
-    def test_bad_files_are_named_in_one_report(self, few):
-        """Missing ones, damaged ones, and those that the table forgot."""
+    def test_bad_files_are_listed_in_one_error(self, few):
+        """The error lists missing files, damaged files, and files that are not in the table."""
         (few / "0.png").write_bytes(b"none")
         (few / "1.png").unlink()
         draw(few / "more.png", "red", 9)
         with pytest.raises(DataError, match="3 of 7 images") as caught:
-            scan(few, "fail")
-        for words in (
-            "0.png (it is no image",
-            "1.png (there is no such file)",
-            "more.png (labels.csv does not name it)",
+            open_folder(str(few), "fail")
+        for reason in (
+            "0.png (not an image",
+            "1.png (the file does not exist)",
+            "more.png (not listed in labels.csv)",
         ):
-            assert words in str(caught.value)
-        found = scan(few, "skip")
-        assert (sum(len(part.files) for part in found.splits.values()), len(found.skipped)) == (4, 3)
+            assert reason in str(caught.value)
+        contents = open_folder(str(few), "skip")
+        assert (sum(len(split.files) for split in contents.splits.values()), len(contents.skipped)) == (4, 3)
 
     @pytest.mark.parametrize(
         ("header", "row", "message"),
@@ -130,44 +132,44 @@ class TestTable:
             (
                 "name,tags",
                 "0.png,a",
-                r"should begin with the line 'file,labels' or 'file,labels,split'; it has \['name'",
+                r"must start with 'file,labels' or 'file,labels,split'; found \['name'",
             ),
-            ("file,labels", "0.png", "row 8: it has 1 cells, the first row 2"),
-            ("file,labels", "/0.png,a", "row 8: the file '/0.png' should be a path within"),
-            ("file,labels", "../0.png,a", "row 8: the file '../0.png' should be a path within"),
-            ("file,labels", "0.png,a", "names 0.png twice"),
-            ("file,labels,split", "0.png,a,dev", "row 2: it has 2 cells, the first row 3"),
+            ("file,labels", "0.png", "row 8: 1 cells, but the header has 2"),
+            ("file,labels", "/0.png,a", "row 8: the file '/0.png' must be a relative path inside"),
+            ("file,labels", "../0.png,a", "row 8: the file '../0.png' must be a relative path inside"),
+            ("file,labels", "0.png,a", "lists 0.png twice"),
+            ("file,labels,split", "0.png,a,dev", "row 2: 2 cells, but the header has 3"),
         ],
     )
-    def test_a_table_that_is_none(self, few, header, row, message):
-        """The line is named."""
+    def test_an_invalid_table(self, few, header, row, message):
+        """The error names the row."""
         write(few, [*(f"{i}.png,red;blue" for i in range(6)), row], header)
         with pytest.raises(DataError, match=message):
-            scan(few, "fail")
+            open_folder(str(few), "fail")
 
     @pytest.mark.parametrize(
         ("labels", "message"),
-        [("", r"has 0 labels \(none\); it takes two"), ("red", r"has 1 labels \(red\); it takes two")],
+        [("", r"has 0 labels \(none\); at least 2 needed"), ("red", r"has 1 labels \(red\); at least 2 needed")],
     )
     def test_too_few_labels(self, few, labels, message):
-        """Nothing to tell apart."""
+        """A table needs at least two labels."""
         write(few, [f"{i}.png,{labels}" for i in range(6)])
         with pytest.raises(DataError, match=message):
-            scan(few, "fail")
+            open_folder(str(few), "fail")
 
     def test_a_label_without_training_images(self, few):
-        """It could not be learnt."""
+        """A label without training images is an error."""
         rows = [f"{i}.png,a;b,train" for i in range(4)] + ["4.png,a,val", "5.png,c,test"]
         write(few, rows, "file,labels,split")
-        with pytest.raises(DataError, match=r"no training image of .* has the label 'c'"):
-            scan(few, "fail")
+        with pytest.raises(DataError, match=r"no training image in .* has the label 'c'"):
+            open_folder(str(few), "fail")
 
 
 class TestRun:
-    """A network that gives any number of labels."""
+    """Training, evaluation and export of a multi-label network."""
 
     def test_it_learns_both_labels(self, run):
-        """And says what it measured; `best` is by mean average precision."""
+        """The network learns both labels; the best checkpoint is that of the highest mean average precision."""
         metrics = json.loads((run / "best" / "metrics.json").read_text())
         assert metrics["test_mean_average_precision"] > 0.9
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -175,27 +177,29 @@ class TestRun:
         assert (metrics["epoch"], metrics["val_macro_f1"]) == (best["epoch"], best["val_macro_f1"])
 
     def test_eval_shows_the_right_table(self, run, labelled, command, tmp_path):
-        """In words, as JSON, and image by image."""
+        """`eval` reports the multi-label measures as text, as JSON, and per image in predictions.csv."""
         options = ["--data", f"folder:{labelled}", "--workers", 0, "--split", "train"]
-        shown = command("eval", run, *options, "--save", tmp_path / "out").out
-        assert all(words in shown for words in ("mean average precision", "macro-F1", "every label right"))
-        found = json.loads(command("eval", run, *options, "--json").out)
-        assert found.keys() >= {"accuracy", "loss", "mean_average_precision", "macro_f1"}
+        text = command("eval", run, *options, "--save", tmp_path / "out").out
+        assert all(name in text for name in ("mean average precision", "macro-F1", "every label right"))
+        result = json.loads(command("eval", run, *options, "--json").out)
+        assert result.keys() >= {"accuracy", "loss", "mean_average_precision", "macro_f1"}
         rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
         assert (len(rows), rows[0]["file"]) == (64, "images/00000.png")
-        assert {row["label"] for row in rows} == set(KINDS)
-        right = sum(row["label"] == row["predicted"] for row in rows)
-        assert found["accuracy"] == pytest.approx(right / 64)
+        assert {row["label"] for row in rows} == set(LABELS)
+        correct = sum(row["label"] == row["predicted"] for row in rows)
+        assert result["accuracy"] == pytest.approx(correct / 64)
 
-    def test_the_task_goes_with_the_weights(self, run, painted, command):
-        """A network of labels is not measured on classes."""
+    def test_the_task_is_stored_with_the_weights(self, run, painted, command):
+        """A multi-label network is not evaluated on single-label data."""
         assert load_network(run).task == "multi-label"
-        said = command("eval", run, "--data", f"folder:{painted}")
-        assert said.status == 2
-        assert "the network is a multi-label one, folder:colours is single-label: an image has one class" in said.err
+        result = command("eval", run, "--data", f"folder:{painted}")
+        assert result.status == 2
+        assert (
+            "the network is multi-label; folder:colours is single-label: each image has exactly one class" in result.err
+        )
 
     def test_resume_is_bit_identical(self, run, settings, tmp_path, monkeypatch):
-        """Losses of labels and mixed images are a function of seed, epoch and batch too."""
+        """A multi-label run with mixup that is stopped and resumed has the same weights, bit for bit."""
         from zoo.errors import ZooError
 
         def stop(event):
@@ -208,8 +212,8 @@ class TestRun:
         files = [folder / "best" / "model.safetensors" for folder in (run, tmp_path / "run")]
         assert files[0].read_bytes() == files[1].read_bytes()
 
-    def test_the_export_gives_a_probability_for_each_label(self, run, tmp_path):
-        """A sigmoid, checked against PyTorch; the manifest and the config say so, and all versions have one task."""
+    def test_the_export_produces_a_probability_for_each_label(self, run, tmp_path):
+        """The exported model applies a sigmoid; manifest and config record the task; versions must share one task."""
         import onnxruntime
 
         loaded = load_network(run)
@@ -218,54 +222,54 @@ class TestRun:
         assert "zoonnx.task" in (tmp_path / "halves" / "config.pbtxt").read_text()
         session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
         pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
-        logits, found = session.run(["logits", "probabilities"], {"image": pixels})
-        np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+        logits, probabilities = session.run(["logits", "probabilities"], {"image": pixels})
+        np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-5)
         with pytest.raises(RepositoryConflictError):
             export_model(replace(loaded, task="single-label"), ExportSettings(to=tmp_path, name="halves"))
 
 
 class TestEvaluation:
-    """Measured by hand."""
+    """Multi-label measures, compared with values computed by hand."""
 
     def test_measures(self):
-        """Two labels, four images."""
+        """Accuracy, mean average precision, macro-F1 and loss of two labels on four images."""
         logits = torch.tensor([[9.0, -9.0], [4.0, 2.0], [-1.0, 5.0], [2.0, -3.0]])
         targets = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 1]])
-        found = self.measure(logits, targets)
-        assert found.accuracy == 0.5
-        # label 0: right at ranks 1 and 3; label 1: at 1, 2 and 3
-        assert found.mean_average_precision == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
-        # label 0: tp 2, fp 1; label 1: tp 2, fn 1; then label 1 of another image is seen though it is not there
-        assert found.macro_f1 == pytest.approx((0.8 + 0.8) / 2)
-        more = logits.clone()
-        more[0, 1] = 9.0
-        assert self.measure(more, targets).macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
+        evaluation = self.measure(logits, targets)
+        assert evaluation.accuracy == 0.5
+        # label 0 is present at ranks 1 and 3; label 1 at ranks 1, 2 and 3
+        assert evaluation.mean_average_precision == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
+        # label 0: tp 2, fp 1; label 1: tp 2, fn 1; then one more fp of label 1
+        assert evaluation.macro_f1 == pytest.approx((0.8 + 0.8) / 2)
+        with_false_positive = logits.clone()
+        with_false_positive[0, 1] = 9.0
+        assert self.measure(with_false_positive, targets).macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
         expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
-        assert found.loss == pytest.approx(expected.item())
+        assert evaluation.loss == pytest.approx(expected.item())
 
-    def test_a_label_that_the_split_lacks_is_left_out(self):
-        """Its precision would be no number."""
+    def test_an_absent_label_is_ignored(self):
+        """A label that no image of the split has does not count in the mean average precision."""
         targets = torch.tensor([[1, 0], [0, 0]])
         assert self.measure(torch.tensor([[1.0, -1.0], [0.0, -2.0]]), targets).mean_average_precision == 1
 
     @pytest.mark.parametrize(
         ("targets", "message"),
-        [(torch.zeros(2, 2), "no image has any label"), (torch.ones(2, 3), "has 2 labels; the targets are of 3")],
+        [(torch.zeros(2, 2), "no image has any label"), (torch.ones(2, 3), "has 2 labels; the targets have 3")],
     )
-    def test_targets_that_do_not_fit(self, targets, message):
-        """Both numbers are named."""
+    def test_invalid_targets(self, targets, message):
+        """Targets without any label, or with another number of labels, are refused."""
         with pytest.raises(DataError, match=message):
             self.measure(torch.zeros(2, 2), targets.long())
 
     def measure(self, logits, targets):
-        """An evaluation of a network that gives these logits."""
+        """Evaluate an identity network, which outputs `logits`."""
         network = torch.nn.Linear(logits.shape[1], logits.shape[1], bias=False)
         network.weight.data.copy_(torch.eye(logits.shape[1]))
 
-        class Rule:
+        class IdentityPreprocessing:
             input_size = (1,)
 
             def normalise(self, images, dtype=torch.float32):
                 return images
 
-        return evaluate(network, MemorySplit(logits, targets), Rule())
+        return evaluate(network, MemorySplit(logits, targets), IdentityPreprocessing())

@@ -1,4 +1,4 @@
-"""Images that are mixed in pairs."""
+"""Mixup and CutMix, which mix images in pairs."""
 
 from dataclasses import replace
 
@@ -13,19 +13,19 @@ from zoo.training.trainer import train
 
 @pytest.fixture
 def batches(monkeypatch):
-    """What the network was given: inputs and targets, step by step."""
-    seen, original = [], training._step
+    """The network's inputs and targets of each training step."""
+    steps, original = [], training._step
 
     def step(session, x, targets, count):
-        seen.append((x.clone(), targets.clone()))
+        steps.append((x.clone(), targets.clone()))
         return original(session, x, targets, count)
 
     monkeypatch.setattr(training, "_step", step)
-    return seen
+    return steps
 
 
 def test_mixup_blends_images_and_targets_alike(short_settings, batches, tmp_path, digits):
-    """Each input is lam times one image and 1 - lam times its partner's, and so is its target."""
+    """Each input is lam times an image plus 1 - lam times its partner, and each target likewise."""
     train(replace(short_settings, epochs=1, max_shift_px=0), tmp_path / "plain")
     plain = batches.copy()
     batches.clear()
@@ -38,7 +38,7 @@ def test_mixup_blends_images_and_targets_alike(short_settings, batches, tmp_path
 
 
 def test_cutmix_pastes_a_piece(short_settings, batches, tmp_path):
-    """Each pixel is one image's or its partner's, and the share of pixels is that of the target."""
+    """Each pixel comes from the image or from its partner, and the targets sum to 1."""
     train(replace(short_settings, epochs=1, max_shift_px=0), tmp_path / "plain")
     plain = batches.copy()
     batches.clear()
@@ -51,8 +51,8 @@ def test_cutmix_pastes_a_piece(short_settings, batches, tmp_path):
     assert pasted > 10
 
 
-def test_mixing_leaves_numpys_generator_alone(short_settings, tmp_path):
-    """It draws from numpy, seeded for the batch, and gives the generator back."""
+def test_mixing_restores_numpys_generator(short_settings, tmp_path):
+    """Mixing draws from NumPy's global generator with a seed of its own, and restores its state."""
     np.random.seed(5)
     expected = np.random.rand()
     np.random.seed(5)
@@ -61,6 +61,6 @@ def test_mixing_leaves_numpys_generator_alone(short_settings, tmp_path):
 
 
 def test_an_odd_batch_cannot_be_mixed(short_settings):
-    """Pairs need an even number."""
+    """Mixing in pairs needs an even batch size."""
     with pytest.raises(SettingsError, match="batch_size must be even where images are mixed in pairs; got 33"):
         replace(short_settings, batch_size=33, mixup=0.5)

@@ -155,7 +155,7 @@ def test_a_run_is_never_overwritten(tmp_path, short_settings):
 def test_other_peoples_folders_are_left_alone(tmp_path, short_settings):
     """Nor do we write among files that are not ours."""
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(CheckpointError, match="is there already and is not empty"):
+    with pytest.raises(CheckpointError, match="already exists and is not empty"):
         start_run(tmp_path, short_settings)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.label_noise import measure
-from zoo.data.registry import DATASETS, Dataset, load_dataset
+from zoo.data.registry import SOURCES, Dataset, Source, load_dataset
 from zoo.data.splits import MemorySplit
 from zoo.errors import CheckpointError, SettingsError
 from zoo.report.command import command as command_of
@@ -37,7 +37,7 @@ def some_digits() -> Dataset:
 @pytest.fixture(autouse=True)
 def small_data(monkeypatch) -> None:
     """Make the small data known by name."""
-    monkeypatch.setitem(DATASETS, "some", some_digits)
+    monkeypatch.setitem(SOURCES, "some", Source(lambda *_: some_digits()))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
     """Two finished folds, to be read only, and their result."""
     out = tmp_path_factory.mktemp("folds") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "some", some_digits)
+        patch.setitem(SOURCES, "some", Source(lambda *_: some_digits()))
         return out, train_folds(SETTINGS, 2, out)
 
 
@@ -196,7 +196,8 @@ def test_other_images_are_refused(trained, tmp_path, monkeypatch) -> None:
     out, _ = trained
     again = tmp_path / "again"
     shutil.copytree(out, again)
-    monkeypatch.setitem(DATASETS, "some", lambda: replace(some_digits(), val=load_dataset("digits").val))
+    changed = replace(some_digits(), val=load_dataset("digits").val)
+    monkeypatch.setitem(SOURCES, "some", Source(lambda *_: changed))
     with pytest.raises(CheckpointError, match="have changed since it began"):
         train_folds(SETTINGS, 2, again, resume=True)
 

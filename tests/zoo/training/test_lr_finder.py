@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data.registry import DATASETS, load_dataset
+from zoo.data.registry import SOURCES, Source, load_dataset
 from zoo.errors import TrainingError
 from zoo.settings import TrainSettings, Transfer
 from zoo.training.lr_finder import HIGHEST, LOWEST, STEPS, find_lr, judge, rate_of, smooth
@@ -84,7 +84,7 @@ class TestMeasurement:
         """Inputs ten times as large make plain SGD diverge at a far lower rate."""
         loud = replace(load_dataset("digits"), name="loud")
         rule = replace(loud.preprocessing, std=tuple(value / 10 for value in loud.preprocessing.std))
-        monkeypatch.setitem(DATASETS, "loud", lambda: replace(loud, preprocessing=rule))
+        monkeypatch.setitem(SOURCES, "loud", Source(lambda *_: replace(loud, preprocessing=rule)))
         settings = replace(SETTINGS, optimizer="sgd", weight_decay=0.0)
         quiet, shrill = find_lr(settings).diverges, find_lr(replace(settings, data="loud")).diverges
         assert quiet is not None

@@ -7,7 +7,7 @@ import torch
 
 from zoo.catalog import create_model
 from zoo.data.augmentation import shift
-from zoo.data.registry import DATASETS
+from zoo.data.registry import SOURCES, Source
 from zoo.data.splits import MemorySplit
 from zoo.errors import SettingsError
 from zoo.runs.checkpoint import read_settings
@@ -69,7 +69,7 @@ def test_moved_images_count_where_training_moves_them(few):
 
 def test_few_images_and_hardly_any_training_beat_chance_by_far(few, short_run, tmp_path, monkeypatch):
     """A head that begins at random does not, with the same steps."""
-    monkeypatch.setitem(DATASETS, "few", lambda: few)
+    monkeypatch.setitem(SOURCES, "few", Source(lambda *_: few))
     transfer = Transfer(head="flat", head_init="means", cut_after="act2", schedule="probe")
     settings = replace(
         read_settings(short_run),
