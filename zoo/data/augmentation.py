@@ -95,7 +95,7 @@ class TrainingView:
 
 def framing(preprocessing: Preprocessing) -> Callable[[Any], Any]:
     """Return timm's evaluation transform without its last step, the conversion to a tensor."""
-    eval_transform = transforms_imagenet_eval(
+    steps = transforms_imagenet_eval(
         preprocessing.input_size[1:],
         crop_pct=preprocessing.crop_pct,
         crop_mode=preprocessing.crop_mode,
@@ -103,8 +103,8 @@ def framing(preprocessing: Preprocessing) -> Callable[[Any], Any]:
         mean=preprocessing.mean,
         normalize=False,
     )
-    resize_and_crop: Callable[[Any], Any] = v2.Compose(eval_transform.transforms[:-1])
-    return resize_and_crop
+    transform: Callable[[Any], Any] = v2.Compose(steps.transforms[:-1])
+    return transform
 
 
 def draw_shifts(count: int, max_shift_px: int) -> Tensor:

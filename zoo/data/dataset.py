@@ -37,7 +37,7 @@ class DataSource(Protocol):
 
 
 class ImageCollection(Protocol):
-    """The three splits of stored images, which can be resized to any network's input: what most openers return."""
+    """The three splits of stored images, which are resized to a network's input. Most openers return one."""
 
     @property
     def labels(self) -> tuple[str, ...]: ...

@@ -23,7 +23,7 @@ class Source:
     """A row of SOURCES.
 
     Attributes:
-        open: called with the rest of the name after the prefix and with what to do about bad images. Returns a
+        open: opens a dataset, called with the rest of the name after the prefix and with `bad_images`. Returns a
             `Dataset` of fixed size, or an `ImageCollection` to be resized to the network's input. Raises `DataError`.
         argument: placeholder for the rest of the name, as errors show it; empty if the name has no rest.
         redact: returns the rest of the name without paths of this machine, for reports and model cards.

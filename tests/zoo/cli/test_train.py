@@ -125,7 +125,7 @@ def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
         (["train", "convnet4", "--data", "folder:nowhere", "--out", "{new}"], "there is no folder nowhere"),
         (
             ["train", "convnet4", "--data", "folder:{taken}/other.txt", "--out", "{new}"],
-            "other.txt is a file; give the folder that holds a folder of images for each class",
+            "other.txt is a file; expected a folder with one sub-folder of images per class",
         ),
         (["train", "convnet4", "--data", "digits", "--out", "{new}", "--epochs", "0"], "epochs must be 1 or more"),
         (
