@@ -83,10 +83,10 @@ class TestDataPage:
     def test_it_names_every_dataset(self) -> None:
         """Built-in datasets, every known one of torchvision, and every file name extension of an image."""
         from zoo.data.image_io import SUFFIXES
-        from zoo.data.registry import DATASETS
-        from zoo.data.torchvision import SETS
+        from zoo.data.registry import SOURCES
+        from zoo.data.torchvision import LAYOUTS
 
-        assert [name for name in (*DATASETS, *SETS, *SUFFIXES) if not re.search(rf"{name}\b", self.PAGE)] == []
+        assert [name for name in (*SOURCES, *LAYOUTS, *SUFFIXES) if not re.search(rf"{name}\b", self.PAGE)] == []
 
     def test_its_table_of_labels_is_read(self, tmp_path: Path) -> None:
         """As the page describes."""
