@@ -1,8 +1,10 @@
-"""Sizes, strides, receptive fields and costs of every layer of a network, from its graph alone: no image is computed.
+"""Sizes, strides, receptive fields and costs of each layer, computed from the network's graph, without data.
 
-graph.py    which operations a network consists of, in order, and which module called each
-values.py   what is known of a tensor: its sizes, and which part of the image each of its units sees
-rules/      one rule an operation: from what is known of its inputs to what is known of its output
-sizes.py    the arithmetic of sliding windows        costs.py   parameters and multiply-accumulates
-measure.py  all of it for a network, layer by layer
+graph.py    the network's operations in order, and the module call that contains each
+values.py   symbolic tensors: their sizes, and the part of the image that each unit sees
+rules/      one rule per operation: the symbolic output for given symbolic inputs
+joining.py  union of receptive fields, broadcasting and reshaping of symbolic tensors
+fields.py   receptive fields in pixels, per layer and image axis
+sizes.py    sliding-window arithmetic                costs.py   parameters and multiply-accumulates
+measure.py  all of it for a network, layer by layer  input_size.py   parsing of C,H,W
 """

@@ -1,6 +1,6 @@
-"""What an operation costs: multiply-accumulates, by closed form from sizes.
+"""Multiply-accumulates (MACs) of an operation and parameter counts of a layer, in closed form from sizes.
 
-A bias costs none, and neither do norms, activations and pools, as in `torch.utils.flop_counter` (two FLOPs each).
+Biases, norms, activations and pools count no MACs, as in `torch.utils.flop_counter`, which counts two FLOPs per MAC.
 """
 
 import math
@@ -13,43 +13,43 @@ BYTES_PER_NUMBER = 4  # float32
 
 
 def convolution(result: Value, x: Value, weight: Value, *rest: Any) -> int:
-    """Each place takes a whole filter for each pair of channels in a group: places * F * F * Ci/G * Co.
+    """Return positions * taps * Ci/G * Co for G groups.
 
-    A transposed convolution has its places in the input.
+    The positions are those of the output, or of the input for a transposed convolution.
     """
     transposed = rest[4]
-    places = x if transposed else result
-    return places.shape[0] * math.prod(places.shape[2:]) * math.prod(weight.shape)
+    positions = x if transposed else result
+    return positions.shape[0] * math.prod(positions.shape[2:]) * math.prod(weight.shape)
 
 
-def product(result: Value, a: Value, _b: Value) -> int:
-    """(n, k) by (k, m): n * k * m."""
+def matrix_product(result: Value, a: Value, _b: Value) -> int:
+    """Return n * k * m for a product of (n, k) and (k, m)."""
     return math.prod(result.shape) * a.shape[-1]
 
 
-def added_product(result: Value, _bias: Value, a: Value, b: Value) -> int:
-    return product(result, a, b)
+def matrix_product_with_bias(result: Value, _bias: Value, a: Value, b: Value) -> int:
+    return matrix_product(result, a, b)
 
 
 MACS: dict[str, Callable[..., int]] = {
-    "addmm": added_product,
-    "baddbmm": added_product,
-    "bmm": product,
+    "addmm": matrix_product_with_bias,
+    "baddbmm": matrix_product_with_bias,
+    "bmm": matrix_product,
     "convolution": convolution,
-    "mm": product,
+    "mm": matrix_product,
 }
 
 
 def fully_connected_weights(inputs: int, outputs: int) -> int:
-    """Every output has a weight for every input; with a bias each, `outputs` parameters more."""
+    """Return the number of weights: one per input and output. Biases, if any, add `outputs` parameters."""
     return inputs * outputs
 
 
 def convolution_weights(in_channels: int, out_channels: int, taps: int, groups: int = 1) -> int:
-    """F*F*Di*K, of which a group takes its share; with a bias each, K parameters more."""
+    """Return F*F*Ci/G*Co for G groups, with `taps` = F*F. Biases, if any, add Co parameters."""
     return taps * (in_channels // groups) * out_channels
 
 
-def locally_connected_weights(in_channels: int, out_channels: int, taps: int, places: int) -> int:
-    """As a convolution's, but anew at every place; with biases, one for each number of the output."""
-    return places * convolution_weights(in_channels, out_channels, taps)
+def locally_connected_weights(in_channels: int, out_channels: int, taps: int, positions: int) -> int:
+    """Return a convolution's weights times the number of output positions. Biases add one parameter per output."""
+    return positions * convolution_weights(in_channels, out_channels, taps)

@@ -1,4 +1,4 @@
-"""Parses input sizes written as C,H,W. Needs no torch."""
+"""Parsing of input sizes written as C,H,W. Does not import torch."""
 
 from zoo.errors import GeometryError
 
@@ -7,7 +7,7 @@ def parse_size(text: str) -> tuple[int, ...]:
     """Parse `C,H,W`, or `C,L` for a signal.
 
     Raises:
-        GeometryError: `text` is not two or three whole numbers, each 1 or more.
+        GeometryError: `text` is not two or three whole numbers, each at least 1.
     """
     parts = text.split(",")
     if len(parts) not in (2, 3) or not all(part.strip().isdecimal() and int(part) for part in parts):
@@ -16,7 +16,7 @@ def parse_size(text: str) -> tuple[int, ...]:
 
 
 def parse_input_size(text: str | None) -> tuple[int, int, int] | None:
-    """Parse an image's `C,H,W`, or a signal's `C,L` as (C, 1, L)."""
+    """Parse an image's `C,H,W` as (C, H, W), or a signal's `C,L` as (C, 1, L); return None for None."""
     if text is None:
         return None
     size = parse_size(text)

@@ -1,4 +1,4 @@
-"""Every layer of a network at one input size: sizes, receptive fields, strides, costs."""
+"""Sizes, receptive fields, strides and costs of every layer of a network at one input size."""
 
 import math
 from collections import Counter
@@ -24,9 +24,21 @@ Shape = tuple[int, ...]
 class Layer:
     """One call of one module.
 
-    `output` has the batch first, 1; it is None where an unknown operation leaves it unknown, and so is `fields`, which
-    is empty for a tensor free of the image. `macs` and `memory_bytes` are those of one image and include what is
-    called inside; a view and an in-place operation make no memory. `windows` are its own, not those inside.
+    Attributes:
+        path: the module's path in the network; empty for the network itself.
+        call: how many times the module had been called before.
+        level: depth of the path; 0 for the network itself.
+        is_leaf: whether the call contains no call of another module.
+        module: the module.
+        inputs: shapes of the inputs that depend on the image, with the batch (1) first; None if unknown.
+        outputs: shapes of the outputs, likewise.
+        fields: receptive fields of the first output, one per image axis; None if unknown, empty for a tensor that
+            does not depend on the image.
+        parameters: number of parameters, including those of the modules inside.
+        macs: multiply-accumulates for one image, including those of the calls inside.
+        memory_bytes: float32 bytes of the tensors created, including those of the calls inside; views and in-place
+            operations create none.
+        windows: sliding windows of this call itself, one per axis; not those of the calls inside.
     """
 
     path: str
@@ -52,8 +64,8 @@ class Layer:
         return type(self.module).__name__
 
     @property
-    def is_left_out(self) -> bool:
-        """Whether the layer itself was cut off, and its input is handed on in its place."""
+    def is_removed(self) -> bool:
+        """Whether the layer was cut off the network, so that its input passes through unchanged."""
         return isinstance(self.module, Removed)
 
     @property
@@ -62,21 +74,25 @@ class Layer:
 
     @property
     def unused(self) -> int:
-        """Rows, padding included, that lie behind the last window."""
+        """Rows, padding included, after the window's last position."""
         return max((window.unused for window in self.windows), default=0)
 
     @property
     def lost(self) -> int:
-        """Rows of the input itself that no window reaches."""
+        """Rows of the input itself that no window covers."""
         return max((window.lost for window in self.windows), default=0)
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """All layers in the order in which they are called; the network itself is the first, its path empty.
+    """The layers of a network at one input size.
 
-    `unknown` counts operations without a rule. `peak_bytes` is the most that is alive at once when one image passes
-    through and every tensor is freed after its last use.
+    Attributes:
+        input_size: (C, *axes).
+        layers: in the order of their calls; the first is the network itself, with an empty path.
+        parameters: number of parameters of the network.
+        unknown: how often each operation without a rule occurs, by PyTorch's name of the operation.
+        peak_bytes: largest memory alive at once for one image, if every tensor is freed after its last use.
     """
 
     input_size: Shape
@@ -91,7 +107,7 @@ class Geometry:
 
     @property
     def memory_bytes(self) -> int:
-        """All that the layers give, as training keeps it."""
+        """Bytes of all activations, as training keeps them."""
         return self.layers[0].memory_bytes
 
     @cached_property
@@ -103,13 +119,13 @@ class Geometry:
 
     @property
     def sliding(self) -> tuple[Layer, ...]:
-        """The layers with windows of their own, which a stride can fit or not."""
+        """The layers with sliding windows of their own, whose stride may or may not be exact."""
         return tuple(layer for layer in self.layers if layer.windows)
 
     @property
     def last_map(self) -> Layer | None:
-        """The last layer, of those that are still there, whose output has channels and places: not a vector."""
-        maps = [layer for layer in self.layers if layer.path and not layer.is_left_out and _is_map(layer.output)]
+        """The last layer that was not removed and whose output is a feature map, not a vector."""
+        maps = [layer for layer in self.layers if layer.path and not layer.is_removed and _is_map(layer.output)]
         return maps[-1] if maps else None
 
 
@@ -118,72 +134,73 @@ def _is_map(shape: Shape | None) -> bool:
 
 
 def measure(network: nn.Module, input_size: Sequence[int]) -> Geometry:
-    """The geometry of `network`, which must be on the meta device, for images of (C, *axes).
+    """Return the geometry of `network`, which must be on the meta device, for images of (C, *axes).
 
     Raises:
-        GeometryError: the network refuses that size.
+        GeometryError: the network does not accept that size.
     """
     graph = record(network, input_size)
-    ledger = _Ledger(graph)
-    children = {call.parent for call in graph.calls}
-    layers = tuple(ledger.layer(index, call, is_leaf=index not in children) for index, call in enumerate(graph.calls))
+    evaluation = _Evaluation(graph)
+    parents = {call.parent for call in graph.calls}
+    layers = tuple(evaluation.layer(index, is_leaf=index not in parents) for index in range(len(graph.calls)))
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Geometry(graph.input_size, layers, parameters, ledger.unknown, ledger.peak_bytes())
+    return Geometry(graph.input_size, layers, parameters, evaluation.unknown, evaluation.peak_bytes())
 
 
-class _Ledger:
-    """Follows the graph once, operation by operation, with nothing but rules and arithmetic."""
+class _Evaluation:
+    """Symbolic evaluation of a graph, operation by operation, by rules and arithmetic alone."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._axes = len(graph.input_size) - 1
-        self.values: dict[int, Value | None] = {graph.image.index: image(graph.input_size)}
+        self._values: dict[int, Value | None] = {graph.image.index: image(graph.input_size)}
         self.unknown: Counter[str] = Counter()
         count = len(graph.calls)
         self._macs, self._bytes = [0] * count, [0] * count
         self._windows: list[tuple[Window, ...]] = [()] * count
         self._memory = {graph.image.index: graph.image.index}  # tensor: the first tensor in the same memory
         for node in graph.nodes:
-            self._follow(node)
+            self._evaluate(node)
 
-    def _follow(self, node: Node) -> None:
-        args = self._known(node.args)
-        if node.free:
-            self._charge(node, args, self._known(node.free))
+    def _evaluate(self, node: Node) -> None:
+        args = self._with_values(node.args)
+        if node.constant:
+            self._add_costs(node, args, self._with_values(node.constant))
             return
-        found = self._apply(node, args)
-        for ref, value in zip(node.outputs, found, strict=True):
-            self.values[ref.index] = value
-        self._place(node)
-        if found and found[0] is not None:
-            self._charge(node, args, found[0])
+        outputs = self._apply_rule(node, args)
+        for ref, value in zip(node.outputs, outputs, strict=True):
+            self._values[ref.index] = value
+        self._assign_memory(node)
+        if outputs and outputs[0] is not None:
+            self._add_costs(node, args, outputs[0])
 
-    def _apply(self, node: Node, args: Any) -> Sequence[Value | None]:
-        """The outputs' values; None for each where an input or the operation is unknown."""
-        if any(self.values[ref.index] is None for ref in _refs((node.args, node.kwargs))):
+    def _apply_rule(self, node: Node, args: Any) -> Sequence[Value | None]:
+        """Return the values of the outputs; None for each if an input or the operation is unknown."""
+        if any(self._values[ref.index] is None for ref in _refs((node.args, node.kwargs))):
             return [None] * len(node.outputs)
-        result = RULES[node.op](*args, **self._known(node.kwargs)) if node.op in RULES else None
+        result = RULES[node.op](*args, **self._with_values(node.kwargs)) if node.op in RULES else None
         if result is None:
             self.unknown[node.op] += 1
         values = result if isinstance(result, tuple) else (result,)
         return [*values, *[None] * len(node.outputs)][: len(node.outputs)]  # a norm's statistics stay unknown
 
-    def _known(self, value: Any) -> Any:
-        """Arguments with what is known in place of tensors."""
-        if isinstance(value, Ref):
-            return self.values[value.index]
-        if isinstance(value, Constant):
-            return constant(value.shape, self._axes)
-        if isinstance(value, dict):
-            return {key: self._known(each) for key, each in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(self._known(each) for each in value)
-        return value
+    def _with_values(self, argument: Any) -> Any:
+        """Return nested arguments with symbolic values in place of tensors."""
+        if isinstance(argument, Ref):
+            return self._values[argument.index]
+        if isinstance(argument, Constant):
+            return constant(argument.shape, self._axes)
+        if isinstance(argument, dict):
+            return {key: self._with_values(item) for key, item in argument.items()}
+        if isinstance(argument, list | tuple):
+            return type(argument)(self._with_values(item) for item in argument)
+        return argument
 
-    def _charge(self, node: Node, args: Any, result: Value) -> None:
+    def _add_costs(self, node: Node, args: Any, result: Value) -> None:
+        """Add MACs and bytes to the node's call and all calls around it, and windows to the call itself."""
         macs = MACS[node.op](result, *args) if node.op in MACS else 0
         size = math.prod(result.shape) * BYTES_PER_NUMBER if node.makes_memory else 0
-        if node.call >= 0 and node.op in WINDOWS and not _transposed(node):
+        if node.call >= 0 and node.op in WINDOWS and not _is_transposed(node):
             self._windows[node.call] += WINDOWS[node.op](*args[:6])
         call = node.call
         while call >= 0:
@@ -191,38 +208,40 @@ class _Ledger:
             self._bytes[call] += size
             call = self._graph.calls[call].parent
 
-    def _place(self, node: Node) -> None:
-        given = next(_refs(node.args), None)
+    def _assign_memory(self, node: Node) -> None:
+        first_input = next(_refs(node.args), None)
         for ref in node.outputs:
-            shared = None if node.makes_memory or given is None else self._memory[given.index]
+            shared = None if node.makes_memory or first_input is None else self._memory[first_input.index]
             self._memory.setdefault(ref.index, ref.index if shared is None else shared)
 
     def peak_bytes(self) -> int:
-        """The most bytes alive at once, an operation's inputs and outputs among them."""
-        last = {self._memory[ref.index]: place for place, node in enumerate(self._graph.nodes) for ref in _used(node)}
+        """Return the most bytes alive at once, counting the inputs and outputs of the running operation."""
+        nodes = self._graph.nodes
+        last_use = {self._memory[ref.index]: step for step, node in enumerate(nodes) for ref in _used(node)}
         alive = {self._graph.image.index}
         peak = 0
-        for place, node in enumerate(self._graph.nodes):
+        for step, node in enumerate(nodes):
             alive |= {self._memory[ref.index] for ref in node.outputs[:1]}
             peak = max(peak, sum(map(self._size, alive)))
-            alive -= {memory for memory in alive if last[memory] <= place}
+            alive -= {memory for memory in alive if last_use[memory] <= step}
         return peak
 
     def _size(self, index: int) -> int:
-        value = self.values[index]
+        value = self._values[index]
         return math.prod(value.shape) * BYTES_PER_NUMBER if value else 0
 
-    def layer(self, index: int, call: Call, is_leaf: bool) -> Layer:
-        values = [self.values[ref.index] if ref else None for ref in call.outputs]
-        first = values[0] if values else None
+    def layer(self, index: int, is_leaf: bool) -> Layer:
+        call = self._graph.calls[index]
+        outputs = [self._values[ref.index] if ref else None for ref in call.outputs]
+        first = outputs[0] if outputs else None
         return Layer(
             path=call.path,
             call=call.number,
-            level=self._level(call),
+            level=call.path.count(".") + 1 if call.path else 0,
             is_leaf=is_leaf,
             module=call.module,
-            inputs=tuple(value.shape if value else None for value in (self.values[ref.index] for ref in call.inputs)),
-            outputs=tuple(value.shape if value else None for value in values),
+            inputs=self._input_shapes(call),
+            outputs=tuple(value.shape if value else None for value in outputs),
             fields=fields_of(first, self._graph.input_size) if first else None,
             parameters=sum(parameter.numel() for parameter in call.module.parameters()),
             macs=self._macs[index],
@@ -230,22 +249,24 @@ class _Ledger:
             windows=self._windows[index],
         )
 
-    def _level(self, call: Call) -> int:
-        return 0 if not call.path else call.path.count(".") + 1
+    def _input_shapes(self, call: Call) -> tuple[Shape | None, ...]:
+        values = (self._values[ref.index] for ref in call.inputs)
+        return tuple(value.shape if value else None for value in values)
 
 
-def _transposed(node: Node) -> bool:
+def _is_transposed(node: Node) -> bool:
     return node.op == "convolution" and bool(node.args[6])
 
 
-def _refs(value: Any) -> Iterator[Ref]:
-    if isinstance(value, Ref):
-        yield value
-    elif isinstance(value, dict):
-        yield from _refs(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _refs(each)
+def _refs(argument: Any) -> Iterator[Ref]:
+    """Yield every reference in nested arguments, in order."""
+    if isinstance(argument, Ref):
+        yield argument
+    elif isinstance(argument, dict):
+        yield from _refs(list(argument.values()))
+    elif isinstance(argument, list | tuple):
+        for item in argument:
+            yield from _refs(item)
 
 
 def _used(node: Node) -> Iterator[Ref]:

@@ -1,8 +1,11 @@
-"""How many positions a sliding window has, and what it leaves out at the end.
+"""Output size of a sliding window along one axis, and the input rows that it does not cover at the end.
 
-Along one axis a window of F taps, D apart, moves in strides of S over N rows with P rows of padding on either side.
-With floor, as libraries do it, r = (N + 2P - D(F-1) - 1) mod S rows at the end are never looked at. r = 0 is exact;
-r <= P leaves out nothing but padding; r > P leaves out r - P rows of the input itself.
+A window of F taps with dilation D moves with stride S over N rows, with P rows of padding at either end. Libraries
+round the number of positions down, so the last r = (N + 2P - D(F-1) - 1) mod S rows are not covered:
+
+    r = 0         the stride is exact
+    0 < r <= P    only padding is not covered
+    r > P         the last r - P rows of the input itself are dropped
 """
 
 from dataclasses import dataclass
@@ -11,9 +14,16 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Window:
-    """One axis of a convolution or pool: N rows, F taps, stride S, P rows of padding before and after, dilation D.
+    """A convolution's or pool's window along one axis.
 
-    `margin` counts the last rows of the N that an earlier layer added as padding; they are no loss either.
+    Attributes:
+        rows: N, the size of the input along this axis.
+        taps: F, the kernel size.
+        stride: S.
+        padding: P, rows of padding before and after the input.
+        dilation: D.
+        ceil_mode: round the number of positions up instead of down.
+        margin: how many of the last of the N rows an earlier layer added as padding; leaving those out is no loss.
     """
 
     rows: int
@@ -25,22 +35,22 @@ class Window:
     margin: int = 0
 
     @property
-    def reach(self) -> int:
-        """Rows from the first tap to the last, both counted: D(F-1) + 1."""
+    def extent(self) -> int:
+        """Rows from the first tap to the last, both included: D(F-1) + 1."""
         return self.dilation * (self.taps - 1) + 1
 
     @property
     def fits(self) -> bool:
-        """Whether the window has a place at all."""
-        return self.rows + 2 * self.padding >= self.reach
+        """Whether the window has at least one position."""
+        return self.rows + 2 * self.padding >= self.extent
 
     @cached_property
     def size(self) -> int:
         """The number of positions: (N + 2P - D(F-1) - 1) / S + 1, rounded down, or up in ceil mode.
 
-        Rounded up, the last position is given back when it would begin in the padding after the input.
+        In ceil mode, a last position that would start in the padding after the input does not count.
         """
-        steps = self.rows + 2 * self.padding - self.reach
+        steps = self.rows + 2 * self.padding - self.extent
         if not self.ceil_mode:
             return steps // self.stride + 1
         size = -(-steps // self.stride) + 1
@@ -48,15 +58,15 @@ class Window:
 
     @property
     def unused(self) -> int:
-        """How many of the N + 2P rows lie behind the last position: r, or 0 where ceil mode reaches over the end."""
-        return max(0, self.rows + 2 * self.padding - (self.size - 1) * self.stride - self.reach)
+        """How many of the N + 2P rows lie after the last position: r, or 0 where ceil mode reaches past the end."""
+        return max(0, self.rows + 2 * self.padding - (self.size - 1) * self.stride - self.extent)
 
     @property
     def lost(self) -> int:
-        """How many rows of the input itself are among the unused: r - P, at least 0."""
+        """How many of the unused rows are the input's own, not padding: r - P - margin, at least 0."""
         return min(self.rows, max(0, self.unused - self.padding - self.margin))
 
 
 def transposed_size(rows: int, taps: int, stride: int, padding: int, dilation: int, output_padding: int) -> int:
-    """The size that a transposed convolution gives: (N-1)S - 2P + D(F-1) + 1 + output padding."""
+    """Return a transposed convolution's output size: (N-1)S - 2P + D(F-1) + 1 + output padding."""
     return (rows - 1) * stride - 2 * padding + dilation * (taps - 1) + 1 + output_padding

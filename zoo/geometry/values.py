@@ -1,13 +1,13 @@
-"""What is known of a tensor without computing it: its sizes, and which part of the image each of its units sees.
+"""Symbolic tensors: the sizes of a tensor, and the part of the image that each of its units sees.
 
-A tensor's dimension is a product of factors, outermost first: 196 tokens that came of a 14x14 map are 14 x 14. Moving
-by one along a factor moves what a unit sees by that factor's `steps`, one number for each axis of the image: (16, 0)
-along the map's rows, (0, 16) along its columns, (0, 0) along channels. So a unit sees, on each axis of the image, the
-pixels from `start + sum(step * index)` on, `size` of them, as far as they lie between `low` and `high`. That stays true
-under convolution, pooling, reshaping, permuting and windowed attention alike, and is what makes closed form possible.
+Each dimension is a product of factors, outermost first: 196 tokens made from a 14x14 map are 14 x 14. One step along a
+factor moves the receptive field by that factor's `steps`, one number per image axis: (16, 0) along the map's rows,
+(0, 16) along its columns, (0, 0) along channels. So on each image axis, a unit sees `size` pixels starting at
+`start + sum(step * index)`, clipped to `low` .. `high`. Convolution, pooling, reshaping, permuting and windowed
+attention all preserve this form, so receptive fields can be computed in closed form.
 
-A step of None means: it varies along this factor, inside the span, in a way that is not a straight line (after a
-concatenation of tokens, a roll, a gather). The span is then an upper bound.
+A step of None means that the field varies along the factor, within the span, but not linearly (after a concatenation of
+tokens, a roll, a gather). The span is then an upper bound.
 """
 
 import math
@@ -21,23 +21,24 @@ Step = Number | None
 
 @dataclass(frozen=True)
 class Factor:
-    """A factor of a dimension: its size, and the step on each axis of the image."""
+    """One factor of a dimension: its size, and how far one step along it moves the field on each image axis."""
 
     size: int
     steps: tuple[Step, ...]
 
     @property
     def moves(self) -> bool:
-        """Whether anything a unit sees depends on the index along this factor."""
+        """Whether the receptive field depends on the index along this factor."""
         return any(step != 0 for step in self.steps)
 
     def split(self, outer: int) -> tuple["Factor", "Factor"]:
-        """The same factor as two, of which the first has the size `outer`."""
+        """Return the same factor as two factors, the first of size `outer`."""
         inner = self.size // outer
-        return Factor(outer, tuple(None if s is None else s * inner for s in self.steps)), Factor(inner, self.steps)
+        outer_steps = tuple(None if step is None else step * inner for step in self.steps)
+        return Factor(outer, outer_steps), Factor(inner, self.steps)
 
     def continues(self, inner: "Factor") -> bool:
-        """Whether `self` followed by `inner` is one straight run."""
+        """Whether `self` followed by `inner` is one linear run."""
         return all(
             outer is not None and step is not None and outer == step * inner.size
             for outer, step in zip(self.steps, inner.steps, strict=True)
@@ -49,9 +50,14 @@ Dim = tuple[Factor, ...]
 
 @dataclass(frozen=True)
 class Span:
-    """What the unit of index 0 sees of one axis of the image, and the first and last pixel that any unit sees.
+    """The receptive field of the unit at index 0 along one image axis, and the limits for all units.
 
-    `bound` says that `start` and `size` are rounded outwards, as between pixels of an interpolation.
+    Attributes:
+        start: first pixel; may lie outside the image.
+        size: number of pixels.
+        low: first pixel that any unit sees.
+        high: last pixel that any unit sees.
+        bound: `start` and `size` are rounded outwards, as between the pixels of an interpolation.
     """
 
     start: Number
@@ -65,21 +71,21 @@ class Span:
         return self.start + self.size - 1
 
     def covers(self, other: "Span", moves: bool) -> bool:
-        """Whether nothing that `other` sees lies outside; where both move along, the image's edge is no excuse."""
+        """Whether `self` contains `other`; only spans that do not move may be clipped to the image first."""
         if moves:
             return self.start <= other.start and self.end >= other.end
         low, high = max(self.start, self.low), min(self.end, self.high)
         return low <= max(other.start, other.low) and high >= min(other.end, other.high)
 
     def swept(self, step: Step, count: int) -> "Span":
-        """The smallest span around all that `count` units see, `step` apart."""
+        """Return the smallest span that contains the spans of `count` units, `step` pixels apart."""
         if not step or count == 1:
             return self
-        reach = step * (count - 1)
-        return replace(self, start=self.start + min(0, reach), size=self.size + max(reach, -reach))
+        distance = step * (count - 1)
+        return replace(self, start=self.start + min(0, distance), size=self.size + max(distance, -distance))
 
     def joined(self, other: "Span") -> "Span":
-        """The smallest span around both."""
+        """Return the smallest span that contains both."""
         start = min(self.start, other.start)
         size = max(self.end, other.end) - start + 1
         return Span(start, size, min(self.low, other.low), max(self.high, other.high), self.bound or other.bound)
@@ -87,9 +93,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor: its dimensions, and its spans, one for each axis of the image; none for a tensor free of the image.
+    """A symbolic tensor.
 
-    `margins` counts, for each dimension, the last rows that are padding; only a pad leaves any.
+    Attributes:
+        dims: the dimensions, each a tuple of factors.
+        spans: one per image axis; empty for a tensor that does not depend on the image.
+        margins: per dimension, how many of its last rows are padding; set by padding operations only.
     """
 
     dims: tuple[Dim, ...]
@@ -116,50 +125,50 @@ class Value:
         return self.with_dims((*self.dims[:index], dim, *self.dims[index + 1 :]))
 
     def swept(self, indices: Iterable[int]) -> "Value":
-        """Each unit of the result sees all that the units along these dimensions saw; sizes stay."""
+        """Return a value of the same shape whose units see the union of the fields along these dimensions."""
         value = self
         for index in indices:
             value = _sweep(value, index % self.rank)
         return value
 
     def loosened(self, index: int, size: int) -> "Value":
-        """Dimension `index` becomes one of `size` whose units see something, unordered, of what was seen along it."""
+        """Replace dimension `index` by one of `size` whose units see unordered parts of the union along it."""
         index %= self.rank
         moved = [any(factor.steps[axis] != 0 for factor in self.dims[index]) for axis in range(self.axes)]
         steps: tuple[Step, ...] = tuple(None if moves else 0 for moves in moved)
-        return _sweep(self, index).with_dim(index, run(size, steps))
+        return _sweep(self, index).with_dim(index, linear_dim(size, steps))
 
 
 def size_of(dim: Dim) -> int:
     return math.prod(factor.size for factor in dim)
 
 
-def run(size: int, steps: tuple[Step, ...]) -> Dim:
-    """A dimension of one factor, or of none where its size is 1."""
+def linear_dim(size: int, steps: tuple[Step, ...]) -> Dim:
+    """Return a dimension of one factor, or of none if its size is 1."""
     return () if size == 1 else (Factor(size, steps),)
 
 
-def plain(size: int, axes: int) -> Dim:
-    """A dimension along which nothing of what is seen changes."""
-    return run(size, (0,) * axes)
+def constant_dim(size: int, axes: int) -> Dim:
+    """Return a dimension along which the receptive field does not change."""
+    return linear_dim(size, (0,) * axes)
 
 
 def image(input_size: Sequence[int]) -> Value:
-    """A batch of one image of (C, *axes): each pixel sees itself."""
+    """Return a batch of one image of (C, *axes): each pixel sees itself."""
     channels, *sizes = input_size
     axes = len(sizes)
-    unit = [tuple(int(axis == other) for other in range(axes)) for axis in range(axes)]
-    dims = [(), plain(channels, axes), *(run(size, unit[axis]) for axis, size in enumerate(sizes))]
-    return Value(tuple(dims), tuple(Span(0, 1, 0, size - 1) for size in sizes))
+    unit_steps = [tuple(int(axis == other) for other in range(axes)) for axis in range(axes)]
+    image_dims = (linear_dim(size, unit_steps[axis]) for axis, size in enumerate(sizes))
+    return Value(((), constant_dim(channels, axes), *image_dims), tuple(Span(0, 1, 0, size - 1) for size in sizes))
 
 
 def constant(shape: Iterable[int], axes: int) -> Value:
-    """A tensor in which there is nothing of the image."""
-    return Value(tuple(plain(size, axes) for size in shape))
+    """Return a tensor that does not depend on the image."""
+    return Value(tuple(constant_dim(size, axes) for size in shape))
 
 
 def merged(dim: Dim) -> Dim:
-    """The same dimension in as few factors as say the same."""
+    """Return the same dimension with as few factors as possible."""
     factors: list[Factor] = []
     for factor in dim:
         if factors and factors[-1].continues(factor):
@@ -175,7 +184,8 @@ def _sweep(value: Value, index: int) -> Value:
         for axis, step in enumerate(factor.steps):
             if value.spans:
                 spans[axis] = spans[axis].swept(step, factor.size)
-    return Value(value.dims, tuple(spans)).with_dim(index, plain(size_of(value.dims[index]), _axes(value)))
+    unmoved = constant_dim(size_of(value.dims[index]), _axes(value))
+    return Value(value.dims, tuple(spans)).with_dim(index, unmoved)
 
 
 def _axes(value: Value) -> int:

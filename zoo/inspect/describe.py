@@ -124,7 +124,7 @@ def _axes_text(texts: list[str]) -> str:
 
 
 def _shown(geometry: Geometry, depth: int | None) -> list[Layer]:
-    there = [layer for layer in geometry.layers if layer.path and not layer.is_left_out]
+    there = [layer for layer in geometry.layers if layer.path and not layer.is_removed]
     return [layer for layer in there if depth is None or layer.level <= depth]
 
 

@@ -1,4 +1,4 @@
-"""The receptive field of every catalog layer is the support of the gradient there, box by box."""
+"""The receptive field of every catalog layer equals the support of its gradient, box by box."""
 
 import pytest
 import torch
@@ -8,13 +8,13 @@ from zoo import CATALOG
 from zoo.geometry.graph import tensors_in
 from zoo.geometry.measure import Layer, measure
 
-SLOW = {"resnet56": pytest.mark.slow}  # resnet20's blocks, only more of them
+SLOW = {"resnet56": pytest.mark.slow}  # the same blocks as resnet20, only more of them
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid)
 
 
 class Averaging(nn.Module):
-    """A max pool's window with every tap alive."""
+    """An average over a max pool's window, so that every tap has a gradient."""
 
     def __init__(self, pool: nn.Module) -> None:
         super().__init__()
@@ -26,9 +26,9 @@ class Averaging(nn.Module):
 
 
 def transparent(name: str) -> nn.Module:
-    """The network with positive weights, norms and activations that pass all on, and pools that average.
+    """Return a network with positive weights, identity norms and activations, and average instead of max pools.
 
-    So nothing cancels and no unit is dead: the gradient is positive exactly where a path exists.
+    Nothing cancels and no unit is dead, so the gradient is positive exactly where a path exists.
     """
     network = CATALOG[name].builder().eval().double()
     with torch.no_grad():
@@ -43,37 +43,37 @@ def transparent(name: str) -> nn.Module:
 
 
 def outputs_of(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The output of every call, by the layer's name."""
-    found: dict[str, Tensor] = {}
+    """Return the output of every module call, by the layer's name."""
+    outputs: dict[str, Tensor] = {}
 
-    def note(path: str):
+    def record_output(path: str):
         def hook(_module, _args, result):
-            call = sum(name.partition("@")[0] == path for name in found)
-            found[path + (f"@{call}" if call else "")] = next(tensors_in(result))
+            call = sum(name.partition("@")[0] == path for name in outputs)
+            outputs[path + (f"@{call}" if call else "")] = next(tensors_in(result))
 
         return hook
 
     for path, module in network.named_modules():
-        module.register_forward_hook(note(path))
+        module.register_forward_hook(record_output(path))
     network(x)
-    return found
+    return outputs
 
 
 def support(value: Tensor, unit: tuple[int, ...], x: Tensor) -> list[range]:
-    """The smallest box around the pixels on which the sum over channels at `unit` depends."""
+    """Return the smallest box around the pixels on which the sum over channels at `unit` depends."""
     (gradient,) = torch.autograd.grad(value[(0, slice(None), *unit)].sum(), x, retain_graph=True)
-    seen = gradient[0].abs().sum(0).nonzero()
-    return [range(int(each.min()), int(each.max()) + 1) for each in seen.T]
+    pixels = gradient[0].abs().sum(0).nonzero()
+    return [range(int(axis.min()), int(axis.max()) + 1) for axis in pixels.T]
 
 
 def units_to_try(layer: Layer) -> list[tuple[int, ...]]:
-    """The corners of a map and a unit in its middle; the one unit of a vector."""
+    """Return two corners and the middle unit of a map, or the empty index of a vector."""
     sizes = layer.output[2:]
     return list({tuple(0 for _ in sizes), tuple(size - 1 for size in sizes), tuple(size // 2 for size in sizes)})
 
 
 def boxes(layer: Layer, unit: tuple[int, ...]) -> list[range]:
-    """What geometry says of a unit of a map; of a vector, which may be a flattened map, all its units together."""
+    """Return the box of a map's unit, or of all units of a vector together, as it may be a flattened map."""
     if unit:
         return [field.box(i if field.units > 1 else 0) for field, i in zip(layer.fields, unit, strict=True)]
     return [range(field.box(0).start, field.box(field.units - 1).stop) for field in layer.fields]
@@ -81,7 +81,7 @@ def boxes(layer: Layer, unit: tuple[int, ...]) -> list[range]:
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CATALOG])
 def test_fields_are_the_support_of_the_gradient(name):
-    """Exactly, clipped to the image, for corner and middle units of every layer that has a map or a vector."""
+    """The boxes of corner and middle units equal the gradient's support for every layer that is a map or a vector."""
     network = transparent(name)
     input_size = tuple(network.pretrained_cfg["input_size"])
     x = torch.rand(1, *input_size, dtype=torch.float64).requires_grad_()
@@ -100,8 +100,8 @@ def test_fields_are_the_support_of_the_gradient(name):
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_units_and_pixels_find_each_other(name):
-    """A pixel is in the box of exactly the units that are said to see it."""
+def test_units_seeing_is_the_inverse_of_box(name):
+    """`units_seeing` returns exactly the units whose box contains the pixel."""
     with torch.device("meta"):
         network = CATALOG[name].builder().eval()
     for layer in measure(network, network.pretrained_cfg["input_size"]).layers:

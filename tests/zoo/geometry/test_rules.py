@@ -1,4 +1,4 @@
-"""Each operation's rule against PyTorch: the size that it gives, and the support of the gradient there."""
+"""Each operation's rule, compared with PyTorch: the output size, and the support of each unit's gradient."""
 
 import itertools
 
@@ -14,7 +14,7 @@ SIZE = (2, 12, 11)
 
 
 class Step(nn.Module):
-    """A function of one image, as a module."""
+    """A module that calls a function of one tensor."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ def conv(**options) -> nn.Module:
 
 
 def after(*steps) -> nn.Module:
-    """A 3x3 convolution in strides of 2 first, so that jumps and starts are not those of the image."""
-    modules = [each if isinstance(each, nn.Module) else Step(each) for each in steps]
+    """Return the steps after a 3x3 convolution with stride 2, so that jumps and starts differ from the image's."""
+    modules = [step if isinstance(step, nn.Module) else Step(step) for step in steps]
     return nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, padding=1), *modules)
 
 
@@ -41,7 +41,7 @@ EXACT = {
     "grouped": conv(groups=2, padding=1),
     "rectangular": conv(kernel_size=(5, 2), stride=(1, 3), padding=(2, 0)),
     "asymmetric padding": nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), conv(stride=2)),
-    "rows left out, then padding": nn.Sequential(nn.AvgPool2d(5), conv(padding=1)),
+    "dropped rows, then padding": nn.Sequential(nn.AvgPool2d(5), conv(padding=1)),
     "cropping": nn.Sequential(nn.ZeroPad2d(-2), conv(padding=1)),
     "ceil mode": after(nn.AvgPool2d(2, ceil_mode=True)),
     "average pool": after(nn.AvgPool2d(3, stride=1, padding=1)),
@@ -83,52 +83,52 @@ def positive(network: nn.Module) -> nn.Module:
 
 
 def supports(network: nn.Module, size: tuple[int, ...]) -> dict[tuple[int, ...], list[range]]:
-    """For each place of the output, the box of pixels with a gradient there."""
+    """Return, for each position of the output, the box of pixels with a non-zero gradient."""
     x = torch.rand(1, *size, dtype=torch.float64).requires_grad_()
     y = network(x)
-    found = {}
-    for place in itertools.product(*map(range, y.shape[2:])):
-        (gradient,) = torch.autograd.grad(y[(0, slice(None), *place)].sum(), x, retain_graph=True)
-        seen = gradient[0].abs().sum(0).nonzero()
-        found[place] = [range(int(each.min()), int(each.max()) + 1) for each in seen.T]
-    return found
+    boxes = {}
+    for position in itertools.product(*map(range, y.shape[2:])):
+        (gradient,) = torch.autograd.grad(y[(0, slice(None), *position)].sum(), x, retain_graph=True)
+        pixels = gradient[0].abs().sum(0).nonzero()
+        boxes[position] = [range(int(axis.min()), int(axis.max()) + 1) for axis in pixels.T]
+    return boxes
 
 
-def box(layer: Layer, place: tuple[int, ...]) -> list[range]:
-    places = place or (0,) * len(layer.fields)
-    return [field.box(index if field.units > 1 else 0) for field, index in zip(layer.fields, places, strict=True)]
+def box(layer: Layer, position: tuple[int, ...]) -> list[range]:
+    indices = position or (0,) * len(layer.fields)
+    return [field.box(index if field.units > 1 else 0) for field, index in zip(layer.fields, indices, strict=True)]
 
 
-def layer_of(network: nn.Module, size: tuple[int, ...]) -> Layer:
+def measured_layer(network: nn.Module, size: tuple[int, ...]) -> Layer:
     geometry = measure(network.float().to("meta"), size)
     assert geometry.unknown == {}
     return geometry.layers[0]
 
 
 @pytest.mark.parametrize("case", EXACT)
-def test_exact(case):
-    """Every unit's box is the support of its gradient, and says so."""
+def test_exact_boxes_are_the_gradient_support(case):
+    """Every unit's box is the support of its gradient and is marked exact."""
     expected = supports(positive(EXACT[case]), SIZE)
-    layer = layer_of(EXACT[case], SIZE)
-    assert {place: box(layer, place) for place in expected} == expected
+    layer = measured_layer(EXACT[case], SIZE)
+    assert {position: box(layer, position) for position in expected} == expected
     assert all(field.exact for field in layer.fields)
 
 
 @pytest.mark.parametrize("case", BOUNDED)
-def test_bounded(case):
-    """Where a box is not exact, it says so, and holds the support of the gradient."""
+def test_bounded_boxes_contain_the_gradient_support(case):
+    """A box that is not exact is marked so and contains the support of the gradient."""
     expected = supports(positive(BOUNDED[case]), SIZE)
-    layer = layer_of(BOUNDED[case], SIZE)
+    layer = measured_layer(BOUNDED[case], SIZE)
     assert not any(field.exact for field in layer.fields)
-    for place, seen in expected.items():
-        for found, pixels in zip(box(layer, place), seen, strict=True):
-            assert found.start <= pixels.start <= pixels.stop <= found.stop
+    for position, support in expected.items():
+        for bound, pixels in zip(box(layer, position), support, strict=True):
+            assert bound.start <= pixels.start <= pixels.stop <= bound.stop
 
 
 @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm([4, 6, 6])])
-def test_norms_over_the_image(norm):
-    """A mean over the map makes every unit depend on every pixel."""
-    fields = layer_of(after(norm), SIZE).fields
+def test_norms_over_the_map_see_the_whole_image(norm):
+    """Statistics over the map make every unit depend on every pixel."""
+    fields = measured_layer(after(norm), SIZE).fields
     assert [(field.whole, field.exact) for field in fields] == [(True, True)] * 2
 
 
@@ -141,24 +141,24 @@ def test_norms_over_the_image(norm):
         nn.AvgPool1d(4, 3),
     ],
 )
-def test_signals(layer):
-    """One axis instead of two."""
+def test_signals_have_one_axis(layer):
+    """1-D layers have exact boxes along their single axis."""
     expected = supports(positive(layer), (2, 16))
-    found = layer_of(layer, (2, 16))
-    assert {place: box(found, place) for place in expected} == expected
+    measured = measured_layer(layer, (2, 16))
+    assert {position: box(measured, position) for position in expected} == expected
 
 
-def test_blurring_looks_inside_the_image():
-    """Reflected rows show what lies inside; the stride leaves out nothing but such rows."""
+def test_reflection_padding_stays_inside_the_image():
+    """Reflected rows repeat pixels of the image; BlurPool's stride skips only such rows."""
     network = BlurPool2d(2)
     expected = supports(positive(network), (2, 12, 12))
-    layer = layer_of(network, (2, 12, 12))
-    assert {place: box(layer, place) for place in expected} == expected
+    layer = measured_layer(network, (2, 12, 12))
+    assert {position: box(layer, position) for position in expected} == expected
     assert (layer.unused, layer.lost) == (1, 0)
 
 
-def test_writing_through_a_view_is_not_followed():
-    """A tensor of which a part was overwritten is unknown, not wrong."""
+def test_write_through_a_view_is_unknown():
+    """A partly overwritten tensor is reported as unknown."""
 
     def overwrite(x: Tensor) -> Tensor:
         y = torch.zeros_like(x)
@@ -170,21 +170,21 @@ def test_writing_through_a_view_is_not_followed():
     assert geometry.layers[0].output is None
 
 
-def test_macs_of_what_is_free_of_the_image_count():
-    """A convolution of a constant is work too, though no pixel takes part in it."""
+def test_macs_include_operations_on_constants():
+    """A convolution of a constant counts its MACs although its output does not depend on the image."""
     network = nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1), Step(lambda x: x + F.conv2d(x.new_ones(1, 1, 4, 4), x.new_ones(2, 1, 1, 1)))
     )
     assert measure(network.to("meta"), (1, 4, 4)).macs == 2 * 9 * 16 + 2 * 16
 
 
-def test_in_place_operations_are_followed_where_they_write():
-    """The tensor written to is known, again and again; what shares its memory no longer is, and is not asked for."""
+def test_in_place_operations_are_known():
+    """The target of repeated in-place operations stays known, and they create no memory."""
 
     def overwrite(x: Tensor) -> Tensor:
         y = (x + 1).relu_()
-        left, _ = y.relu_().chunk(2, dim=3)
-        return left.sigmoid_().relu_() + 1
+        first_half, _ = y.relu_().chunk(2, dim=3)
+        return first_half.sigmoid_().relu_() + 1
 
     geometry = measure(Step(overwrite), (1, 4, 4))
     assert (geometry.layers[0].output, geometry.unknown) == ((1, 1, 4, 2), {})

@@ -1,4 +1,4 @@
-"""The arithmetic of sliding windows, against PyTorch and against the definition."""
+"""Sliding-window arithmetic, compared with PyTorch and with the definition."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ WINDOWS = st.builds(
 
 
 @given(WINDOWS)
-def test_size_is_pytorchs(window):
-    """(N + 2P - D(F-1) - 1) / S + 1, rounded down."""
+def test_size_matches_pytorch(window):
+    """The size is (N + 2P - D(F-1) - 1) / S + 1, rounded down."""
     assume(window.fits)
     x, weight = torch.zeros(1, 1, window.rows), torch.zeros(1, 1, window.taps)
     expected = F.conv1d(x, weight, stride=window.stride, padding=window.padding, dilation=window.dilation)
@@ -28,19 +28,19 @@ def test_size_is_pytorchs(window):
 
 
 @given(WINDOWS)
-def test_unused_rows_are_those_that_no_window_covers(window):
-    """Counted one by one: the rows behind the last tap, and how many of them are the input's own."""
+def test_unused_rows_are_those_after_the_last_window(window):
+    """`unused` counts the rows after the last tap; `lost` counts those that belong to the input."""
     assume(window.fits)
     padded = window.rows + 2 * window.padding
-    covered = max(place * window.stride + window.reach for place in range(window.size))
-    own = range(window.padding, window.padding + window.rows)
+    covered = max(position * window.stride + window.extent for position in range(window.size))
+    input_rows = range(window.padding, window.padding + window.rows)
     assert window.unused == padded - covered
-    assert window.lost == sum(row in own for row in range(covered, padded))
+    assert window.lost == sum(row in input_rows for row in range(covered, padded))
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2))
-def test_ceil_mode_is_pytorchs(rows, taps, stride, padding):
-    """The last window may reach over the end, but not begin behind it."""
+def test_ceil_mode_matches_pytorch(rows, taps, stride, padding):
+    """In ceil mode the last window may reach past the end, but not start after it."""
     window = Window(rows, taps, stride, padding, ceil_mode=True)
     assume(window.fits and 2 * padding <= taps)
     expected = F.max_pool1d(torch.zeros(1, 1, rows), taps, stride, padding, ceil_mode=True)
@@ -48,13 +48,13 @@ def test_ceil_mode_is_pytorchs(rows, taps, stride, padding):
 
 
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2), st.integers(1, 2))
-def test_transposed_size_is_pytorchs(rows, taps, stride, padding, dilation):
-    """(N-1)S - 2P + D(F-1) + 1 + output padding."""
+def test_transposed_size_matches_pytorch(rows, taps, stride, padding, dilation):
+    """The size is (N-1)S - 2P + D(F-1) + 1 + output padding."""
     size = transposed_size(rows, taps, stride, padding, dilation, output_padding=0)
     assume(size > 0)
     x, weight = torch.zeros(1, 1, rows), torch.zeros(1, 1, taps)
-    found = F.conv_transpose1d(x, weight, stride=stride, padding=padding, dilation=dilation)
-    assert size == found.shape[-1]
+    output = F.conv_transpose1d(x, weight, stride=stride, padding=padding, dilation=dilation)
+    assert size == output.shape[-1]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,6 @@ def test_transposed_size_is_pytorchs(rows, taps, stride, padding, dilation):
         (Window(rows=7, taps=2, stride=2, ceil_mode=True), 0, 0),
     ],
 )
-def test_legality(window, unused, lost):
-    """Exact, padding alone, rows of the input; rows that an earlier layer added as padding are no loss."""
+def test_unused_and_lost_rows(window, unused, lost):
+    """A stride is exact, skips padding or drops input rows; padding added by an earlier layer counts as padding."""
     assert (window.unused, window.lost) == (unused, lost)

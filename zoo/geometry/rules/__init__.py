@@ -1,8 +1,8 @@
-"""One rule for each operation of PyTorch's core: what its output is, given what its inputs are.
+"""One rule per operation of PyTorch's core: the symbolic output for given symbolic inputs.
 
-A rule takes the operation's own arguments, tensors as `Value`, and gives a `Value`, a tuple for several outputs, or
-None where it cannot tell. An operation that is not in the table is unknown, and so is all that follows from it:
-nothing is guessed.
+A rule is called with the operation's own arguments, with a `Value` in place of each tensor. It returns a `Value`, a
+tuple of them for several outputs, or None if it cannot derive the output. An operation that is not in the table is
+unknown, and so is everything computed from its output: nothing is guessed.
 """
 
 from collections.abc import Callable
@@ -26,47 +26,47 @@ _COPIES = "alias clone contiguous detach lift_fresh _to_copy to"
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), mixing.pointwise),
     **dict.fromkeys(_COPIES.split(), shapes.same),
-    **dict.fromkeys(("empty_like", "full_like", "ones_like", "zeros_like"), mixing.free),
-    **dict.fromkeys(("new_empty", "new_full", "new_ones", "new_zeros"), mixing.fresh),
+    **dict.fromkeys(("empty_like", "full_like", "ones_like", "zeros_like"), mixing.constant_like),
+    **dict.fromkeys(("new_empty", "new_full", "new_ones", "new_zeros"), mixing.new_constant),
     "_adaptive_avg_pool2d": windows.adaptive_pool,
     "adaptive_avg_pool1d": windows.adaptive_pool,
     "adaptive_max_pool2d": windows.adaptive_max_pool,
-    "addmm": mixing.added_product,
+    "addmm": mixing.matrix_product_with_bias,
     "amax": mixing.reduced,
     "amin": mixing.reduced,
-    "as_strided": shapes.restrided,
+    "as_strided": shapes.as_strided,
     "avg_pool1d": windows.average_pool,
     "avg_pool2d": windows.average_pool,
-    "baddbmm": mixing.added_product,
-    "bmm": mixing.product,
+    "baddbmm": mixing.matrix_product_with_bias,
+    "bmm": mixing.matrix_product,
     "cat": shapes.concatenated,
     "chunk": shapes.chunked,
-    "col2im": windows.folded,
+    "col2im": windows.col2im,
     "constant_pad_nd": windows.padded,
     "convolution": windows.convolution,
     "cumsum": mixing.swept,
     "expand": shapes.expanded,
     "flip": shapes.flipped,
-    "im2col": windows.patches,
+    "im2col": windows.im2col,
     "index": shapes.gathered,
-    "index_select": shapes.picked,
+    "index_select": shapes.index_selected,
     "linalg_vector_norm": mixing.vector_norm,
-    "locally_connected": windows.locally_connected,  # our own layer, told by graph.py
-    "max": mixing.reduced_twice,
-    "max_pool1d": windows.max_pool_alone,
+    "locally_connected": windows.locally_connected,  # not PyTorch's: graph.py records our own layer under this name
+    "max": mixing.reduced_with_indices,
+    "max_pool1d": windows.max_pool_1d,
     "max_pool2d_with_indices": windows.max_pool,
     "mean": mixing.reduced,
-    "min": mixing.reduced_twice,
-    "mm": mixing.product,
+    "min": mixing.reduced_with_indices,
+    "mm": mixing.matrix_product,
     "native_batch_norm": mixing.batch_norm,
     "native_group_norm": mixing.group_norm,
     "native_layer_norm": mixing.layer_norm,
     "permute": shapes.permuted,
-    "reflection_pad1d": windows.mirrored,
-    "reflection_pad2d": windows.mirrored,
+    "reflection_pad1d": windows.padded_from_image,
+    "reflection_pad2d": windows.padded_from_image,
     "repeat": shapes.repeated,
-    "replication_pad1d": windows.mirrored,
-    "replication_pad2d": windows.mirrored,
+    "replication_pad1d": windows.padded_from_image,
+    "replication_pad2d": windows.padded_from_image,
     "reshape": shapes.viewed,
     "roll": shapes.rolled,
     "select": shapes.selected,
@@ -81,7 +81,7 @@ RULES: dict[str, Rule] = {
     "std": mixing.variance,
     "std_mean": mixing.variance_and_mean,
     "sum": mixing.reduced,
-    "t": shapes.turned,
+    "t": shapes.matrix_transposed,
     "transpose": shapes.transposed,
     "unbind": shapes.unbound,
     "unfold": windows.unfolded,
@@ -97,12 +97,12 @@ RULES: dict[str, Rule] = {
     "view": shapes.viewed,
 }
 
-# The operations whose stride can leave rows out.
+# The windows of each operation whose stride may drop rows.
 WINDOWS: dict[str, Callable[..., tuple[Window, ...]]] = {
     "avg_pool1d": windows.average_pool_windows,
     "avg_pool2d": windows.average_pool_windows,
     "convolution": windows.convolution_windows,
-    "locally_connected": windows.local_windows,
+    "locally_connected": windows.locally_connected_windows,
     "max_pool1d": windows.max_pool_windows,
     "max_pool2d_with_indices": windows.max_pool_windows,
 }

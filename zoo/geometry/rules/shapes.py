@@ -1,11 +1,11 @@
-"""Operations that only rearrange units: reshape, permute, slice, join, repeat, gather."""
+"""Rules for operations that only rearrange units: reshape, permute, slice, concatenate, repeat, gather."""
 
 import math
 from collections.abc import Sequence
 
 from zoo.geometry.joining import joined, reshaped
 from zoo.geometry.rules.windows import shifted
-from zoo.geometry.values import Dim, Value, constant, plain, run, size_of
+from zoo.geometry.values import Dim, Step, Value, constant, constant_dim, linear_dim, size_of
 
 Numbers = Sequence[int]
 
@@ -19,8 +19,8 @@ def viewed(x: Value, size: Numbers, *_: object) -> Value:
 
 
 def expanded(x: Value, size: Numbers, **_: object) -> Value:
-    own = (1,) * (len(size) - x.rank) + x.shape
-    sizes = [old if new == -1 else new for old, new in zip(own, size, strict=True)]
+    old_sizes = (1,) * (len(size) - x.rank) + x.shape
+    sizes = [old if new == -1 else new for old, new in zip(old_sizes, size, strict=True)]
     return joined([x, constant(sizes, x.axes)])
 
 
@@ -34,7 +34,7 @@ def transposed(x: Value, first: int = 0, second: int = 1) -> Value:
     return permuted(x, order)
 
 
-def turned(x: Value) -> Value:
+def matrix_transposed(x: Value) -> Value:
     return transposed(x) if x.rank == 2 else x
 
 
@@ -44,9 +44,9 @@ def unsqueezed(x: Value, dim: int) -> Value:
 
 
 def squeezed(x: Value, dim: int | Numbers | None = None) -> Value:
-    asked = range(x.rank) if dim is None else [dim] if isinstance(dim, int) else dim
-    gone = {index % x.rank for index in asked}
-    return x.with_dims([each for index, each in enumerate(x.dims) if index not in gone or size_of(each) > 1])
+    candidates = range(x.rank) if dim is None else [dim] if isinstance(dim, int) else dim
+    removable = {index % x.rank for index in candidates}
+    return x.with_dims([dim for index, dim in enumerate(x.dims) if index not in removable or size_of(dim) > 1])
 
 
 def sliced(x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
@@ -59,18 +59,18 @@ def selected(x: Value, dim: int, index: int) -> Value:
     dim %= x.rank
     index %= x.shape[dim]
     value = x
-    for place, factor in enumerate(x.dims[dim]):
-        inner = size_of(x.dims[dim][place + 1 :])
+    for position, factor in enumerate(x.dims[dim]):
+        inner = size_of(x.dims[dim][position + 1 :])
         index, rest = divmod(index, inner)
         if factor.moves:
             value = shifted(value.with_dim(dim, (factor,)), dim, -index, 1)
         index = rest
-    return value.with_dims([each for place, each in enumerate(value.dims) if place != dim])
+    return value.with_dims([value.dims[other] for other in range(value.rank) if other != dim])
 
 
 def split(x: Value, size: int, dim: int = 0) -> tuple[Value, ...]:
-    whole = x.shape[dim]
-    return split_into(x, [min(size, whole - first) for first in range(0, whole, size)], dim)
+    total = x.shape[dim]
+    return split_into(x, [min(size, total - first) for first in range(0, total, size)], dim)
 
 
 def split_into(x: Value, sizes: Numbers, dim: int = 0) -> tuple[Value, ...]:
@@ -87,36 +87,37 @@ def unbound(x: Value, dim: int = 0) -> tuple[Value, ...]:
 
 
 def concatenated(tensors: Sequence[Value], dim: int = 0) -> Value:
-    """Branches side by side. Along channels each unit sees what the branches see together.
+    """Return the concatenation. Along channels, each unit sees the union of the tensors' fields.
 
-    Along what moves over the image, as tokens do, what a unit sees no longer follows from its index by one rule.
+    Along a dimension that moves over the image, such as tokens, the field is no longer linear in the index.
     """
-    tensors = [each for each in tensors if each.shape != (0,)]
+    tensors = [tensor for tensor in tensors if tensor.shape != (0,)]
     dim %= tensors[0].rank
-    total = sum(each.shape[dim] for each in tensors)
-    moves = any(factor.moves for each in tensors for factor in each.dims[dim])
-    union = joined([each.swept([dim]).with_dim(dim, ()) for each in tensors])
-    return _loose(union, tensors, dim, total) if moves else union.with_dim(dim, plain(total, union.axes))
-
-
-def _loose(union: Value, tensors: Sequence[Value], dim: int, total: int) -> Value:
-    factors = [factor for each in tensors for factor in each.dims[dim]]
+    total = sum(tensor.shape[dim] for tensor in tensors)
+    factors = [factor for tensor in tensors for factor in tensor.dims[dim]]
+    union = joined([tensor.swept([dim]).with_dim(dim, ()) for tensor in tensors])
+    if not any(factor.moves for factor in factors):
+        return union.with_dim(dim, constant_dim(total, union.axes))
     moves = [any(factor.steps[axis] != 0 for factor in factors) for axis in range(union.axes)]
-    return union.with_dim(dim, run(total, tuple(None if each else 0 for each in moves)))
+    return union.with_dim(dim, linear_dim(total, _unordered_steps(moves)))
+
+
+def _unordered_steps(moves: Sequence[bool]) -> tuple[Step, ...]:
+    return tuple(None if moves_on_axis else 0 for moves_on_axis in moves)
 
 
 def stacked(tensors: Sequence[Value], dim: int = 0) -> Value:
     dim %= tensors[0].rank + 1
-    return concatenated([unsqueezed(each, dim) for each in tensors], dim)
+    return concatenated([unsqueezed(tensor, dim) for tensor in tensors], dim)
 
 
 def repeated(x: Value, repeats: Numbers) -> Value:
     x = x.with_dims(((),) * (len(repeats) - x.rank) + x.dims)
-    return x.with_dims([(*plain(count, x.axes), *dim) for count, dim in zip(repeats, x.dims, strict=True)])
+    return x.with_dims([(*constant_dim(count, x.axes), *dim) for count, dim in zip(repeats, x.dims, strict=True)])
 
 
 def rolled(x: Value, _shifts: Numbers, dims: Numbers = ()) -> Value:
-    """The end comes before the beginning: no straight line any more."""
+    """Return `x` with the rolled dimensions unordered: their fields are no longer linear in the index."""
     for index in dims:
         if any(factor.moves for factor in x.dims[index]):
             x = x.loosened(index, x.shape[index])
@@ -128,38 +129,40 @@ def flipped(x: Value, dims: Numbers) -> Value:
 
 
 def gathered(x: Value, indices: Sequence[Value | None]) -> Value:
-    """Picked by constant positions: what a unit sees lies somewhere in what was seen along the picked dimensions."""
-    places = [index for index, each in enumerate(indices) if each is not None]
-    picked = joined([each for each in indices if each is not None]).shape
-    moves = [any(factor.steps[axis] != 0 for index in places for factor in x.dims[index]) for axis in range(x.axes)]
-    new: list[Dim] = [run(size, tuple(None if each else 0 for each in moves)) for size in picked]
-    value = x.swept(places)
-    adjacent = places == list(range(places[0], places[-1] + 1))
-    kept = [dim for index, dim in enumerate(value.dims) if index not in places]
-    first = places[0] if adjacent else 0
-    return value.with_dims([*kept[:first], *new, *kept[first:]])
+    """Return `x` indexed by constant tensors: a unit sees some part of the union along the indexed dimensions."""
+    indexed = [dim for dim, index in enumerate(indices) if index is not None]
+    sizes = joined([index for index in indices if index is not None]).shape
+    moves = [any(factor.steps[axis] != 0 for dim in indexed for factor in x.dims[dim]) for axis in range(x.axes)]
+    new: list[Dim] = [linear_dim(size, _unordered_steps(moves)) for size in sizes]
+    value = x.swept(indexed)
+    adjacent = indexed == list(range(indexed[0], indexed[-1] + 1))
+    others = [value.dims[dim] for dim in range(value.rank) if dim not in indexed]
+    first = indexed[0] if adjacent else 0
+    return value.with_dims([*others[:first], *new, *others[first:]])
 
 
-def picked(x: Value, dim: int, index: Value) -> Value:
-    places: list[Value | None] = [None] * (dim % x.rank)
-    return gathered(x, [*places, index])
+def index_selected(x: Value, dim: int, index: Value) -> Value:
+    leading: list[Value | None] = [None] * (dim % x.rank)
+    return gathered(x, [*leading, index])
 
 
-def restrided(x: Value, size: Numbers, stride: Numbers, _offset: int | None = None) -> Value | None:
-    """Known only where it changes nothing: the same sizes, of which at most one is not 1."""
+def as_strided(x: Value, size: Numbers, stride: Numbers, _offset: int | None = None) -> Value | None:
+    """Return `x` if nothing changes: the same sizes, at most one of them above 1. Otherwise None."""
     steps = [step for rows, step in zip(size, stride, strict=True) if rows > 1]
     return x if tuple(size) == x.shape and steps in ([], [1]) else None
 
 
 def _cut(x: Value, dim: int, first: int, size: int, step: int) -> Value:
+    """Return `size` rows of a dimension, every `step`-th from `first` on."""
     if not any(factor.moves for factor in x.dims[dim]):
-        return x.with_dim(dim, plain(size, x.axes))
+        return x.with_dim(dim, constant_dim(size, x.axes))
     if len(x.dims[dim]) == 1 and x.dims[dim][0].steps.count(None) == 0:
         return shifted(x, dim, -first, size, step)
-    return x if size == x.shape[dim] and step == 1 else _sub(x, dim, size)
+    return x if size == x.shape[dim] and step == 1 else _cut_factors(x, dim, size)
 
 
-def _sub(x: Value, dim: int, size: int) -> Value:
+def _cut_factors(x: Value, dim: int, size: int) -> Value:
+    """Return `size` rows of a dimension of several factors, known exactly if they are one step of the outermost."""
     outer, *inner = x.dims[dim]
     block = math.prod(factor.size for factor in inner)
     if size == block and not outer.moves:
