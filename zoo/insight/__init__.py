@@ -1,9 +1,9 @@
-"""What a network has learned to look at, asked with weights, gradients and shifts.
+"""What a network responds to, measured with its weights, gradients and shifted images.
 
-responses.py   what one layer gives, with or without gradients
-shifts.py      does a layer's response move with the image?
-saliency.py    which pixels a unit responds to
-ascent.py      an image that a unit would like best
-patches.py     the places in real images that a channel likes best
+responses.py   the output of one layer, with or without gradients
+shifts.py      how far a layer is from shift equivariance
+saliency.py    the gradient of a unit with respect to the image
+ascent.py      images that maximise a unit's response
+patches.py     the parts of real images to which a channel responds most
 filters.py     the first layer's weights as an image
 """

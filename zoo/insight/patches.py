@@ -1,4 +1,4 @@
-"""The places in real images to which a channel responds most: what a deeper layer's filter looks for."""
+"""The parts of real images to which a channel responds most: what a deeper layer's filter detects."""
 
 import copy
 from dataclasses import dataclass
@@ -13,7 +13,14 @@ from zoo.insight.responses import response
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of image `index`: its rows and columns, clipped to the image, and the response there."""
+    """A part of an image.
+
+    Attributes:
+        index: index of the image.
+        rows: pixel rows of the unit's receptive field, clipped to the image.
+        columns: pixel columns of the field, likewise.
+        response: the unit's response.
+    """
 
     index: int
     rows: range
@@ -22,22 +29,23 @@ class Patch:
 
 
 def strongest_patches(network: nn.Module, layer: str, channel: int, x: Tensor, count: int = 9) -> list[Patch]:
-    """Return the best place of each of the `count` images of `x`, (N, C, H, W), that respond most, best first.
+    """Return the strongest patch of each image in `x`, (N, C, H, W), for the `count` strongest images, best first.
 
     Raises:
-        SettingsError: the layer has no two axes of places, or no such channel.
+        SettingsError: the layer's output is not a 2-D feature map, or there is no such channel.
     """
     with torch.no_grad():
-        given = response(network, layer, x)
-    if given.ndim != 4 or not 0 <= channel < given.shape[1]:
-        raise SettingsError(f"channel {channel} of '{layer}' is no map: the layer gives {tuple(given.shape[1:])}")
+        output = response(network, layer, x)
+    if output.ndim != 4 or not 0 <= channel < output.shape[1]:
+        shape = tuple(output.shape[1:])
+        raise SettingsError(f"channel {channel} of layer '{layer}' is not a feature map: the output has shape {shape}")
     fields = measure(copy.deepcopy(network).to("meta"), tuple(x.shape[1:]))[layer].fields
     if not fields:
-        raise SettingsError(f"it is not known what the units of the layer '{layer}' see")
-    best, places = given[:, channel].flatten(1).max(dim=1)
+        raise SettingsError(f"the receptive field of layer '{layer}' is unknown")
+    strongest, positions = output[:, channel].flatten(1).max(dim=1)
     patches = []
-    for index in best.argsort(descending=True)[:count].tolist():
-        row, column = divmod(int(places[index]), given.shape[-1])
-        rows, columns = (field.box(at) for field, at in zip(fields, (row, column), strict=True))
-        patches.append(Patch(index, rows, columns, float(best[index])))
+    for index in strongest.argsort(descending=True)[:count].tolist():
+        unit = divmod(int(positions[index]), output.shape[-1])  # row, column
+        rows, columns = (field.box(position) for field, position in zip(fields, unit, strict=True))
+        patches.append(Patch(index, rows, columns, float(strongest[index])))
     return patches

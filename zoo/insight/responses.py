@@ -1,4 +1,4 @@
-"""What one layer of a network gives."""
+"""The output of one layer of a network, and of one unit of it."""
 
 from torch import Tensor, nn
 
@@ -6,38 +6,37 @@ from zoo.errors import SettingsError, did_you_mean
 
 
 def response(network: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """Run `network` in its present mode on float `x`, (N, C, H, W), and return what the module at path `layer` gives.
+    """Run `network` in its current mode on float `x`, (N, C, H, W); return the output of the module at path `layer`.
 
-    The first call counts. Gradients flow if torch records them.
+    If the module is called several times, this is the output of the first call. Gradients flow if torch records them.
 
     Raises:
-        SettingsError: the network has no such layer, or never calls it, or it gives no single tensor.
+        SettingsError: the network has no such layer, does not call it, or its output is not a single tensor.
     """
     modules = dict(network.named_modules())
     if layer not in modules:
         raise SettingsError(f"the network has no layer '{layer}'{did_you_mean(layer, modules)}")
-    seen: list[object] = []
-    handle = modules[layer].register_forward_hook(lambda _module, _args, output: seen.append(output))
+    outputs: list[object] = []
+    handle = modules[layer].register_forward_hook(lambda _module, _args, output: outputs.append(output))
     try:
         network(x)
     finally:
         handle.remove()
-    if not seen or not isinstance(seen[0], Tensor):
-        raise SettingsError(f"the layer '{layer}' gives no single tensor: choose one that is called and gives one")
-    return seen[0].clone()
+    if not outputs or not isinstance(outputs[0], Tensor):
+        raise SettingsError(f"layer '{layer}' is not called or does not output a single tensor: choose another layer")
+    return outputs[0].clone()
 
 
-def unit(given: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
-    """Return one unit of a response (N, channels, *places) for each image: (N,). Without `place`, the middle one.
+def unit(output: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
+    """Return one unit of a layer's output (N, channels, *axes) for each image: (N,).
+
+    Without `place`, its index along the axes, this is the middle unit.
 
     Raises:
-        SettingsError: the response has no such unit.
+        SettingsError: the output has no such unit.
     """
-    sizes = tuple(given.shape[1:])
+    sizes = tuple(output.shape[1:])
     index = (channel, *(place or tuple(size // 2 for size in sizes[1:])))
-    if len(index) != len(sizes) or any(not 0 <= at < size for at, size in zip(index, sizes, strict=True)):
-        raise SettingsError(f"there is no unit {index} in a response of {sizes}")
-    chosen = given
-    for at in index:
-        chosen = chosen[:, at]
-    return chosen
+    if len(index) != len(sizes) or any(not 0 <= i < size for i, size in zip(index, sizes, strict=True)):
+        raise SettingsError(f"there is no unit {index} in an output of shape {sizes}")
+    return output[(slice(None), *index)]

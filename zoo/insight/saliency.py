@@ -1,4 +1,4 @@
-"""Which pixels a unit responds to: the gradient of the unit with respect to the image."""
+"""Saliency: the gradient of one unit with respect to the image."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from zoo.insight.responses import response, unit
 def saliency(network: nn.Module, layer: str, x: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
     """Return d unit / d pixel for the images `x`, float (N, C, H, W), in the same shape.
 
-    The unit is at `place` of a channel of the layer, by default in the middle. See https://arxiv.org/abs/1312.6034.
+    The unit is at index `place` of the layer's channel, by default in its middle. See https://arxiv.org/abs/1312.6034.
 
     Raises:
         SettingsError: there is no such layer or unit.

@@ -1,4 +1,4 @@
-"""Does a layer's response move with the image? A convolution's does; strides and pools break it."""
+"""Shift equivariance of a layer. Convolutions have it; strides and pools break it."""
 
 import copy
 import math
@@ -12,26 +12,26 @@ from zoo.insight.responses import response
 
 
 def shift_error(network: nn.Module, layer: str, x: Tensor, shift_px: int) -> float:
-    """How far a layer is from moving its response when the images `x`, (N, C, H, W), move right by `shift_px`.
+    """Return the equivariance error of a layer when the images `x`, (N, C, H, W), are shifted right by `shift_px`.
 
-    The relative L2 distance between the response to the shifted image and the shifted response, 0 for a layer that
-    is equivariant to this shift. Only units whose field lies inside both images count. A layer that steps by more
-    than a pixel cannot move its response by a part of a step: the nearest whole number of steps is taken.
+    This is the relative L2 distance between the response to the shifted image and the shifted response: 0 for a layer
+    that is equivariant to this shift. Only units whose receptive field lies inside both images are compared. If the
+    layer's stride is above one pixel, its response is shifted by the nearest whole number of units.
 
     Raises:
-        SettingsError: the layer has no places, or its field leaves no unit to compare.
+        SettingsError: every unit sees the whole image, or no unit remains to compare.
     """
-    field = measure(copy.deepcopy(network).to("meta"), tuple(x.shape[1:]))[layer].fields
-    if not field or field[-1].whole:
-        raise SettingsError(f"every unit of the layer '{layer}' sees the whole image: there is nothing to shift")
+    fields = measure(copy.deepcopy(network).to("meta"), tuple(x.shape[1:]))[layer].fields
+    if not fields or fields[-1].whole:
+        raise SettingsError(f"every unit of layer '{layer}' sees the whole image: there is nothing to shift")
     with torch.no_grad():
-        still = response(network, layer, x)
-        moved = response(network, layer, torch.roll(x, shift_px, dims=-1))
-    step = x.shape[-1] / still.shape[-1]
-    steps = round(shift_px / step)
-    margin = math.ceil((field[-1].size + shift_px) / step)
-    inside = slice(margin + steps, still.shape[-1] - margin)
-    expected, found = torch.roll(still, steps, dims=-1)[..., inside], moved[..., inside]
-    if found.numel() == 0:
-        raise SettingsError(f"no unit of the layer '{layer}' lies {margin} places from the border: take larger images")
-    return float((found - expected).norm() / expected.norm())
+        original = response(network, layer, x)
+        shifted = response(network, layer, torch.roll(x, shift_px, dims=-1))
+    stride = x.shape[-1] / original.shape[-1]
+    shift_units = round(shift_px / stride)
+    margin = math.ceil((fields[-1].size + shift_px) / stride)
+    inside = slice(margin + shift_units, original.shape[-1] - margin)
+    expected, actual = torch.roll(original, shift_units, dims=-1)[..., inside], shifted[..., inside]
+    if actual.numel() == 0:
+        raise SettingsError(f"no unit of layer '{layer}' lies {margin} units from the border: use larger images")
+    return float((actual - expected).norm() / expected.norm())

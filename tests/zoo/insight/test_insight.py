@@ -1,4 +1,4 @@
-"""What a network looks at: shifts, saliency, ascent, patches and filters."""
+"""Shift equivariance, saliency, gradient ascent, patches and filters."""
 
 import copy
 from pathlib import Path
@@ -22,107 +22,108 @@ from zoo.layers import BlurPool2d
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """Convnet4 with random weights."""
+    """convnet4 with random weights."""
     return load_network("convnet4", seed=1).network
 
 
 @pytest.fixture(scope="module")
 def noise() -> torch.Tensor:
-    """Large images, so that many units lie far from the border."""
+    """Noise images large enough for many units to lie far from the border."""
     return torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
 
 
 class TestShifts:
-    """A convolution moves its response with the image; a pool of 2 does so for even shifts only."""
+    """Convolutions are shift equivariant; a pool of stride 2 is so for even shifts only."""
 
-    def test_convolutions_move(self, network: nn.Module, noise: torch.Tensor) -> None:
-        """Any shift of the image is the same shift of a response of stride 1."""
+    def test_convolutions_are_equivariant(self, network: nn.Module, noise: torch.Tensor) -> None:
+        """Any shift of the image shifts a response of stride 1 by as much."""
         assert [shift_error(network, "act2", noise, shift) < 1e-5 for shift in (1, 2, 3)] == [True, True, True]
 
-    def test_a_pool_breaks_odd_shifts(self, network: nn.Module, noise: torch.Tensor) -> None:
-        """After a 2x2 max pool a shift by 1 changes the response a lot, a shift by 2 moves it."""
+    def test_pool_is_not_equivariant_to_odd_shifts(self, network: nn.Module, noise: torch.Tensor) -> None:
+        """After a 2x2 max pool, a shift by 1 changes the response strongly, and a shift by 2 only shifts it."""
         assert shift_error(network, "pool", noise, 1) > 0.3
         assert shift_error(network, "pool", noise, 2) < 1e-5
 
-    def test_blur_helps(self, noise: torch.Tensor) -> None:
-        """A blur before the stride makes an odd shift less harmful than leaving rows out."""
+    def test_blur_reduces_the_error(self, noise: torch.Tensor) -> None:
+        """A blur before the stride reduces the error of an odd shift."""
         bare = nn.Sequential(nn.MaxPool2d(2, stride=2)).eval()
         blurred = nn.Sequential(nn.MaxPool2d(2, stride=1), BlurPool2d(1, stride=2)).eval()
         assert shift_error(blurred, "1", noise, 1) < 0.8 * shift_error(bare, "0", noise, 1)
 
-    def test_nothing_to_shift(self, network: nn.Module, noise: torch.Tensor) -> None:
-        """A layer that sees everything, and images that are too small, are refused."""
+    def test_layers_that_cannot_be_compared(self, network: nn.Module, noise: torch.Tensor) -> None:
+        """A layer that sees the whole image, and images that are too small, raise an error."""
         with pytest.raises(SettingsError, match="sees the whole image"):
             shift_error(network, "head.fc", noise, 1)
-        with pytest.raises(SettingsError, match="take larger images"):
+        with pytest.raises(SettingsError, match="use larger images"):
             shift_error(network, "act4", noise[..., :8, :8], 1)
 
 
 class TestSaliency:
-    """The part of the image that a unit responds to."""
+    """The gradient of a unit with respect to the image."""
 
-    def test_lies_in_the_receptive_field(self, network: nn.Module) -> None:
-        """The gradient is zero outside the box that geometry computes, and not inside it."""
+    def test_support_is_the_receptive_field(self, network: nn.Module) -> None:
+        """The gradient is non-zero exactly in the box that geometry computes."""
         x = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(2))
         gradient = saliency(network, "bn4", x, channel=3, place=(7, 8))[0, 0]
         fields = measure(copy.deepcopy(network).to("meta"), (1, 32, 32))["bn4"].fields
         assert fields is not None
         rows, columns = fields[0].box(7), fields[1].box(8)
-        found = [gradient.abs().sum(dim=axis).nonzero().flatten().tolist() for axis in (1, 0)]
-        assert found == [list(rows), list(columns)]
+        support = [gradient.abs().sum(dim=axis).nonzero().flatten().tolist() for axis in (1, 0)]
+        assert support == [list(rows), list(columns)]
 
     def test_is_the_derivative(self, network: nn.Module) -> None:
-        """Moving the pixels along the gradient raises the unit by the gradient's square."""
+        """A small step along the gradient raises the unit by the step times the gradient's square."""
         double = copy.deepcopy(network).double()
         x = torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         gradient = saliency(double, "bn2", x, channel=5)
         step = 1e-6
         with torch.no_grad():
-            before, after = (unit(response(double, "bn2", each), 5) for each in (x, x + step * gradient))
+            before, after = (unit(response(double, "bn2", image), 5) for image in (x, x + step * gradient))
         assert float((after - before) / step) == pytest.approx(float(gradient.square().sum()), rel=1e-3)
 
     @pytest.mark.parametrize(("channel", "place"), [(32, ()), (0, (8, 0)), (0, (0,)), (-1, ())])
     def test_no_such_unit(self, network: nn.Module, channel: int, place: tuple[int, ...]) -> None:
-        """A unit that is not there is refused with the sizes that are."""
-        with pytest.raises(SettingsError, match=r"there is no unit .* in a response of \(32, 8, 8\)"):
+        """An unknown unit raises an error that states the output's shape."""
+        with pytest.raises(SettingsError, match=r"there is no unit .* in an output of shape \(32, 8, 8\)"):
             saliency(network, "act1", torch.zeros(1, 1, 8, 8), channel, place)
 
     def test_no_such_layer(self, network: nn.Module) -> None:
-        """A mistyped layer is met with a close one."""
+        """An unknown layer raises an error that suggests a similar one."""
         with pytest.raises(SettingsError, match="no layer 'acct1'; did you mean 'act1'"):
             saliency(network, "acct1", torch.zeros(1, 1, 8, 8), 0)
 
 
 class TestAscent:
-    """An image that a unit would like best."""
+    """Images that maximise a unit's response."""
 
-    def test_raises_the_unit(self, short_run: Path) -> None:
-        """In a network that knows digits, the image made for the 3 raises its logit above nearly all real images."""
+    def test_raises_the_logit(self, short_run: Path) -> None:
+        """In a trained network, the image made for class 3 has a higher logit than 90 % of the real images."""
         trained, digits = load_network(short_run).network, load_dataset("digits")
-        made = ascend(trained, "head.fc", 3, (1, 8, 8))
+        image = ascend(trained, "head.fc", 3, (1, 8, 8))
         with torch.no_grad():
-            found = trained(made[None])[0, 3]
-            real = trained(digits.preprocessing.normalise(digits.test.images))[:, 3]
-        assert float(found) > float(real.quantile(0.9))
+            logit = trained(image[None])[0, 3]
+            real_logits = trained(digits.preprocessing.normalise(digits.test.images))[:, 3]
+        assert float(logit) > float(real_logits.quantile(0.9))
 
-    def test_penalties_calm_the_image(self, network: nn.Module) -> None:
-        """Without the penalties the image is larger and rougher."""
-        calm = ascend(network, "head.fc", 3, (1, 8, 8))
-        wild = ascend(network, "head.fc", 3, (1, 8, 8), AscentSettings(l2=0, variation=0))
-        assert float(penalty(wild, AscentSettings())) > 3 * float(penalty(calm, AscentSettings()))
+    def test_penalties_smooth_the_image(self, network: nn.Module) -> None:
+        """Without the penalties the image has larger and rougher values."""
+        penalised = ascend(network, "head.fc", 3, (1, 8, 8))
+        unpenalised = ascend(network, "head.fc", 3, (1, 8, 8), AscentSettings(l2=0, variation=0))
+        assert float(penalty(unpenalised, AscentSettings())) > 3 * float(penalty(penalised, AscentSettings()))
 
-    def test_a_start_from_zeros_can_have_no_gradient(self) -> None:
-        """In a ReLU network without biases, zeros give no gradient: so the ascent starts from a little noise."""
+    def test_zero_image_can_have_no_gradient(self) -> None:
+        """A ReLU network without biases has no gradient at zeros, so the ascent starts from a little noise."""
         torch.manual_seed(0)
         plain = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.ReLU()).eval()
         assert float(saliency(plain, "1", torch.zeros(1, 1, 8, 8), 0).abs().sum()) == 0
         assert float(ascend(plain, "1", 0, (1, 8, 8), AscentSettings(noise=0)).abs().sum()) == 0
         with torch.no_grad():
-            alive = [ascend(plain, "1", channel, (1, 8, 8), AscentSettings(l2=0, variation=0)) for channel in range(4)]
-            assert max(float(unit(response(plain, "1", each[None]), index)) for index, each in enumerate(alive)) > 0
+            options = AscentSettings(l2=0, variation=0)
+            images = [ascend(plain, "1", channel, (1, 8, 8), options) for channel in range(4)]
+            assert max(float(unit(response(plain, "1", image[None]), k)) for k, image in enumerate(images)) > 0
 
-    def test_repeats_and_leaves_the_generator_alone(self, network: nn.Module) -> None:
-        """The same seed gives the same image; the caller's generator is not touched."""
+    def test_is_deterministic_and_keeps_the_global_generator(self, network: nn.Module) -> None:
+        """The same seed gives the same image, and PyTorch's global generator is not used."""
         torch.manual_seed(5)
         expected = torch.rand(3)
         torch.manual_seed(5)
@@ -132,36 +133,37 @@ class TestAscent:
         assert all(parameter.grad is None for parameter in network.parameters())
 
     def test_settings_out_of_range(self) -> None:
-        """A negative penalty would be a reward."""
+        """A negative penalty raises an error."""
         with pytest.raises(SettingsError, match="at least 0"):
             AscentSettings(l2=-1)
 
 
 class TestPatches:
-    """Where a channel responds most."""
+    """The parts of images to which a channel responds most."""
 
     def test_a_planted_pattern_is_found(self) -> None:
-        """The one image that holds the filter's own pattern comes first, cut out where it lies."""
-        finder = nn.Sequential(nn.Conv2d(1, 1, 3, bias=False)).eval()
+        """The image that contains the filter's own pattern comes first, with the pattern's position."""
+        detector = nn.Sequential(nn.Conv2d(1, 1, 3, bias=False)).eval()
         pattern = torch.tensor([[1.0, -1, 1], [-1, 1, -1], [1, -1, 1]])
-        finder[0].weight.data[0, 0] = pattern
+        detector[0].weight.data[0, 0] = pattern
         x = torch.zeros(4, 1, 12, 12)
         x[2, 0, 5:8, 7:10] = pattern
-        best = strongest_patches(finder, "0", 0, x, count=2)
-        assert (best[0].index, best[0].rows, best[0].columns, best[0].response) == (2, range(5, 8), range(7, 10), 9.0)
-        assert len(best) == 2
+        patches = strongest_patches(detector, "0", 0, x, count=2)
+        best = patches[0]
+        assert (best.index, best.rows, best.columns, best.response) == (2, range(5, 8), range(7, 10), 9.0)
+        assert len(patches) == 2
 
-    def test_vectors_have_no_places(self, network: nn.Module) -> None:
-        """A layer without places is refused."""
-        with pytest.raises(SettingsError, match="is no map"):
+    def test_vectors_have_no_patches(self, network: nn.Module) -> None:
+        """A layer whose output is a vector raises an error."""
+        with pytest.raises(SettingsError, match="is not a feature map"):
             strongest_patches(network, "head.fc", 0, torch.zeros(1, 1, 8, 8))
 
 
 class TestFilters:
-    """The first layer's weights."""
+    """The first layer's filters as an image."""
 
-    def test_each_filter_has_its_tile(self, network: nn.Module) -> None:
-        """Filter 7 of 32 stands in the second row of six, one pixel a weight, the largest weight white or black."""
+    def test_each_filter_has_a_tile(self, network: nn.Module) -> None:
+        """Filter 7 of 32 is in the second row of six; its tile has the weights, with the largest white or black."""
         image = np.asarray(filter_image(network))
         assert image.shape == (6 * (TILE_PX + GAP_PX) + GAP_PX, 6 * (TILE_PX + GAP_PX) + GAP_PX, 3)
         weight = network.get_submodule("conv1").weight.detach()
@@ -170,17 +172,17 @@ class TestFilters:
         expected = (127.5 + 127.5 * weight[7, 0] / weight.abs().max()).round()
         np.testing.assert_array_equal(tile, expected)
 
-    def test_a_net_without_convolutions(self) -> None:
-        """A network without filters says so."""
+    def test_network_without_convolutions(self) -> None:
+        """A network without 2-D convolutions raises an error."""
         with pytest.raises(SettingsError, match="no 2-D convolution"):
             filter_image(nn.Linear(2, 2))
 
 
-def test_a_shared_weights_gradient_is_the_sum_over_positions() -> None:
-    """A convolution's weight gets the sum of what each position would give it alone."""
+def test_gradient_of_a_shared_weight_is_the_sum_over_positions() -> None:
+    """The gradient of a convolution's weight is the sum of the gradients at each position."""
     x, conv = torch.randn(1, 1, 6, 6), nn.Conv2d(1, 1, 3, bias=False)
     out = conv(x)
     weights = conv.weight
-    (whole,) = torch.autograd.grad(out.sum(), weights, retain_graph=True)
+    (total,) = torch.autograd.grad(out.sum(), weights, retain_graph=True)
     parts = [torch.autograd.grad(out[0, 0, i, j], weights, retain_graph=True)[0] for i in range(4) for j in range(4)]
-    torch.testing.assert_close(whole, torch.stack(parts).sum(0))
+    torch.testing.assert_close(total, torch.stack(parts).sum(0))
