@@ -76,7 +76,7 @@ def describe(
     """Show every layer of a network: its window, output, parameters, work, and how much of the image a unit sees.
 
     Nothing is computed from images: all follows from the network's graph. The numbers of a layer include those of the
-    layers inside it. `sees` is the receptive field in pixels (`all`: the whole image; `<=`: at most). `stride` says
+    layers inside it. `field` is the receptive field in pixels (`all`: the whole image; `<=`: at most). `stride` says
     whether the windows end exactly, leave out only padding, or drop rows of their input: in a backbone that is shown,
     in a network of this catalog it is an error. For an exported model, `in the file` says what became of each layer.
 

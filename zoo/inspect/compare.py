@@ -1,4 +1,4 @@
-"""Networks side by side; and a layer fully connected, locally connected and convolutional, of one output volume."""
+"""Comparison of networks, and of fully connected, locally connected and convolutional layers of one output volume."""
 
 import math
 from collections import Counter
@@ -6,34 +6,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from zoo.errors import SettingsError
 from zoo.geometry.costs import convolution_weights, fully_connected_weights, locally_connected_weights
 from zoo.geometry.measure import Geometry
 from zoo.geometry.sizes import Window
-from zoo.inspect.describe import field_text, fit, megabytes, roomy_console, short
-from zoo.inspect.target import Subject, by
+from zoo.inspect.describe import field_text, fit, megabytes, short
+from zoo.inspect.tables import Column, print_table
+from zoo.inspect.target import Subject, size_text
 from zoo.layers import resolve_padding
 
-Row = dict[str, Any]
+ComparisonRow = dict[str, Any]
 
-_HEADS = {
+HEADINGS = {  # of the keys that are not their own heading
     "activation_bytes": "activations",
-    "bytes_at_once": "at once",
-    "receptive_field": "sees",
+    "bytes_at_once": "peak",
+    "receptive_field": "field",
     "strides_exact": "exact",
     "drop_padding": "pad",
     "drop_rows": "drop",
 }
+LAYER_IMPORTANCE = ("layer", "parameters", "MACs", "output", "weights", "input", "biases")
+NETWORK_IMPORTANCE = (
+    *("network", "parameters", "MACs", "input", "field", "activations"),
+    *("peak", "layers", "drop", "pad", "exact"),
+)
 
 
 @dataclass(frozen=True)
 class LayerQuestion:
-    """A layer from `input_size`, (C, *axes), to `to` channels, with windows of `kernel` taps along each axis.
+    """The layer that `compare --layers` builds in three ways.
 
-    `padding` is `same`, `valid` or a number of rows.
+    Attributes:
+        input_size: (C, *axes).
+        to: output channels.
+        kernel: taps of the window along each axis.
+        stride: of the window along each axis.
+        padding: `same`, `valid` or a number of rows.
     """
 
     input_size: tuple[int, ...]
@@ -43,17 +51,19 @@ class LayerQuestion:
     padding: str = "same"
 
     def __post_init__(self) -> None:
-        """Raises: SettingsError: a window does not fit, or its stride leaves out rows of the input."""
+        """Check the windows.
+
+        Raises:
+            SettingsError: a window does not fit, or its stride drops rows of the input.
+        """
         for window in self.windows:
             if not window.fits:
                 raise SettingsError(f"a window of {self.kernel} does not fit on {window.rows} rows: choose a --kernel")
             if window.lost:
-                near = [
-                    rows for rows in range(window.rows - self.stride, window.rows + self.stride) if self._fits(rows)
-                ]
+                nearby = range(window.rows - self.stride, window.rows + self.stride)
+                sizes = ", ".join(str(rows) for rows in nearby if self._is_exact(rows))
                 raise SettingsError(
-                    f"strides of {self.stride} leave out the last {window.lost} of {window.rows} rows; "
-                    f"these sizes fit: {', '.join(map(str, near))}"
+                    f"stride {self.stride} drops the last {window.lost} of {window.rows} rows; these sizes fit: {sizes}"
                 )
 
     @property
@@ -65,54 +75,53 @@ class LayerQuestion:
         return (self.to, *(window.size for window in self.windows))
 
     def _window(self, rows: int) -> Window:
-        named = self.padding if not self.padding.isdecimal() else int(self.padding)
-        return Window(rows, self.kernel, self.stride, resolve_padding(named, self.kernel, self.stride))  # type: ignore[arg-type]
+        padding = int(self.padding) if self.padding.isdecimal() else self.padding
+        return Window(rows, self.kernel, self.stride, resolve_padding(padding, self.kernel, self.stride))  # type: ignore[arg-type]
 
-    def _fits(self, rows: int) -> bool:
+    def _is_exact(self, rows: int) -> bool:
         window = self._window(rows)
         return rows > 0 and window.fits and not window.lost
 
 
-def layer_rows(question: LayerQuestion) -> list[Row]:
-    """Three ways to connect the same input to the same output.
+def layer_rows(question: LayerQuestion) -> list[ComparisonRow]:
+    """Return one row for each of three ways to connect the same input to the same output.
 
-    Every output number of the fully connected layer has a weight for each input number. Looking only at neighbours
-    leaves it those under its window; sharing leaves one filter for all places. Sharing saves no work: each place
-    still takes its whole window.
+    A fully connected layer has a weight for each pair of input and output numbers. A locally connected one has only
+    the weights of each window. A convolution shares one filter between all positions, which saves parameters but no
+    MACs.
     """
-    channels, places = question.input_size[0], math.prod(question.output_size[1:])
+    channels, positions = question.input_size[0], math.prod(question.output_size[1:])
     inputs, outputs = math.prod(question.input_size), math.prod(question.output_size)
     taps = question.kernel ** len(question.windows)
     full = fully_connected_weights(inputs, outputs)
-    local = locally_connected_weights(channels, question.to, taps, places)
+    local = locally_connected_weights(channels, question.to, taps, positions)
     shared = convolution_weights(channels, question.to, taps)
     return [
         _layer_row(question, "fully connected", full, biases=outputs, macs=full),
         _layer_row(question, "locally connected", local, biases=outputs, macs=local),
-        _layer_row(question, "convolutional", shared, biases=question.to, macs=shared * places),
+        _layer_row(question, "convolutional", shared, biases=question.to, macs=shared * positions),
     ]
 
 
-def net_rows(subjects: Iterable[Subject]) -> list[Row]:
-    """One row a network, each at the input that it is made for."""
-    return [_net_row(subject, subject.geometry()) for subject in subjects]
+def net_rows(targets: Iterable[Subject]) -> list[ComparisonRow]:
+    """Return one row per network, each at its default input size."""
+    return [_network_row(target, target.geometry()) for target in targets]
 
 
-def show(rows: Sequence[Row]) -> None:
+def show(rows: Sequence[ComparisonRow]) -> None:
     """Print the rows as a table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for index, name in enumerate(rows[0]):
-        table.add_column(_HEADS.get(name, name), justify="right" if index else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(name, value) for name, value in row.items()))
-    roomy_console().print(table)
+    columns = [
+        Column(HEADINGS.get(key, key), [_cell(key, row[key]) for row in rows], "right" if index else "left")
+        for index, key in enumerate(rows[0])
+    ]
+    print_table(columns, NETWORK_IMPORTANCE if "network" in rows[0] else LAYER_IMPORTANCE)
 
 
-def _layer_row(question: LayerQuestion, layer: str, weights: int, biases: int, macs: int) -> Row:
+def _layer_row(question: LayerQuestion, layer: str, weights: int, biases: int, macs: int) -> ComparisonRow:
     return {
         "layer": layer,
-        "input": by(question.input_size),
-        "output": by(question.output_size),
+        "input": size_text(question.input_size),
+        "output": size_text(question.output_size),
         "weights": weights,
         "biases": biases,
         "parameters": weights + biases,
@@ -120,12 +129,12 @@ def _layer_row(question: LayerQuestion, layer: str, weights: int, biases: int, m
     }
 
 
-def _net_row(subject: Subject, geometry: Geometry) -> Row:
+def _network_row(target: Subject, geometry: Geometry) -> ComparisonRow:
     strides = Counter(fit(layer).split(" ")[0] for layer in geometry.sliding)
     last = geometry.last_map
     return {
-        "network": subject.name,
-        "input": by(geometry.input_size),
+        "network": target.name,
+        "input": size_text(geometry.input_size),
         "layers": sum(layer.is_leaf and layer.parameters > 0 for layer in geometry.layers),
         "parameters": geometry.parameters,
         "MACs": geometry.macs,
@@ -138,9 +147,9 @@ def _net_row(subject: Subject, geometry: Geometry) -> Row:
     }
 
 
-def _text(name: str, value: object) -> str:
+def _cell(key: str, value: object) -> str:
     if not isinstance(value, int):
         return str(value)
-    if "bytes" in name:
+    if "bytes" in key:
         return megabytes(value)
-    return f"{value:,}" if value < 10**8 or name != "MACs" else short(value)
+    return short(value) if key == "MACs" and value >= 10**8 else f"{value:,}"

@@ -1,92 +1,87 @@
-"""The networks by name, ours and timm's, with what is known of each at little cost."""
+"""The networks by name, ours and timm's, with the properties of each that cost little to find out."""
 
 import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
 import timm
-from rich import box
-from rich.table import Table
+from rich.console import Console
 from timm.models import get_pretrained_cfg
 
 from zoo.catalog import CATALOG
 from zoo.errors import GeometryError, UnknownNetworkError
-from zoo.inspect.describe import roomy_console, short
-from zoo.inspect.target import by, subject_of
+from zoo.inspect.describe import count, short
+from zoo.inspect.tables import Column, print_table
+from zoo.inspect.target import size_text, subject_of
 
-MEASURED_AT_MOST = 24  # a longer list would take more than seconds
+MEASURED_AT_MOST = 24  # measuring a longer list would take more than seconds
+IMPORTANCE = ("network", "parameters", "MACs", "input", "weights", "licence", "from")
 
-Row = dict[str, Any]
+NetworkEntry = dict[str, Any]
 
 
-def model_rows(pattern: str, pretrained: bool) -> list[Row]:
-    """The networks whose name `pattern` matches; `*` and `?` stand for any letters and for one.
+def model_rows(pattern: str, pretrained: bool) -> list[NetworkEntry]:
+    """Return the networks whose name matches `pattern`; `*` matches any characters, `?` a single one.
 
-    With `pretrained` there is one row for each set of weights, named NET.WEIGHTS. Parameters and MACs are there for
-    a list of at most 24.
+    With `pretrained` there is one entry per set of weights, named NETWORK.WEIGHTS. A list of at most
+    MEASURED_AT_MOST entries includes parameters and MACs.
 
     Raises:
         UnknownNetworkError: nothing matches.
     """
-    known = timm.list_models(pretrained=True) if pretrained else [*CATALOG, *_timms()]
+    known = timm.list_models(pretrained=True) if pretrained else [*CATALOG, *_timm_names()]
     names = [name for name in known if _matches(name, pattern)]
     if not names:
-        raise UnknownNetworkError(pattern, known if not pretrained else [*known, *_timms()])
-    return [_row(name, measured=len(names) <= MEASURED_AT_MOST) for name in names]
+        raise UnknownNetworkError(pattern, known if not pretrained else [*known, *_timm_names()])
+    return [_entry(name, measured=len(names) <= MEASURED_AT_MOST) for name in names]
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print the rows as a table, and how many there are."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in rows[0]:
-        table.add_column(name, justify="right" if name in ("parameters", "MACs") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(name, value) for name, value in row.items()))
-    console = roomy_console()
-    console.print(table)
-    console.print(f"{len(rows)} {'networks' if len(rows) != 1 else 'network'}")
+def show(entries: Sequence[NetworkEntry]) -> None:
+    """Print the entries as a table, and their number."""
+    columns = [
+        Column(key, [_cell(key, entry[key]) for entry in entries], "right" if key in ("parameters", "MACs") else "left")
+        for key in entries[0]
+    ]
+    print_table(columns, IMPORTANCE)
+    Console().print(count(len(entries), "network"))
 
 
-def _timms() -> list[str]:
-    names: list[str] = [name for name in timm.list_models() if name not in CATALOG]
-    return names
+def _timm_names() -> list[str]:
+    """Return timm's names, except those that the catalog redefines."""
+    return [name for name in timm.list_models() if name not in CATALOG]
 
 
 def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition(".")[0], pattern)
 
 
-def _row(name: str, measured: bool) -> Row:
-    """`weights` names the default pretrained weights, or is None; their licence is None where timm does not say."""
+def _entry(name: str, measured: bool) -> NetworkEntry:
+    """Return one entry: `weights` names the default weights, None without any; `licence` is None if timm has none."""
     cfg = None if name in CATALOG else get_pretrained_cfg(name)
     weights = cfg if cfg and cfg.has_weights else None
     size = CATALOG[name].input_size if name in CATALOG else cfg.input_size if cfg else None
-    row = {
+    entry = {
         "network": name,
         "from": "zoonnx" if name in CATALOG else "timm",
-        "input": by(size) if size else None,
+        "input": size_text(size) if size else None,
         "weights": (weights.tag or "default") if weights else None,
         "licence": weights.license if weights else None,
     }
-    return {**row, **_measured(name)} if measured else row
+    return {**entry, **_costs(name)} if measured else entry
 
 
-def _measured(name: str) -> Row:
-    subject = subject_of(name)
+def _costs(name: str) -> NetworkEntry:
+    target = subject_of(name)
     try:
-        macs: int | None = subject.geometry().macs
+        macs: int | None = target.geometry().macs
     except GeometryError:
         macs = None
-    return {"parameters": sum(each.numel() for each in subject.network.parameters()), "MACs": macs}
+    return {"parameters": sum(parameter.numel() for parameter in target.network.parameters()), "MACs": macs}
 
 
-def _text(name: str, value: object) -> str:
+def _cell(key: str, value: object) -> str:
     if value is None:
         return "-"
-    return (
-        short(value)
-        if name == "MACs" and isinstance(value, int)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    if not isinstance(value, int):
+        return str(value)
+    return short(value) if key == "MACs" else f"{value:,}"

@@ -1,4 +1,4 @@
-"""What `describe` and `compare` look at: a network without data, by its name, its run or its export."""
+"""Networks to describe or compare, found by name, run or export, and built without data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +20,21 @@ from zoo.storage.atomic_io import standing_folder
 from zoo.transfer.heads import attach_head
 
 Shape = tuple[int, ...]
-NEAR = 16
-GRID = 32
+
+MOST_ROWS_APART = 16  # between a size that does not fit and the sizes tried in its place
+ROUND_TO = 32  # a multiple of which is tried beyond those
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network on the meta device and the input it is made for, (C, *axes).
+    """A network on the meta device.
 
-    `exported` has the layer map's entry for each layer's name where the network comes from an export. A stride that
-    leaves out rows is an error in a network of ours (`is_ours`), and shown as a warning in a backbone.
+    Attributes:
+        name: the network's, run's or model's name.
+        architecture: its name in the catalog or in timm.
+        network: the module.
+        input_size: its default input, (C, *axes).
+        exported: the layer map's entry for each layer's name; empty unless the network comes from an export.
     """
 
     name: str
@@ -40,74 +45,80 @@ class Subject:
 
     @property
     def is_ours(self) -> bool:
+        """Whether the network is in the catalog: a stride that drops input rows is then an error."""
         return self.architecture in CATALOG
 
     def geometry(self, input_size: Shape | None = None) -> Geometry:
-        """Every layer at `input_size`, or at the size the network is made for.
+        """Return the geometry at `input_size`, or at the default input size.
 
         Raises:
-            GeometryError: the network refuses that size, or a stride of a network of ours does not fit it.
+            GeometryError: the network does not accept that size, or a stride of one of our networks drops input rows.
         """
-        asked = input_size or self.input_size
-        self._check_channels(asked)
+        size = input_size or self.input_size
+        self._check_channels(size)
         try:
-            found = measure(self.network, asked)
+            geometry = measure(self.network, size)
         except GeometryError as error:
             where = f" in layer '{error.layer}'" if error.layer else ""
-            raise self._misfit(f"{self.name} refuses an input of {by(asked)}{where}: {error}", asked) from error
-        bad = self._illegal(found)
-        if bad:
-            raise self._misfit(f"{_loss(bad)} when {self.name} gets an input of {by(asked)}", asked)
-        return found
+            message = f"{self.name} does not accept an input of {size_text(size)}{where}: {error}"
+            raise self._size_error(message, size) from error
+        inexact = self._inexact_layer(geometry)
+        if inexact:
+            raise self._size_error(_loss_text(inexact, self.name, size), size)
+        return geometry
 
-    def _illegal(self, geometry: Geometry) -> Layer | None:
+    def _inexact_layer(self, geometry: Geometry) -> Layer | None:
         return next((layer for layer in geometry.sliding if layer.lost), None) if self.is_ours else None
 
-    def _check_channels(self, input_size: Shape) -> None:
-        if len(input_size) != len(self.input_size):
-            raise GeometryError(f"{self.name} takes an input like {by(self.input_size)}; got {by(input_size)}")
-        own, came = self.input_size[0], input_size[0]
-        if own != came:
+    def _check_channels(self, size: Shape) -> None:
+        if len(size) != len(self.input_size):
+            raise GeometryError(
+                f"{self.name} expects an input like {size_text(self.input_size)}; got {size_text(size)}"
+            )
+        channels = self.input_size[0]
+        if size[0] != channels:
             first = config_of(self.network).get("first_conv")
             where = f" (layer '{first}')" if isinstance(first, str) else ""
-            raise GeometryError(f"{self.name} takes {own} channel{'s' * (own != 1)}{where}; the input has {came}")
+            plural = "s" * (channels != 1)
+            raise GeometryError(f"{self.name} expects {channels} channel{plural}{where}; the input has {size[0]}")
 
-    def _misfit(self, message: str, asked: Shape) -> GeometryError:
-        near = [by(size) for size in self._near(asked)]
-        fitting = f"sizes nearby that fit: {' and '.join(near)}" if near else f"it is made for {by(self.input_size)}"
-        return GeometryError(f"{message}; {fitting}")
+    def _size_error(self, message: str, size: Shape) -> GeometryError:
+        nearby = " and ".join(map(size_text, self._nearest_fitting(size)))
+        hint = f"nearby sizes that fit: {nearby}" if nearby else f"its default size is {size_text(self.input_size)}"
+        return GeometryError(f"{message}; {hint}")
 
-    def _near(self, asked: Shape) -> Iterator[Shape]:
-        """The nearest smaller and the nearest larger input that fit."""
+    def _nearest_fitting(self, size: Shape) -> Iterator[Shape]:
+        """Yield the nearest smaller and the nearest larger input that fit."""
+        candidates = _candidates(size, self.input_size)
         for sign in (-1, 1):
-            sizes = (size for size in _candidates(asked, self.input_size) if sign * (sum(size) - sum(asked)) > 0)
-            found = next((size for size in sizes if self._fits(size)), None)
-            if found:
-                yield found
+            on_this_side = (candidate for candidate in candidates if sign * (sum(candidate) - sum(size)) > 0)
+            nearest = next((candidate for candidate in on_this_side if self._fits(candidate)), None)
+            if nearest:
+                yield nearest
 
     def _fits(self, size: Shape) -> bool:
         try:
-            return not self._illegal(measure(self.network, size))
+            return not self._inexact_layer(measure(self.network, size))
         except GeometryError:
             return False
 
 
-def by(size: Sequence[int]) -> str:
-    """A size as people write it: 3x224x224."""
+def size_text(size: Sequence[int]) -> str:
+    """Return a size in the form 3x224x224."""
     return "x".join(map(str, size))
 
 
 def subject_of(source: str) -> Subject:
-    """The network that `source` names: a name of the catalog or of timm, a run's folder, or an exported model's.
+    """Find a network by its name in the catalog or in timm, or in the folder of a run or an exported model.
 
     Raises:
-        UnknownNetworkError: no network has that name.
-        CheckpointError: a folder holds neither a run nor an export.
+        UnknownNetworkError: there is no network of that name.
+        CheckpointError: the folder contains neither a run nor an export.
     """
     folder = standing_folder(Path(source))
     file = _manifest_file(folder)
     if file:
-        return _exported(file)
+        return _from_export(file)
     if folder.exists() or "/" in source:
         loaded = load_network(source)
         return Subject(loaded.name, loaded.architecture, loaded.network.to("meta"), _input_size(loaded.network))
@@ -116,7 +127,10 @@ def subject_of(source: str) -> Subject:
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network without data, in eval mode; where its construction needs numbers, build it whole first."""
+    """Build a network on the meta device, in eval mode.
+
+    A network whose construction needs the values of tensors is built on the CPU first.
+    """
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
@@ -131,39 +145,41 @@ def _input_size(network: nn.Module) -> Shape:
 
 
 def _manifest_file(folder: Path) -> Path | None:
-    """The manifest of an exported model's newest version, or of the version that `folder` is."""
+    """Return the manifest in `folder`, or that of the newest version in it, or None."""
     if (folder / "manifest.json").exists():
         return folder / "manifest.json"
     versions = [file for file in folder.glob("*/manifest.json") if file.parent.name.isdecimal()]
     return max(versions, key=lambda file: int(file.parent.name), default=None)
 
 
-def _exported(file: Path) -> Subject:
+def _from_export(file: Path) -> Subject:
     try:
-        promise = json_format.Parse(file.read_text(encoding="utf-8"), manifest.Manifest())
+        model_manifest = json_format.Parse(file.read_text(encoding="utf-8"), manifest.Manifest())
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} is not a manifest of zoonnx: {error}") from error
-    rule = promise.preprocessing
-    if not promise.source.net or ":" in promise.source.net:
+    name, architecture = model_manifest.name, model_manifest.source.net
+    if not architecture or ":" in architecture:
         raise CheckpointError(
-            f"{promise.name} was exported from {promise.source.net or 'a program'}, whose network is not known here; "
-            f"its layers stand in {file}, and in reports/ beside the repository"
+            f"{name} was exported from {architecture or 'a program'}, a network that cannot be built here; "
+            f"its layers are listed in {file}, and in reports/ beside the repository"
         )
-    network = on_meta(lambda: _net_of(promise))
-    layers = {layer.name: layer for layer in promise.layer_map.layers}
-    return Subject(promise.name, promise.source.net, network, (rule.channels, rule.height, rule.width), layers)
+    network = on_meta(lambda: _rebuild(model_manifest))
+    layers = {layer.name: layer for layer in model_manifest.layer_map.layers}
+    preprocessing = model_manifest.preprocessing
+    input_size = (preprocessing.channels, preprocessing.height, preprocessing.width)
+    return Subject(name, architecture, network, input_size, layers)
 
 
-def _net_of(promise: manifest.Manifest) -> nn.Module:
-    """The network that was exported, a headed backbone where its layers say so."""
-    classes, channels = promise.outputs[0].shape[-1], promise.preprocessing.channels
-    kinds = {layer.path: layer.kind for layer in promise.layer_map.layers}
+def _rebuild(model_manifest: manifest.Manifest) -> nn.Module:
+    """Build the network that was exported; if it is a backbone with a head of ours, its layers show which."""
+    architecture, preprocessing = model_manifest.source.net, model_manifest.preprocessing
+    classes, channels = model_manifest.outputs[0].shape[-1], preprocessing.channels
+    kinds = {layer.path: layer.kind for layer in model_manifest.layer_map.layers}
     head = _head_of(kinds)
     if head is None:
-        return create_model(promise.source.net, num_classes=classes, in_chans=channels)
-    rule = promise.preprocessing
-    size = (rule.height, rule.width)
-    network = create_model(promise.source.net, in_chans=channels, img_size=size if head == "flat" else None)
+        return create_model(architecture, num_classes=classes, in_chans=channels)
+    size = (preprocessing.height, preprocessing.width)
+    network = create_model(architecture, in_chans=channels, img_size=size if head == "flat" else None)
     for path, kind in kinds.items():
         if kind == Removed.__name__:
             network.set_submodule(path.removeprefix("backbone."), Removed())
@@ -171,7 +187,7 @@ def _net_of(promise: manifest.Manifest) -> nn.Module:
 
 
 def _head_of(kinds: Mapping[str, str]) -> Head | None:
-    """Which of heads.py's a network has, by the class of each of its modules."""
+    """Return which head of zoo.transfer.heads a network has, from the class name of each module; None without one."""
     if kinds.get("head.fc") is None or not any(path.startswith("backbone.") for path in kinds):
         return None
     if "head.score.weight" in kinds:
@@ -183,21 +199,23 @@ def _head_of(kinds: Mapping[str, str]) -> Head | None:
     return "mlp" if "head.hidden" in kinds else "linear"
 
 
-def _candidates(asked: Shape, own: Shape) -> list[Shape]:
-    """Sizes to try, the nearest first: some rows more or less, the next round numbers, and what the network is made for."""
-    longest = max(asked[1:])
-    rounds = {longest // GRID * GRID - longest, -(-longest // GRID) * GRID - longest}
-    deltas = {*range(-NEAR, NEAR + 1), *rounds}
-    free = [size > 1 for size in own[1:]]  # a signal is an image of height 1
-    grown = [[size + delta * may for size, may in zip(asked[1:], free, strict=True)] for delta in deltas]
-    sizes = {(asked[0], *each) for each in grown} | {own}
-    return sorted((size for size in sizes if min(size) > 0), key=lambda size: abs(sum(size) - sum(asked)))
+def _candidates(size: Shape, default: Shape) -> list[Shape]:
+    """Return sizes to try, the nearest first: a few rows apart, multiples of ROUND_TO, and the default size."""
+    longest = max(size[1:])
+    multiples = {longest // ROUND_TO * ROUND_TO - longest, -(-longest // ROUND_TO) * ROUND_TO - longest}
+    deltas = {*range(-MOST_ROWS_APART, MOST_ROWS_APART + 1), *multiples}
+    changeable = [rows > 1 for rows in default[1:]]  # a signal is an image of height 1
+    resized = [
+        [rows + delta * may_change for rows, may_change in zip(size[1:], changeable, strict=True)] for delta in deltas
+    ]
+    candidates = {(size[0], *axes) for axes in resized} | {default}
+    positive = (candidate for candidate in candidates if min(candidate) > 0)
+    return sorted(positive, key=lambda candidate: abs(sum(candidate) - sum(size)))
 
 
-def _loss(layer: Layer) -> str:
+def _loss_text(layer: Layer, name: str, size: Shape) -> str:
     window = max(layer.windows, key=lambda window: window.lost)
-    rows = "row" if window.lost == 1 else "rows"
     return (
-        f"layer '{layer.name}' leaves out the last {window.lost} {rows} of the {window.rows} it gets "
-        f"({window.taps} taps in strides of {window.stride})"
+        f"layer '{layer.name}' of {name} drops the last {window.lost} of {window.rows} input rows "
+        f"at an input of {size_text(size)} (window {window.taps}, stride {window.stride})"
     )

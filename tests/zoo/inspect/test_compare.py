@@ -13,8 +13,8 @@ from zoo.inspect.target import subject_of
 from zoo.layers import LocallyConnected2d
 
 
-def test_three_layers_of_one_volume():
-    """1x8x8 to 8 channels, 3x3: 33,280 / 5,120 / 80 parameters; sharing saves parameters, not work."""
+def test_three_layers_with_the_same_output():
+    """From 1x8x8 to 8 channels, 3x3, the layers have 33,280, 5,120 and 80 parameters; sharing saves no MACs."""
     rows = layer_rows(LayerQuestion((1, 8, 8), to=8, kernel=3))
     assert [row["parameters"] for row in rows] == [33_280, 5_120, 80]
     assert [row["MACs"] for row in rows] == [32_768, 4_608, 4_608]
@@ -22,8 +22,8 @@ def test_three_layers_of_one_volume():
 
 
 @pytest.mark.parametrize(("size", "to", "kernel"), [((1, 8, 8), 8, 3), ((3, 10, 6), 4, 5), ((2, 5, 5), 1, 1)])
-def test_the_formulas_are_those_of_real_layers(size, to, kernel):
-    """The same layers in PyTorch have as many parameters."""
+def test_formulas_match_pytorch_layers(size, to, kernel):
+    """The same layers built in PyTorch have as many parameters."""
     channels, height, width = size
     with torch.device("meta"):
         layers = [
@@ -31,44 +31,44 @@ def test_the_formulas_are_those_of_real_layers(size, to, kernel):
             LocallyConnected2d(channels, to, kernel, input_size=(height, width), padding=kernel // 2),
             nn.Conv2d(channels, to, kernel, padding=kernel // 2),
         ]
-    expected = [sum(each.numel() for each in layer.parameters()) for layer in layers]
+    expected = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers]
     assert [row["parameters"] for row in layer_rows(LayerQuestion(size, to, kernel))] == expected
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
-def test_parameters_against_the_size_of_the_input(scale):
-    """With n pixels: full grows as n squared, local as n, a convolution not at all."""
+def test_growth_with_the_input_size(scale):
+    """With n pixels, fully connected weights grow as n squared, locally connected as n, convolutional not at all."""
     small, large = (layer_rows(LayerQuestion((1, 8 * side, 8), 8, 3)) for side in (1, scale))
     growth = [after["weights"] / before["weights"] for before, after in zip(small, large, strict=True)]
     assert growth == [scale**2, scale, 1]
 
 
 @pytest.mark.parametrize(
-    ("question", "says"),
+    ("question", "message"),
     [
         ({"kernel": 9, "padding": "valid"}, "a window of 9 does not fit on 8 rows"),
-        ({"kernel": 3, "stride": 2, "padding": "valid"}, "leave out the last 1 of 8 rows; these sizes fit: 7, 9"),
+        ({"kernel": 3, "stride": 2, "padding": "valid"}, "stride 2 drops the last 1 of 8 rows; these sizes fit: 7, 9"),
         ({"kernel": 4}, "padding 'same' needs an odd window"),
         ({"kernel": 3, "padding": "some"}, "padding is 'valid', 'same' or a number"),
     ],
 )
-def test_illegal_windows(question, says):
-    """What does not fit is refused, with what would."""
-    with pytest.raises(SettingsError, match=says):
+def test_windows_that_do_not_fit(question, message):
+    """A window that does not fit raises an error that suggests what would."""
+    with pytest.raises(SettingsError, match=message):
         LayerQuestion((1, 8, 8), to=8, **question)
 
 
-def test_nets_side_by_side():
-    """The totals of each, at the input it is made for."""
+def test_networks_side_by_side():
+    """Each row has a network's totals at its default input size."""
     convnet, resnet, vit = compare.net_rows(map(subject_of, ("convnet4", "resnet18", "vit_tiny_patch16_224")))
     assert (convnet["parameters"], convnet["receptive_field"]) == (65_834, "14")
     assert (resnet["strides_exact"], resnet["drop_padding"], resnet["drop_rows"]) == (13, 5, 3)
     assert (resnet["receptive_field"], vit["receptive_field"]) == ("435", "all")
 
 
-def test_the_command(command):
-    """JSON holds the rows; nothing to compare is one sentence."""
-    said = command("compare", "--layers", "1,8,8", "--to", 8, "--kernel", 3, "--json")
-    assert json.loads(said.out) == layer_rows(LayerQuestion((1, 8, 8), to=8, kernel=3))
-    nothing = command("compare")
-    assert (nothing.status, nothing.err) == (2, "zoonnx compare: give networks to compare, or --layers C,H,W\n")
+def test_command(command):
+    """`--json` prints the rows, and a command without anything to compare fails with one line."""
+    printed = command("compare", "--layers", "1,8,8", "--to", 8, "--kernel", 3, "--json")
+    assert json.loads(printed.out) == layer_rows(LayerQuestion((1, 8, 8), to=8, kernel=3))
+    empty = command("compare")
+    assert (empty.status, empty.err) == (2, "zoonnx compare: give networks to compare, or --layers C,H,W\n")

@@ -1,4 +1,4 @@
-"""`zoonnx describe`: the table, its JSON, and what an export adds."""
+"""`zoonnx describe`: the table, the JSON data, and the column for exported models."""
 
 import json
 
@@ -12,32 +12,33 @@ from zoo.inspect.target import subject_of
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """An export of convnet4, and the manifest's layer map."""
+    """Return the folder of an exported convnet4, and the layers of its layer map."""
     repository = tmp_path_factory.mktemp("models")
     export_model(load_network("convnet4"), ExportSettings(to=repository, name="convnet4"))
     folder = repository / "convnet4"
     return folder, json.loads((folder / "1" / "manifest.json").read_text())["layer_map"]["layers"]
 
 
-def test_the_table_through_a_pipe(command):
-    """Every layer has one whole line: kind, window, output, parameters, MACs, receptive field, legality."""
-    said = command("describe", "resnet18")
-    assert (said.status, said.err) == (0, "")
-    rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines() if line.strip()}
+def test_table_in_a_pipe(command):
+    """Every layer has one line: kind, window, output, parameters, MACs, receptive field and stride."""
+    printed = command("describe", "resnet18")
+    assert (printed.status, printed.err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in printed.out.splitlines() if line.strip()}
     assert rows["conv1"] == ["Conv2d", "7", "s2", "p3", "64x112x112", "9,408", "118", "M", "7", "pad", "1"]
     assert rows["layer2.0.downsample.0"][-2:] == ["drops", "1"]
     assert rows["layer4.1.act2"] == ["ReLU", "512x7x7", "0", "0", "435"]
     assert rows["fc"] == ["Linear", "1000", "513,000", "512", "k", "all"]
-    assert "11,689,512 parameters, 1,814,073,344 MACs (1.81 G)" in said.out
-    assert "strides: 13 exact, 5 leave out only padding, 3 drop input rows: layer2.0.downsample.0 (1)" in said.out
+    assert "11,689,512 parameters, 1,814,073,344 MACs (1.81 G)" in printed.out
+    assert "strides: 13 exact, 5 skip only padding, 3 drop input rows: layer2.0.downsample.0 (1)" in printed.out
 
 
 def test_json_has_the_numbers():
-    """Sizes with the batch, the field along each axis, and the stride's verdict."""
-    subject = subject_of("convnet4")
-    found = json.loads(json.dumps(describe.as_json(subject, subject.geometry(), depth=None)))
-    layers = {layer["name"]: layer for layer in found["layers"]}
-    assert (found["parameters"], found["macs"], found["unknown_operations"]) == (65_834, 1_493_632, {})
+    """JSON has shapes with the batch, the receptive field along each axis, and whether the stride is exact."""
+    target = subject_of("convnet4")
+    description = json.loads(json.dumps(describe.as_json(target, target.geometry(), depth=None)))
+    layers = {layer["name"]: layer for layer in description["layers"]}
+    totals = (description["parameters"], description["macs"], description["unknown_operations"])
+    assert totals == (65_834, 1_493_632, {})
     assert layers["pool"]["stride"] == {"fit": "exact", "unused_rows": 0, "lost_rows": 0}
     assert layers["pool"]["outputs"] == [[1, 32, 4, 4]]
     assert (
@@ -48,24 +49,24 @@ def test_json_has_the_numbers():
 
 @pytest.mark.parametrize(("depth", "expected"), [(0, 0), (1, 14), (None, 20)])
 def test_depth(depth, expected):
-    """How many dots deep a path may be, plus one."""
-    subject = subject_of("convnet4")
-    rows = describe.as_table(subject, subject.geometry(), depth).row_count
-    assert rows == expected == len(describe.as_json(subject, subject.geometry(), depth)["layers"])
+    """`depth` limits the number of parts of a layer's path."""
+    target = subject_of("convnet4")
+    rows = describe.as_table(target, target.geometry(), depth).row_count
+    assert rows == expected == len(describe.as_json(target, target.geometry(), depth)["layers"])
 
 
-def test_an_export_shows_what_became_of_each_layer(command, exported):
-    """The names are those of its layer map, and each row tells its status."""
+def test_exported_model_has_the_status_of_each_layer(command, exported):
+    """For an exported model, each row has the name and the status of its layer in the layer map."""
     folder, layers = exported
-    subject = subject_of(str(folder))
-    found = describe.as_json(subject, subject.geometry(), depth=None)["layers"]
+    target = subject_of(str(folder))
+    described = describe.as_json(target, target.geometry(), depth=None)["layers"]
     expected = {layer.get("name", ""): layer["status"] for layer in layers if layer.get("path")}
-    assert {layer["name"]: layer["export"] for layer in found} == expected
+    assert {layer["name"]: layer["export"] for layer in described} == expected
     assert "folded into bn1" in command("describe", folder).out
 
 
-def test_unknown_operations_are_counted_not_guessed():
-    """A network that sorts its pixels: its sizes and fields are unknown from there on, and the summary says why."""
+def test_unknown_operations_are_counted():
+    """After an operation without a rule, sizes and fields are unknown, and the summary names the operation."""
     from torch import nn
 
     from zoo.inspect.target import Subject
@@ -74,18 +75,19 @@ def test_unknown_operations_are_counted_not_guessed():
         def forward(self, x):
             return x.sort(dim=-1)[0] + 1
 
-    subject = Subject("sorting", "sorting", Sorting(), (1, 4, 4))
-    geometry = subject.geometry((1, 4, 4))
+    target = Subject("sorting", "sorting", Sorting(), (1, 4, 4))
+    geometry = target.geometry((1, 4, 4))
     assert (geometry.layers[0].output, geometry.layers[0].fields, geometry.unknown) == (None, None, {"sort": 1})
-    assert describe.summary(subject, geometry)[-1].startswith("unknown operations, and so unknown from there on: sort")
+    last_line = describe.summary(target, geometry)[-1]
+    assert last_line == "unknown operations, after which sizes and fields are unknown too: sort (1)"
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_every_net_of_the_catalog(name):
-    """Its own input size fits every stride, no operation is unknown, and every called layer has a row."""
-    subject = subject_of(name)
-    geometry = subject.geometry()
-    lines = describe.summary(subject, geometry)
-    assert describe.as_table(subject, geometry, None).row_count == len(geometry.layers) - 1
+def test_catalog_networks(name):
+    """At its default input size no stride drops rows, no operation is unknown, and every called layer has a row."""
+    target = subject_of(name)
+    geometry = target.geometry()
+    lines = describe.summary(target, geometry)
+    assert describe.as_table(target, geometry, None).row_count == len(geometry.layers) - 1
     assert [line.partition(" ")[0].rstrip(",:") for line in lines] == [name, "activations", "receptive", "strides"]
     assert lines[-1].endswith("0 drop input rows")

@@ -1,4 +1,4 @@
-"""`zoonnx models`: names by pattern, and what is known of each."""
+"""`zoonnx models`: networks by name, and their properties."""
 
 import json
 
@@ -10,8 +10,8 @@ from zoo.errors import UnknownNetworkError
 from zoo.inspect.list_networks import model_rows
 
 
-def test_everything():
-    """Ours first, then all of timm's, each once; too many to build."""
+def test_all_networks():
+    """The catalog comes first, then all of timm's networks, each once and without costs."""
     rows = model_rows("*", pretrained=False)
     names = [row["network"] for row in rows]
     assert names[: len(CATALOG)] == list(CATALOG)
@@ -20,28 +20,28 @@ def test_everything():
     assert "parameters" not in rows[0]
 
 
-def test_a_short_list_has_parameters():
-    """Built without data, so exact: convnet4 and resnet18."""
-    (ours,), (timms,) = model_rows("convnet4", pretrained=False), model_rows("resnet18", pretrained=False)
-    assert (ours["parameters"], ours["from"], ours["weights"]) == (65_834, "zoonnx", None)
-    assert (timms["parameters"], timms["MACs"], timms["licence"]) == (11_689_512, 1_814_073_344, "apache-2.0")
+def test_short_list_has_costs():
+    """A short list has the exact parameters and MACs of each network."""
+    (convnet4,), (resnet18,) = model_rows("convnet4", pretrained=False), model_rows("resnet18", pretrained=False)
+    assert (convnet4["parameters"], convnet4["from"], convnet4["weights"]) == (65_834, "zoonnx", None)
+    assert (resnet18["parameters"], resnet18["MACs"], resnet18["licence"]) == (11_689_512, 1_814_073_344, "apache-2.0")
 
 
-def test_pretrained_lists_each_set_of_weights():
-    """One row a set, by the name that timm loads it under, with the licence that timm notes."""
+def test_pretrained_has_one_row_per_set_of_weights():
+    """Each row has timm's name of the weights, and their licence."""
     rows = model_rows("mobilenetv3_small_*", pretrained=True)
     assert [row["network"] for row in rows] == timm.list_models("mobilenetv3_small_*", pretrained=True)
     assert all(row["weights"] and row["licence"] for row in rows)
 
 
 def test_nothing_matches():
-    """Did you mean."""
+    """A pattern that matches nothing raises an error that suggests a similar name."""
     with pytest.raises(UnknownNetworkError, match="did you mean 'resnet18'"):
         model_rows("resnt18", pretrained=False)
 
 
-def test_the_command(command):
-    """JSON on request; a table that ends with how many there are; a mistake is one sentence."""
+def test_command(command):
+    """The command prints JSON, or a table and the number of networks; an unknown name fails with one line."""
     assert json.loads(command("models", "convnet4", "--json").out) == model_rows("convnet4", pretrained=False)
     assert command("models", "convnet4").out.endswith("1 network\n")
     missing = command("models", "convnet_4")

@@ -99,14 +99,14 @@ def test_an_exported_cut_net_is_found_again(tmp_path):
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(promise))
     subject = subject_of(str(tmp_path))
     assert subject.network.state_dict().keys() == network.state_dict().keys()
-    assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last map")
+    assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
 
 
 def test_a_description_shows_what_is_left():
     """No row for what was cut off; the last map is one that a layer gives. A network's own Identity stays."""
     network = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
     subject = Subject("cut", "convnet4", network.to("meta").eval(), (1, 8, 8))
-    assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last map")
+    assert shown_of(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
     whole = subject_of("test_resnet")
     assert "Identity" in {layer["kind"] for layer in describe.as_json(whole, whole.geometry(), None)["layers"]}
 
