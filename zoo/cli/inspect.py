@@ -41,11 +41,11 @@ def eval_(
     from zoo.evaluation.calibration import measure
     from zoo.evaluation.evaluate import evaluate
     from zoo.evaluation.predictions import save_predictions
-    from zoo.report import examine, refuse_taken, write_report
+    from zoo.report import examine, require_new_file, write_report
     from zoo.runs.load import load_run
 
     if report is not None:
-        refuse_taken(report)
+        require_new_file(report)
     loaded = load_run(run)
     dataset = find_data(data, bad_images=bad_images, workers=workers).for_net(loaded.preprocessing)
     dataset.check_fits(loaded.labels, loaded.preprocessing, loaded.task)

@@ -1,11 +1,21 @@
-"""A run as a page that anyone can open, and as a model card.
+"""A run's report, a single HTML file, and its model card.
 
-Both follow from the run's files, its data and one evaluation; apart from the times they are the same for the same run.
+Both are made from the run's files, its dataset and one evaluation. Apart from the times, the same run gives the same
+files.
 """
 
 from zoo.report.card import write_card
 from zoo.report.evaluated_run import EvaluatedRun, examine
-from zoo.report.page import refuse_taken, write_report
+from zoo.report.page import require_new_file, write_report
 from zoo.report.write import CARD, REPORT, write_papers
 
-__all__ = ["CARD", "REPORT", "EvaluatedRun", "examine", "refuse_taken", "write_card", "write_papers", "write_report"]
+__all__ = [
+    "CARD",
+    "REPORT",
+    "EvaluatedRun",
+    "examine",
+    "require_new_file",
+    "write_card",
+    "write_papers",
+    "write_report",
+]

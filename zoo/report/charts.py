@@ -1,4 +1,4 @@
-"""Numbers as places on a chart. The drawing itself is in templates/charts.html."""
+"""Coordinates of line charts over epochs. templates/charts.html draws them as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 340.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 10.0, 10.0, 34.0
-MOST_MARKED = 40  # points of a line that get a mark each
-STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+MOST_MARKED = 40  # a line with more points has no mark at each of them
+ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: a value for each x; `style` is its CSS class."""
+    """The values of a line, one per epoch; `style` is its CSS class."""
 
     name: str
     style: str
@@ -21,15 +21,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Tick:
-    """A place along an axis in the drawing's units, and what is written there."""
+    """A labelled position along an axis, in SVG units."""
 
-    place: float
+    position: float
     text: str
 
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the drawing's units."""
+    """A series in SVG units."""
 
     name: str
     style: str
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over epochs; `best_x` is where the best epoch lies."""
+    """Lines over epochs, all in SVG units; `best_x` is the position of the best epoch."""
 
     title: str
     lines: tuple[Line, ...]
@@ -64,43 +64,39 @@ class Chart:
 def over_epochs(
     title: str, epochs: Sequence[int], series: Sequence[Series], *, best: int | None = None, percent: bool = False
 ) -> Chart:
-    """A chart of each series over the epochs; values that are no numbers leave their place empty."""
-    known = [value for each in series for value in each.values if math.isfinite(value)] or [0.0]
-    y_marks = nice(min(known), max(known), most=5)
-    low, high = min(y_marks[0], *known), max(y_marks[-1], *known)
+    """Return a chart with one line per series; values that are not finite have no point."""
+    finite = [value for line in series for value in line.values if math.isfinite(value)] or [0.0]
+    y_ticks = round_ticks(min(finite), max(finite), most=5)
+    low, high = min(y_ticks[0], *finite), max(y_ticks[-1], *finite)
     first, last = epochs[0], epochs[-1]
-    x_marks = [mark for mark in nice(first, last, most=7) if mark == round(mark) and first <= mark <= last]
+    x_ticks = [tick for tick in round_ticks(first, last, most=7) if tick == round(tick) and first <= tick <= last]
 
     def x(value: float) -> float:
-        share = (value - first) / (last - first) if last > first else 0.5
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        fraction = (value - first) / (last - first) if last > first else 0.5
+        return LEFT + fraction * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        share = (value - low) / (high - low) if high > low else 0.5
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        fraction = (value - low) / (high - low) if high > low else 0.5
+        return HEIGHT - BOTTOM - fraction * (HEIGHT - TOP - BOTTOM)
 
-    lines = [
-        Line(
-            each.name,
-            each.style,
-            tuple((x(e), y(v)) for e, v in zip(epochs, each.values, strict=True) if math.isfinite(v)),
-        )
-        for each in series
-    ]
+    def points(values: Sequence[float]) -> tuple[tuple[float, float], ...]:
+        pairs = zip(epochs, values, strict=True)
+        return tuple((x(epoch), y(value)) for epoch, value in pairs if math.isfinite(value))
+
     return Chart(
         title,
-        tuple(lines),
-        tuple(Tick(x(mark), f"{mark:g}") for mark in x_marks),
-        tuple(Tick(y(mark), f"{mark:.4g}" if not percent else f"{mark * 100:.4g} %") for mark in y_marks),
+        tuple(Line(line.name, line.style, points(line.values)) for line in series),
+        tuple(Tick(x(tick), f"{tick:g}") for tick in x_ticks),
+        tuple(Tick(y(tick), f"{tick * 100:.4g} %" if percent else f"{tick:.4g}") for tick in y_ticks),
         x(best) if best is not None else None,
     )
 
 
-def nice(low: float, high: float, most: int) -> list[float]:
-    """At most `most` + 1 round numbers, evenly spaced, from at most `low` to at least `high`."""
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return at most `most` + 1 evenly spaced round numbers whose range contains `low` and `high`."""
     span = high - low or abs(high) or 1.0
-    rough = span / (most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(each * power for each in STEPS if each * power >= rough * (1 - 1e-9))
+    least_step = span / (most - 1)
+    power = 10.0 ** math.floor(math.log10(least_step))
+    step = next(factor * power for factor in ROUND_STEPS if factor * power >= least_step * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{step * place:.12g}") for place in range(first, max(last, first + 1) + 1)]
+    return [float(f"{step * multiple:.12g}") for multiple in range(first, max(last, first + 1) + 1)]

@@ -1,4 +1,4 @@
-"""The command that repeats a run."""
+"""The command line that repeats a run."""
 
 import shlex
 from dataclasses import fields, replace
@@ -11,28 +11,28 @@ from zoo.settings import TrainSettings, Transfer
 
 
 def command(settings: TrainSettings, out: str) -> str:
-    """A line for a shell; options that are the verb's defaults are left out."""
-    verb, usual = "train", {each.name: each.default for each in fields(TrainSettings)}
-    words = _transfer_words(settings.transfer) if settings.transfer else []
+    """Return a shell command; options with the verb's default value are omitted."""
+    verb, defaults = "train", {field.name: field.default for field in fields(TrainSettings)}
+    arguments = _transfer_arguments(settings.transfer) if settings.transfer else []
     if settings.transfer:
-        verb, usual = "tune", usual | TUNE_DEFAULTS
+        verb, defaults = "tune", defaults | TUNE_DEFAULTS
     for option in RunOptions.__annotations__:
         name = RENAMED.get(option, option)
         value = getattr(settings, name)
-        if value != usual[name]:
-            words += _flag(option, value)
-    if settings.folds:  # one command trains all of them
-        words += _flag("folds", settings.folds)
-    return shlex.join(["zoonnx", verb, settings.network, "--data", settings.data, "--out", out, *words])
+        if value != defaults[name]:
+            arguments += _option(option, value)
+    if settings.folds:  # one command trains the runs of all folds
+        arguments += _option("folds", settings.folds)
+    return shlex.join(["zoonnx", verb, settings.network, "--data", settings.data, "--out", out, *arguments])
 
 
-def shown_run(run: Path) -> str:
-    """The run's folder as it was given, or its name where that would tell of this machine."""
+def shareable_path(run: Path) -> str:
+    """Return the run's folder as the user wrote it, or its name alone if it is absolute or contains `..`."""
     return run.resolve().name if run.is_absolute() or ".." in run.parts else run.as_posix()
 
 
-def public(settings: TrainSettings) -> TrainSettings:
-    """The same settings without the way to files on this machine."""
+def without_local_paths(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with each path on this machine shortened to its last part."""
     transfer = settings.transfer
     if transfer is not None and transfer.pretrained_file:
         transfer = replace(transfer, pretrained_file=Path(transfer.pretrained_file).name)
@@ -40,22 +40,22 @@ def public(settings: TrainSettings) -> TrainSettings:
     return replace(settings, network=network, data=redacted_name(settings.data), transfer=transfer)
 
 
-def _transfer_words(transfer: Transfer) -> list[str]:
-    words = ["--probe"] if transfer.cached else []
+def _transfer_arguments(transfer: Transfer) -> list[str]:
+    arguments = ["--probe"] if transfer.cached else []
     if transfer.head != Transfer.head:
-        words += _flag("head", transfer.head)
+        arguments += _option("head", transfer.head)
     if transfer.schedule != ("probe" if transfer.cached else Transfer.schedule):
-        words += _flag("schedule", transfer.schedule)
+        arguments += _option("schedule", transfer.schedule)
     if transfer.head_init != Transfer.head_init:
-        words += _flag("head_init", transfer.head_init)
+        arguments += _option("head_init", transfer.head_init)
     for name in ("cut_after", "pretrained_file"):
-        words += _flag(name, getattr(transfer, name)) if getattr(transfer, name) else []
-    return words
+        arguments += _option(name, getattr(transfer, name)) if getattr(transfer, name) else []
+    return arguments
 
 
-def _flag(name: str, value: Any) -> list[str]:
-    """An option in words; one that is true or false by default is false."""
+def _option(name: str, value: Any) -> list[str]:
+    """Return an option and its value; every boolean option defaults to false, so true is the flag alone."""
+    flag = "--" + name.replace("_", "-")
     if value is True:
-        return ["--" + name.replace("_", "-")]
-    written = ",".join(str(each) for each in value) if isinstance(value, tuple) else str(value)
-    return ["--" + name.replace("_", "-"), written]
+        return [flag]
+    return [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]

@@ -1,49 +1,50 @@
-"""Which classes are taken for which: a table where it can be read, else the pairs that are mixed up most."""
+"""The confusion matrix as a table, or the most confused pairs of classes if there are too many for a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-MOST_CLASSES = 30  # of a table that can be read
+MOST_CLASSES = 30  # of a readable table
 MOST_PAIRS = 30
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`share` is that of the row's images."""
+    """One cell of the table; `share` is its part of the row's images."""
 
     count: int
     share: float
-    is_right: bool
+    is_correct: bool
 
 
 @dataclass(frozen=True)
-class Pair:
-    """`count` of the `images` of class `truth` were taken for `answer`."""
+class ConfusedPair:
+    """`count` of the `images` of class `truth` were predicted as `prediction`."""
 
     truth: str
-    answer: str
+    prediction: str
     count: int
     images: int
 
 
-def table(counts: Tensor) -> list[list[Cell]] | None:
-    """The rows of the table; None for so many classes that nobody could read it."""
+def confusion_table(counts: Tensor) -> list[list[Cell]] | None:
+    """Return the rows of the table, or None for more than MOST_CLASSES classes."""
     if len(counts) > MOST_CLASSES:
         return None
     return [
-        [Cell(count, count / max(1, sum(row)), place == column) for column, count in enumerate(row)]
-        for place, row in enumerate(counts.tolist())
+        [Cell(count, count / max(1, sum(counts_of_row)), row == column) for column, count in enumerate(counts_of_row)]
+        for row, counts_of_row in enumerate(counts.tolist())
     ]
 
 
-def most_confused(counts: Tensor, labels: Sequence[str]) -> list[Pair]:
-    """The MOST_PAIRS pairs with the highest counts; among equals, in the order of the classes."""
-    images, wrong = counts.sum(dim=1).tolist(), counts.clone()
-    wrong.fill_diagonal_(0)
-    places = [(row, column) for row, column in wrong.nonzero().tolist()]
-    places.sort(key=lambda place: -int(wrong[place]))
+def most_confused(counts: Tensor, labels: Sequence[str]) -> list[ConfusedPair]:
+    """Return the MOST_PAIRS pairs with the highest counts; equal counts are in the order of the classes."""
+    images, errors = counts.sum(dim=1).tolist(), counts.clone()
+    errors.fill_diagonal_(0)
+    pairs = [(row, column) for row, column in errors.nonzero().tolist()]
+    pairs.sort(key=lambda pair: -int(errors[pair]))
     return [
-        Pair(labels[row], labels[column], int(wrong[row, column]), images[row]) for row, column in places[:MOST_PAIRS]
+        ConfusedPair(labels[row], labels[column], int(errors[row, column]), images[row])
+        for row, column in pairs[:MOST_PAIRS]
     ]

@@ -1,4 +1,4 @@
-"""Where a run was computed, in words."""
+"""Descriptions of the device and of the software versions."""
 
 import os
 import platform
@@ -12,18 +12,15 @@ PACKAGES = ("torch", "torchvision", "timm", "accelerate", "torchmetrics", "numpy
 
 
 def versions() -> dict[str, str]:
-    """Versions by name."""
+    """Return the version of zoonnx, of Python and of each of PACKAGES, by name."""
     return {"zoonnx": VERSION, "Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def device_name(device: torch.device) -> str:
-    """A device by its make where that is known."""
+    """Return a description of a device, with its model for a GPU."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     if device.type != "cpu":
         return f"{device.type}, {platform.machine()}"
-    return f"CPU, {platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, {_threads()}"
-
-
-def _threads() -> str:
-    return f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return f"CPU, {platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, {threads}"

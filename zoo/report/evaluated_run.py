@@ -1,4 +1,4 @@
-"""What a page or a card is about."""
+"""A run together with the evaluation of one of its checkpoints: the subject of a report or model card."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +18,17 @@ from zoo.settings import SplitName, TrainSettings
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A checkpoint of a run, and what it made of a split of `data`; `device` is where it was computed, in words.
+    """A checkpoint of a run and its evaluation on one split.
 
-    `data` holds images, also where the run learned from stored features.
+    Attributes:
+        run: the run's folder.
+        settings: the run's settings.
+        checkpoint: metadata and metrics of the evaluated checkpoint.
+        data: the dataset with its images, even if the run was trained on cached features.
+        split: the evaluated split of `data`.
+        evaluation: the network's outputs on that split.
+        parameters: number of parameters of the network.
+        device: description of the device that the evaluation ran on.
     """
 
     run: Path
@@ -33,28 +41,30 @@ class EvaluatedRun:
     device: str
 
     @property
-    def several(self) -> bool:
-        """Whether an image may have several labels; its targets are then 0 and 1 for each."""
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels; the targets are then 0 or 1 per label."""
         return self.evaluation.targets.ndim == 2
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """As the network was trained, without a temperature: float64 (N, classes)."""
+        """Probabilities without temperature scaling: float64 (N, classes)."""
         return probabilities(self.evaluation.logits, self.evaluation.targets)
 
     @property
     def images(self) -> Split:
-        """The images of the evaluation."""
+        """The images of the evaluated split."""
         return self.data.split(self.split)
 
     @property
     def temperature(self) -> float | None:
-        """The one that the run's end fitted on its validation split, if it did."""
+        """The temperature fitted on the validation split at the end of the run, or None."""
         return self.checkpoint.metrics.get("temperature")
 
 
 def examine(folder: Path, network: nn.Module, data: Dataset, split: SplitName, evaluation: Evaluation) -> EvaluatedRun:
-    """Put together what is known of the run, or of the one checkpoint, in `folder`; `network` has its weights.
+    """Combine an evaluation with the files of the run, or of the single checkpoint, in `folder`.
+
+    `network` is the evaluated network.
 
     Raises:
         CheckpointError: the run is incomplete.
@@ -67,6 +77,6 @@ def examine(folder: Path, network: nn.Module, data: Dataset, split: SplitName, e
         data=data,
         split=split,
         evaluation=evaluation,
-        parameters=sum(each.numel() for each in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         device=device_name(next(network.parameters()).device),
     )

@@ -1,4 +1,4 @@
-"""What a network saw, for a page: images as data URIs, signals as curves."""
+"""The network's input images for a report: images as data URIs, signals as curves."""
 
 import base64
 import io
@@ -12,13 +12,20 @@ from torch import Tensor
 from zoo.data.splits import Split
 
 MOST_PIXELS = 192  # along an edge
-MOST_EXACT_PIXELS = 96  # larger images are compressed with loss
+MOST_LOSSLESS_PIXELS = 96  # along an edge; larger images are stored as JPEG
 CURVE_WIDTH, CURVE_HEIGHT = 120, 60
 
 
 @dataclass(frozen=True)
 class ReportImage:
-    """A `source` for an image of `width` by `height` pixels; or the points of curves, one a channel, in CURVE units."""
+    """An image, or the curves of a signal.
+
+    Attributes:
+        source: data URI of the image; empty for a signal.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        curves: SVG points of a signal, one string per channel, within CURVE_WIDTH by CURVE_HEIGHT.
+    """
 
     source: str = ""
     width: int = 0
@@ -27,7 +34,7 @@ class ReportImage:
 
 
 def images_of(split: Split, chosen: Tensor) -> list[ReportImage]:
-    """The images of these indices (N,) as the network saw them."""
+    """Return the images at the indices `chosen`, (N,), as the network received them before normalisation."""
     if len(chosen) == 0:
         return []
     (images,) = split.batches([chosen])
@@ -35,22 +42,22 @@ def images_of(split: Split, chosen: Tensor) -> list[ReportImage]:
 
 
 def _signal(image: Tensor) -> ReportImage:
-    """Of uint8 (1, L, C)."""
+    """Convert a signal, uint8 (1, L, C)."""
     step = CURVE_WIDTH / max(1, image.shape[1] - 1)
     heights = CURVE_HEIGHT * (1 - image[0].T.double() / 255)  # (C, L)
-    curves = [" ".join(f"{place * step:.1f},{y:.1f}" for place, y in enumerate(row)) for row in heights.tolist()]
+    curves = [" ".join(f"{index * step:.1f},{y:.1f}" for index, y in enumerate(row)) for row in heights.tolist()]
     return ReportImage(curves=tuple(curves))
 
 
 def _image(image: Tensor) -> ReportImage:
-    """Of uint8 (H, W, C); channels that are neither grey nor RGB are shown as their mean."""
+    """Convert an image, uint8 (H, W, C); unless C is 1 or 3, the mean of the channels is shown."""
     pixels = image if image.shape[2] in (1, 3) else image.float().mean(dim=2, keepdim=True).round().to(torch.uint8)
     array = pixels.numpy()
     thumbnail = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
-    exact = max(thumbnail.size) <= MOST_EXACT_PIXELS
+    lossless = max(thumbnail.size) <= MOST_LOSSLESS_PIXELS
     thumbnail.thumbnail((MOST_PIXELS, MOST_PIXELS))
-    written = io.BytesIO()
-    thumbnail.save(written, "PNG" if exact else "JPEG", **({} if exact else {"quality": 90}))
-    kind = "png" if exact else "jpeg"
-    code = base64.b64encode(written.getvalue()).decode()
-    return ReportImage(f"data:image/{kind};base64,{code}", *thumbnail.size)
+    buffer = io.BytesIO()
+    thumbnail.save(buffer, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 90}))
+    kind = "png" if lossless else "jpeg"
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return ReportImage(f"data:image/{kind};base64,{encoded}", *thumbnail.size)

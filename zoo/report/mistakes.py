@@ -1,4 +1,4 @@
-"""The images that a network is most wrong about."""
+"""The misclassified images with the highest loss."""
 
 from dataclasses import dataclass
 
@@ -13,59 +13,71 @@ from zoo.report.metrics import THRESHOLD
 
 MOST_MISTAKES = 24
 
+LabelProbability = tuple[str, float]
+
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image, what it is, what the network said, and how likely it found each; `name` says which image it is.
+    """A misclassified image.
 
-    Where an image may have several labels, `truth` holds those that were missed, `said` those that it has not.
+    Attributes:
+        name: the image's file, or its split and index.
+        image: the image as the network received it.
+        truth: the true class and its probability; for several labels, those that were missed.
+        predicted: the predicted class and its probability; for several labels, those predicted wrongly.
     """
 
     name: str
     image: ReportImage
-    truth: tuple[tuple[str, float], ...]
-    said: tuple[tuple[str, float], ...]
+    truth: tuple[LabelProbability, ...]
+    predicted: tuple[LabelProbability, ...]
 
 
-def worst_mistakes(subject: EvaluatedRun) -> list[Mistake]:
-    """Wrong answers by the loss of their image, the highest first; at most MOST_MISTAKES."""
-    there, said = _truth_and_answers(subject)
-    wrong = (there != said).any(dim=1)
-    missed, added = (there & ~said, said & ~there)
-    order = torch.argsort(_losses(subject), descending=True, stable=True)
-    chosen = order[wrong[order]][:MOST_MISTAKES]
-    shown = images_of(subject.images, chosen)
+def worst_mistakes(evaluated: EvaluatedRun) -> list[Mistake]:
+    """Return the misclassified images with the highest loss, the highest first; at most MOST_MISTAKES."""
+    truth, predicted = _truth_and_predictions(evaluated)
+    misclassified = (truth != predicted).any(dim=1)
+    order = torch.argsort(_losses(evaluated), descending=True, stable=True)
+    indices = order[misclassified[order]][:MOST_MISTAKES]
     return [
-        Mistake(_name(subject, index), image, _named(subject, index, missed), _named(subject, index, added))
-        for index, image in zip(chosen.tolist(), shown, strict=True)
+        Mistake(
+            _name(evaluated, index),
+            image,
+            truth=_labels(evaluated, index, truth & ~predicted),
+            predicted=_labels(evaluated, index, predicted & ~truth),
+        )
+        for index, image in zip(indices.tolist(), images_of(evaluated.images, indices), strict=True)
     ]
 
 
-def _truth_and_answers(subject: EvaluatedRun) -> tuple[Tensor, Tensor]:
-    """Both as bool (N, classes)."""
-    evaluation = subject.evaluation
-    if subject.several:
-        return evaluation.targets > 0, subject.probabilities > THRESHOLD
+def _truth_and_predictions(evaluated: EvaluatedRun) -> tuple[Tensor, Tensor]:
+    """Return both as bool (N, classes)."""
+    evaluation = evaluated.evaluation
+    if evaluated.is_multi_label:
+        return evaluation.targets > 0, evaluated.probabilities > THRESHOLD
     classes = evaluation.logits.shape[1]
-    answers = evaluation.logits.argmax(dim=1)
-    return F.one_hot(evaluation.targets, classes).bool(), F.one_hot(answers, classes).bool()
+    predictions = evaluation.logits.argmax(dim=1)
+    return F.one_hot(evaluation.targets, classes).bool(), F.one_hot(predictions, classes).bool()
 
 
-def _losses(subject: EvaluatedRun) -> Tensor:
-    logits, targets = subject.evaluation.logits.double(), subject.evaluation.targets
-    if subject.several:
+def _losses(evaluated: EvaluatedRun) -> Tensor:
+    """Return the loss of each image: float64 (N,)."""
+    logits, targets = evaluated.evaluation.logits.double(), evaluated.evaluation.targets
+    if evaluated.is_multi_label:
         return F.binary_cross_entropy_with_logits(logits, targets.double(), reduction="none").mean(dim=1)
     return F.cross_entropy(logits, targets, reduction="none")
 
 
-def _named(subject: EvaluatedRun, index: int, chosen: Tensor) -> tuple[tuple[str, float], ...]:
-    likely = subject.probabilities[index].tolist()
-    return tuple((subject.data.labels[place], likely[place]) for place in chosen[index].nonzero().flatten().tolist())
+def _labels(evaluated: EvaluatedRun, index: int, selected: Tensor) -> tuple[LabelProbability, ...]:
+    """Return the labels of image `index` that are set in `selected`, bool (N, classes)."""
+    probabilities = evaluated.probabilities[index].tolist()
+    labels = selected[index].nonzero().flatten().tolist()
+    return tuple((evaluated.data.labels[label], probabilities[label]) for label in labels)
 
 
-def _name(subject: EvaluatedRun, index: int) -> str:
-    images = subject.images
+def _name(evaluated: EvaluatedRun, index: int) -> str:
+    images = evaluated.images
     if isinstance(images, FileSplit):
         file = images.files[index]
         return f"{file.parent.name}/{file.name}"
-    return f"{subject.split} {index}"
+    return f"{evaluated.split} {index}"

@@ -1,4 +1,4 @@
-"""Lines over a logarithmic axis, as an image."""
+"""Line charts with a logarithmic x axis, drawn as an image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y) from left to right; `low` and `high` are y's bounds at each, drawn as bars where given."""
+    """One line of a chart.
+
+    Attributes:
+        name: its text in the legend.
+        points: (x, y), by increasing x.
+        bounds: (low, high) of y at each point, drawn as error bars; empty for none.
+        is_faint: draw a thin grey line.
+    """
 
     name: str
     points: Sequence[Point]
@@ -29,7 +36,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn: `x_ticks` are the x that are labelled, `marks` name some x by a vertical line."""
+    """A chart.
+
+    Attributes:
+        title: text above the chart.
+        x_name: name of the x axis.
+        y_name: name of the y axis.
+        lines: at least one.
+        x_ticks: values of x that are labelled.
+        marks: values of x that are marked by a vertical line, by their text.
+    """
 
     title: str
     x_name: str
@@ -41,7 +57,7 @@ class Chart:
     def draw(self) -> Image.Image:
         image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
         pen = ImageDraw.Draw(image)
-        frame = _Frame.around(self.lines)
+        frame = _Frame.enclosing(self.lines)
         pen.text((LEFT, 14), self.title, INK, _font(17))
         self._axes(pen, frame)
         for line, colour in zip(self.lines, _colours(self.lines), strict=True):
@@ -52,11 +68,11 @@ class Chart:
 
     def _axes(self, pen: Any, frame: "_Frame") -> None:
         for y in _round_ticks(frame.low, frame.high):
-            _, row = frame.place((frame.first, y))
+            _, row = frame.to_pixels((frame.first, y))
             pen.line((LEFT, row, WIDTH - RIGHT, row), GRID)
             pen.text((LEFT - 8, row), f"{y:g}", FAINT, _font(13), anchor="rm")
         for x in self.x_ticks:
-            column, _ = frame.place((x, frame.low))
+            column, _ = frame.to_pixels((x, frame.low))
             pen.line((column, TOP, column, HEIGHT - BOTTOM), GRID)
             pen.text((column, HEIGHT - BOTTOM + 6), f"{x:g}", FAINT, _font(13), anchor="ma")
         pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10), self.x_name, INK, _font(14), anchor="ms")
@@ -64,7 +80,7 @@ class Chart:
 
     def _marks(self, pen: Any, frame: "_Frame") -> None:
         for number, (name, x) in enumerate(self.marks.items()):
-            column, _ = frame.place((x, frame.low))
+            column, _ = frame.to_pixels((x, frame.low))
             pen.line((column, TOP, column, HEIGHT - BOTTOM), INK, 2)
             side, anchor = (column - 6, "ra") if column > WIDTH / 2 else (column + 6, "la")
             pen.text((side, TOP + 4 + 18 * number), name, INK, _font(13), anchor=anchor)
@@ -80,7 +96,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The values at the edges of the drawing."""
+    """The data coordinates of the drawing's edges."""
 
     first: float
     last: float
@@ -88,18 +104,18 @@ class _Frame:
     high: float
 
     @classmethod
-    def around(cls, lines: Sequence[Line]) -> "_Frame":
+    def enclosing(cls, lines: Sequence[Line]) -> "_Frame":
         xs = [x for line in lines for x, _ in line.points]
         ys = [y for line in lines for _, y in line.points] + [y for line in lines for pair in line.bounds for y in pair]
         margin = 0.04 * (max(ys) - min(ys)) or 1.0
         spread = (max(xs) / min(xs)) ** 0.03 if max(xs) > min(xs) else 2.0
         return cls(min(xs) / spread, max(xs) * spread, min(ys) - margin, max(ys) + margin)
 
-    def place(self, point: Point) -> Point:
-        """Pixels from the left and from the top."""
-        along = math.log(point[0] / self.first) / math.log(self.last / self.first)
-        up = (point[1] - self.low) / (self.high - self.low)
-        return LEFT + along * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+    def to_pixels(self, point: Point) -> Point:
+        """Return the point's pixels from the left and from the top."""
+        x = math.log(point[0] / self.first) / math.log(self.last / self.first)
+        y = (point[1] - self.low) / (self.high - self.low)
+        return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
 
 
 def _colours(lines: Sequence[Line]) -> list[tuple[int, int, int]]:
@@ -107,15 +123,15 @@ def _colours(lines: Sequence[Line]) -> list[tuple[int, int, int]]:
 
 
 def _draw_line(pen: Any, frame: _Frame, line: Line, colour: tuple[int, int, int]) -> None:
-    pen.line([frame.place(point) for point in line.points], colour, 1 if line.is_faint else 3)
+    pen.line([frame.to_pixels(point) for point in line.points], colour, 1 if line.is_faint else 3)
     for (x, y), (low, high) in zip(line.points, line.bounds, strict=bool(line.bounds)):
-        column, row = frame.place((x, y))
-        pen.line((column, frame.place((x, low))[1], column, frame.place((x, high))[1]), colour, 2)
+        column, row = frame.to_pixels((x, y))
+        pen.line((column, frame.to_pixels((x, low))[1], column, frame.to_pixels((x, high))[1]), colour, 2)
         pen.ellipse((column - 5, row - 5, column + 5, row + 5), colour)
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between the two."""
+    """Return the multiples of 1, 2 or 5 times a power of ten between `low` and `high`."""
     power = 10.0 ** math.floor(math.log10((high - low) / MOST_Y_TICKS))
     step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= MOST_Y_TICKS)
     return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,4 +1,4 @@
-"""Templates to text. Whatever comes from outside is escaped: names of classes and files are not ours."""
+"""Rendering of templates. Names of classes and files come from the user's data and are escaped."""
 
 import re
 from collections.abc import Sequence
@@ -6,27 +6,27 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-NOTHING = "\N{EN DASH}"
+NOT_AVAILABLE = "\N{EN DASH}"
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&$])")
 
 
 def render(template: str, **values: object) -> bytes:
-    """Fill in a template of this package; what is no Unicode, as in some files' names, becomes a question mark."""
+    """Render a template of this package; bytes of a file name that are not Unicode become question marks."""
     return _environment().get_template(template).render(**values).encode("utf-8", "replace")
 
 
-def share(value: float | None, digits: int = 1) -> str:
-    """A number from 0 to 1 as a percentage."""
-    return NOTHING if value is None else f"{value:.{digits}%}".replace("%", "\N{NO-BREAK SPACE}%")
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a number from 0 to 1 as a percentage, or a dash for None."""
+    return NOT_AVAILABLE if value is None else f"{value:.{digits}%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
-def plain_markdown(text: object) -> str:
-    """Text whose every character stands for itself in Markdown, on one line."""
+def escape_markdown(text: object) -> str:
+    """Return `text` on one line, with every character escaped that Markdown would interpret."""
     return MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
-    """The first names, and how many more there are."""
+    """Return the first `most` names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -41,5 +41,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"share": share, "md": plain_markdown, "listed": listed, "zip": zip}
+    environment.filters |= {"percent": percent, "md": escape_markdown, "listed": listed, "zip": zip}
     return environment

@@ -1,4 +1,4 @@
-"""The papers of a run that has ended."""
+"""The report and the model card of a finished run."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ REPORT, CARD = "report.html", "README.md"
 
 
 def write_papers(run: Path, network: nn.Module, data: Dataset, test: Evaluation) -> str:
-    """Write RUN/report.html and RUN/README.md; return what kept them from being written, or nothing.
+    """Write RUN/report.html and RUN/README.md; return the error message if that failed, else an empty string.
 
-    No run is lost for want of a page: its weights and metrics are there already.
+    The error is not raised, as the run itself is complete: its weights and metrics are already written.
     """
     try:
-        subject = examine(run, network, data, "test", test)
-        write_report(run / REPORT, subject)
-        write_card(run / CARD, subject)
+        evaluated = examine(run, network, data, "test", test)
+        write_report(run / REPORT, evaluated)
+        write_card(run / CARD, evaluated)
     except (OSError, ZooError) as error:
         return str(error)
     return ""

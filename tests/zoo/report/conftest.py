@@ -1,4 +1,4 @@
-"""Runs to write pages about."""
+"""Evaluated runs to write reports about, and a reader of HTML."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,17 +19,15 @@ from zoo.runs.load import load_network
 
 
 @pytest.fixture(scope="session")
-def subject(short_run, digits) -> EvaluatedRun:
-    """The test split of a short run on digits."""
-    loaded = load_network(short_run)
-    return examine(
-        short_run, loaded.network, digits, "test", evaluate(loaded.network, digits.test, digits.preprocessing)
-    )
+def evaluated_run(short_run, digits) -> EvaluatedRun:
+    """Return a short run on digits, evaluated on the test split."""
+    network = load_network(short_run).network
+    return examine(short_run, network, digits, "test", evaluate(network, digits.test, digits.preprocessing))
 
 
 @pytest.fixture
-def made_up(short_run) -> Callable[..., EvaluatedRun]:
-    """A subject of any logits and targets: `made_up(logits, targets, labels, images=None, temperature=None)`."""
+def make_evaluated_run(short_run) -> Callable[..., EvaluatedRun]:
+    """Return a function that makes an evaluated run with any logits and targets."""
 
     def make(
         logits: Tensor,
@@ -41,11 +39,12 @@ def made_up(short_run) -> Callable[..., EvaluatedRun]:
         images = images if images is not None else torch.zeros(len(targets), 4, 4, 1, dtype=torch.uint8)
         split = MemorySplit(images, targets)
         size = (images.shape[3], images.shape[1], images.shape[2])
-        rule = Preprocessing(input_size=size, mean=(0.5,) * size[0], std=(0.5,) * size[0])
-        data = Dataset("made up", labels, rule, split, split, split)
+        preprocessing = Preprocessing(input_size=size, mean=(0.5,) * size[0], std=(0.5,) * size[0])
+        data = Dataset("made up", labels, preprocessing, split, split, split)
         checkpoint = read_checkpoint(short_run / "best")
-        known = {} if temperature is None else {"temperature": temperature}
-        metrics = {name: value for name, value in checkpoint.metrics.items() if name != "temperature"} | known
+        metrics = {name: value for name, value in checkpoint.metrics.items() if name != "temperature"}
+        if temperature is not None:
+            metrics["temperature"] = temperature
         evaluation = Evaluation(0.5, 0.5, logits, logits.argmax(1), targets)
         return EvaluatedRun(
             run=Path(short_run),
@@ -61,8 +60,8 @@ def made_up(short_run) -> Callable[..., EvaluatedRun]:
     return make
 
 
-class Reader(HTMLParser):
-    """The tables' cells, row by row, and every tag and address of a page."""
+class PageReader(HTMLParser):
+    """The table cells, tags, addresses and text of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,12 +90,12 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture
-def read() -> Callable[[str], Reader]:
-    """Read a page."""
+def read() -> Callable[[str], PageReader]:
+    """Return a function that parses a page."""
 
-    def reader(page: str) -> Reader:
-        found = Reader()
-        found.feed(page)
-        return found
+    def reader(page: str) -> PageReader:
+        parsed = PageReader()
+        parsed.feed(page)
+        return parsed
 
     return reader
