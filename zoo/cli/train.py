@@ -107,14 +107,10 @@ def tune(
 
 
 def show_rows(rows: dict[str, str]) -> None:
-    """Names and values as a table on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
+    """Print names and values in two columns; long values are not wrapped."""
+    width = max(map(len, rows)) + 2
     for name, value in rows.items():
-        table.add_row(name, value)
-    Console(soft_wrap=True).print(table)
+        typer.echo(f"{name:<{width}}" + value.replace("\n", "\n" + " " * width))
 
 
 def left_out(skipped: tuple[str, ...]) -> dict[str, str]:
