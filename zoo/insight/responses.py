@@ -39,4 +39,7 @@ def unit(output: Tensor, channel: int, place: tuple[int, ...] = ()) -> Tensor:
     index = (channel, *(place or tuple(size // 2 for size in sizes[1:])))
     if len(index) != len(sizes) or any(not 0 <= i < size for i, size in zip(index, sizes, strict=True)):
         raise SettingsError(f"there is no unit {index} in an output of shape {sizes}")
-    return output[(slice(None), *index)]
+    selected = output
+    for i in index:
+        selected = selected[:, i]
+    return selected
