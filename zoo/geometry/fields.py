@@ -42,7 +42,7 @@ class Field:
         return math.floor(self.extent) if self.jump else len(self.box(0))
 
     @property
-    def whole(self) -> bool:
+    def sees_whole_axis(self) -> bool:
         """Whether every unit sees the whole axis."""
         return not self.jump and self.size == self.pixels
 

@@ -22,7 +22,7 @@ def shift_error(network: nn.Module, layer: str, x: Tensor, shift_px: int) -> flo
         SettingsError: every unit sees the whole image, or no unit remains to compare.
     """
     fields = measure(copy.deepcopy(network).to("meta"), tuple(x.shape[1:]))[layer].fields
-    if not fields or fields[-1].whole:
+    if not fields or fields[-1].sees_whole_axis:
         raise SettingsError(f"every unit of layer '{layer}' sees the whole image: there is nothing to shift")
     with torch.no_grad():
         original = response(network, layer, x)

@@ -101,7 +101,10 @@ def field_text(fields: Iterable[Field] | None) -> str:
     if fields is None:
         return "?"
     fields = [field for field in fields if field.pixels > 1] or list(fields)  # a signal has a height of 1
-    texts = ["all" if field.whole and field.exact else f"{'' if field.exact else '<='}{field.size}" for field in fields]
+    texts = [
+        "all" if field.sees_whole_axis and field.exact else f"{'' if field.exact else '<='}{field.size}"
+        for field in fields
+    ]
     return _once_if_equal(texts) or "none"
 
 
@@ -221,7 +224,7 @@ def _field_json(field: Field) -> Mapping[str, Any]:
         "jump": _decimal(field.jump),
         "start": _decimal(field.start),
         "units": field.units,
-        "whole": field.whole,
+        "whole": field.sees_whole_axis,
         "exact": field.exact,
     }
 

@@ -1,4 +1,4 @@
-"""Tables that fit the width of the terminal: whole columns are left out, the least important first."""
+"""Tables that fit the width of the terminal: whole columns are hidden, the least important first."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-FILE_WIDTH = 120  # of output that is no terminal, unless COLUMNS says otherwise
+FILE_WIDTH = 120  # of output to a file or pipe, unless COLUMNS is set
 GAP = 2  # spaces between two columns
 
 
@@ -37,15 +37,15 @@ class Column:
 def fitting(columns: Sequence[Column], importance: Sequence[str], width: int) -> list[Column]:
     """Return the columns that fit into `width`, in their own order.
 
-    `importance` lists the headings, the most important first; columns are left out from its end. The first column
+    `importance` lists the headings, the most important first; columns are hidden from its end. The first column
     always stays, even if it is wider than `width`.
     """
-    kept = list(columns)
+    visible = list(columns)
     for heading in reversed(importance):
-        if table_width(kept) <= width:
+        if table_width(visible) <= width:
             break
-        kept = [column for column in kept if column is columns[0] or column.heading != heading]
-    return kept
+        visible = [column for column in visible if column is columns[0] or column.heading != heading]
+    return visible
 
 
 def table_width(columns: Sequence[Column]) -> int:
@@ -65,10 +65,10 @@ def build_table(columns: Sequence[Column], styles: Sequence[str] = ()) -> Table:
 def print_table(columns: Sequence[Column], importance: Sequence[str], styles: Sequence[str] = ()) -> None:
     """Print the columns that fit, and one line that names those that do not."""
     width = output_width()
-    kept = fitting(columns, importance, width)
-    console = Console(width=max(width, table_width(kept)))
-    console.print(build_table(kept, styles))
-    omitted = [column.heading for column in columns if column not in kept]
+    visible = fitting(columns, importance, width)
+    console = Console(width=max(width, table_width(visible)))
+    console.print(build_table(visible, styles))
+    omitted = [column.heading for column in columns if column not in visible]
     if omitted:
         note = f"hidden at width {width}: {', '.join(omitted)} (use --json or a wider terminal)"
         console.print(Text(note, style="dim"), soft_wrap=True)

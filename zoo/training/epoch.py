@@ -48,9 +48,7 @@ def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
         session.scheduler.step_update((epoch - 1) * batches + done)
     part = shard_indices(count, session.accelerator.process_index, session.accelerator.num_processes)
     view = TrainingView(data.preprocessing, session.augmentation, settings.seed, epoch)
-    image_batches = data.train.batches(
-        [indices[part] for indices in chosen], None if session.augmentation.is_none else view
-    )
+    image_batches = data.train.batches([indices[part] for indices in chosen], None if session.augmentation.is_none else view)
     for batch, (images, indices) in enumerate(zip(image_batches, chosen, strict=True), start=done + 1):
         _seed(device, words[batch])
         wanted = data.train.targets[indices % len(data.train)]

@@ -88,14 +88,14 @@ def sliding(name: str) -> tuple[Layer, ...]:
 def test_logits_see_the_whole_image(name):
     """After global pooling or attention over all tokens, the logits see exactly the whole image."""
     fields = geometry_of(name).layers[0].fields
-    assert [(field.whole, field.exact, field.units) for field in fields] == [(True, True, 1)] * 2
+    assert [(field.sees_whole_axis, field.exact, field.units) for field in fields] == [(True, True, 1)] * 2
 
 
 def test_squeeze_and_excite_sees_the_whole_image():
     """The gate is computed from a global pool, so its product depends on every pixel."""
     geometry = geometry_of("mobilenetv3_small_100")
-    assert not geometry["blocks.0.0.bn1"].fields[0].whole
-    assert geometry["blocks.0.0.se"].fields[0].whole
+    assert not geometry["blocks.0.0.bn1"].fields[0].sees_whole_axis
+    assert geometry["blocks.0.0.se"].fields[0].sees_whole_axis
 
 
 def test_windowed_attention_sees_its_window():
@@ -113,4 +113,4 @@ def test_a_patch_token_sees_its_patch():
     token = geometry["patch_embed"].fields[0]
     assert (token.units, token.size, token.jump, token.start, token.exact) == (14, 16, 16, 0, True)
     assert not geometry["norm_pre"].fields[0].exact
-    assert geometry["blocks.0"].fields[0].whole
+    assert geometry["blocks.0"].fields[0].sees_whole_axis

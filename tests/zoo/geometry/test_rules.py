@@ -129,7 +129,7 @@ def test_bounded_boxes_contain_the_gradient_support(case):
 def test_norms_over_the_map_see_the_whole_image(norm):
     """Statistics over the map make every unit depend on every pixel."""
     fields = measured_layer(after(norm), SIZE).fields
-    assert [(field.whole, field.exact) for field in fields] == [(True, True)] * 2
+    assert [(field.sees_whole_axis, field.exact) for field in fields] == [(True, True)] * 2
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def convolution(
     output_padding: Numbers,
     groups: int,
 ) -> Value:
-    """Return a convolution's output. Every channel sees the whole group of input channels."""
+    """Return a convolution's output; each of its channels sees all input channels of its group."""
     if transposed:
         return _transposed(x, weight, stride, padding, dilation, output_padding, groups)
     windows = convolution_windows(x, weight, bias, stride, padding, dilation)
