@@ -1,5 +1,5 @@
-"""The wire messages and the manifest.
+"""Messages of the inference protocol, and the manifest.
 
-`from protos import inference, manifest`: message classes whose descriptors live in a pool of their own, so that they
-can share a process with tritonclient, which registers the same names. See `protos.loader`.
+`from protos import inference, manifest` imports message classes whose descriptors are in a pool of their own, so that
+they can share a process with tritonclient, which registers the same names. See `protos.loader`.
 """

@@ -1,7 +1,7 @@
-"""Rebuild what is generated from the .proto files: `python -m protos.generate [--check]`.
+"""Rebuild the files generated from the .proto files: `python -m protos.generate [--check]`.
 
-For each `X.proto`: `X.py`, which names the classes, and `X.pyi`, which types them; for all: `descriptors.binpb`.
-The same sources give the same bytes. `--check` writes nothing and exits with 1 where a file is not what it should be.
+Each `X.proto` has `X.py` with the message classes and `X.pyi` with their types; all share `descriptors.binpb`. The same
+sources produce the same bytes. `--check` writes nothing, and exits with status 1 if a file is stale.
 """
 
 import argparse
@@ -20,10 +20,10 @@ STUB_IS_NOT_LINTED = "# ruff: noqa: E501, I001, RUF023, UP007, UP045\n# fmt: off
 
 
 def main() -> None:
-    """Write the generated files, or compare them with what stands there."""
+    """Write the stale files, or with `--check` report them."""
     parser = argparse.ArgumentParser(prog="python -m protos.generate", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is stale")
-    parser.add_argument("--folder", type=Path, default=HERE, help="where the .proto files are (default: here)")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a file is stale")
+    parser.add_argument("--folder", type=Path, default=HERE, help="folder of the .proto files (default: protos/)")
     arguments = parser.parse_args()
     contents = generate(arguments.folder)
     stale = sorted(name for name, content in contents.items() if _differs(arguments.folder / name, content))
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def generate(folder: Path) -> Mapping[str, bytes]:
-    """What each generated file of `folder` should hold, by file name."""
+    """Return the content of each generated file for the .proto files in `folder`, by file name."""
     sources = sorted(path.name for path in folder.glob("*.proto"))
     with TemporaryDirectory() as scratch:
         _protoc(folder, Path(scratch), sources)
@@ -53,7 +53,7 @@ def _protoc(folder: Path, scratch: Path, sources: list[str]) -> None:
     well_known = files("grpc_tools") / "_proto"
     options = [f"-I{folder}", f"-I{well_known}", f"--descriptor_set_out={scratch / 'set'}", f"--pyi_out={scratch}"]
     if protoc.main(["protoc", *options, *sources]) != 0:
-        sys.exit("protos: protoc refused a .proto file; its reason stands above.")
+        sys.exit("protos: protoc rejected a .proto file; see its message above.")
 
 
 def _module(file: FileDescriptorProto) -> str:
@@ -71,7 +71,7 @@ def _assignments(file: FileDescriptorProto) -> Iterator[str]:
 
 
 def _stub(file: FileDescriptorProto, generated: str) -> str:
-    """The stub that protoc wrote, with our modules' names and fit for `mypy --strict`."""
+    """Return protoc's stub, changed to import our modules and to pass `mypy --strict`."""
     generated = re.sub(r"\b_Mapping\b(?=[\],])", "_Mapping[str, _Any]", generated)
     generated = generated.replace("**kwargs)", "**kwargs: _Any)")
     generated = re.sub(r"^import (\w+)_pb2 as", r"from protos import \1 as", generated, flags=re.MULTILINE)

@@ -1,7 +1,7 @@
-"""Message classes and service tables from `descriptors.binpb`.
+"""Message classes and services from `descriptors.binpb`.
 
 protoc's own `_pb2.py` modules register in protobuf's default pool, where two packages that define `inference.*` collide
-at import. These descriptors stand in `POOL`, which nothing else uses.
+at import. These descriptors are in `POOL`, which no other package uses.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,16 @@ DESCRIPTORS = Path(__file__).with_name("descriptors.binpb")
 
 @dataclass(frozen=True)
 class Method:
-    """One RPC of a service; `path` is what gRPC sends, such as `/inference.GRPCInferenceService/ModelInfer`."""
+    """One RPC of a service.
+
+    Attributes:
+        name: its name, such as `ModelInfer`.
+        path: its path in gRPC calls, such as `/inference.GRPCInferenceService/ModelInfer`.
+        request: message class of requests.
+        response: message class of responses.
+        client_streaming: whether the client sends a stream of requests.
+        server_streaming: whether the server sends a stream of responses.
+    """
 
     name: str
     path: str
@@ -31,33 +40,37 @@ class Method:
 
 
 def file(name: str) -> FileDescriptor:
-    """The descriptor of a .proto file, such as `inference.proto`.
+    """Return the descriptor of a .proto file, such as `inference.proto`.
 
     Raises:
-        KeyError: There is no such file.
+        KeyError: there is no such file.
     """
     return POOL.FindFileByName(name)
 
 
 def message(full_name: str) -> type[Message]:
-    """The class of a message, such as `inference.ModelInferRequest`.
+    """Return the class of a message, such as `inference.ModelInferRequest`.
 
     Raises:
-        KeyError: No file of ours defines it.
+        KeyError: none of our .proto files defines it.
     """
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(full_name))
 
 
 def enum(full_name: str) -> Any:
-    """The wrapper of an enum, such as `inference.DataType`: names to numbers and back."""
+    """Return the wrapper of an enum, such as `inference.DataType`, which maps names to numbers and back.
+
+    Raises:
+        KeyError: none of our .proto files defines it.
+    """
     return EnumTypeWrapper(POOL.FindEnumTypeByName(full_name))
 
 
 def service(full_name: str) -> tuple[Method, ...]:
-    """The RPCs of a service, in the order of the .proto file.
+    """Return the RPCs of a service, in the order of the .proto file.
 
     Raises:
-        KeyError: No file of ours defines it.
+        KeyError: none of our .proto files defines it.
     """
     return tuple(
         Method(

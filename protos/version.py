@@ -1,4 +1,4 @@
-"""The versions of zoonnx and of the manifest that it writes; both stand in every manifest."""
+"""Versions of zoonnx and of its manifest schema; every manifest has both."""
 
 VERSION = "0.1.0"
-SCHEMA_VERSION = 1  # ARCHITECTURE.md says when it grows
+SCHEMA_VERSION = 1  # see ARCHITECTURE.md for when it increases

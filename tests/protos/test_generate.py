@@ -1,4 +1,4 @@
-"""The generated files: current, reproducible, and independent of the compiler that made them."""
+"""Tests of the generated files: current, reproducible, and independent of the compiler."""
 
 import shutil
 import subprocess
@@ -20,19 +20,19 @@ def _generate(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The package's files, free to be spoiled."""
+    """A copy of the package's files to modify."""
     return Path(shutil.copytree(FOLDER, tmp_path / "protos", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 def test_committed_files_are_current() -> None:
-    """What is committed is what the .proto files say."""
+    """The committed files are those that the .proto files generate."""
     stale = [name for name, content in generate.generate(FOLDER).items() if (FOLDER / name).read_bytes() != content]
     assert stale == []
 
 
 @pytest.mark.parametrize("name", ["inference.py", "manifest.pyi", "descriptors.binpb"])
 def test_check_names_a_stale_file(copy: Path, name: str) -> None:
-    """`--check` exits with 1, names the file in one sentence, and leaves it alone."""
+    """`--check` exits with status 1, names the file in one sentence, and does not change it."""
     (copy / name).write_bytes(b"# old\n")
     run = _generate(copy, "--check")
     assert run.returncode == 1
@@ -41,7 +41,7 @@ def test_check_names_a_stale_file(copy: Path, name: str) -> None:
 
 
 def test_generates_missing_files(copy: Path) -> None:
-    """Without `--check`, a changed schema changes its files and only those."""
+    """Without `--check`, a changed schema rewrites its own files and no others."""
     schema = copy / "manifest.proto"
     schema.write_text(schema.read_text() + "message Extra { int32 size = 1; }\n")
     before = (copy / "inference.pyi").stat().st_mtime_ns
@@ -51,8 +51,8 @@ def test_generates_missing_files(copy: Path) -> None:
     assert (copy / "inference.pyi").stat().st_mtime_ns == before
 
 
-def test_refuses_a_broken_schema(copy: Path) -> None:
-    """A .proto file that does not parse stops the work with protoc's reason."""
+def test_rejects_a_malformed_schema(copy: Path) -> None:
+    """A .proto file that does not parse is an error with protoc's message."""
     (copy / "manifest.proto").write_text("message {")
     run = _generate(copy)
     assert run.returncode == 1
@@ -60,7 +60,7 @@ def test_refuses_a_broken_schema(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("module", [inference, manifest])
-def test_module_offers_all_that_its_file_defines(module: object) -> None:
+def test_module_has_all_definitions_of_its_file(module: object) -> None:
     """Each message, enum and enum value of the file is an attribute of the module."""
     file = module.DESCRIPTOR  # type: ignore[attr-defined]
     values = {
@@ -82,13 +82,13 @@ def test_enum_wrapper_translates_names() -> None:
 
 @pytest.mark.parametrize("lookup", [loader.message, loader.enum, loader.service, loader.file])
 def test_unknown_name_raises_key_error(lookup: object) -> None:
-    """A name that no file defines is a KeyError, whatever kind of thing was asked for."""
+    """A name that no file defines is a KeyError for every kind of definition."""
     with pytest.raises(KeyError, match="Nothing"):
         lookup("inference.Nothing")  # type: ignore[operator]
 
 
 def test_loader_needs_no_compiler() -> None:
-    """Importing the messages brings in protobuf alone, not grpc or its tools."""
+    """Importing the messages imports neither grpc nor its tools."""
     program = (
         "import sys; from protos import inference, manifest; sys.exit(bool({'grpc', 'grpc_tools'} & set(sys.modules)))"
     )

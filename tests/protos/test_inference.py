@@ -1,4 +1,4 @@
-"""`inference.proto` against tritonclient's descriptors, which are the protocol as the field knows it."""
+"""Tests of `inference.proto` against tritonclient's descriptors, the reference for the protocol."""
 
 import subprocess
 import sys
@@ -9,10 +9,10 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from protos import inference, loader
 
-THEIRS: tuple[FileDescriptor, ...] = (service_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR)
+TRITON_FILES: tuple[FileDescriptor, ...] = (service_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR)
 SERVICE = "inference.GRPCInferenceService"
-MESSAGES = [message for file in THEIRS for message in file.message_types_by_name.values()]
-ENUMS = [enum for file in THEIRS for enum in file.enum_types_by_name.values()]
+MESSAGES = [message for file in TRITON_FILES for message in file.message_types_by_name.values()]
+ENUMS = [enum for file in TRITON_FILES for enum in file.enum_types_by_name.values()]
 
 
 def _field(field: FieldDescriptor) -> dict[str, object]:
@@ -32,7 +32,7 @@ def _enum(enum: EnumDescriptor) -> dict[str, int]:
 
 
 def _message(message: Descriptor) -> dict[str, object]:
-    """Everything that the wire and text formats depend on, nested messages included."""
+    """Return everything that the wire and text formats depend on, nested messages included."""
     return {
         "name": message.full_name,
         "fields": [_field(field) for field in sorted(message.fields, key=lambda field: field.number)],
@@ -42,24 +42,24 @@ def _message(message: Descriptor) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("theirs", MESSAGES, ids=lambda message: message.name)
-def test_message_equals_triton_s(theirs: Descriptor) -> None:
+@pytest.mark.parametrize("triton_message", MESSAGES, ids=lambda message: message.name)
+def test_message_equals_tritons(triton_message: Descriptor) -> None:
     """Every field of every message has Triton's name, number, type and label."""
-    assert _message(loader.POOL.FindMessageTypeByName(theirs.full_name)) == _message(theirs)
+    assert _message(loader.POOL.FindMessageTypeByName(triton_message.full_name)) == _message(triton_message)
 
 
-@pytest.mark.parametrize("theirs", ENUMS, ids=lambda enum: enum.name)
-def test_enum_equals_triton_s(theirs: EnumDescriptor) -> None:
+@pytest.mark.parametrize("triton_enum", ENUMS, ids=lambda enum: enum.name)
+def test_enum_equals_tritons(triton_enum: EnumDescriptor) -> None:
     """Every enum value has Triton's name and number."""
-    assert _enum(loader.POOL.FindEnumTypeByName(theirs.full_name)) == _enum(theirs)
+    assert _enum(loader.POOL.FindEnumTypeByName(triton_enum.full_name)) == _enum(triton_enum)
 
 
 def test_no_message_of_our_own() -> None:
-    """The file adds nothing to the protocol: what is ours goes elsewhere."""
+    """The file adds no messages to the protocol."""
     assert set(inference.DESCRIPTOR.message_types_by_name) == {message.name for message in MESSAGES}
 
 
-def test_service_equals_triton_s() -> None:
+def test_service_equals_tritons() -> None:
     """The 20 RPCs have Triton's paths, messages and streaming."""
     actual = [
         (
@@ -85,18 +85,18 @@ def test_service_equals_triton_s() -> None:
     assert sorted(actual) == sorted(expected)
 
 
-def test_bytes_travel_both_ways() -> None:
-    """A request that Triton's own classes wrote reads the same through ours, and back."""
-    theirs = service_pb2.ModelInferRequest(model_name="digits", id="7", raw_input_contents=[b"\x00\x01"])
-    theirs.inputs.add(name="image", datatype="UINT8", shape=[2]).parameters["priority"].int64_param = 3
-    ours = inference.ModelInferRequest.FromString(theirs.SerializeToString())
+def test_bytes_are_compatible_both_ways() -> None:
+    """A request written by Triton's classes is read by ours, and the other way round."""
+    triton_request = service_pb2.ModelInferRequest(model_name="digits", id="7", raw_input_contents=[b"\x00\x01"])
+    triton_request.inputs.add(name="image", datatype="UINT8", shape=[2]).parameters["priority"].int64_param = 3
+    ours = inference.ModelInferRequest.FromString(triton_request.SerializeToString())
     assert ours.inputs[0].parameters["priority"].int64_param == 3
-    assert service_pb2.ModelInferRequest.FromString(ours.SerializeToString()) == theirs
+    assert service_pb2.ModelInferRequest.FromString(ours.SerializeToString()) == triton_request
 
 
 @pytest.mark.parametrize("order", ["protos, tritonclient", "tritonclient, protos"])
 def test_shares_a_process_with_tritonclient(order: str) -> None:
-    """Both define package `inference`; neither order of import makes them collide."""
+    """Both packages define `inference`; they do not collide in either order of import."""
     lines = {
         "protos": "from protos import inference as ours",
         "tritonclient": "from tritonclient.grpc import service_pb2 as theirs",
