@@ -1,6 +1,6 @@
-"""A line before a model: requests that may share a batch, those of higher priority first, then the oldest.
+"""Queue of requests that may share a batch: ordered by priority, then by arrival.
 
-How long a line may be and how long a request may stand in it is its policy's, as in Triton's `ModelQueuePolicy`.
+The queue policies are those of Triton's `ModelQueuePolicy`: they limit how many requests wait, and for how long.
 """
 
 import asyncio
@@ -10,37 +10,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Array = npt.NDArray[Any]
+Arrays = Mapping[str, NDArray[Any]]
+Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class QueuePolicy:
-    """For requests of one priority. 0 is no limit, of `max_waiting` requests as of `timeout_us`.
+    """Limits for the waiting requests of one priority level.
 
-    A request may ask for a shorter timeout where `may_override`. A request that is late is rejected, or, where it may
-    `linger`, goes behind all that are not.
+    Attributes:
+        max_queue_size: waiting requests beyond which a new one is rejected; 0 is unlimited.
+        timeout_us: longest wait in microseconds; 0 is unlimited.
+        allow_override: whether a request may set a shorter timeout of its own.
+        defer_on_timeout: whether an expired request is moved behind all others, instead of rejected.
     """
 
-    max_waiting: int = 0
+    max_queue_size: int = 0
     timeout_us: int = 0
-    may_override: bool = False
-    linger: bool = False
+    allow_override: bool = False
+    defer_on_timeout: bool = False
 
-    def timeout_for(self, asked_us: int) -> int:
-        """How long a request may wait that asked for `asked_us`; 0 is for ever."""
-        limits = [self.timeout_us, asked_us if self.may_override else 0]
-        return min((each for each in limits if each), default=0)
+    def timeout_for(self, requested_us: int) -> int:
+        """Return the timeout in microseconds of a request that set `requested_us`; 0 is unlimited."""
+        limits = [self.timeout_us, requested_us if self.allow_override else 0]
+        return min((limit for limit in limits if limit), default=0)
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """`max_rows` is the largest batch (1 or more); `max_delay_us` is how long a request may wait for others.
+    """How the requests for one model are batched.
 
-    A batch of one of the `preferred` sizes does not wait. Priorities are 1, the highest, to `levels`; a request without
-    one has `default_level`. `instances` is how many batches run at once. A batch of a size between two `buckets` is
-    filled up to the larger; without buckets every size goes as it is.
+    Attributes:
+        max_rows: largest batch in rows, 1 or more.
+        max_delay_us: microseconds that a request may wait for others to fill its batch; 0 does not wait.
+        preferred: batch sizes in rows that run without that delay.
+        levels: number of priority levels; level 1 runs first, 0 disables priorities.
+        default_level: level of a request without a valid priority.
+        policy: queue policy of the levels that `policies` does not list.
+        policies: queue policies by level.
+        instances: batches that run at once, each in a thread of its own, 1 or more.
+        buckets: batch sizes in rows that batches are padded to; empty runs every size unpadded.
     """
 
     max_rows: int
@@ -53,98 +64,106 @@ class BatchSettings:
     instances: int = 1
     buckets: tuple[int, ...] = ()
 
-    def bucket(self, rows: int) -> int:
-        """How many rows a batch of `rows` is run with."""
+    def padded_rows(self, rows: int) -> int:
+        """Return the number of rows that a batch of `rows` runs with: its bucket, or `rows` where none is as large."""
         return min((size for size in self.buckets if size >= rows), default=rows)
 
     def level(self, priority: int) -> int:
-        """The level of a request that asks for `priority`."""
+        """Return the level of a request that set `priority`."""
         return priority if 1 <= priority <= self.levels else self.default_level
 
     def policy_at(self, level: int) -> QueuePolicy:
-        """What holds for requests of a level."""
+        """Return the queue policy of a level."""
         return self.policies.get(level, self.policy)
 
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """A request in line. Its arrays have the batch first, unless it must be run `alone` and as it is.
+    """A request that waits for its batch.
 
-    `taken` is set when its batch leaves the line to be run.
+    Attributes:
+        inputs: arrays by input name; the batch is their first dimension, unless the request runs alone.
+        rows: size of the batch dimension.
+        level: priority level, 1 first.
+        outputs: future that receives the output arrays.
+        enqueued_ns: arrival, by `time.monotonic_ns`.
+        expired: whether its timeout has passed under a policy that defers.
+        alone: whether it shares its batch with no other request.
+        taken: set when its batch leaves the queue to run.
     """
 
-    inputs: Mapping[str, Array]
+    inputs: Arrays
     rows: int
     level: int
-    answer: "asyncio.Future[dict[str, Array]]"
-    since_ns: int = field(default_factory=time.monotonic_ns)
-    late: bool = False
+    outputs: "asyncio.Future[Outputs]"
+    enqueued_ns: int = field(default_factory=time.monotonic_ns)
+    expired: bool = False
     alone: bool = False
     taken: bool = False
 
     @property
-    def place(self) -> tuple[bool, int, int]:
-        """Where it stands: the smallest goes first."""
-        return self.late, self.level, self.since_ns
+    def sort_key(self) -> tuple[bool, int, int]:
+        """Position in the queue; the smallest runs first."""
+        return self.expired, self.level, self.enqueued_ns
 
 
-class Line:
-    """Requests that may share a batch, in the order in which they go."""
+class RequestQueue:
+    """Requests that may share a batch, in the order in which they run."""
 
     def __init__(self) -> None:
-        self._waiting: list[QueuedRequest] = []
+        self._requests: list[QueuedRequest] = []
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._requests)
 
     @property
     def first(self) -> QueuedRequest:
-        """The next to go."""
-        return self._waiting[0]
+        """The request that runs next."""
+        return self._requests[0]
 
     @property
     def oldest_ns(self) -> int:
-        """When the one who waits for longest came."""
-        return min(each.since_ns for each in self._waiting)
+        """Arrival of the request that has waited longest, by `time.monotonic_ns`."""
+        return min(request.enqueued_ns for request in self._requests)
 
-    def waiting_at(self, level: int) -> int:
-        """How many of a level wait."""
-        return sum(each.level == level and not each.answer.done() for each in self._waiting)
+    def count_at(self, level: int) -> int:
+        """Return the number of waiting requests of a level."""
+        return sum(request.level == level and not request.outputs.done() for request in self._requests)
 
-    def join(self, waiting: QueuedRequest) -> None:
-        """Let a request stand where it belongs."""
-        insort(self._waiting, waiting, key=lambda each: each.place)
+    def add(self, request: QueuedRequest) -> None:
+        """Insert a request at its position."""
+        insort(self._requests, request, key=lambda queued: queued.sort_key)
 
-    def leave(self, waiting: QueuedRequest) -> bool:
-        """Take a request out; False where it is not in line any more."""
-        if waiting not in self._waiting:
+    def remove(self, request: QueuedRequest) -> bool:
+        """Remove a request; return False if it is no longer queued."""
+        if request not in self._requests:
             return False
-        self._waiting.remove(waiting)
+        self._requests.remove(request)
         return True
 
-    def drop_answered(self) -> None:
-        """Take out those that need no answer any more."""
-        if any(each.answer.done() for each in self._waiting):
-            self._waiting = [each for each in self._waiting if not each.answer.done()]
+    def drop_done(self) -> None:
+        """Remove the requests whose future is done: cancelled or timed out."""
+        if any(request.outputs.done() for request in self._requests):
+            self._requests = [request for request in self._requests if not request.outputs.done()]
 
-    def ready(self, settings: BatchSettings) -> bool:
-        """Whether a batch can go that is as large as one may wish."""
-        rows = sum(each.rows for each in self._waiting)
+    def fills_batch(self, settings: BatchSettings) -> bool:
+        """Return whether the queued rows fill the smallest preferred batch, or else the largest batch."""
+        rows = sum(request.rows for request in self._requests)
         return rows >= min((settings.max_rows, *settings.preferred))
 
     def take(self, settings: BatchSettings) -> list[QueuedRequest]:
-        """Take the head of the line: the largest preferred batch, or else as many as fit."""
-        count = self._fitting(settings.max_rows, settings.preferred)
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        for each in batch:
-            each.taken = True
+        """Remove and return the next batch: of the largest preferred size possible, else as many as fit."""
+        count = self._next_count(settings.max_rows, settings.preferred)
+        batch, self._requests = self._requests[:count], self._requests[count:]
+        for request in batch:
+            request.taken = True
         return batch
 
-    def _fitting(self, max_rows: int, preferred: Sequence[int]) -> int:
-        """How many go together; one that is larger than `max_rows` goes alone."""
+    def _next_count(self, max_rows: int, preferred: Sequence[int]) -> int:
+        """Return how many requests the next batch has; one that is larger than `max_rows` is a batch by itself."""
         rows, fitting, best = 0, 0, 0
-        for count, each in enumerate(self._waiting, start=1):
-            rows += each.rows
+        for count, request in enumerate(self._requests, start=1):
+            rows += request.rows
             if rows > max_rows:
                 break
             fitting = count

@@ -1,7 +1,7 @@
-"""The lines before one model, as its threads see them: each takes the next batch by itself, as soon as it is free.
+"""Queues of one model, shared by its worker threads: a thread takes the next batch itself as soon as it is free.
 
 A thread that waited for the event loop to hand it a batch would idle while the loop reads and writes messages. So the
-loop only lets requests join and leave; what is taken, and when, is decided here, under one lock.
+loop only adds and removes requests; which batch runs, and when, is decided here, under one lock.
 """
 
 import threading
@@ -9,87 +9,91 @@ import time
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from serve.batching.queue import BatchSettings, Line, QueuedRequest
+from serve.batching.queue import BatchSettings, QueuedRequest, RequestQueue
 
 PlanT = TypeVar("PlanT", bound=Hashable)
-Kind = tuple[PlanT, Hashable]
+BatchKey = tuple[PlanT, Hashable]
 
 
 class Scheduler(Generic[PlanT]):
-    """A line for each kind of request: who may share a batch. A kind begins with its plan."""
+    """One queue for each batch key: requests with the same key may share a batch. A key begins with its plan."""
 
     def __init__(self, settings: BatchSettings) -> None:
         self._settings = settings
-        self._lines: dict[Kind[PlanT], Line] = {}
+        self._queues: dict[BatchKey[PlanT], RequestQueue] = {}
         self._changed = threading.Condition()
         self._closed = False
 
-    def join(self, kind: Kind[PlanT], waiting: QueuedRequest) -> None:
-        """Let a request stand where it belongs."""
+    def add(self, key: BatchKey[PlanT], request: QueuedRequest) -> None:
+        """Queue a request."""
         with self._changed:
-            self._lines.setdefault(kind, Line()).join(waiting)
+            self._queues.setdefault(key, RequestQueue()).add(request)
             self._changed.notify()
 
-    def leave(self, kind: Kind[PlanT], waiting: QueuedRequest) -> bool:
-        """Take a request out; False where it is not in line any more."""
+    def remove(self, key: BatchKey[PlanT], request: QueuedRequest) -> bool:
+        """Remove a request; return False if it is no longer queued."""
         with self._changed:
-            line = self._lines.get(kind)
-            left = line is not None and line.leave(waiting)
-            self._forget_empty(kind)
-            return left
+            queue = self._queues.get(key)
+            is_removed = queue is not None and queue.remove(request)
+            self._delete_empty(key)
+            return is_removed
 
     def __len__(self) -> int:
         with self._changed:
-            return sum(map(len, self._lines.values()))
+            return sum(map(len, self._queues.values()))
 
-    def waiting_at(self, level: int) -> int:
-        """How many of a level wait."""
+    def count_at(self, level: int) -> int:
+        """Return the number of waiting requests of a level."""
         with self._changed:
-            return sum(line.waiting_at(level) for line in self._lines.values())
+            return sum(queue.count_at(level) for queue in self._queues.values())
 
     def take(self) -> tuple[PlanT, list[QueuedRequest]] | None:
-        """Wait for a batch that is due, and take it; None once the lines are closed and empty."""
+        """Wait for a batch that is due, and remove and return it; None once the scheduler is closed and empty."""
         with self._changed:
             while True:
-                self._drop_answered()
-                kind = self._due()
-                if kind is not None:
-                    return kind[0], self._taken(kind)
-                if self._closed and not self._lines:
+                self._drop_done()
+                key = self._due_key()
+                if key is not None:
+                    return key[0], self._take_batch(key)
+                if self._closed and not self._queues:
                     return None
-                self._changed.wait(self._until_due_s())
+                self._changed.wait(self._seconds_until_due())
 
     def close(self) -> None:
-        """Let `take` end when all that wait are taken."""
+        """Make `take` return None once all queued requests are taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _drop_answered(self) -> None:
-        for kind, line in list(self._lines.items()):
-            line.drop_answered()
-            self._forget_empty(kind)
+    def _drop_done(self) -> None:
+        for key, queue in list(self._queues.items()):
+            queue.drop_done()
+            self._delete_empty(key)
 
-    def _due(self) -> Kind[PlanT] | None:
-        """Return the line to serve next: of those that are due, the one whose first request goes before the others."""
+    def _due_key(self) -> BatchKey[PlanT] | None:
+        """Return the key of the queue to serve next: of those that are due, the one whose first request sorts first."""
         now_ns = time.monotonic_ns()
-        due = [kind for kind, line in self._lines.items() if line.ready(self._settings) or self._due_ns(line) <= now_ns]
-        return min(due, key=lambda kind: self._lines[kind].first.place, default=None)
+        due = [
+            key
+            for key, queue in self._queues.items()
+            if queue.fills_batch(self._settings) or self._due_ns(queue) <= now_ns
+        ]
+        return min(due, key=lambda key: self._queues[key].first.sort_key, default=None)
 
-    def _due_ns(self, line: Line) -> int:
-        return line.oldest_ns + self._settings.max_delay_us * 1000
+    def _due_ns(self, queue: RequestQueue) -> int:
+        return queue.oldest_ns + self._settings.max_delay_us * 1000
 
-    def _until_due_s(self) -> float | None:
-        next_ns = min(map(self._due_ns, self._lines.values()), default=None)
+    def _seconds_until_due(self) -> float | None:
+        next_ns = min(map(self._due_ns, self._queues.values()), default=None)
         return None if next_ns is None else max(0, next_ns - time.monotonic_ns()) / 1e9
 
-    def _taken(self, kind: Kind[PlanT]) -> list[QueuedRequest]:
-        batch = self._lines[kind].take(self._settings)
-        if self._lines[kind]:
+    def _take_batch(self, key: BatchKey[PlanT]) -> list[QueuedRequest]:
+        batch = self._queues[key].take(self._settings)
+        if self._queues[key]:
             self._changed.notify()  # another thread may be free for the rest
-        self._forget_empty(kind)
+        self._delete_empty(key)
         return batch
 
-    def _forget_empty(self, kind: Kind[PlanT]) -> None:
-        if kind in self._lines and not self._lines[kind]:
-            del self._lines[kind]
+    def _delete_empty(self, key: BatchKey[PlanT]) -> None:
+        if key in self._queues and not self._queues[key]:
+            del self._queues[key]

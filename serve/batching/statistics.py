@@ -1,8 +1,8 @@
 """Counts and durations of one version of a model, as Triton counts them.
 
-A request's time is the sum of its parts: queue (from its arrival until its batch is taken), compute_input (joining the
-batch), compute_infer (the runtime), compute_output (sharing the outputs out). Each request of a batch is given the
-batch's whole compute times, as it waited for all of them. What is refused before it queues is not counted.
+A request's time is the sum of its phases: queue (from its arrival until its batch is taken), compute_input (stacking
+the batch), compute_infer (the runtime), compute_output (splitting the outputs). Each request of a batch is charged the
+batch's full compute times, because it waited for all of them. Requests rejected before they queue are not counted.
 """
 
 import time
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a request failed; the words of Triton's metrics."""
+    """Why a request failed, as Triton's metrics name it."""
 
     OTHER = "OTHER"
     CANCELED = "CANCELED"
@@ -23,20 +23,20 @@ class Reason(StrEnum):
 
 @dataclass
 class Duration:
-    """How often, and how long in all."""
+    """Number of events and their total duration in nanoseconds."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int, count: int = 1) -> None:
-        """Count `count` more, which took `ns` together."""
+        """Add `count` events that took `ns` in total."""
         self.count += count
         self.ns += ns
 
 
 @dataclass(frozen=True)
 class Timing:
-    """When each part of one batch began, by `time.monotonic_ns`; `end_ns` is when the answers were given."""
+    """Start of each phase of one batch, by `time.monotonic_ns`; `end_ns` is when its outputs were split."""
 
     taken_ns: int
     infer_ns: int
@@ -44,28 +44,40 @@ class Timing:
     end_ns: int
 
     @property
-    def parts_ns(self) -> tuple[int, int, int]:
-        """compute_input, compute_infer and compute_output."""
+    def phases_ns(self) -> tuple[int, int, int]:
+        """Durations of compute_input, compute_infer and compute_output."""
         return self.infer_ns - self.taken_ns, self.output_ns - self.infer_ns, self.end_ns - self.output_ns
 
 
 @dataclass
 class Compute:
-    """The three parts of computing."""
+    """Durations of the three compute phases."""
 
     input: Duration = field(default_factory=Duration)
     infer: Duration = field(default_factory=Duration)
     output: Duration = field(default_factory=Duration)
 
     def add(self, timing: Timing, count: int = 1) -> None:
-        """Count one batch's times for `count` of those who waited for it."""
-        for duration, ns in zip((self.input, self.infer, self.output), timing.parts_ns, strict=True):
+        """Add one batch's times for `count` of the requests that waited for it."""
+        for duration, ns in zip((self.input, self.infer, self.output), timing.phases_ns, strict=True):
             duration.add(ns * count, count)
 
 
 @dataclass
 class Statistics:
-    """What a model has done since it was loaded. `inferences` counts rows, `executions` batches."""
+    """Statistics since the model was loaded.
+
+    Attributes:
+        inferences: rows of successful batches.
+        executions: successful batches.
+        last_inference_ms: end of the last successful batch, in milliseconds since 1970; 0 before the first.
+        success: requests that succeeded, from arrival to outputs.
+        fail: requests that were accepted and failed, from arrival to failure.
+        queue: time that successful requests spent queued.
+        compute: compute phases, charged to each successful request.
+        batches: compute phases by batch size in rows, charged once per batch.
+        failures: failed requests by reason.
+    """
 
     inferences: int = 0
     executions: int = 0
@@ -78,7 +90,7 @@ class Statistics:
     failures: Counter[Reason] = field(default_factory=Counter)
 
     def succeeded(self, rows: int, arrivals_ns: Sequence[int], timing: Timing) -> None:
-        """Count one batch of `rows` rows, whose requests came at `arrivals_ns`."""
+        """Count one batch of `rows` rows whose requests arrived at `arrivals_ns`."""
         self.inferences += rows
         self.executions += 1
         self.last_inference_ms = time.time_ns() // 1_000_000
@@ -89,6 +101,6 @@ class Statistics:
         self.batches.setdefault(rows, Compute()).add(timing)
 
     def failed(self, arrived_ns: int, reason: Reason) -> None:
-        """Count one request that had been accepted, and got no answer."""
+        """Count one request that failed after it was accepted."""
         self.fail.add(time.monotonic_ns() - arrived_ns)
         self.failures[reason] += 1

@@ -1,4 +1,4 @@
-"""ModelStatistics: exact counts for scripted arrivals, and durations that add up."""
+"""Tests of ModelStatistics: exact counts for scripted arrivals, and durations that add up."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ from serve.errors import RefusedError, ServerFailedError
 from tests.serve.conftest import Serve, write_busy, write_identity
 
 Counts = dict[int, int]
-BUSY = 2400  # products of matrices: half a second and more
+BUSY = 2400  # matrix products: half a second or more
 
 
 @pytest.fixture(scope="module")
 def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of models that differ only in how they batch."""
+    """Address of a server of models that differ only in their batching."""
     folder = tmp_path_factory.mktemp("counted")
     write_busy(folder / "batching", "max_batch_size: 4 dynamic_batching {}")
     write_busy(folder / "single", "max_batch_size: 4")
@@ -41,29 +41,30 @@ def triton(server: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def ask(server: str) -> Iterator[Callable[..., Any]]:
-    """Send a request with a row for each number, in the background; requests leave in order."""
+def send(server: str) -> Iterator[Callable[..., Any]]:
+    """A function that sends a request with a row for each number and returns its future; requests leave in order."""
     with Client(server, timeout_s=30) as client, ThreadPoolExecutor(16) as pool:
 
-        def send(model: str, *values: int) -> Any:
+        def submit(model: str, *values: int) -> Any:
             future = pool.submit(client.infer, model, {"x": np.array(values, np.int64)[:, None]})
             time.sleep(0.02)
             return future
 
-        yield send
+        yield submit
 
 
 def statistics(triton: Any, model: str, version: str = "") -> inference.ModelStatistics:
-    (found,) = triton.get_inference_statistics(model, version).model_stats
-    return found
+    (statistics,) = triton.get_inference_statistics(model, version).model_stats
+    return statistics
 
 
-def executions(found: inference.ModelStatistics) -> Counts:
-    return {each.batch_size: each.compute_infer.count for each in found.batch_stats}
+def executions(statistics: inference.ModelStatistics) -> Counts:
+    """Return the number of executions by batch size."""
+    return {batch.batch_size: batch.compute_infer.count for batch in statistics.batch_stats}
 
 
 class TestArrivals:
-    """Who shares a batch is seen in the counts."""
+    """Counts show which requests shared a batch."""
 
     @pytest.mark.parametrize(
         ("model", "arrivals", "expected"),
@@ -76,26 +77,26 @@ class TestArrivals:
             ("waiting", [[0, 0], [0, 0]], {4: 1}),
         ],
     )
-    def test_counts(self, triton: Any, ask: Any, model: str, arrivals: list[list[int]], expected: Counts) -> None:
-        """Each pattern of arrivals makes exactly these batches, and every row is counted once."""
+    def test_counts(self, triton: Any, send: Any, model: str, arrivals: list[list[int]], expected: Counts) -> None:
+        """Each pattern of arrivals runs in exactly these batches, and every row is counted once."""
         before = statistics(triton, model)
-        for answer in [ask(model, *rows) for rows in arrivals]:
-            answer.result(30)
+        for future in [send(model, *rows) for rows in arrivals]:
+            future.result(30)
         after = statistics(triton, model)
         old = executions(before)
-        made = {size: count - old.get(size, 0) for size, count in executions(after).items()}
-        assert {size: count for size, count in made.items() if count} == expected
+        added = {size: count - old.get(size, 0) for size, count in executions(after).items()}
+        assert {size: count for size, count in added.items() if count} == expected
         assert after.inference_count - before.inference_count == sum(map(len, arrivals))
         assert after.execution_count - before.execution_count == sum(expected.values())
         stats = after.inference_stats
         assert stats.success.count - before.inference_stats.success.count == len(arrivals)
 
-    def test_durations_add_up(self, triton: Any, ask: Any) -> None:
-        """The parts of the requests' time are all of it, and they are where the time went."""
+    def test_durations_add_up(self, triton: Any, send: Any) -> None:
+        """The phases add up to the requests' time, and the queue and the model take most of it."""
         before = statistics(triton, "single").inference_stats
         start = time.monotonic_ns()
-        for answer in [ask("single", BUSY), ask("single", 0)]:
-            answer.result(30)
+        for future in [send("single", BUSY), send("single", 0)]:
+            future.result(30)
         wall = time.monotonic_ns() - start
         after = statistics(triton, "single").inference_stats
         spent = {
@@ -108,25 +109,25 @@ class TestArrivals:
         counts = {getattr(after, name).count for name in ("success", *spent)}
         assert counts == {after.success.count}
 
-    def test_last_inference(self, triton: Any, ask: Any) -> None:
-        """The time of the last answer is told in milliseconds since 1970."""
+    def test_last_inference(self, triton: Any, send: Any) -> None:
+        """The end of the last inference is reported in milliseconds since 1970."""
         before_ms = time.time_ns() // 1_000_000
-        ask("batching", 0).result(30)
+        send("batching", 0).result(30)
         assert before_ms <= statistics(triton, "batching").last_inference <= time.time_ns() // 1_000_000
 
 
 class TestFailures:
-    """What counts as failed."""
+    """Which requests count as failed."""
 
-    def test_refused_requests_do_not_count(self, triton: Any, ask: Any) -> None:
-        """A request that never queued is in no count."""
+    def test_invalid_requests_do_not_count(self, triton: Any, send: Any) -> None:
+        """A request that was rejected before it was queued is not counted."""
         before = statistics(triton, "batching")
         with pytest.raises(RefusedError, match="between 1 and 4"):
-            ask("batching", 0, 0, 0, 0, 0).result(30)
+            send("batching", 0, 0, 0, 0, 0).result(30)
         assert statistics(triton, "batching") == before
 
     def test_a_failing_model_counts(self, url: str) -> None:
-        """A request on which the model failed counts as fail, and as nothing else."""
+        """A request on which the model failed counts only as failed."""
         with tritonclient.grpc.InferenceServerClient(url) as triton, Client(url) as client:
             before = statistics(triton, "picky")
             with pytest.raises(ServerFailedError):
@@ -137,23 +138,23 @@ class TestFailures:
         assert after.inference_stats.success == before.inference_stats.success
 
 
-class TestQuestions:
-    """Whose statistics are told."""
+class TestSelection:
+    """Which models' statistics are returned."""
 
     def test_all_models(self, triton: Any) -> None:
-        """Without a name every version of every model comes."""
-        found = triton.get_inference_statistics().model_stats
+        """Without a name, the statistics of every version of every model are returned."""
+        actual = triton.get_inference_statistics().model_stats
         expected = [("batching", "1"), ("single", "1"), ("versions", "1"), ("versions", "2"), ("waiting", "1")]
-        assert [(each.name, each.version) for each in found] == expected
+        assert [(model.name, model.version) for model in actual] == expected
 
     def test_versions(self, triton: Any) -> None:
-        """A name brings all its versions, a version that one."""
-        assert [each.version for each in triton.get_inference_statistics("versions").model_stats] == ["1", "2"]
+        """A name selects all its versions, name and version one of them."""
+        assert [model.version for model in triton.get_inference_statistics("versions").model_stats] == ["1", "2"]
         assert statistics(triton, "versions", "2").version == "2"
 
     @pytest.mark.parametrize(("model", "version"), [("nothing", ""), ("versions", "3"), ("versions", "x")])
     def test_unknown(self, triton: Any, model: str, version: str) -> None:
-        """An unknown model or version is INVALID_ARGUMENT, as on a Triton."""
+        """An unknown model or version is INVALID_ARGUMENT, as on a Triton server."""
         with pytest.raises(InferenceServerException) as caught:
             triton.get_inference_statistics(model, version)
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
