@@ -1,1 +1,1 @@
-"""What this machine offers: CUDA libraries and free memory."""
+"""Properties of this machine: CUDA libraries and free memory."""

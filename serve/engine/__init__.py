@@ -1,1 +1,1 @@
-"""Loads models, runs them and manages their life cycle. Knows no transport."""
+"""Loads models, runs them, and decides which of them are in service."""

@@ -1,4 +1,4 @@
-"""Triton's classification extension: an output as its best classes, in words."""
+"""Triton's classification extension: replaces an output by its highest classes, as strings."""
 
 from collections.abc import Sequence
 
@@ -8,34 +8,44 @@ from serve.errors import InvalidRequestError
 from serve.wire import datatypes
 from serve.wire.tensors import Array, Tensor
 
-WITHOUT_ORDER = frozenset({"BOOL", "BYTES", "FP16", "BF16"})  # Triton classifies neither FP16 nor BOOL
+UNSUPPORTED = frozenset({"BOOL", "BYTES", "FP16", "BF16"})  # Triton classifies neither FP16 nor BOOL
 
 
-def check(name: str, datatype: str) -> None:
-    """Raises: InvalidRequestError where values of this datatype cannot be ranked."""
-    if datatype in WITHOUT_ORDER:
-        raise InvalidRequestError(f"output '{name}' is {datatype}, which cannot be classified; ask for the tensor.")
+def require_rankable(name: str, datatype: str) -> None:
+    """Check that values of an output's datatype can be ranked.
+
+    Raises:
+        InvalidRequestError: they cannot.
+    """
+    if datatype in UNSUPPORTED:
+        raise InvalidRequestError(f"output '{name}' is {datatype}, which cannot be classified; request the tensor.")
 
 
-def classify(tensor: Tensor, classes: int, labels: Sequence[str], *, batched: bool) -> Tensor:
-    """Return the best `classes` of each row as `value:index:label`, best first, ties in the order of the indices.
+def classify(tensor: Tensor, count: int, labels: Sequence[str], *, batched: bool) -> Tensor:
+    """Return the `count` highest classes of each row as `value:index:label`, highest first, ties by ascending index.
 
-    The shape is (batch, classes), or (classes,) where the model has no batch; never more classes than there are.
+    The shape is (batch, count), or (count,) where the model has no batch; `count` is cut to the number of classes.
     """
     rows = tensor.array.reshape(len(tensor.array) if batched else 1, -1)
-    best = _descending(rows)[:, :classes]
-    words = [[_words(row[index], index, labels) for index in order] for row, order in zip(rows, best, strict=True)]
-    array = np.array(words, object).reshape(best.shape)
+    indices = _descending(rows)[:, :count]
+    classes = [
+        [_class_text(row[index], index, labels) for index in row_indices]
+        for row, row_indices in zip(rows, indices, strict=True)
+    ]
+    array = np.array(classes, object).reshape(indices.shape)
     return Tensor(tensor.name, datatypes.BYTES.name, array if batched else array[0])
 
 
 def _descending(rows: Array) -> Array:
-    """Sort backwards from the back: stable, and right for unsigned numbers as well."""
-    backwards = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
-    places: Array = rows.shape[1] - 1 - np.asarray(backwards)
-    return places
+    """Return the indices that sort each row in descending order.
+
+    The reversed rows are sorted in ascending order and reversed back: stable, and correct for unsigned numbers too.
+    """
+    reversed_indices = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    indices: Array = rows.shape[1] - 1 - np.asarray(reversed_indices)
+    return indices
 
 
-def _words(value: float, index: int, labels: Sequence[str]) -> bytes:
+def _class_text(value: float, index: int, labels: Sequence[str]) -> bytes:
     label = f":{labels[index]}" if index < len(labels) else ""
     return f"{float(value):f}:{index}{label}".encode()

@@ -1,4 +1,4 @@
-"""One version of a model, loaded, with a line before it and threads of its own."""
+"""One loaded version of a model, with its queue and worker threads."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from serve.batching.statistics import Statistics
 from serve.devices.memory import check_fits
 from serve.engine import classification, validation
 from serve.engine.session import Session
-from serve.engine.tap_sessions import Taps
+from serve.engine.tap_sessions import TapSessions
 from serve.engine.warmup import buckets, run_configured_warmup, warm_up
 from serve.errors import UnavailableError
 from serve.repository import model_config
@@ -28,7 +28,16 @@ KINDS = {"cuda": inference.ModelInstanceGroup.KIND_GPU, "cpu": inference.ModelIn
 
 
 class Model:
-    """Answers requests for one version. `config` is complete; `signature` is what it says of tensors."""
+    """Runs requests for one version.
+
+    Attributes:
+        name: the model's name.
+        version: the version's number.
+        config: the configuration, completed from the graph.
+        signature: the inputs and outputs that `config` declares.
+        layers: the layers that a request may name as outputs.
+        statistics: counts and durations since the version was loaded.
+    """
 
     def __init__(self, files: ModelFiles, version: Version, session: Session, tap_sessions: int) -> None:
         self.name, self.version = files.name, version.number
@@ -39,25 +48,25 @@ class Model:
         self.signature = model_config.signature(self.config)
         self.layers = read_layers(version.path, session.metadata)
         self._labels = files.labels
-        self._given = [each.name for each in session.outputs]
-        self._taps = Taps(version.path, session, tap_sessions)
+        self._graph_outputs = frozenset(spec.name for spec in session.outputs)
+        self._tap_sessions = TapSessions(version.path, session, tap_sessions)
         self._buckets = buckets(session.device, self.signature.max_batch_size, model_config.preferred(self.config))
         self._batcher: Batcher[Session] | None = None
-        self._begun, self._idle = 0, asyncio.Event()
+        self._in_flight, self._idle = 0, asyncio.Event()
         self.statistics = Statistics()
 
     @property
-    def waiting(self) -> int:
-        """How many requests stand in line."""
-        return self._batcher.waiting if self._batcher else 0
+    def queue_length(self) -> int:
+        """Number of queued requests."""
+        return self._batcher.queue_length if self._batcher else 0
 
     @classmethod
     def load(cls, files: ModelFiles, version: Version, settings: ServerSettings) -> Self:
-        """Load one version.
+        """Load and warm up one version.
 
         Raises:
-            BadModelError: it cannot be served.
-            ProviderError: the provider is cuda, and CUDA cannot run it.
+            BadModelError: the version cannot be served.
+            ProviderError: the provider is cuda, and CUDA cannot run the model.
         """
         check_fits(version.path)
         session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
@@ -68,70 +77,74 @@ class Model:
         return model
 
     def start(self) -> None:
-        """Take requests from now on, on the running event loop."""
+        """Start the worker threads; requests are then accepted on the running event loop."""
         settings = replace(model_config.batch_settings(self.config), buckets=self._buckets)
         self._batcher = Batcher(self._run, settings, self.statistics, f"{self.name}/{self.version}")
 
     async def infer(self, request: Request) -> Response:
-        """Answer a request for this version; it stays as long as it takes, also when its successor is there already.
+        """Run a request on this version, even if a newer version replaces it in the meantime.
 
         Raises:
-            InvalidRequestError: the request does not fit the model.
-            UnknownOutputError: the model has no wanted output or layer of that name.
-            InferenceError: the model failed on it.
+            InvalidRequestError: the request does not match the model's signature.
+            UnknownOutputError: the model has no output or layer of a requested name.
+            InferenceError: the runtime failed on it.
         """
-        self._begun += 1
+        self._in_flight += 1
         try:
-            return await self._answer(request)
+            return await self._respond(request)
         finally:
-            self._begun -= 1
-            if not self._begun:
+            self._in_flight -= 1
+            if not self._in_flight:
                 self._idle.set()
 
-    async def _answer(self, request: Request) -> Response:
-        arrays = validation.inputs(request, self.signature)
-        values = validation.outputs(request, self.signature, self.layers)
-        wanted = {name: count for name, count in request.classes.items() if count}
-        for output in self.signature.outputs:
-            if output.name in wanted:
-                classification.check(output.name, output.datatype)
+    async def _respond(self, request: Request) -> Response:
+        arrays = validation.validated_inputs(request, self.signature)
+        values = validation.requested_values(request, self.signature, self.layers)
+        class_counts = {name: count for name, count in request.classes.items() if count}
+        for spec in self.signature.outputs:
+            if spec.name in class_counts:
+                classification.require_rankable(spec.name, spec.datatype)
         results = await self._compute(request, arrays, values)
-        outputs = (_tensor(name, results[value]) for name, value in values.items())
-        told = tuple(self._classified(each, wanted[each.name]) if each.name in wanted else each for each in outputs)
-        return Response(self.name, str(self.version), request.id, told)
+        tensors = [_tensor(name, results[value]) for name, value in values.items()]
+        outputs = tuple(
+            self._classify(tensor, class_counts[tensor.name]) if tensor.name in class_counts else tensor
+            for tensor in tensors
+        )
+        return Response(self.name, str(self.version), request.id, outputs)
 
     async def close(self) -> None:
-        """Answer what has been begun, then end the threads."""
-        while self._begun:
+        """Finish all in-flight requests, then end the threads."""
+        while self._in_flight:
             self._idle.clear()
             await self._idle.wait()
         if self._batcher:
             await self._batcher.close()
 
-    def _classified(self, tensor: Tensor, count: int) -> Tensor:
+    def _classify(self, tensor: Tensor, count: int) -> Tensor:
         labels = self._labels.get(tensor.name, ())
         return classification.classify(tensor, count, labels, batched=self.signature.max_batch_size > 0)
 
     async def _compute(
         self, request: Request, arrays: Mapping[str, Array], values: Mapping[str, str]
     ) -> Mapping[str, Array]:
+        """Return the arrays of the requested graph values; `values` is by output name, the result by value."""
         if self._batcher is None:
-            raise UnavailableError(f"model '{self.name}' does not take requests yet.")
-        layers = [name for name, value in values.items() if value not in self._given]
-        largest = self.signature.max_batch_size
+            raise UnavailableError(f"model '{self.name}' does not accept requests yet.")
+        layers = [name for name, value in values.items() if value not in self._graph_outputs]
+        max_batch_size = self.signature.max_batch_size
         return await self._batcher.submit(
             arrays,
-            rows=len(next(iter(arrays.values()))) if largest else 1,
-            plan=await self._taps.session(frozenset(values[name] for name in layers)),
+            rows=len(next(iter(arrays.values()))) if max_batch_size else 1,
+            plan=await self._tap_sessions.session(frozenset(values[name] for name in layers)),
             priority=request.priority,
             timeout_us=request.timeout_us,
-            alone=not largest or not all(map(self.layers.shares_batches, layers)),
+            alone=not max_batch_size or not all(map(self.layers.is_batched, layers)),
         )
 
     @staticmethod
     def _run(arrays: Mapping[str, Array], session: Session) -> Mapping[str, Array]:
-        """Run one batch, in a thread of the model's own."""
-        return session.run(arrays, [output.name for output in session.outputs])
+        """Run one batch, in one of the model's threads."""
+        return session.run(arrays, [spec.name for spec in session.outputs])
 
 
 def _tensor(name: str, array: Array) -> Tensor:

@@ -1,4 +1,4 @@
-"""The server without a transport: which models there are, and what they answer."""
+"""Registry of the models in service: the server without a transport."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,11 @@ from serve.engine.model import Model
 from serve.errors import InvalidRequestError, UnavailableError, UnknownModelError
 from serve.wire.tensors import Request, Response
 
+VERSION_DIGITS = 20  # more than the longest version of a repository has
+
 
 class ModelRegistry:
-    """Finds the model that a request is for. Transports convert, call this, and convert back."""
+    """Routes requests to models. Transports convert a request, call this, and convert the response."""
 
     def __init__(self) -> None:
         self._models: dict[str, dict[int, Model]] = {}
@@ -17,33 +19,33 @@ class ModelRegistry:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are answered: all models are loaded, and the server is not stopping."""
+        """Whether all initial models are loaded and the server is not stopping."""
         return self._loaded and not self._stopping
 
     def swap(self, name: str, models: Sequence[Model]) -> list[Model]:
-        """Serve these versions of a model from now on, and no others; returns those that are not served any more.
+        """Serve exactly these versions of a model from now on; return the versions that are out of service.
 
-        Who is told to close a version that was swapped out waits until what it had begun is answered.
+        The caller closes the returned versions; `Model.close` waits for their in-flight requests.
         """
         served = self._models.get(name, {})
         for model in models:
             if model not in served.values():
                 model.start()
-        gone = [model for model in served.values() if model not in models]
-        self._retired.setdefault(name, set()).update(model.version for model in gone)
+        replaced = [model for model in served.values() if model not in models]
+        self._retired.setdefault(name, set()).update(model.version for model in replaced)
         self._models[name] = {model.version: model for model in models}
-        return gone
+        return replaced
 
     def open(self) -> None:
-        """Be ready: all models that were to be loaded are."""
+        """Become ready: all initial models are loaded."""
         self._loaded = True
 
     def model(self, name: str, version: str = "") -> Model:
-        """Return a model; an empty version is the newest.
+        """Return a version of a model; an empty version is the newest one.
 
         Raises:
             UnknownModelError: there is no such model or version.
-            UnavailableError: it was served before, and is not any more.
+            UnavailableError: the model or version was served before, and is not any more.
             InvalidRequestError: the version is not a number.
         """
         if version and not (version.isascii() and version.isdigit()):
@@ -53,38 +55,38 @@ class ModelRegistry:
             raise UnknownModelError(f"there is no model '{name}'.")
         if not versions:
             raise UnavailableError(f"model '{name}' is not loaded.")
-        number = int(version[:20]) if version else max(versions)  # the longest that a version can be, and more
+        number = int(version[:VERSION_DIGITS]) if version else max(versions)
         if number not in versions:
-            has = ", ".join(map(str, self.versions(name)))
-            retired = number in self._retired.get(name, ())
-            kind = UnavailableError if retired else UnknownModelError
-            raise kind(f"model '{name}' has no version {version}{' any more' if retired else ''}; it has {has}.")
+            served = ", ".join(map(str, self.versions(name)))
+            is_retired = number in self._retired.get(name, ())
+            kind = UnavailableError if is_retired else UnknownModelError
+            raise kind(f"model '{name}' has no version {version}{' any more' if is_retired else ''}; it has {served}.")
         return versions[number]
 
     def versions(self, name: str) -> list[int]:
-        """Return the served versions of a model, ascending; none for an unknown one."""
+        """Return the served versions of a model, ascending; none for an unknown model."""
         return sorted(self._models.get(name, {}))
 
     def retired(self, name: str) -> list[int]:
-        """Return the versions of a model that were served, and are not any more, ascending."""
+        """Return the versions of a model that were served before and are not any more, ascending."""
         return sorted(self._retired.get(name, set()) - set(self.versions(name)))
 
     def models(self, name: str = "", version: str = "") -> list[Model]:
-        """Return a model's versions, or the one asked for; without a name, all that are served.
+        """Return the versions of a model, or only `version`; without a name, all versions of all models.
 
         Raises:
             InvalidRequestError: there is no such model or version.
         """
         if not name:
-            return [self._models[each][number] for each in sorted(self._models) for number in self.versions(each)]
+            return [self._models[served][number] for served in sorted(self._models) for number in self.versions(served)]
         try:
-            found = self.model(name, version)
+            model = self.model(name, version)
         except (UnknownModelError, UnavailableError) as error:
             raise InvalidRequestError(str(error)) from error
-        return [found] if version else [self._models[name][number] for number in self.versions(name)]
+        return [model] if version else [self._models[name][number] for number in self.versions(name)]
 
     def is_ready(self, name: str, version: str) -> bool:
-        """Whether a request for this model would be answered. Raises: InvalidRequestError."""
+        """Return whether the model is served and the server is ready. Raises: InvalidRequestError."""
         try:
             self.model(name, version)
         except (UnknownModelError, UnavailableError):
@@ -92,17 +94,17 @@ class ModelRegistry:
         return self.ready
 
     async def infer(self, request: Request) -> Response:
-        """Answer a request. Raises: RequestError, one of its leaves by what is wrong."""
+        """Run a request on its model. Raises: RequestError, a subclass that names the cause."""
         if self._stopping:
             raise UnavailableError("the server is stopping.")
         return await self.model(request.model, request.version).infer(request)
 
     def stop(self) -> None:
-        """Begin no further request."""
+        """Reject all further requests."""
         self._stopping = True
 
     async def close(self) -> None:
-        """Answer what waits, and let the models go."""
+        """Finish all in-flight requests and release the models."""
         for model in self.models():
             await model.close()
         self._models.clear()

@@ -1,8 +1,8 @@
-"""Sessions that give layers beside a model's own outputs.
+"""Sessions with layer outputs beside a model's own outputs.
 
-A value of the graph can only be fetched where it is a graph output, so each set of layers needs a session of its own.
-It is built when first asked for, and gives the model's own outputs as well, so that a tapped request is one run. A few
-are kept; the one unused for longest goes first.
+onnxruntime returns a value of the graph only if it is a graph output, so each set of layers needs a session of its
+own. It is built on first request and has the model's own outputs as well, so that a request for layers is one run. The
+least recently used sessions are dropped.
 """
 
 import asyncio
@@ -12,24 +12,30 @@ from pathlib import Path
 from serve.engine.session import Session
 
 
-class Taps:
-    """Sessions of one model by the values they give beside its outputs. `limit` is how many are kept, 1 or more."""
+class TapSessions:
+    """Cache of one model's sessions, by the graph values that they return beside the model's outputs.
+
+    Args:
+        path: the model's file.
+        plain: its session without layer outputs.
+        limit: largest number of cached sessions, 1 or more; `plain` does not count.
+    """
 
     def __init__(self, path: Path, plain: Session, limit: int) -> None:
         self._path, self._plain, self._limit = path, plain, limit
         self._sessions: OrderedDict[frozenset[str], Session] = OrderedDict()
-        self._building = asyncio.Lock()  # one at a time: each takes the cores and the model's memory once more
+        self._build_lock = asyncio.Lock()  # each build uses all cores and holds the model in memory once more
 
     async def session(self, values: frozenset[str]) -> Session:
-        """Return the session that gives `values`; where it is new, other requests go on while it is built.
+        """Return the session that also returns `values`; while it is built, other requests run.
 
         Raises:
-            BadModelError: onnxruntime cannot give these values.
+            BadModelError: onnxruntime cannot return these values.
         """
         if not values:
             return self._plain
         if values not in self._sessions:
-            async with self._building:
+            async with self._build_lock:
                 if values not in self._sessions:
                     self._sessions[values] = await asyncio.to_thread(self._build, values)
         self._sessions.move_to_end(values)
@@ -39,14 +45,14 @@ class Taps:
         return session
 
     def _build(self, values: frozenset[str]) -> Session:
-        return self._plain.opened_with(with_outputs(self._path, values))
+        return self._plain.reopen_with(add_outputs(self._path, values))
 
 
-def with_outputs(model: Path, values: frozenset[str]) -> bytes:
-    """Return the model with `values` among its outputs, as bytes; weights outside the file stay outside."""
+def add_outputs(path: Path, values: frozenset[str]) -> bytes:
+    """Return the model at `path`, serialised, with `values` among its outputs; external weights stay external."""
     import onnx
 
-    opened = onnx.load(model, load_external_data=False)
-    known = {output.name for output in opened.graph.output}
-    opened.graph.output.extend(onnx.ValueInfoProto(name=value) for value in sorted(values - known))
-    return opened.SerializeToString()
+    model = onnx.load(path, load_external_data=False)
+    outputs = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in sorted(values - outputs))
+    return model.SerializeToString()

@@ -1,4 +1,4 @@
-"""Compares a request with what its model takes, before anything is computed."""
+"""Checks a request against its model's signature, before anything is computed."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -11,36 +11,36 @@ from serve.wire import datatypes
 from serve.wire.tensors import Array, Request, Tensor, TensorSpec
 
 
-class Described(Protocol):
-    """What a message says of a tensor before its data is read."""
+class TensorHeader(Protocol):
+    """Description of a tensor in a message, without its data."""
 
     name: str
     datatype: str
 
 
-def descriptions(described: Sequence[Described], signature: Signature) -> None:
-    """Compare names and datatypes with the model's, before any data is decoded.
+def check_headers(headers: Sequence[TensorHeader], signature: Signature) -> None:
+    """Check the inputs' names and datatypes, before any data is decoded.
 
-    A datatype that nobody knows is left to who decodes.
-
-    Raises:
-        InvalidRequestError: an input is missing, unknown or given twice, or of another datatype.
-    """
-    specs = {each.name: each for each in signature.inputs}
-    _check_names([each.name for each in islice(described, len(specs) + 1)], list(specs))
-    for each in described:
-        if each.datatype in datatypes.BY_NAME:
-            _check_datatype(each.datatype, specs[each.name])
-
-
-def inputs(request: Request, signature: Signature) -> dict[str, Array]:
-    """Return the request's arrays by input.
+    A datatype that the protocol does not have is left for the decoder to reject.
 
     Raises:
-        InvalidRequestError: an input is missing, unknown or given twice, or its datatype, shape or batch is wrong.
+        InvalidRequestError: an input is missing, unknown or repeated, or has another datatype than the model's.
     """
-    _check_names([each.name for each in request.inputs], [each.name for each in signature.inputs])
-    specs = {each.name: each for each in signature.inputs}
+    specs = {spec.name: spec for spec in signature.inputs}
+    _check_names([header.name for header in islice(headers, len(specs) + 1)], list(specs))
+    for header in headers:
+        if header.datatype in datatypes.BY_NAME:
+            _check_datatype(header.datatype, specs[header.name])
+
+
+def validated_inputs(request: Request, signature: Signature) -> dict[str, Array]:
+    """Return the request's arrays by input name.
+
+    Raises:
+        InvalidRequestError: an input is missing, unknown or repeated, or its datatype, shape or batch size is wrong.
+    """
+    specs = {spec.name: spec for spec in signature.inputs}
+    _check_names([tensor.name for tensor in request.inputs], list(specs))
     for tensor in request.inputs:
         _check_tensor(tensor, specs[tensor.name])
     if signature.max_batch_size:
@@ -48,52 +48,52 @@ def inputs(request: Request, signature: Signature) -> dict[str, Array]:
     return {tensor.name: tensor.array for tensor in request.inputs}
 
 
-def outputs(request: Request, signature: Signature, layers: LayerIndex) -> dict[str, str]:
-    """Return the wanted outputs and layers in alphabetical order, each with the graph's value that holds it.
+def requested_values(request: Request, signature: Signature, layers: LayerIndex) -> dict[str, str]:
+    """Return the graph value of each requested output and layer, by name in alphabetical order.
 
-    A request that names none wants all outputs.
+    A request that names none requests all of the model's outputs.
 
     Raises:
-        UnknownOutputError: the model has no such output, and no such layer in its file.
+        UnknownOutputError: the model has no such output, and its file no such layer.
     """
-    known = signature.output_names
-    wanted = sorted(set(request.outputs) or known)
-    return {name: name if name in known else layers.value(name) for name in wanted}
+    outputs = signature.output_names
+    names = sorted(set(request.outputs) or outputs)
+    return {name: name if name in outputs else layers.value(name) for name in names}
 
 
-def _check_names(given: Sequence[str], known: Sequence[str]) -> None:
-    if given == known:  # nearly always; what follows is for the words
+def _check_names(names: Sequence[str], expected: Sequence[str]) -> None:
+    if names == expected:  # nearly always; the rest finds the message for the error
         return
     seen: set[str] = set()
-    for name in given:
+    for name in names:
         if name in seen:
-            raise InvalidRequestError(f"input '{name}' is given more than once.")
-        if name not in known:
-            raise InvalidRequestError(f"there is no input '{name}'; the model takes {', '.join(known)}.")
+            raise InvalidRequestError(f"input '{name}' appears more than once.")
+        if name not in expected:
+            raise InvalidRequestError(f"there is no input '{name}'; the model has {', '.join(expected)}.")
         seen.add(name)
-    missing = [name for name in known if name not in given]
+    missing = [name for name in expected if name not in names]
     if missing:
-        raise InvalidRequestError(f"input '{missing[0]}' is missing; the model takes {', '.join(known)}.")
+        raise InvalidRequestError(f"input '{missing[0]}' is missing; the model has {', '.join(expected)}.")
 
 
 def _check_tensor(tensor: Tensor, spec: TensorSpec) -> None:
     _check_datatype(tensor.datatype, spec)
     shape = tensor.array.shape
-    fits = len(shape) == len(spec.shape) and all(
-        want in (-1, size) for want, size in zip(spec.shape, shape, strict=True)
+    matches = len(shape) == len(spec.shape) and all(
+        expected in (-1, size) for expected, size in zip(spec.shape, shape, strict=True)
     )
-    if not fits:
-        raise InvalidRequestError(f"input '{spec.name}' takes shape {list(spec.shape)}, but {list(shape)} came.")
+    if not matches:
+        raise InvalidRequestError(f"input '{spec.name}' expects shape {list(spec.shape)}; got {list(shape)}.")
 
 
-def _check_datatype(came: str, spec: TensorSpec) -> None:
-    if came != spec.datatype:
-        raise InvalidRequestError(f"input '{spec.name}' takes {spec.datatype}, but {came} came.")
+def _check_datatype(datatype: str, spec: TensorSpec) -> None:
+    if datatype != spec.datatype:
+        raise InvalidRequestError(f"input '{spec.name}' expects {spec.datatype}; got {datatype}.")
 
 
-def _check_batch(tensors: Sequence[Tensor], largest: int) -> None:
-    batches = sorted({tensor.array.shape[0] for tensor in tensors})
-    if len(batches) > 1:
-        raise InvalidRequestError(f"all inputs must have the same batch; these have {batches}.")
-    if batches and not 1 <= batches[0] <= largest:
-        raise InvalidRequestError(f"a batch must be between 1 and {largest}; this one is {batches[0]}.")
+def _check_batch(tensors: Sequence[Tensor], max_batch_size: int) -> None:
+    sizes = sorted({tensor.array.shape[0] for tensor in tensors})
+    if len(sizes) > 1:
+        raise InvalidRequestError(f"all inputs must have the same batch size; got {sizes}.")
+    if sizes and not 1 <= sizes[0] <= max_batch_size:
+        raise InvalidRequestError(f"the batch size must be between 1 and {max_batch_size}; got {sizes[0]}.")

@@ -1,4 +1,4 @@
-"""The device that was asked for is the device that is used, or it is said."""
+"""Tests that the requested device is used, or that a different one is reported."""
 
 import ctypes
 import logging
@@ -23,28 +23,28 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine where something is missing for CUDA."""
+    """Simulate a machine without a CUDA driver."""
     monkeypatch.setattr(session, "_missing_for_cuda", lambda: "there is no driver here.")
 
 
 def test_cuda_is_not_replaced(no_cuda: None, model: Path) -> None:
-    """With `cuda`, what is missing is an error."""
+    """With `cuda`, a missing requirement of CUDA is an error."""
     with pytest.raises(ProviderError, match=r"^CUDA cannot be used: there is no driver here\.$"):
         Session.open(model, "cuda")
 
 
-def test_auto_says_that_it_falls_back(no_cuda: None, model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With `auto`, models run on the CPU, and the log says so and why, once."""
+def test_auto_logs_its_fallback(no_cuda: None, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With `auto`, models fall back to the CPU, and the reason is logged once."""
     session._warn_once.cache_clear()
     assert [Session.open(model, "auto").device for _ in range(2)] == ["cpu", "cpu"]
-    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.getMessage() == "models run on the CPU: CUDA cannot be used: there is no driver here."
 
 
-def test_silent_fallback_is_noticed(
+def test_silent_fallback_is_detected(
     monkeypatch: pytest.MonkeyPatch, model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Where nothing obvious is missing but CUDA does not run, the session is refused, not moved to the CPU."""
+    """If onnxruntime silently falls back to the CPU, the session is rejected."""
     monkeypatch.setattr(session, "_missing_for_cuda", lambda: None)
     monkeypatch.setitem(session.PROVIDERS, "cuda", "TensorrtExecutionProvider")  # type: ignore[misc, unused-ignore]
     with pytest.raises(ProviderError, match="CUDA cannot"):
@@ -53,7 +53,7 @@ def test_silent_fallback_is_noticed(
 
 
 def test_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
-    """A CPU-only onnxruntime is told apart from a missing driver, with what to install."""
+    """The error for a CPU-only onnxruntime names the package to install."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     session._missing_for_cuda.cache_clear()
     with pytest.raises(ProviderError, match=r"pip install 'zoonnx\[cuda\]'"):
@@ -62,23 +62,23 @@ def test_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch, model: Path) -> N
 
 
 class FakeDriver:
-    """A driver library whose `cuInit` answers `status`."""
+    """A driver library whose `cuInit` returns `status`."""
 
     def __init__(self, status: int) -> None:
         self.cuInit = lambda _: status
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [
         (None, "there is no NVIDIA driver on this machine (libcuda.so.1)."),
-        (100, "the NVIDIA driver sees no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES."),
-        (803, "the NVIDIA driver does not start: cuInit answers 803; look at nvidia-smi."),
+        (100, "the NVIDIA driver sees no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES."),
+        (803, "the NVIDIA driver does not start: cuInit returned 803; check nvidia-smi."),
         (0, None),
     ],
 )
-def test_what_the_driver_lacks(monkeypatch: pytest.MonkeyPatch, status: int | None, words: str | None) -> None:
-    """No driver, no GPU and a driver that does not start are told apart."""
+def test_driver_errors(monkeypatch: pytest.MonkeyPatch, status: int | None, message: str | None) -> None:
+    """A missing driver, a missing GPU and a driver that does not start have different messages."""
 
     def load(name: str) -> FakeDriver:
         if status is None:
@@ -86,13 +86,13 @@ def test_what_the_driver_lacks(monkeypatch: pytest.MonkeyPatch, status: int | No
         return FakeDriver(status)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    assert cuda.missing.__wrapped__() == words
+    assert cuda.missing.__wrapped__() == message
 
 
-def test_libraries_are_found_elsewhere(
+def test_libraries_in_other_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """NVIDIA's wheels need not stand beside onnxruntime: all their folders are tried, without a word on stdout."""
+    """The folders of NVIDIA's wheels are tried wherever they are, without output on stdout."""
     folders = [tmp_path / "nvidia" / name / "lib" for name in ("cu13", "cudnn")]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_libraries_are_found_elsewhere(
     tried: list[str | None] = []
 
     def preload(directory: str | None = None) -> None:
-        sys.stdout.write("Failed to load what is not there")
+        sys.stdout.write("Failed to load a library")
         tried.append(directory)
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
@@ -113,24 +113,24 @@ def test_libraries_are_found_elsewhere(
     assert capfd.readouterr().out == ""
 
 
-def test_a_missing_library_is_named(tmp_path: Path) -> None:
-    """What onnxruntime's CUDA part cannot load is named, with what to install."""
+def test_a_missing_library(tmp_path: Path) -> None:
+    """The error names the library that onnxruntime's CUDA provider lacks, and the package to install."""
     assert (cuda.unloadable(tmp_path) or "").startswith("the installed onnxruntime lacks libonnxruntime_providers_cuda")
     for name in (cuda.SHARED, cuda.CUDA):
         (tmp_path / name).write_bytes(b"no library")
-    lacking = cuda.unloadable(tmp_path) or ""
-    assert cuda.SHARED in lacking
-    assert lacking.endswith("run: pip install 'zoonnx[cuda]'")
+    message = cuda.unloadable(tmp_path) or ""
+    assert cuda.SHARED in message
+    assert message.endswith("run: pip install 'zoonnx[cuda]'")
 
 
-def test_a_server_refuses_to_start_without_cuda(zoonnx: Zoonnx, model: Path) -> None:
-    """`--provider cuda` on a machine without a GPU ends at once, with one sentence that says what is missing."""
+def test_a_server_does_not_start_without_cuda(zoonnx: Zoonnx, model: Path) -> None:
+    """`--provider cuda` on a machine without a GPU exits at once with one sentence on the cause."""
     done = zoonnx("serve", model, "--provider", "cuda", "--grpc-port", 0, CUDA_VISIBLE_DEVICES="")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("zoonnx serve: CUDA cannot be used: ")
 
 
 def test_cpu_logs_nothing(model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
-    """`cpu` was asked for: no warning, and no noise from onnxruntime."""
+    """With `cpu` nothing is logged or printed, by us or by onnxruntime."""
     assert Session.open(model, "cpu").device == "cpu"
     assert (caplog.records, capfd.readouterr()) == ([], ("", ""))

@@ -1,4 +1,4 @@
-"""Layers as outputs: any client asks for a module's path and gets what PyTorch's hook sees."""
+"""Tests of layers as outputs: a request for a module's path returns the output of PyTorch's hook."""
 
 import asyncio
 import re
@@ -17,9 +17,10 @@ from torch import nn
 from tritonclient.utils import InferenceServerException
 
 from export import ExportSettings, export_model
+from protos.keys import LAYERS_KEY, NAME_SCOPES_KEY
 from serve.client.sync import Client
 from serve.engine.session import Session
-from serve.engine.tap_sessions import Taps, with_outputs
+from serve.engine.tap_sessions import TapSessions, add_outputs
 from serve.errors import BadModelError, NoSuchLayerError
 from serve.repository.layer_index import read_layers
 from tests.export.conftest import shake
@@ -31,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(scope="module")
 def resnet18() -> LoadedNetwork:
-    """A backbone with random weights, none of its branches zero."""
+    """A backbone with random weights, in which no residual branch is zero."""
     loaded = load_network("resnet18")
     shake(loaded.network)
     return loaded
@@ -39,7 +40,7 @@ def resnet18() -> LoadedNetwork:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory, resnet18: LoadedNetwork) -> Path:
-    """Our export of it; torch's own export of a small network; and a file that knows only nodes."""
+    """A repository of our export of it, torch's export of a small network, and a model built by hand."""
     models = tmp_path_factory.mktemp("tapped") / "models"
     export_model(resnet18, ExportSettings(to=models, name="resnet18"))
     write_foreign(models / "foreign" / "1" / "model.onnx")
@@ -50,7 +51,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, resnet18: LoadedNetwork
 
 
 def write_foreign(path: Path) -> None:
-    """Write a file as torch.onnx alone makes it: with module paths on its nodes, but no map of ours."""
+    """Write a model by torch.onnx alone: with module paths on its nodes, but without our layer map."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2))).eval()
     batch = {0: torch.export.Dim("batch", min=1)}
@@ -62,7 +63,7 @@ def write_foreign(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def url(serve: Serve, repository: Path) -> Iterator[str]:
-    """A server of the three."""
+    """Address of a server of these three models."""
     with serve(repository, "--grpc-port", 0, "--provider", "cpu") as process:
         line = process.stdout.readline() if process.stdout else ""
         assert line.startswith("ready: 3 models"), line
@@ -71,7 +72,7 @@ def url(serve: Serve, repository: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def triton(url: str) -> Iterator[Any]:
-    """Triton's own client."""
+    """A tritonclient client of that server."""
     with tritonclient.grpc.InferenceServerClient(url) as client:
         yield client
 
@@ -80,79 +81,80 @@ def images(count: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).integers(0, 256, (count, 224, 224, 3), np.uint8)
 
 
-def ask(client: Any, model: str, array: Array, *outputs: str) -> dict[str, Array]:
-    """Ask as any user of tritonclient would."""
+def infer(client: Any, model: str, array: Array, *outputs: str) -> dict[str, Array]:
+    """Return the named outputs by tritonclient."""
     name, kind = ("image", "UINT8") if array.dtype == np.uint8 else ("x", "FP32")
     tensor = tritonclient.grpc.InferInput(name, array.shape, kind)
     tensor.set_data_from_numpy(array)
-    wanted = [tritonclient.grpc.InferRequestedOutput(output) for output in outputs]
-    answer = client.infer(model, [tensor], outputs=wanted)
-    return {output: answer.as_numpy(output) for output in outputs}
+    requested = [tritonclient.grpc.InferRequestedOutput(output) for output in outputs]
+    result = client.infer(model, [tensor], outputs=requested)
+    return {output: result.as_numpy(output) for output in outputs}
 
 
 def hooked(loaded: LoadedNetwork, array: Array) -> dict[str, Array]:
-    """What every module gives in PyTorch, by its own hooks, and the network's logits."""
-    seen: dict[str, Array] = {}
+    """Return the output of every module in PyTorch, by forward hooks, and the network's logits."""
+    outputs: dict[str, Array] = {}
 
     def hook(path: str) -> Any:
-        return lambda _module, _args, output: seen.__setitem__(path, output.clone().numpy())
+        return lambda _module, _args, output: outputs.__setitem__(path, output.clone().numpy())
 
     handles = [module.register_forward_hook(hook(path)) for path, module in loaded.network.named_modules()]
     with torch.no_grad():
         loaded.network(loaded.preprocessing.normalise(torch.from_numpy(array)))
     for handle in handles:
         handle.remove()
-    return {**seen, "logits": seen[""]}
+    return {**outputs, "logits": outputs[""]}
 
 
-def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
-    for name, array in found.items():
+def assert_close(actual: dict[str, Array], expected: dict[str, Array]) -> None:
+    for name, array in actual.items():
         scale = float(np.abs(expected[name]).max())
         np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5 * scale, err_msg=name)
 
 
 class TestResnet18:
-    """A stock client and a backbone."""
+    """Layers of an exported backbone."""
 
     def test_layers_beside_the_logits(self, triton: Any, resnet18: LoadedNetwork) -> None:
-        """`layer1.0.bn1` and `layer4` come beside the logits and equal PyTorch's hooks."""
+        """`layer1.0.bn1` and `layer4` are returned beside the logits and equal PyTorch's hooks."""
         x = images(2)
-        found = ask(triton, "resnet18", x, "logits", "layer1.0.bn1", "layer4")
-        assert [array.shape for array in found.values()] == [(2, 1000), (2, 64, 56, 56), (2, 512, 7, 7)]
-        assert_same(found, hooked(resnet18, x))
+        actual = infer(triton, "resnet18", x, "logits", "layer1.0.bn1", "layer4")
+        assert [array.shape for array in actual.values()] == [(2, 1000), (2, 64, 56, 56), (2, 512, 7, 7)]
+        assert_close(actual, hooked(resnet18, x))
 
     def test_every_layer_by_glob(self, url: str, resnet18: LoadedNetwork) -> None:
-        """Our client's `*` brings every layer that is in the file, in the order of the calls, each as hooked."""
+        """Our client's `*` returns every layer of the file in call order, equal to PyTorch's hooks."""
         x = images(1, seed=4)
         with Client(url) as client:
-            found = client.activations("resnet18", {"image": x}, ["*"])
+            actual = client.activations("resnet18", {"image": x}, ["*"])
         expected = hooked(resnet18, x)
-        assert len(found) == 73
-        assert list(found)[:3] == ["bn1", "act1", "maxpool"]
-        assert_same(found, expected)
+        assert len(actual) == 73
+        assert list(actual)[:3] == ["bn1", "act1", "maxpool"]
+        assert_close(actual, expected)
 
-    def test_a_folded_layer_says_where_it_went(self, triton: Any) -> None:
-        """A convolution that was folded into its BatchNorm names it."""
+    def test_a_folded_layer_names_its_successor(self, triton: Any) -> None:
+        """The error for a convolution that was folded into its BatchNorm names the BatchNorm."""
         with pytest.raises(InferenceServerException, match=r"'layer1.0.conv1' .* folded it into 'layer1.0.bn1'"):
-            ask(triton, "resnet18", images(1), "layer1.0.conv1")
+            infer(triton, "resnet18", images(1), "layer1.0.conv1")
 
-    def test_an_unknown_layer_is_met_with_a_close_one(self, triton: Any) -> None:
-        """A mistyped path is answered with one that is there, as INVALID_ARGUMENT."""
+    def test_an_unknown_layer_suggests_a_similar_one(self, triton: Any) -> None:
+        """A mistyped path is INVALID_ARGUMENT, and the error suggests a similar layer."""
         with pytest.raises(
             InferenceServerException, match=r"no output or layer 'layer5'; did you mean 'layer"
         ) as caught:
-            ask(triton, "resnet18", images(1), "layer5")
+            infer(triton, "resnet18", images(1), "layer5")
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
-    def test_plain_answers_stay_as_they_are(self, triton: Any) -> None:
-        """Asking for layers in between does not change a bit of the plain logits."""
+    def test_plain_outputs_do_not_change(self, triton: Any) -> None:
+        """A request for layers in between does not change a bit of the plain logits."""
         x = images(1, seed=2)
-        before = ask(triton, "resnet18", x, "logits")["logits"]
-        ask(triton, "resnet18", x, "logits", "layer2.0.act1")
-        np.testing.assert_array_equal(ask(triton, "resnet18", x, "logits")["logits"], before)
+        before = infer(triton, "resnet18", x, "logits")["logits"]
+        infer(triton, "resnet18", x, "logits", "layer2.0.act1")
+        np.testing.assert_array_equal(infer(triton, "resnet18", x, "logits")["logits"], before)
 
-    def test_ten_mixed_clients(self, url: str, resnet18: LoadedNetwork) -> None:
-        """Ten clients at once with different layers and batches are each answered with what they asked for."""
+    @pytest.mark.anyio
+    async def test_ten_mixed_clients(self, url: str, resnet18: LoadedNetwork) -> None:
+        """Concurrent requests with different layers and batch sizes each return their own outputs."""
         layers = [
             "bn1",
             "layer1",
@@ -164,53 +166,52 @@ class TestResnet18:
             "fc",
             "maxpool",
         ]
-        wanted = [[], *([layer] for layer in layers)]
+        requested = [[], *([layer] for layer in layers)]
 
-        async def one(client: Any, index: int) -> tuple[Array, dict[str, Array]]:
+        async def infer_one(client: Any, index: int) -> tuple[Array, dict[str, Array]]:
             x = images(1 + index % 3, seed=index)
             tensor = tritonclient.grpc.aio.InferInput("image", x.shape, "UINT8")
             tensor.set_data_from_numpy(x)
-            names = ["logits", *wanted[index]]
+            names = ["logits", *requested[index]]
             outputs = [tritonclient.grpc.aio.InferRequestedOutput(name) for name in names]
-            answer = await client.infer("resnet18", [tensor], outputs=outputs)
-            return x, {name: answer.as_numpy(name) for name in names}
+            result = await client.infer("resnet18", [tensor], outputs=outputs)
+            return x, {name: result.as_numpy(name) for name in names}
 
-        async def everybody() -> list[tuple[Array, dict[str, Array]]]:
-            async with tritonclient.grpc.aio.InferenceServerClient(url) as client:
-                return await asyncio.gather(*(one(client, index) for index in [*range(10), *range(10)]))
-
-        answers = asyncio.run(everybody())
-        assert [set(found) - {"logits"} for _, found in answers] == [set(layers) for layers in [*wanted, *wanted]]
-        for x, found in answers[:10]:
-            assert_same(found, hooked(resnet18, x))
+        async with tritonclient.grpc.aio.InferenceServerClient(url) as client:
+            results = await asyncio.gather(*(infer_one(client, index) for index in [*range(10), *range(10)]))
+        assert [set(actual) - {"logits"} for _, actual in results] == [
+            set(layers) for layers in [*requested, *requested]
+        ]
+        for x, actual in results[:10]:
+            assert_close(actual, hooked(resnet18, x))
 
 
 class TestForeignFiles:
-    """Models that we did not export."""
+    """Models that zoonnx did not export."""
 
     def test_module_paths_from_the_nodes(self, url: str, triton: Any) -> None:
-        """A plain torch.onnx file has its layers by path; the values are what the layers compute."""
+        """The layers of a torch.onnx file have module paths, and their values are the modules' outputs."""
         with Client(url) as client:
             assert [layer.name for layer in client.layers("foreign")] == ["0", "1.0", "1.1", "1"]
             output = client.model("foreign").outputs[0].name
             x = np.array([[1, -2, 3], [0.5, 0, -1]], np.float32)
             name = client.model("foreign").inputs[0].name
-            found = client.activations("foreign", {name: x}, ["0", "1.0"])
-            whole = client.infer("foreign", {name: x}, [output, "1"])
-        np.testing.assert_array_equal(np.maximum(found["0"], 0), found["1.0"])
-        assert found["0"].shape == (2, 4)
-        np.testing.assert_array_equal(whole["1"], whole[output])
+            actual = client.activations("foreign", {name: x}, ["0", "1.0"])
+            outputs = client.infer("foreign", {name: x}, [output, "1"])
+        np.testing.assert_array_equal(np.maximum(actual["0"], 0), actual["1.0"])
+        assert actual["0"].shape == (2, 4)
+        np.testing.assert_array_equal(outputs["1"], outputs[output])
 
-    def test_node_names_where_there_is_nothing_better(self, url: str, triton: Any) -> None:
-        """A hand-made file's layers go by its nodes' names."""
+    def test_node_names_without_module_paths(self, url: str, triton: Any) -> None:
+        """The layers of a model built by hand have its nodes' names."""
         x = np.array([[-1, 2, -3]], np.float32)
-        found = ask(triton, "nodes", x, "first", "y")
-        np.testing.assert_array_equal(found["first"], np.abs(x))
+        actual = infer(triton, "nodes", x, "first", "y")
+        np.testing.assert_array_equal(actual["first"], np.abs(x))
         with pytest.raises(InferenceServerException, match="names of the file's nodes"):
-            ask(triton, "nodes", x, "zzz")
+            infer(triton, "nodes", x, "zzz")
 
-    def test_a_free_size_that_is_not_the_batch(self, tmp_path: Path) -> None:
-        """Only a first dimension that bears the inputs' own name for the batch shares batches."""
+    def test_a_dynamic_size_that_is_not_the_batch(self, tmp_path: Path) -> None:
+        """Only a first dimension with the inputs' name of the batch is batched."""
         nodes = [helper.make_node("Neg", ["x"], ["a"], "a"), helper.make_node("Transpose", ["a"], ["t"], "t")]
         nodes.append(helper.make_node("Transpose", ["t"], ["y"], "y"))
         value = [TensorProto.FLOAT, ["n", "s"]]
@@ -221,89 +222,79 @@ class TestForeignFiles:
         model.graph.value_info.extend(infos)
         onnx.save(model, path)
         layers = read_layers(path, {})
-        assert {name: layers.shares_batches(name) for name in "aty"} == {"a": True, "t": False, "y": False}
+        assert {name: layers.is_batched(name) for name in "aty"} == {"a": True, "t": False, "y": False}
 
     @pytest.mark.parametrize("scopes", ["['', 'a'", "[1, 2]", "{}", "nonsense", "(" * 500])
-    def test_broken_scopes_name_no_module(self, tmp_path: Path, scopes: str) -> None:
-        """Metadata that only looks like the exporter's is passed over."""
+    def test_malformed_scopes_are_ignored(self, tmp_path: Path, scopes: str) -> None:
+        """Malformed name scopes name no module."""
         node = helper.make_node("Neg", ["x"], ["y"], "node")
-        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+        node.metadata_props.add(key=NAME_SCOPES_KEY, value=scopes)
         value = [TensorProto.FLOAT, ["n", 2]]
         path = write_model(tmp_path / "model.onnx", [node], [("x", *value)], [("y", *value)])
         assert list(read_layers(path, {}).layers) == ["node"]
 
-    def test_a_broken_map_is_named(self, tmp_path: Path) -> None:
-        """A layer map of ours that was damaged is an error that names the file."""
+    def test_a_damaged_layer_map(self, tmp_path: Path) -> None:
+        """A damaged layer map is an error that names the file."""
         with pytest.raises(BadModelError, match=r"model\.onnx: .* layer map"):
-            read_layers(tmp_path / "model.onnx", {"zoonnx.layers": "{"})
+            read_layers(tmp_path / "model.onnx", {LAYERS_KEY: "{"})
 
     def test_a_pattern_that_matches_nothing(self, url: str) -> None:
-        """A glob without a match is refused by name."""
+        """The error for a glob without a match names it."""
         with Client(url) as client, pytest.raises(NoSuchLayerError, match=re.escape("matches 'conv*'")):
             client.activations("nodes", {"x": np.zeros((1, 3), np.float32)}, ["conv*"])
 
 
 class TestSessions:
-    """Sessions for layers are few, and built when asked for."""
+    """The cache of sessions for layers."""
 
-    def test_the_oldest_goes(self, repository: Path) -> None:
-        """A set of layers asked for again has the same session, unless too many others were in between."""
+    @pytest.mark.anyio
+    async def test_the_least_recently_used_is_dropped(self, repository: Path) -> None:
+        """A set of layers keeps its session until enough other sets are requested in between."""
         path = repository / "nodes" / "1" / "model.onnx"
         plain = Session.open(path, "cpu")
-        taps = Taps(path, plain, limit=2)
+        sessions = TapSessions(path, plain, limit=2)
         first, second, third = (frozenset(values) for values in ({"a"}, {"a", "y"}, {"y"}))
+        assert await sessions.session(frozenset()) is plain
+        recent, dropped = await sessions.session(first), await sessions.session(second)
+        assert await sessions.session(first) is recent
+        await sessions.session(third)
+        assert await sessions.session(first) is recent
+        assert await sessions.session(second) is not dropped
 
-        async def main() -> None:
-            assert await taps.session(frozenset()) is plain
-            kept, other = await taps.session(first), await taps.session(second)
-            assert await taps.session(first) is kept
-            await taps.session(third)
-            assert await taps.session(first) is kept
-            assert await taps.session(second) is not other
-
-        asyncio.run(main())
-
-    def test_one_session_for_those_who_ask_at_once(self, repository: Path) -> None:
-        """Requests for the same layers that arrive together share the session that the first of them has built."""
+    @pytest.mark.anyio
+    async def test_concurrent_requests_share_a_session(self, repository: Path) -> None:
+        """Concurrent requests for the same layers share the session that the first of them builds."""
         path = repository / "nodes" / "1" / "model.onnx"
-        taps = Taps(path, Session.open(path, "cpu"), limit=2)
+        cache = TapSessions(path, Session.open(path, "cpu"), limit=2)
+        sessions = await asyncio.gather(*(cache.session(frozenset({"a"})) for _ in range(5)))
+        assert len(set(sessions)) == 1
 
-        async def main() -> None:
-            sessions = await asyncio.gather(*(taps.session(frozenset({"a"})) for _ in range(5)))
-            assert len(set(sessions)) == 1
+    @pytest.mark.anyio
+    async def test_external_weights(self, tmp_path: Path) -> None:
+        """The layers of a model with external weights can be requested too."""
+        path = write_with_external_weights(tmp_path / "model.onnx")
+        session = await TapSessions(path, Session.open(path, "cpu"), limit=1).session(frozenset({"hidden"}))
+        outputs = session.run({"x": np.ones((1, 300), np.float32)}, ["hidden", "y"])
+        np.testing.assert_array_equal(outputs["hidden"], np.full((1, 300), 3, np.float32))
 
-        asyncio.run(main())
-
-    def test_outside_weights_are_found(self, tmp_path: Path) -> None:
-        """A model whose weights lie in a file beside it can give its layers, too."""
-        path = write_with_outside_weights(tmp_path / "model.onnx")
-        session = asyncio.run(Taps(path, Session.open(path, "cpu"), limit=1).session(frozenset({"hidden"})))
-        found = session.run({"x": np.ones((1, 300), np.float32)}, ["hidden", "y"])
-        np.testing.assert_array_equal(found["hidden"], np.full((1, 300), 3, np.float32))
-
-    def test_outputs_are_not_doubled(self, repository: Path) -> None:
-        """A value that is an output already is not added once more."""
-        model = onnx.load_from_string(with_outputs(repository / "nodes" / "1" / "model.onnx", frozenset({"a", "y"})))
+    def test_outputs_are_not_duplicated(self, repository: Path) -> None:
+        """A value that is already an output is not added again."""
+        model = onnx.load_from_string(add_outputs(repository / "nodes" / "1" / "model.onnx", frozenset({"a", "y"})))
         assert [output.name for output in model.graph.output] == ["y", "a"]
 
-    def test_our_map_is_read_without_onnx(self, repository: Path) -> None:
-        """The layers of our own file come from its metadata."""
+    def test_our_layer_map_is_read_from_metadata(self, repository: Path) -> None:
+        """The layers of our own export are read from its metadata, without opening the file."""
         path = repository / "resnet18" / "1" / "model.onnx"
         metadata = Session.open(path, "cpu").metadata
-        assert len(read_layers(tmp_nowhere(path), metadata).layers) == 93
+        assert len(read_layers(path.with_name("missing.onnx"), metadata).layers) == 93
 
 
-def tmp_nowhere(path: Path) -> Path:
-    """A path at which no file is: whoever reads it fails."""
-    return path.with_name("nowhere.onnx")
-
-
-def write_with_outside_weights(path: Path) -> Path:
+def write_with_external_weights(path: Path) -> Path:
     weight = onnx.numpy_helper.from_array(np.full((300,), 3, np.float32), "w")
     nodes = [helper.make_node("Mul", ["x", "w"], ["hidden"]), helper.make_node("Neg", ["hidden"], ["y"])]
     value = [TensorProto.FLOAT, ["n", 300]]
     infos = [helper.make_tensor_value_info(name, *value) for name in "xy"]
-    graph = helper.make_graph(nodes, "outside", infos[:1], infos[1:], [weight])
+    graph = helper.make_graph(nodes, "external", infos[:1], infos[1:], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert (path.parent / "weights.bin").exists()
