@@ -1,7 +1,8 @@
-"""Which values of an ONNX file a client may ask for, and by which names.
+"""Index of the layers of an ONNX file: layer names, and the graph values that hold their outputs.
 
-A file that we exported says it itself, verified. A file that torch.onnx wrote names, on each node, the modules around
-it: a module's output is the last value computed inside. Any other file has the names of its nodes.
+A file that zoonnx exported has a verified layer map in its metadata. A file that torch.onnx wrote lists, on each node,
+the modules around it: a module's output is the last value computed inside it. In any other file the layers are the
+named nodes.
 """
 
 import ast
@@ -14,26 +15,34 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from protos import introspect, manifest
+from protos.keys import LAYERS_KEY, NAME_SCOPES_KEY
 from serve.errors import BadModelError, UnknownOutputError
 
 if TYPE_CHECKING:
     import onnx
 
-LAYERS_KEY = "zoonnx.layers"
-NAME_SCOPES = "pkg.torch.onnx.name_scopes"
-LONGEST_NAME = 200  # characters that are looked at of a name that is not there
-WORDS = {introspect.MODULE_PATHS: "module paths", introspect.NODE_NAMES: "the names of the file's nodes"}
+MAX_NAME_LENGTH = 200  # longer unknown names are cut in messages and not compared with the layers
+NAMING = {introspect.MODULE_PATHS: "module paths", introspect.NODE_NAMES: "the names of the file's nodes"}
 
 
 @dataclass(frozen=True)
 class LayerIndex:
-    """The layers of one model file, by name, in order; `names` says what they are called after."""
+    """The layers of one model file.
+
+    Attributes:
+        layers: layers by name, in execution order.
+        names: what the names are: module paths or node names.
+    """
 
     layers: Mapping[str, manifest.Layer]
     names: introspect.LayerNames
 
     def value(self, name: str) -> str:
-        """Return the graph's value that holds the layer. Raises: UnknownOutputError, saying where it went."""
+        """Return the graph value that holds a layer's output.
+
+        Raises:
+            UnknownOutputError: there is no such layer, or it is not in the file; the message says where it went.
+        """
         layer = self.layers.get(name)
         if layer is None:
             raise UnknownOutputError(self._unknown(name))
@@ -42,27 +51,31 @@ class LayerIndex:
         return layer.value
 
     def _unknown(self, name: str) -> str:
-        """Say what there is instead; to compare a very long name with every layer would take minutes."""
-        fits = len(name) <= LONGEST_NAME
-        close = difflib.get_close_matches(name, self.layers, n=1) if fits else []
-        hint = f"did you mean '{close[0]}'?" if close else f"layers go by {WORDS[self.names]}."
-        return f"there is no output or layer '{name if fits else name[:LONGEST_NAME] + '...'}'; {hint}"
+        """Return the message for an unknown name; comparing a very long one with every layer would take minutes."""
+        is_short = len(name) <= MAX_NAME_LENGTH
+        close = difflib.get_close_matches(name, self.layers, n=1) if is_short else []
+        hint = f"did you mean '{close[0]}'?" if close else f"layer names are {NAMING[self.names]}."
+        return f"there is no output or layer '{name if is_short else name[:MAX_NAME_LENGTH] + '...'}'; {hint}"
 
-    def shares_batches(self, name: str) -> bool:
-        """Whether the layer's first dimension is known to be the batch."""
+    def is_batched(self, name: str) -> bool:
+        """Return whether the layer's first dimension is known to be the batch."""
         shape = self.layers[name].shape
         return len(shape) > 0 and shape[0] == -1
 
 
 def read_layers(model: Path, metadata: Mapping[str, str]) -> LayerIndex:
-    """Read the layers of `model`, whose own metadata is `metadata`. Raises: BadModelError."""
+    """Return the layers of the file `model`, whose metadata properties are `metadata`.
+
+    Raises:
+        BadModelError: the layer map in the metadata is damaged.
+    """
     if LAYERS_KEY in metadata:
-        layer_map = _parsed(model, metadata[LAYERS_KEY])
+        layer_map = _parse_layer_map(model, metadata[LAYERS_KEY])
         return LayerIndex({layer.name: layer for layer in layer_map.layers if layer.name}, introspect.MODULE_PATHS)
-    return _from_nodes(model)
+    return _read_from_nodes(model)
 
 
-def _parsed(model: Path, text: str) -> manifest.LayerMap:
+def _parse_layer_map(model: Path, text: str) -> manifest.LayerMap:
     try:
         return json_format.Parse(text, manifest.LayerMap(), ignore_unknown_fields=True)
     except (json_format.ParseError, RecursionError) as error:
@@ -72,23 +85,23 @@ def _parsed(model: Path, text: str) -> manifest.LayerMap:
 
 
 def where_it_went(layer: manifest.Layer) -> str:
-    """Say what became of a layer that no value of the file holds."""
+    """Return why no value of the file holds a layer's output, as a clause with a full stop."""
     if layer.status == manifest.FOLDED:
-        return f"the export folded it into '{layer.of}', whose output can be asked for."
+        return f"the export folded it into '{layer.of}'; request that layer instead."
     if layer.status == manifest.ALIAS:
-        return f"it hands on the output of '{layer.of}', which is not there either."
+        return f"it passes on the output of '{layer.of}', which is not in the file either."
     return f"{layer.reason}."
 
 
-def _from_nodes(model: Path) -> LayerIndex:
+def _read_from_nodes(model: Path) -> LayerIndex:
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph
-    batch = _batch_name(graph)
+    batch = _batch_dimension(graph)
     shapes = {info.name: _shape(info, batch) for info in (*graph.value_info, *graph.output)}
     by_path = dict(_last_values(graph.node))
     by_node = {node.name: node.output[0] for node in graph.node if node.name and node.output and node.output[0]}
-    chosen, names = (by_path, introspect.MODULE_PATHS) if by_path else (by_node, introspect.NODE_NAMES)
+    values, names = (by_path, introspect.MODULE_PATHS) if by_path else (by_node, introspect.NODE_NAMES)
     kinds = {node.output[0]: node.op_type for node in graph.node if node.output}
     layers = {
         name: manifest.Layer(
@@ -99,48 +112,48 @@ def _from_nodes(model: Path) -> LayerIndex:
             value=value,
             shape=shapes.get(value, ()),
         )
-        for name, value in chosen.items()
+        for name, value in values.items()
     }
     return LayerIndex(layers, names)
 
 
 def _last_values(nodes: "Iterable[onnx.NodeProto]") -> Iterable[tuple[str, str]]:
-    """Return each module's last value, in the order in which the modules end."""
+    """Return each module's path and last value, in the order in which the modules end."""
     last: dict[str, str] = {}
     for node in nodes:
-        for path, value in reversed(list(_scoped(node))):  # the innermost ends first
+        for path, value in reversed(list(_scoped_values(node))):  # the innermost module ends first
             last.pop(path, None)
             last[path] = value
     return last.items()
 
 
-def _scoped(node: "onnx.NodeProto") -> Iterable[tuple[str, str]]:
-    """Yield the path of each module around `node`, with the node's first output."""
+def _scoped_values(node: "onnx.NodeProto") -> Iterable[tuple[str, str]]:
+    """Yield the path of each module around a node, with the node's first output."""
     for entry in node.metadata_props:
-        if entry.key == NAME_SCOPES and node.output and node.output[0]:
-            yield from ((path, node.output[0]) for path in _paths(entry.value) if path)
+        if entry.key == NAME_SCOPES_KEY and node.output and node.output[0]:
+            yield from ((path, node.output[0]) for path in _module_paths(entry.value) if path)
 
 
-def _paths(scopes: str) -> list[str]:
-    """Read the exporter's list of scopes, without the operation's own; what is no such list names no module."""
+def _module_paths(scopes: str) -> list[str]:
+    """Return the module paths of a node's name scopes, without the node's own; empty if `scopes` is malformed."""
     try:
-        found = ast.literal_eval(scopes)
+        paths = ast.literal_eval(scopes)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return []
-    return [path for path in found[:-1] if isinstance(path, str)] if isinstance(found, list) else []
+    return [path for path in paths[:-1] if isinstance(path, str)] if isinstance(paths, list) else []
 
 
-def _batch_name(graph: "onnx.GraphProto") -> str:
-    """Return what the file calls the inputs' first dimension; empty where it has no name, or several."""
+def _batch_dimension(graph: "onnx.GraphProto") -> str:
+    """Return the name of the inputs' first dimension; empty where it has no name, or several."""
     shapes = [info.type.tensor_type.shape.dim for info in graph.input]
     names = {dims[0].dim_param if dims else "" for dims in shapes}
     return names.pop() if len(names) == 1 else ""
 
 
 def _shape(info: "onnx.ValueInfoProto", batch: str) -> list[int]:
-    """Return the shape as the file states it: -1 for the batch; none where another size is free as well.
+    """Return a value's shape with -1 for the batch; empty where any other dimension is dynamic.
 
-    A free size that is not the batch may stand first, and then rows are not images: better to claim nothing.
+    A dynamic dimension that is not the batch may come first, and then rows are not images: no shape is safer.
     """
     dims = info.type.tensor_type.shape.dim
     if any(not dim.HasField("dim_value") and dim.dim_param != batch for dim in dims) or not batch:

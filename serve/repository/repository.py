@@ -11,7 +11,8 @@ from pathlib import Path
 
 from google.protobuf import json_format, text_format
 
-from protos import inference, manifest
+from protos import inference
+from protos.manifest import Manifest
 from protos.version import SCHEMA_VERSION
 from serve.errors import BadModelError, RepositoryError
 
@@ -22,76 +23,86 @@ CONFIG, MANIFEST, MODEL = "config.pbtxt", "manifest.json", "model.onnx"
 
 @dataclass(frozen=True)
 class Version:
-    """A version's number, file, and `promise`, the manifest of its export (None for a model that others made)."""
+    """One version of a model.
+
+    Attributes:
+        number: the version's number.
+        path: its .onnx file.
+        manifest: the manifest of its export; None for a model that zoonnx did not export.
+    """
 
     number: int
     path: Path
-    promise: manifest.Manifest | None = None
+    manifest: Manifest | None = None
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version's number and file, not read yet."""
+    """A version's number and .onnx file, not read yet."""
 
     number: int
     path: Path
 
     def read(self) -> Version:
-        """Read what stands beside the file, and compare. Raises: BadModelError."""
-        with _readable(self.path):
-            return Version(self.number, self.path, _read_promise(self.path))
+        """Read the manifest beside the file, and compare its checksum with the file. Raises: BadModelError."""
+        with _translate_os_errors(self.path):
+            return Version(self.number, self.path, _read_matching_manifest(self.path))
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What stands on disk for one model. `config` is None where there is no config.pbtxt.
+    """The files of one model.
 
-    `candidates` are the versions that the config's version policy admits, newest first, and `wanted` is how many of
-    them are to be served; `labels` are by output.
+    Attributes:
+        name: the model's name.
+        config: the parsed config.pbtxt; None where there is none.
+        candidates: the versions that the version policy admits, newest first.
+        served_count: how many of the candidates are to be served.
+        labels: class labels by output name.
     """
 
     name: str
     config: inference.ModelConfig | None
     candidates: Sequence[Candidate]
-    wanted: int
+    served_count: int
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def read(place: Path) -> list[ModelFiles]:
-    """Read the repository `place`, or the one model if it is an .onnx file, sorted by name.
+def read(path: Path) -> list[ModelFiles]:
+    """Return the models of the repository at `path`, sorted by name; or the one model if `path` is an .onnx file.
 
     Raises:
-        RepositoryError: there is no model at that place.
-        BadModelError: a model's files do not fit together.
+        RepositoryError: `path` holds no model.
+        BadModelError: a model's files are inconsistent.
     """
-    if place.is_file() and place.suffix == ".onnx":
-        return [ModelFiles(place.stem, None, [Candidate(1, place)], 1)]
-    names = list_names(place)
+    if path.is_file() and path.suffix == ".onnx":
+        return [ModelFiles(path.stem, None, [Candidate(1, path)], 1)]
+    names = list_names(path)
     if not names:
-        raise RepositoryError(f"{place} holds no model: 'zoonnx export NET --to {place}' writes one.")
-    return [read_model(place / name) for name in names]
+        raise RepositoryError(f"{path} holds no model: 'zoonnx export NET --to {path}' writes one.")
+    return [read_model(path / name) for name in names]
 
 
-def list_names(place: Path) -> list[str]:
-    """Return the names of the models in the repository `place`, sorted. Raises: RepositoryError."""
-    if not place.is_dir():
-        raise RepositoryError(f"{place} is no folder and no .onnx file: give the folder that holds the models.")
-    if any(_is_version(folder) for folder in place.iterdir()):
-        raise RepositoryError(f"{place} is itself a model: give the folder that holds it, {place.resolve().parent}.")
-    return sorted(folder.name for folder in place.iterdir() if _is_model(folder))
+def list_names(path: Path) -> list[str]:
+    """Return the names of the models in the repository at `path`, sorted. Raises: RepositoryError."""
+    if not path.is_dir():
+        raise RepositoryError(f"{path} is no folder and no .onnx file: give the folder that holds the models.")
+    if any(_is_version(folder) for folder in path.iterdir()):
+        raise RepositoryError(f"{path} is itself a model: give the folder that holds it, {path.resolve().parent}.")
+    return sorted(folder.name for folder in path.iterdir() if _is_model(folder))
 
 
 def _is_model(folder: Path) -> bool:
     if not folder.is_dir() or folder.name.startswith("."):
         return False
     try:
-        found = (folder / CONFIG).exists() or any(_is_version(each) for each in folder.iterdir())
+        is_model = (folder / CONFIG).exists() or any(_is_version(entry) for entry in folder.iterdir())
     except OSError as error:
-        log.warning("%s is passed over: it cannot be read: %s", folder, error.strerror)
+        log.warning("skipping %s: it cannot be read: %s", folder, error.strerror)
         return False
-    if not found:
-        log.info("%s is passed over: it has neither a %s nor a folder named by a version.", folder, CONFIG)
-    return found
+    if not is_model:
+        log.info("skipping %s: it has neither a %s nor a version folder", folder, CONFIG)
+    return is_model
 
 
 def _is_version(folder: Path) -> bool:
@@ -99,33 +110,33 @@ def _is_version(folder: Path) -> bool:
 
 
 def read_model(folder: Path) -> ModelFiles:
-    """Read what a model's folder says of all its versions. Raises: BadModelError."""
-    with _readable(folder):
+    """Return the model in `folder`, with its configuration and labels but unread versions. Raises: BadModelError."""
+    with _translate_os_errors(folder):
         config = _read_config(folder)
-        admitted, wanted = _admitted(folder, config)
-        file = _inside(folder, (config.default_model_filename if config else "") or MODEL)
+        admitted, served_count = _admitted_versions(folder, config)
+        file = _require_inside(folder, (config.default_model_filename if config else "") or MODEL)
         return ModelFiles(
             name=folder.name,
             config=config,
             candidates=[Candidate(number, folder / str(number) / file) for number in admitted],
-            wanted=wanted,
+            served_count=served_count,
             labels=dict(_read_labels(folder, config)) if config else {},
         )
 
 
 @contextmanager
-def _readable(place: Path) -> Iterator[None]:
-    """Turn what the operating system says of a model's files into a BadModelError."""
+def _translate_os_errors(path: Path) -> Iterator[None]:
+    """Raise an operating system error about a model's files as BadModelError."""
     try:
         yield
     except OSError as error:
-        raise BadModelError(f"{error.filename or place} cannot be read: {error.strerror or error}.") from error
+        raise BadModelError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from error
 
 
-def _inside(folder: Path, name: str) -> str:
-    """Refuse a file's name that leads out of the model's folder."""
+def _require_inside(folder: Path, name: str) -> str:
+    """Return the file name `name`, unless it leads out of the model's folder. Raises: BadModelError."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise BadModelError(f"{folder / CONFIG} names the file '{name}', which lies outside the model's folder.")
+        raise BadModelError(f"{folder / CONFIG} names the file '{name}', which is outside the model's folder.")
     return name
 
 
@@ -142,47 +153,47 @@ def _read_config(folder: Path) -> inference.ModelConfig | None:
     return config
 
 
-def _admitted(folder: Path, config: inference.ModelConfig | None) -> tuple[list[int], int]:
-    """The versions that may be served, newest first, and how many of them; without a policy one."""
-    found = sorted((int(each.name) for each in folder.iterdir() if _is_version(each)), reverse=True)
+def _admitted_versions(folder: Path, config: inference.ModelConfig | None) -> tuple[list[int], int]:
+    """Return the versions that the policy admits, newest first, and how many to serve: one without a policy."""
+    numbers = sorted((int(entry.name) for entry in folder.iterdir() if _is_version(entry)), reverse=True)
     policy = config.version_policy if config else inference.ModelVersionPolicy()
-    named = policy.specific.versions if policy.HasField("specific") else found
-    admitted = [number for number in found if number in named]
+    admissible = policy.specific.versions if policy.HasField("specific") else numbers
+    admitted = [number for number in numbers if number in admissible]
     if not admitted:
         raise BadModelError(f"{folder} has no version to serve: it needs a folder such as {folder}/1 with a {MODEL}.")
-    every = policy.HasField("specific") or policy.HasField("all")
-    return admitted, len(admitted) if every else policy.latest.num_versions or 1
+    serve_all = policy.HasField("specific") or policy.HasField("all")
+    return admitted, len(admitted) if serve_all else policy.latest.num_versions or 1
 
 
-def _read_promise(path: Path) -> manifest.Manifest | None:
-    """Read the manifest beside a model's file, and see that the file is the one it describes."""
+def _read_matching_manifest(path: Path) -> Manifest | None:
+    """Read the manifest beside the model file `path`, and check that it describes this file."""
     if not path.is_file():
         raise BadModelError(f"{path} is missing: put the model there, or name it as default_model_filename.")
-    promise = _read_manifest(path.parent / MANIFEST)
-    for entry in promise.files if promise else ():
+    manifest = _read_manifest(path.parent / MANIFEST)
+    for entry in manifest.files if manifest else ():
         if entry.path == path.name and entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
             raise BadModelError(f"{path} is not the file that {MANIFEST} beside it describes: export the model again.")
-    return promise
+    return manifest
 
 
-def _read_manifest(path: Path) -> manifest.Manifest | None:
+def _read_manifest(path: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        promise = json_format.Parse(path.read_text("utf-8"), manifest.Manifest(), ignore_unknown_fields=True)
+        manifest = json_format.Parse(path.read_text("utf-8"), Manifest(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         raise BadModelError(f"{path} cannot be read as a manifest: {error}") from error
-    if promise.schema_version > SCHEMA_VERSION:
+    if manifest.schema_version > SCHEMA_VERSION:
         raise BadModelError(
-            f"{path} has schema_version {promise.schema_version}; this zoonnx knows up to {SCHEMA_VERSION}: "
+            f"{path} has schema_version {manifest.schema_version}; this zoonnx reads versions up to {SCHEMA_VERSION}: "
             "install a newer zoonnx to serve it."
         )
-    return promise
+    return manifest
 
 
 def _read_labels(folder: Path, config: inference.ModelConfig) -> Iterator[tuple[str, Sequence[str]]]:
     for output in config.output:
-        path = folder / _inside(folder, output.label_filename)
+        path = folder / _require_inside(folder, output.label_filename)
         if output.label_filename and not path.is_file():
             raise BadModelError(f"{path} is missing: {CONFIG} names it as the labels of output '{output.name}'.")
         if output.label_filename:
@@ -196,33 +207,36 @@ def _read_lines(path: Path) -> Sequence[str]:
         raise BadModelError(f"{path} is not UTF-8, as labels must be.") from error
 
 
-def redact_paths(words: str, models: Path, name: str, version: int) -> str:
-    """Say the paths in `words`, which are about one model, as seen from the repository `models`."""
+def redact_paths(text: str, models: Path, name: str, version: int) -> str:
+    """Return `text`, a message about one model, with all paths relative to the repository `models`.
+
+    `version` is 0 for a message about the model as a whole.
+    """
     inside = f"{name}/{version or ''}".rstrip("/")
-    hidden = {
+    replacements = {
         (models / inside).resolve(): f"{inside}/",
         (models / name).resolve(): f"{name}/",
         models.resolve(): "",
         models: "",
     }
-    for place, shown in hidden.items():
-        words = re.sub(rf"(?<![\w./-]){re.escape(str(place).rstrip('/'))}/", shown.replace("\\", r"\\"), words)
-    return re.sub(rf"(?<![\w./-]){re.escape(str(models.resolve()))}(?![\w-])", "the repository", words)
+    for path, relative in replacements.items():
+        text = re.sub(rf"(?<![\w./-]){re.escape(str(path).rstrip('/'))}/", relative.replace("\\", r"\\"), text)
+    return re.sub(rf"(?<![\w./-]){re.escape(str(models.resolve()))}(?![\w-])", "the repository", text)
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Return what changes whenever a file of a model changes, down to those of its versions.
+    """Return name, size, modification time and inode of each file of a model and of its versions.
 
-    Hidden files, such as one that is being written, do not count.
+    Hidden files, such as one that is still being written, are left out.
     """
-    found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
-    seen = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    stats = [(str(path.relative_to(folder)), _file_status(path)) for path in sorted(seen)]
+    paths = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    stats = [(str(path.relative_to(folder)), _file_status(path)) for path in sorted(visible)]
     return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats if stat)
 
 
 def _file_status(path: Path) -> os.stat_result | None:
-    """What the operating system says of a file; None where it is none, is gone by now or cannot be looked at."""
+    """Return the status of a file; None where it is no file, was just removed or is not accessible."""
     try:
         return path.stat() if path.is_file() else None
     except OSError:

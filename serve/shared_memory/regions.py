@@ -1,7 +1,7 @@
-"""Regions of memory that clients share, in which tensors stand that do not travel in messages.
+"""Shared-memory regions that clients register, for tensors that are not sent in messages.
 
-A region of POSIX shared memory is read and written through its file, never mapped: a client that cuts its region short
-then gets an error, where a mapping would end the server.
+A region of POSIX shared memory is read and written through its file, never mapped: if a client truncates its region,
+the access fails with an error, where a mapping would crash the server.
 """
 
 import os
@@ -21,38 +21,38 @@ from serve.errors import (
 )
 from serve.shared_memory.cuda import open_cuda_memory
 
-PLACE = Path("/dev/shm")  # noqa: S108  that is where POSIX shared memory is
+SHM_FOLDER = Path("/dev/shm")  # noqa: S108  that is where POSIX shared memory is
 Kind = Literal["system", "cuda"]
 KEY = re.compile(r"/?[^/\0]{1,255}")
 
 
 class Memory(Protocol):
-    """What a region's bytes stand in."""
+    """The memory of a region."""
 
     closed: bool
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`; fewer where it ends before."""
+        """Return `size` bytes from `offset`; fewer where the memory ends earlier."""
 
     def write(self, data: bytes, offset: int) -> None:
-        """Put `data` at `offset`."""
+        """Write `data` at `offset`."""
 
     def close(self) -> None:
-        """Let it go; who shares it keeps it."""
+        """Release the memory; it stays with the process that shares it."""
 
 
 class SystemMemory:
-    """POSIX shared memory, through its file."""
+    """POSIX shared memory, accessed through its file."""
 
     def __init__(self, file: FileIO) -> None:
         self._file, self.closed = file, False
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`; fewer where the file ends before."""
+        """Return `size` bytes from `offset`; fewer where the file ends earlier."""
         return os.pread(self._file.fileno(), size, offset)
 
     def write(self, data: bytes, offset: int) -> None:
-        """Put `data` at `offset`."""
+        """Write `data` at `offset`."""
         os.pwrite(self._file.fileno(), data, offset)
 
     def close(self) -> None:
@@ -63,9 +63,15 @@ class SystemMemory:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A registered region: `size` bytes from `offset` of what the operating system calls `key`.
+    """A registered region.
 
-    `device` is the GPU whose memory it is, None for the system's.
+    Attributes:
+        name: the name under which requests refer to it.
+        key: the operating system's name for the memory; empty for GPU memory.
+        offset: first byte of the region within the memory.
+        size: size in bytes.
+        memory: the opened memory.
+        device: number of the GPU; None for system memory.
     """
 
     name: str
@@ -77,26 +83,26 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one tensor stands: `size` bytes from `offset` of a region."""
+class Placement:
+    """Where one tensor is in shared memory: `size` bytes from `offset` of a region."""
 
     region: Region
     offset: int
     size: int
 
     def read(self) -> bytes:
-        """Return the bytes. Raises: InvalidRequestError, where the region was cut short."""
+        """Return the bytes. Raises: InvalidRequestError if the region was truncated."""
         data = self._memory().read(self.region.offset + self.offset, self.size)
         if len(data) != self.size:
             raise InvalidRequestError(f"shared-memory region '{self.region.name}' is shorter than it was registered.")
         return data
 
     def write(self, data: bytes) -> None:
-        """Put the bytes there. Raises: OutputTooLargeError."""
+        """Write the bytes. Raises: OutputTooLargeError."""
         if len(data) > self.size:
             raise OutputTooLargeError(
-                f"an output of {len(data)} bytes does not fit into the {self.size} that it was given in shared-memory "
-                f"region '{self.region.name}'."
+                f"an output of {len(data)} bytes does not fit into the {self.size} bytes reserved for it in "
+                f"shared-memory region '{self.region.name}'."
             )
         self._memory().write(data, self.region.offset + self.offset)
 
@@ -107,89 +113,94 @@ class Place:
 
 
 class Regions:
-    """The regions that clients have registered, by name."""
+    """The registered regions, by name."""
 
     def __init__(self) -> None:
         self._regions: dict[str, Region] = {}
 
     def register(self, name: str, key: str, offset: int, size: int) -> None:
-        """Open a region.
+        """Open and register a region of system memory.
 
         Raises:
-            RegionExistsError: the name is taken.
-            NoSharedMemoryError: there is nothing under that key.
-            InvalidRequestError: the region is empty, or larger than what is there.
+            RegionExistsError: the name is already registered.
+            NoSharedMemoryError: there is no shared memory under that key.
+            InvalidRequestError: the name, key or size is invalid, or the region exceeds the shared memory.
         """
-        self._check_new(name)
+        self._require_new(name)
         if not name or not KEY.fullmatch(key) or key.strip("/") in (".", ".."):
-            raise InvalidRequestError(f"region '{name}': a region has a name and a key such as '/frames'; got '{key}'.")
+            raise InvalidRequestError(
+                f"region '{name}': a region needs a name, and a key such as '/frames'; got '{key}'."
+            )
         if size == 0:
             raise InvalidRequestError(f"shared-memory region '{name}' has a byte_size of 0.")
         file = _open(key)
-        there = os.fstat(file.fileno()).st_size
-        if offset + size > there:
+        file_size = os.fstat(file.fileno()).st_size
+        if offset + size > file_size:
             file.close()
-            raise InvalidRequestError(f"region '{name}' would end at byte {offset + size}, but '{key}' has {there}.")
+            raise InvalidRequestError(
+                f"region '{name}' would end at byte {offset + size}, but '{key}' has {file_size} bytes."
+            )
         self._regions[name] = Region(name, key, offset, size, SystemMemory(file))
 
     def register_cuda(self, name: str, handle: bytes, device: int, size: int) -> None:
-        """Open a region of a GPU's memory.
+        """Open and register a region of GPU memory.
 
         Raises:
-            RegionExistsError: the name is taken.
-            UnsupportedError: this machine has no GPU that could be used.
-            NoSharedMemoryError: the driver does not open what the handle stands for.
-            InvalidRequestError: it has no name or no size, or the handle cannot be one.
+            RegionExistsError: the name is already registered.
+            UnsupportedError: this machine has no usable GPU.
+            NoSharedMemoryError: the driver does not open the handle.
+            InvalidRequestError: the name, size, handle or device number is invalid.
         """
-        self._check_new(name)
+        self._require_new(name)
         self._regions[name] = Region(name, "", 0, size, open_cuda_memory(name, handle, device, size), device)
 
     def unregister(self, name: str, kind: Kind = "system") -> None:
-        """Let a region of a kind go, or without a name all; one that is not there is no error."""
-        for region in self._of(kind):
+        """Release a region of a kind, or all of them if `name` is empty; no effect on one that is not registered."""
+        for region in self._of_kind(kind):
             if name in ("", region.name):
                 del self._regions[region.name]
                 region.memory.close()
 
     def registered(self, name: str, kind: Kind = "system") -> list[Region]:
-        """Return a region of a kind, or without a name all. Raises: UnknownRegionError."""
-        found = [region for region in self._of(kind) if name in ("", region.name)]
-        if name and not found:
+        """Return a region of a kind, or all of them if `name` is empty. Raises: UnknownRegionError."""
+        regions = [region for region in self._of_kind(kind) if name in ("", region.name)]
+        if name and not regions:
             raise UnknownRegionError(f"no shared-memory region '{name}' is registered.")
-        return found
+        return regions
 
-    def _of(self, kind: Kind) -> list[Region]:
+    def _of_kind(self, kind: Kind) -> list[Region]:
         return [region for region in self._regions.values() if (region.device is None) == (kind == "system")]
 
-    def _check_new(self, name: str) -> None:
+    def _require_new(self, name: str) -> None:
         if name in self._regions:
-            raise RegionExistsError(f"shared-memory region '{name}' is registered already.")
+            raise RegionExistsError(f"shared-memory region '{name}' is already registered.")
 
-    def place(self, name: str, offset: int, size: int) -> Place:
-        """Return a place within a region.
+    def placement(self, name: str, offset: int, size: int) -> Placement:
+        """Return the placement of `size` bytes from `offset` in a region.
 
         Raises:
-            UnknownRegionError: it is not registered.
-            InvalidRequestError: the place is not within it.
+            UnknownRegionError: the region is not registered.
+            InvalidRequestError: the bytes are not within the region.
         """
         if not name or name not in self._regions:
             raise UnknownRegionError(f"no shared-memory region '{name}' is registered.")
         region = self._regions[name]
         if offset + size > region.size:
             raise InvalidRequestError(
-                f"bytes {offset} to {offset + size} are asked for, but shared-memory region '{name}' has {region.size}."
+                f"a tensor refers to bytes {offset} to {offset + size}, but shared-memory region '{name}' has "
+                f"{region.size} bytes."
             )
-        return Place(region, offset, size)
+        return Placement(region, offset, size)
 
 
 def _open(key: str) -> FileIO:
-    """Open a plain file that stands in the place of shared memory itself, and nothing that a link leads to."""
+    """Open a regular file of SHM_FOLDER itself, without following links."""
     try:
-        descriptor = os.open(PLACE / key.lstrip("/"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(SHM_FOLDER / key.lstrip("/"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise NoSharedMemoryError(f"there is no shared memory '{key}' to open: {error.strerror}.") from error
+        raise NoSharedMemoryError(f"shared memory '{key}' cannot be opened: {error.strerror}.") from error
     file = FileIO(descriptor, "r+")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
-        raise NoSharedMemoryError(f"'{key}' is no shared memory.")
+        raise NoSharedMemoryError(f"'{key}' is not shared memory.")
     return file

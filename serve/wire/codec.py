@@ -1,4 +1,7 @@
-"""Between protobuf and plain requests. Tensors travel raw (little-endian, row-major) or as typed lists."""
+"""Converts between protobuf messages and plain requests and responses.
+
+Messages carry tensors as raw bytes (little-endian, row-major) or as typed lists.
+"""
 
 import math
 import struct
@@ -10,14 +13,14 @@ import numpy as np
 
 from protos import inference
 from serve.errors import InvalidRequestError
-from serve.shared_memory.regions import Place, Regions
+from serve.shared_memory.regions import Placement, Regions
 from serve.wire import datatypes
 from serve.wire.datatypes import Datatype
 from serve.wire.tensors import Array, Request, Response, Tensor
 
 LENGTH = struct.Struct("<I")
-PIECE = 2**14  # typed elements converted in one go, about a millisecond, in which no other thread runs
-MOST_DIMENSIONS = 64  # numpy's limit; checked before sizes are multiplied, which of many huge ones takes minutes
+CHUNK_ELEMENTS = 2**14  # typed elements per conversion step: about a millisecond in which no other thread runs
+MAX_DIMENSIONS = 64  # numpy's limit; checked before the sizes are multiplied, which takes minutes for many huge ones
 REGION, REGION_OFFSET, REGION_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
 CLASSIFICATION = "classification"
 CONTENTS = tuple(field.name for field in inference.InferTensorContents.DESCRIPTOR.fields)
@@ -26,31 +29,31 @@ WireTensor = inference.ModelInferRequest.InferInputTensor | inference.ModelInfer
 
 
 def request_from_message(message: inference.ModelInferRequest, regions: Regions) -> Request:
-    """Read a request.
+    """Read a request from a message.
 
     Raises:
-        InvalidRequestError: data and description of a tensor do not fit together.
-        UnknownRegionError: a tensor is said to be in a shared-memory region that is not registered.
+        InvalidRequestError: a tensor's data does not match its description, or a parameter is invalid.
+        UnknownRegionError: a tensor refers to a shared-memory region that is not registered.
     """
     return Request(
         model=message.model_name,
         version=message.model_version,
         id=message.id,
-        inputs=tuple(tensors(message.inputs, _raw(message, regions))),
+        inputs=tuple(tensors(message.inputs, _raw_inputs(message, regions))),
         outputs=tuple(output.name for output in message.outputs),
-        classes={output.name: _count(output.parameters, CLASSIFICATION) for output in message.outputs},
-        priority=_count(message.parameters, "priority"),
-        timeout_us=_count(message.parameters, "timeout"),
+        classes={output.name: _count_parameter(output.parameters, CLASSIFICATION) for output in message.outputs},
+        priority=_count_parameter(message.parameters, "priority"),
+        timeout_us=_count_parameter(message.parameters, "timeout"),
     )
 
 
-def is_long(message: inference.ModelInferRequest) -> bool:
-    """Whether a request has so many typed elements that nobody should wait for their conversion."""
-    return any(_typed(each) > PIECE for each in message.inputs if each.HasField("contents"))
+def has_long_lists(message: inference.ModelInferRequest) -> bool:
+    """Return whether a request has so many typed elements that converting them would block the event loop."""
+    return any(_list_length(tensor) > CHUNK_ELEMENTS for tensor in message.inputs if tensor.HasField("contents"))
 
 
 def message_from_request(request: Request) -> inference.ModelInferRequest:
-    """Write a request, all tensors raw."""
+    """Write a request as a message, with all tensors raw."""
     message = inference.ModelInferRequest(model_name=request.model, model_version=request.version, id=request.id)
     for tensor in request.inputs:
         message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
@@ -60,74 +63,86 @@ def message_from_request(request: Request) -> inference.ModelInferRequest:
     return message
 
 
-def places(message: inference.ModelInferRequest, regions: Regions) -> dict[str, Place]:
-    """Where outputs are to go that are wanted in shared memory. Raises: UnknownRegionError, InvalidRequestError."""
-    found = {output.name: _place(output.parameters, regions) for output in message.outputs}
-    return {name: place for name, place in found.items() if place}
+def output_placements(message: inference.ModelInferRequest, regions: Regions) -> dict[str, Placement]:
+    """Return, by output name, where in shared memory the client requests an output.
+
+    Raises:
+        UnknownRegionError: a region is not registered.
+        InvalidRequestError: a parameter is invalid, or a placement is outside its region.
+    """
+    placements = {output.name: _placement(output.parameters, regions) for output in message.outputs}
+    return {name: placement for name, placement in placements.items() if placement}
 
 
 def message_from_response(
-    response: Response, places: Mapping[str, Place] = MappingProxyType({})
+    response: Response, placements: Mapping[str, Placement] = MappingProxyType({})
 ) -> inference.ModelInferResponse:
-    """Write a response, all tensors raw; those with a place in shared memory go there. Raises: OutputTooLargeError."""
+    """Write a response as a message, with all tensors raw; those with a placement go to shared memory instead.
+
+    Raises:
+        OutputTooLargeError: an output is larger than its placement.
+        UnknownRegionError: a region was unregistered meanwhile.
+    """
     message = inference.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         data = to_raw(tensor)
-        if tensor.name in places:
-            places[tensor.name].write(data)
+        if tensor.name in placements:
+            placements[tensor.name].write(data)
             data = b""
         message.raw_output_contents.append(data)
     return message
 
 
-def tensors(described: Sequence[WireTensor], raw: Sequence[bytes]) -> Iterator[Tensor]:
-    """Read the tensors of a message, described in order, with their data in `raw` or beside each description.
+def tensors(headers: Sequence[WireTensor], raw: Sequence[bytes]) -> Iterator[Tensor]:
+    """Yield the tensors of a message in order; their data is in `raw`, or else in each header's typed contents.
 
     Raises:
-        InvalidRequestError: data and description do not fit together.
+        InvalidRequestError: a tensor's data does not match its description.
     """
-    if raw and any(each.HasField("contents") for each in described):
+    if raw and any(header.HasField("contents") for header in headers):
         raise InvalidRequestError("tensors must be either all raw or all typed; this message has both.")
-    if raw and len(raw) != len(described):
-        raise InvalidRequestError(f"{len(described)} tensors are described, but {len(raw)} come with raw data.")
-    for index, each in enumerate(described):
-        datatype = _datatype(each)
-        array = _from_raw(each, datatype, raw[index]) if raw else _from_contents(each, datatype)
-        yield Tensor(each.name, datatype.name, array)
+    if raw and len(raw) != len(headers):
+        raise InvalidRequestError(f"the message describes {len(headers)} tensors; it has raw data for {len(raw)}.")
+    for index, header in enumerate(headers):
+        datatype = _datatype(header)
+        array = _from_raw(header, datatype, raw[index]) if raw else _from_contents(header, datatype)
+        yield Tensor(header.name, datatype.name, array)
 
 
 def to_raw(tensor: Tensor) -> bytes:
-    """Pack an array's elements; BYTES elements each follow their length, 4 bytes."""
+    """Return an array's elements as raw bytes; each BYTES element is preceded by its length in 4 bytes."""
     if tensor.datatype == datatypes.BYTES.name:
-        return b"".join(LENGTH.pack(len(each)) + each for each in tensor.array.ravel().tolist())
+        return b"".join(LENGTH.pack(len(element)) + element for element in tensor.array.ravel().tolist())
     return np.ascontiguousarray(tensor.array, datatypes.BY_NAME[tensor.datatype].numpy).tobytes()
 
 
-def _datatype(tensor: WireTensor) -> Datatype:
-    if tensor.datatype not in datatypes.BY_NAME:
+def _datatype(header: WireTensor) -> Datatype:
+    """Return the tensor's datatype, after checking that datatype and shape are possible."""
+    if header.datatype not in datatypes.BY_NAME:
         known = ", ".join(datatypes.BY_NAME)
-        raise InvalidRequestError(f"tensor '{tensor.name}': unknown datatype '{tensor.datatype}'; there are {known}.")
-    if len(tensor.shape) > MOST_DIMENSIONS:
-        raise InvalidRequestError(f"tensor '{tensor.name}': no array can have {len(tensor.shape)} dimensions.")
-    if tensor.shape and min(tensor.shape) < 0:
-        raise InvalidRequestError(f"tensor '{tensor.name}': shape {list(tensor.shape)} has a negative size.")
-    return datatypes.BY_NAME[tensor.datatype]
+        raise InvalidRequestError(f"tensor '{header.name}': unknown datatype '{header.datatype}'; there are {known}.")
+    if len(header.shape) > MAX_DIMENSIONS:
+        raise InvalidRequestError(f"tensor '{header.name}': no array can have {len(header.shape)} dimensions.")
+    if header.shape and min(header.shape) < 0:
+        raise InvalidRequestError(f"tensor '{header.name}': shape {list(header.shape)} has a negative size.")
+    return datatypes.BY_NAME[header.datatype]
 
 
-def _from_raw(tensor: WireTensor, datatype: Datatype, raw: bytes) -> Array:
+def _from_raw(header: WireTensor, datatype: Datatype, raw: bytes) -> Array:
     if datatype is datatypes.BYTES:
-        return _shaped(tensor, list(_split(tensor.name, raw)), datatype)
-    expected = math.prod(tensor.shape) * datatype.numpy.itemsize
+        return _from_elements(header, list(_split_elements(header.name, raw)), datatype)
+    expected = math.prod(header.shape) * datatype.numpy.itemsize
     if len(raw) != expected:
         raise InvalidRequestError(
-            f"tensor '{tensor.name}': {datatype.name} of shape {list(tensor.shape)} takes {expected} bytes, "
-            f"but {len(raw)} came."
+            f"tensor '{header.name}': {datatype.name} of shape {list(header.shape)} needs {expected} bytes; "
+            f"got {len(raw)}."
         )
-    return _reshaped(np.frombuffer(raw, datatype.numpy), tensor)
+    return _reshape(np.frombuffer(raw, datatype.numpy), header)
 
 
-def _split(name: str, raw: bytes) -> Iterator[bytes]:
+def _split_elements(name: str, raw: bytes) -> Iterator[bytes]:
+    """Yield the elements of a BYTES tensor's raw data."""
     start = 0
     while start < len(raw):
         data = start + LENGTH.size
@@ -138,69 +153,72 @@ def _split(name: str, raw: bytes) -> Iterator[bytes]:
         start = end
 
 
-def _from_contents(tensor: WireTensor, datatype: Datatype) -> Array:
+def _from_contents(header: WireTensor, datatype: Datatype) -> Array:
     if datatype.contents is None:
-        raise InvalidRequestError(f"tensor '{tensor.name}': {datatype.name} can only be sent raw.")
-    filled = [name for name in CONTENTS if getattr(tensor.contents, name)]
+        raise InvalidRequestError(f"tensor '{header.name}': {datatype.name} can only be sent raw.")
+    filled = [name for name in CONTENTS if getattr(header.contents, name)]
     if any(name != datatype.contents for name in filled):
         raise InvalidRequestError(
-            f"tensor '{tensor.name}': {datatype.name} belongs into {datatype.contents}, not {', '.join(filled)}."
+            f"tensor '{header.name}': {datatype.name} must be sent in {datatype.contents}, not {', '.join(filled)}."
         )
-    if not filled and math.prod(tensor.shape) > 0:
-        raise InvalidRequestError(f"tensor '{tensor.name}' has no data.")
-    return _shaped(tensor, getattr(tensor.contents, datatype.contents), datatype)
+    if not filled and math.prod(header.shape) > 0:
+        raise InvalidRequestError(f"tensor '{header.name}' has no data.")
+    return _from_elements(header, getattr(header.contents, datatype.contents), datatype)
 
 
-def _typed(tensor: WireTensor) -> int:
-    return max(len(getattr(tensor.contents, name)) for name in CONTENTS)
+def _list_length(header: WireTensor) -> int:
+    return max(len(getattr(header.contents, name)) for name in CONTENTS)
 
 
-def _shaped(tensor: WireTensor, elements: Sequence[Any], datatype: Datatype) -> Array:
-    if len(elements) != math.prod(tensor.shape):
+def _from_elements(header: WireTensor, elements: Sequence[Any], datatype: Datatype) -> Array:
+    if len(elements) != math.prod(header.shape):
         raise InvalidRequestError(
-            f"tensor '{tensor.name}': shape {list(tensor.shape)} has {math.prod(tensor.shape)} elements, "
-            f"but {len(elements)} came."
+            f"tensor '{header.name}': shape {list(header.shape)} has {math.prod(header.shape)} elements; "
+            f"got {len(elements)}."
         )
     array = np.empty(len(elements), datatype.numpy)
     try:
-        for start in range(0, len(elements), PIECE):
-            array[start : start + PIECE] = elements[start : start + PIECE]
+        for start in range(0, len(elements), CHUNK_ELEMENTS):
+            array[start : start + CHUNK_ELEMENTS] = elements[start : start + CHUNK_ELEMENTS]
     except OverflowError:
-        raise InvalidRequestError(f"tensor '{tensor.name}': a value does not fit into {datatype.name}.") from None
-    return _reshaped(array, tensor)
+        raise InvalidRequestError(f"tensor '{header.name}': a value does not fit into {datatype.name}.") from None
+    return _reshape(array, header)
 
 
-def _raw(message: inference.ModelInferRequest, regions: Regions) -> Sequence[bytes]:
-    """The inputs' raw data; where some are in shared memory, only the others come in the message, in their order."""
-    found = [_place(tensor.parameters, regions) for tensor in message.inputs]
-    if not any(found):
+def _raw_inputs(message: inference.ModelInferRequest, regions: Regions) -> Sequence[bytes]:
+    """Return the inputs' raw data; if some are in shared memory, the message has only the others, in order."""
+    placements = [_placement(tensor.parameters, regions) for tensor in message.inputs]
+    if not any(placements):
         return message.raw_input_contents
     sent = list(message.raw_input_contents)
-    if len(sent) == len(found):  # sent all the same: shared memory wins
-        return [place.read() if place else data for place, data in zip(found, sent, strict=True)]
-    if len(sent) != found.count(None):
-        raise InvalidRequestError(f"{found.count(None)} tensors should come with raw data, but {len(sent)} do.")
-    return [place.read() if place else sent.pop(0) for place in found]
+    if len(sent) == len(placements):  # also sent in the message: shared memory takes precedence
+        return [placement.read() if placement else data for placement, data in zip(placements, sent, strict=True)]
+    if len(sent) != placements.count(None):
+        raise InvalidRequestError(
+            f"{placements.count(None)} tensors are not in shared memory; the message has raw data for {len(sent)}."
+        )
+    return [placement.read() if placement else sent.pop(0) for placement in placements]
 
 
-def _place(parameters: Parameters, regions: Regions) -> Place | None:
-    """Where in shared memory a tensor stands, if it does."""
+def _placement(parameters: Parameters, regions: Regions) -> Placement | None:
+    """Return where in shared memory a tensor is; None if it is in the message."""
     if REGION not in parameters:
         return None
     name = str(_parameter(parameters, REGION, "string_param"))
-    return regions.place(name, _count(parameters, REGION_OFFSET), _count(parameters, REGION_SIZE))
+    offset, size = _count_parameter(parameters, REGION_OFFSET), _count_parameter(parameters, REGION_SIZE)
+    return regions.placement(name, offset, size)
 
 
-def _parameter(parameters: Parameters, name: str, *kinds: str) -> Any:
-    """The value of a parameter that must be there as one of `kinds`."""
-    kind = parameters[name].WhichOneof("parameter_choice")
-    if kind not in kinds:
-        raise InvalidRequestError(f"parameter '{name}' must be given as {' or '.join(kinds)}.")
-    return getattr(parameters[name], kind)
+def _parameter(parameters: Parameters, name: str, *types: str) -> Any:
+    """Return the value of a parameter that is present and must have one of `types`."""
+    choice = parameters[name].WhichOneof("parameter_choice")
+    if choice not in types:
+        raise InvalidRequestError(f"parameter '{name}' must be of type {' or '.join(types)}.")
+    return getattr(parameters[name], choice)
 
 
-def _count(parameters: Parameters, name: str) -> int:
-    """The value of a parameter that counts something; 0 where it is not given."""
+def _count_parameter(parameters: Parameters, name: str) -> int:
+    """Return the value of a parameter that is a number of things, 0 or more; 0 where it is absent."""
     if name not in parameters:
         return 0
     value = int(_parameter(parameters, name, "int64_param", "uint64_param"))
@@ -209,8 +227,8 @@ def _count(parameters: Parameters, name: str) -> int:
     return value
 
 
-def _reshaped(array: Array, tensor: WireTensor) -> Array:
+def _reshape(array: Array, header: WireTensor) -> Array:
     try:
-        return array.reshape(tensor.shape)
+        return array.reshape(header.shape)
     except ValueError:
-        raise InvalidRequestError(f"tensor '{tensor.name}': no array can have shape {list(tensor.shape)}.") from None
+        raise InvalidRequestError(f"tensor '{header.name}': no array can have shape {list(header.shape)}.") from None

@@ -1,7 +1,7 @@
-"""What the wire, config.pbtxt, numpy and onnxruntime each call a datatype.
+"""Table of the protocol's datatypes, and their names in config.pbtxt, numpy and onnxruntime.
 
-numpy has no bfloat16: BF16 arrays have one field, `bits`, the 16 bits of each number, which are the upper half of a
-float32. BYTES arrays hold `bytes` objects.
+numpy has no bfloat16: BF16 arrays have one field, `bits`, with the 16 bits of each number, which are the upper half of
+a float32. BYTES arrays hold `bytes` objects.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,15 @@ from protos import inference
 
 @dataclass(frozen=True)
 class Datatype:
-    """One datatype. `contents` is its list in `InferTensorContents`, None where it can only travel raw."""
+    """One datatype.
+
+    Attributes:
+        name: the protocol's name, such as UINT8.
+        config: the value in config.pbtxt.
+        numpy: the dtype of arrays, little-endian.
+        onnx: onnxruntime's name.
+        contents: the list of `InferTensorContents` that holds its elements; None if it can only be sent raw.
+    """
 
     name: str
     config: inference.DataType
@@ -41,7 +49,7 @@ _ALL = (
     BF16,
     BYTES,
 )
-BY_NAME = {each.name: each for each in _ALL}
-BY_CONFIG = {int(each.config): each for each in _ALL}
-BY_ONNX = {each.onnx: each for each in _ALL}
-BY_NUMPY = {each.numpy: each for each in _ALL}
+BY_NAME = {datatype.name: datatype for datatype in _ALL}
+BY_CONFIG = {int(datatype.config): datatype for datatype in _ALL}
+BY_ONNX = {datatype.onnx: datatype for datatype in _ALL}
+BY_NUMPY = {datatype.numpy: datatype for datatype in _ALL}

@@ -1,4 +1,4 @@
-"""Plain requests and responses, and what a model says about its tensors. No protobuf, no gRPC, no onnxruntime."""
+"""Plain tensors, requests and responses, independent of protobuf, gRPC and onnxruntime."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,20 +11,30 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model's input or output. `shape` includes the batch; -1 where the size is free.
+    """Description of a model's input or output.
 
-    `first` is what the file calls the first dimension, where that is free and has a name.
+    Attributes:
+        name: its name.
+        datatype: the protocol's name of the datatype, such as UINT8.
+        shape: its shape with the batch; -1 for a dynamic dimension.
+        batch_name: the file's name of the first dimension; empty if that is fixed or has no name.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    first: str = field(default="", compare=False)
+    batch_name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A named array. `datatype` is the wire's name, such as UINT8; see `serve.wire.datatypes` for BF16 and BYTES."""
+    """A named array.
+
+    Attributes:
+        name: the input's or output's name.
+        datatype: the protocol's name of the datatype, such as UINT8.
+        array: the data; see `serve.wire.datatypes` for BF16 and BYTES.
+    """
 
     name: str
     datatype: str
@@ -33,10 +43,17 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """An empty `version` is the newest; no `outputs` are all of them.
+    """An inference request.
 
-    `classes` says of which outputs only so many best classes are wanted, in words. `priority` 1 goes first; 0 leaves
-    it to the model. `timeout_us` is how long the request may wait in line; 0 leaves it to the model.
+    Attributes:
+        model: the model's name.
+        version: the version's number; empty for the newest.
+        id: the client's identifier, repeated in the response.
+        inputs: the input tensors.
+        outputs: names of the requested outputs and layers; empty for all outputs.
+        classes: for outputs to be classified, how many of the highest classes to return, by name; 0 returns the tensor.
+        priority: priority level, 1 first; 0 is the model's default.
+        timeout_us: longest wait in the queue in microseconds; 0 is the model's default.
     """
 
     model: str
@@ -51,7 +68,14 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """Outputs stand in alphabetical order."""
+    """An inference response.
+
+    Attributes:
+        model: the model's name.
+        version: number of the version that ran.
+        id: the request's identifier.
+        outputs: the output tensors, in alphabetical order.
+    """
 
     model: str
     version: str

@@ -1,4 +1,4 @@
-"""Reading a repository, and completing what it says from the model's graph."""
+"""Tests of reading a repository and of completing configurations from the graph."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from serve.repository import model_config, repository
 from tests.serve.conftest import write_identity
 
 
-def config_of(folder: Path, text: str | None = None) -> inference.ModelConfig:
-    """The completed configuration of the one model in `folder`, whose config.pbtxt gets `text`."""
+def complete_config(folder: Path, text: str | None = None) -> inference.ModelConfig:
+    """Return the completed configuration of the only model in `folder`, after writing `text` to its config.pbtxt."""
     if text is not None:
         (folder / "model" / "config.pbtxt").write_text(text)
     (files,) = repository.read(folder)
@@ -25,17 +25,17 @@ def config_of(folder: Path, text: str | None = None) -> inference.ModelConfig:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def models_folder(tmp_path: Path) -> Path:
     """A repository with one model, `model`, without a config."""
     write_identity(tmp_path / "model" / "1" / "model.onnx")
     return tmp_path
 
 
-class TestPlaces:
-    """Which folders are models, and which versions of them are served."""
+class TestLayout:
+    """Which folders are models, and which of their versions are served."""
 
     def test_models_by_name(self, models: Path) -> None:
-        """Every folder that looks like a model is one; hidden folders, others and files are passed over."""
+        """Every folder with a version or a configuration is a model; hidden folders, others and files are skipped."""
         expected = [
             "arithmetic",
             "bare",
@@ -47,14 +47,14 @@ class TestPlaces:
             "picky",
             "text",
             "versions",
-            "whole",
+            "unbatched",
         ]
         assert [files.name for files in repository.read(models)] == sorted(expected)
 
-    def test_one_file(self, place: Path) -> None:
-        """A bare .onnx file is a model of its own."""
-        (files,) = repository.read(place / "model" / "1" / "model.onnx")
-        assert (files.name, [each.number for each in files.candidates], files.config) == ("model", [1], None)
+    def test_one_file(self, models_folder: Path) -> None:
+        """A single .onnx file is one model without a configuration."""
+        (files,) = repository.read(models_folder / "model" / "1" / "model.onnx")
+        assert (files.name, [candidate.number for candidate in files.candidates], files.config) == ("model", [1], None)
 
     @pytest.mark.parametrize(
         ("policy", "expected"),
@@ -66,32 +66,32 @@ class TestPlaces:
         ],
     )
     def test_version_policy(self, tmp_path: Path, policy: str, expected: list[int]) -> None:
-        """Versions are numbers, not words; without a policy the newest is served."""
+        """Versions are numbers without leading zeros; without a policy the newest is served."""
         for version in ("2", "9", "11", "old", "03"):
             write_identity(tmp_path / "model" / version / "model.onnx")
         (tmp_path / "model" / "config.pbtxt").write_text(policy)
         (files,) = repository.read(tmp_path)
-        assert [each.number for each in files.candidates[: files.wanted]] == expected
+        assert [candidate.number for candidate in files.candidates[: files.served_count]] == expected
 
     @pytest.mark.parametrize(
-        ("make", "words"),
+        ("path_in", "message"),
         [
-            (lambda place: place / "nowhere", "is no folder and no .onnx file"),
-            (lambda place: place / "model", "is itself a model"),
-            (lambda place: place / "model" / "1", "holds no model"),
+            (lambda folder: folder / "nowhere", "is no folder and no .onnx file"),
+            (lambda folder: folder / "model", "is itself a model"),
+            (lambda folder: folder / "model" / "1", "holds no model"),
         ],
     )
-    def test_place_without_models(self, place: Path, make: Callable[[Path], Path], words: str) -> None:
-        """A place that holds no models is refused, with what to give instead."""
-        with pytest.raises(RepositoryError, match=words):
-            repository.read(make(place))
+    def test_path_without_models(self, models_folder: Path, path_in: Callable[[Path], Path], message: str) -> None:
+        """The error for a path without models says what to pass instead."""
+        with pytest.raises(RepositoryError, match=message):
+            repository.read(path_in(models_folder))
 
 
 def write(name: str, text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text)
 
 
-SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+INVALID_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown field": (
         write("config.pbtxt", "max_batch: 4"),
         'config.pbtxt cannot be read .*no field named "max_batch"',
@@ -100,13 +100,13 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no version": (write("config.pbtxt", "version_policy { specific { versions: 7 } }"), "has no version to serve"),
     "no file": (lambda folder: (folder / "1" / "model.onnx").unlink(), "model.onnx is missing"),
     "no labels": (write("config.pbtxt", 'output { name: "y" label_filename: "l.txt" }'), "l.txt is missing: .*'y'"),
-    "labels outside": (
+    "labels outside the folder": (
         write("config.pbtxt", 'output { name: "y" label_filename: "../l.txt" }'),
-        "'../l.txt', which lies outside the model's folder",
+        "'../l.txt', which is outside the model's folder",
     ),
-    "file outside": (
+    "file outside the folder": (
         write("config.pbtxt", 'default_model_filename: "/tmp/model.onnx"'),
-        "'/tmp/model.onnx', which lies outside",
+        "'/tmp/model.onnx', which is outside",
     ),
     "bad manifest": (write("1/manifest.json", "{"), "manifest.json cannot be read"),
     "other file": (
@@ -116,63 +116,63 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "words"), SPOILED.values(), ids=SPOILED)
-def test_spoiled_model(place: Path, spoil: Callable[[Path], object], words: str) -> None:
-    """Files that do not fit together are refused, and the message names the file."""
-    spoil(place / "model")
-    with pytest.raises(BadModelError, match=words):
-        repository.read(place)[0].candidates[0].read()
+@pytest.mark.parametrize(("change", "message"), INVALID_FILES.values(), ids=INVALID_FILES)
+def test_invalid_files(models_folder: Path, change: Callable[[Path], object], message: str) -> None:
+    """Inconsistent files are an error that names the file."""
+    change(models_folder / "model")
+    with pytest.raises(BadModelError, match=message):
+        repository.read(models_folder)[0].candidates[0].read()
 
 
-def test_manifest_that_fits(place: Path) -> None:
-    """A manifest with the file's own hash is read."""
-    path = place / "model" / "1" / "model.onnx"
+def test_matching_manifest(models_folder: Path) -> None:
+    """A manifest with the file's checksum is read."""
+    path = models_folder / "model" / "1" / "model.onnx"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     (path.parent / "manifest.json").write_text(
         f'{{"name": "m", "files": [{{"path": "model.onnx", "sha256": "{digest}"}}]}}'
     )
-    (files,) = repository.read(place)
-    promise = files.candidates[0].read().promise
-    assert promise is not None
-    assert promise.name == "m"
+    (files,) = repository.read(models_folder)
+    manifest = files.candidates[0].read().manifest
+    assert manifest is not None
+    assert manifest.name == "m"
 
 
 class TestCompletion:
-    """A configuration may be absent or partial."""
+    """Completing absent and partial configurations."""
 
-    def test_absent(self, place: Path) -> None:
-        """Without a config, a graph with a free first dimension takes batches of 4, as on a Triton."""
-        config = config_of(place)
+    def test_absent(self, models_folder: Path) -> None:
+        """Without a config, a graph with a dynamic first dimension has batches of up to 4, as on Triton."""
+        config = complete_config(models_folder)
         assert (config.name, config.max_batch_size, config.platform) == ("model", 4, "onnxruntime_onnx")
-        assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == [
+        assert [(entry.name, entry.data_type, list(entry.dims)) for entry in config.output] == [
             ("y", inference.TYPE_FP32, [3])
         ]
 
     def test_absent_for_a_fixed_graph(self, tmp_path: Path) -> None:
-        """Without a config, a graph of fixed shape takes no batches, and dims are whole shapes."""
+        """Without a config, a graph of fixed shape has no batches, and dims are full shapes."""
         write_identity(tmp_path / "model" / "1" / "model.onnx", (2, 3))
-        config = config_of(tmp_path)
+        config = complete_config(tmp_path)
         assert (config.max_batch_size, list(config.input[0].dims)) == (0, [2, 3])
 
     def test_absent_for_a_scalar(self, tmp_path: Path) -> None:
-        """A graph whose tensors have no dimensions takes no batches."""
+        """Without a config, a graph of scalars has no batches."""
         write_identity(tmp_path / "model" / "1" / "model.onnx", ())
-        config = config_of(tmp_path)
+        config = complete_config(tmp_path)
         assert (config.max_batch_size, list(config.input[0].dims)) == (0, [])
 
-    def test_partial(self, place: Path) -> None:
-        """What is written stays, what is missing comes from the graph."""
-        config = config_of(place, 'max_batch_size: 7 input { name: "x" format: FORMAT_NONE }')
+    def test_partial(self, models_folder: Path) -> None:
+        """Written fields stay, and missing ones are filled from the graph."""
+        config = complete_config(models_folder, 'max_batch_size: 7 input { name: "x" format: FORMAT_NONE }')
         assert (config.max_batch_size, list(config.input[0].dims), config.output[0].name) == (7, [3], "y")
 
-    def test_model_s_own_signature_includes_the_batch(self, place: Path) -> None:
-        """Shapes in requests begin with the batch, dims do not."""
-        assert model_config.signature(config_of(place)).inputs[0].shape == (-1, 3)
+    def test_signature_includes_the_batch(self, models_folder: Path) -> None:
+        """The signature's shapes begin with the batch; dims do not."""
+        assert model_config.signature(complete_config(models_folder)).inputs[0].shape == (-1, 3)
 
-    def test_free_dims_may_be_narrowed(self, tmp_path: Path) -> None:
-        """A config may fix a size that the graph leaves free."""
+    def test_dynamic_dims_may_be_fixed(self, tmp_path: Path) -> None:
+        """A config may fix a size that is dynamic in the graph."""
         write_identity(tmp_path / "model" / "1" / "model.onnx", ("n", "w"))
-        config = config_of(tmp_path, 'max_batch_size: 2 input { name: "x" dims: 5 }')
+        config = complete_config(tmp_path, 'max_batch_size: 2 input { name: "x" dims: 5 }')
         assert list(config.input[0].dims) == [5]
 
 
@@ -195,31 +195,31 @@ CONTRADICTIONS = {
 }
 
 
-@pytest.mark.parametrize(("text", "words"), CONTRADICTIONS.items())
-def test_contradiction(place: Path, text: str, words: str) -> None:
-    """A config that the graph or this server cannot follow is refused, and the message says which part."""
-    with pytest.raises(BadModelError, match=f"model 'model'.*{words}"):
-        config_of(place, text)
+@pytest.mark.parametrize(("text", "message"), CONTRADICTIONS.items())
+def test_contradiction(models_folder: Path, text: str, message: str) -> None:
+    """A config that contradicts the graph, or that this server does not support, is an error that names the part."""
+    with pytest.raises(BadModelError, match=f"model 'model'.*{message}"):
+        complete_config(models_folder, text)
 
 
 def test_batches_of_a_fixed_graph(tmp_path: Path) -> None:
-    """A batch size for a graph of fixed shape is refused with both ways out."""
+    """A batch size for a graph of fixed shape is an error with both remedies."""
     write_identity(tmp_path / "model" / "1" / "model.onnx", (2, 3))
     with pytest.raises(BadModelError, match=r"shape is \[2, 3\]: set max_batch_size to 0, or export"):
-        config_of(tmp_path, "max_batch_size: 4")
+        complete_config(tmp_path, "max_batch_size: 4")
 
 
 class TestLoading:
-    """What onnxruntime refuses."""
+    """Files that onnxruntime or the protocol rejects."""
 
     def test_not_a_model(self, tmp_path: Path) -> None:
-        """A file that is no model is named, with the runtime's reason."""
+        """The error for a file that is not a model has its name and the runtime's reason."""
         (tmp_path / "model.onnx").write_bytes(b"not a model")
         with pytest.raises(BadModelError, match=r"model\.onnx cannot be loaded by onnxruntime .*[Pp]rotobuf"):
             Session.open(tmp_path / "model.onnx", "cpu")
 
     def test_future_operators(self, tmp_path: Path) -> None:
-        """A file newer than the runtime is refused."""
+        """A file with a newer opset than the runtime's is an error."""
         path = write_identity(tmp_path / "model.onnx")
         model = onnx.load(path)
         model.opset_import[0].version = 1000
@@ -228,15 +228,14 @@ class TestLoading:
             Session.open(path, "cpu")
 
     def test_datatype_that_the_protocol_lacks(self, tmp_path: Path) -> None:
-        """Complex numbers have no place in the protocol, which is said at once."""
+        """Complex tensors, which the protocol does not have, are an error when the file is loaded."""
         path = write_identity(tmp_path / "model.onnx", ("n", 3), TensorProto.COMPLEX64)
         with pytest.raises(BadModelError, match=r"complex64"):
             Session.open(path, "cpu")
 
 
 @pytest.mark.parametrize("models", [Path("m"), Path("m").resolve()])
-def test_paths_as_seen_from_inside(models: Path) -> None:
-    """The repository's own place is cut off, as it was given and as it really is; other words stay."""
-    words = f"{models}/a/1/model.onnx, {models.resolve()}/a and {models.resolve()}: from/m/b, mm/c"
-    found = repository.redact_paths(words, models, "a", 1)
-    assert found == "a/1/model.onnx, a and the repository: from/m/b, mm/c"
+def test_paths_are_redacted(models: Path) -> None:
+    """The repository's path is removed, both as given and resolved; the other text stays."""
+    text = f"{models}/a/1/model.onnx, {models.resolve()}/a and {models.resolve()}: from/m/b, mm/c"
+    assert repository.redact_paths(text, models, "a", 1) == "a/1/model.onnx, a and the repository: from/m/b, mm/c"

@@ -1,4 +1,4 @@
-"""A GPU's memory, through a driver that a stand-in plays: its functions move the bytes of this process."""
+"""Tests of GPU shared memory with a fake driver, whose functions copy bytes within this process."""
 
 import ctypes
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from serve.shared_memory.regions import Regions
 HANDLE = bytes(range(64))
 
 
-class Driver:
-    """Has one device, and one handle, for which it gives `memory`."""
+class FakeDriver:
+    """A driver with one device and one valid handle, which refers to `memory`."""
 
     def __init__(self) -> None:
         self.memory = ctypes.create_string_buffer(b"abcdefgh", 8)
@@ -56,51 +56,55 @@ class Driver:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
-    driver = Driver()
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    driver = FakeDriver()
     monkeypatch.setattr(cuda, "missing", lambda: None)
     monkeypatch.setattr(cuda_memory.ctypes, "CDLL", lambda _: driver)
     yield driver
-    assert (driver.contexts, driver.handles) == (0, 0), "what was opened must be let go"
+    assert (driver.contexts, driver.handles) == (0, 0), "a context or handle was not released"
 
 
-def test_read_and_write(driver: Driver) -> None:
-    """Bytes are read from and written to their places; a region that is gone is unknown."""
+def test_read_and_write(driver: FakeDriver) -> None:
+    """Bytes are read and written at their offsets; an unregistered region is unknown."""
     regions = Regions()
     regions.register_cuda("gpu", HANDLE, 0, 8)
-    place = regions.place("gpu", 2, 4)
-    assert place.read() == b"cdef"
-    place.write(b"XYZ")
+    placement = regions.placement("gpu", 2, 4)
+    assert placement.read() == b"cdef"
+    placement.write(b"XYZ")
     assert driver.memory.raw == b"abXYZfgh"
     regions.unregister("", "cuda")
     with pytest.raises(UnknownRegionError, match="was unregistered meanwhile"):
-        place.read()
+        placement.read()
 
 
-def test_kinds_do_not_mix(driver: Driver) -> None:
-    """The system's and a GPU's regions share their names, and are told and let go apart."""
+def test_kinds_do_not_mix(driver: FakeDriver) -> None:
+    """System and GPU regions share one set of names, but are listed and unregistered separately."""
     regions = Regions()
     regions.register_cuda("gpu", HANDLE, 0, 8)
     with pytest.raises(RegionExistsError):
         regions.register("gpu", "/x", 0, 8)
     regions.unregister("")
     assert regions.registered("", "system") == []
-    assert [(each.name, each.device, each.size) for each in regions.registered("gpu", "cuda")] == [("gpu", 0, 8)]
+    assert [(region.name, region.device, region.size) for region in regions.registered("gpu", "cuda")] == [
+        ("gpu", 0, 8)
+    ]
     regions.unregister("gpu", "cuda")
     assert regions.registered("", "cuda") == []
 
 
 @pytest.mark.parametrize(
-    ("handle", "device", "size", "error", "words"),
+    ("handle", "device", "size", "error", "message"),
     [
         (HANDLE[:63], 0, 8, InvalidRequestError, "a raw_handle has 64 bytes"),
         (HANDLE, -1, 8, InvalidRequestError, "device_id is 0 or more"),
         (HANDLE, 0, 0, InvalidRequestError, "byte_size above 0"),
-        (HANDLE, 1, 8, NoSharedMemoryError, "cannot find the device: it answers 101"),
-        (bytes(64), 0, 8, NoSharedMemoryError, "cannot open the handle: it answers 400"),
+        (HANDLE, 1, 8, NoSharedMemoryError, "cannot find the device: it returned 101"),
+        (bytes(64), 0, 8, NoSharedMemoryError, "cannot open the handle: it returned 400"),
     ],
 )
-def test_bad_regions(driver: Driver, handle: bytes, device: int, size: int, error: type[Exception], words: str) -> None:
-    """What cannot be opened is refused, and leaves nothing open."""
-    with pytest.raises(error, match=words):
+def test_invalid_regions(
+    driver: FakeDriver, handle: bytes, device: int, size: int, error: type[Exception], message: str
+) -> None:
+    """A region that cannot be opened is an error, and leaves nothing open."""
+    with pytest.raises(error, match=message):
         Regions().register_cuda("gpu", handle, device, size)

@@ -1,4 +1,4 @@
-"""Tensors between protobuf and numpy, for every datatype."""
+"""Tests of the conversion between messages and arrays, for every datatype."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from serve.wire import codec, datatypes
 from serve.wire.datatypes import Datatype
 from serve.wire.tensors import Array, Request, Tensor
 
-NAMED = [pytest.param(each, id=name) for name, each in datatypes.BY_NAME.items()]
+DATATYPES = [pytest.param(datatype, id=name) for name, datatype in datatypes.BY_NAME.items()]
 
 
 def example(datatype: Datatype) -> Array:
-    """Two rows with the datatype's extremes among their numbers."""
+    """Return two rows of values, the datatype's extremes among them."""
     if datatype is datatypes.BYTES:
         return np.array([[b"", b"a\0b"], ["é".encode(), b"x" * 300]], object)
     if datatype.numpy.kind == "f":
@@ -31,9 +31,9 @@ def example(datatype: Datatype) -> Array:
     return np.array([[info.min, 1], [2, info.max]], datatype.numpy)
 
 
-@pytest.mark.parametrize("datatype", NAMED)
+@pytest.mark.parametrize("datatype", DATATYPES)
 def test_raw_round_trip(datatype: Datatype) -> None:
-    """An array comes back from its message as it went, extremes included."""
+    """An array is unchanged by the way through a message, extremes included."""
     array = example(datatype)
     message = codec.message_from_request(Request("m", "3", "id", (Tensor("x", datatype.name, array),), ("y",)))
     read = codec.request_from_message(inference.ModelInferRequest.FromString(message.SerializeToString()), Regions())
@@ -43,62 +43,62 @@ def test_raw_round_trip(datatype: Datatype) -> None:
     assert read.inputs[0].array.tolist() == array.tolist()
 
 
-@pytest.mark.parametrize("datatype", [each for each in NAMED if each.values[0].contents])
+@pytest.mark.parametrize("datatype", [param for param in DATATYPES if param.values[0].contents])
 def test_typed_lists(datatype: Datatype) -> None:
-    """A typed list gives the same array as raw bytes."""
+    """A typed list is read as the same array as raw bytes."""
     array = example(datatype)
     contents = inference.InferTensorContents(**{str(datatype.contents): array.ravel().tolist()})  # type: ignore[arg-type]
-    described = inference.ModelInferRequest.InferInputTensor(
+    header = inference.ModelInferRequest.InferInputTensor(
         name="x", datatype=datatype.name, shape=array.shape, contents=contents
     )
-    (tensor,) = codec.tensors([described], [])
+    (tensor,) = codec.tensors([header], [])
     assert tensor.array.dtype == datatype.numpy
     assert tensor.array.tolist() == array.tolist()
 
 
-@pytest.mark.parametrize("more", [-1, 0, 1])
-def test_long_lists_are_converted_in_pieces(more: int) -> None:
-    """Every element stands in its place, and one too large is found in any piece."""
-    count = 3 * codec.PIECE + more
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_long_lists_are_converted_in_chunks(extra: int) -> None:
+    """All elements are in order, and one that is too large is an error in any chunk."""
+    count = 3 * codec.CHUNK_ELEMENTS + extra
     message = inference.ModelInferRequest()
-    described = message.inputs.add(name="x", datatype="INT16", shape=[count])
-    described.contents.int_contents.extend(value % 30000 for value in range(count))
+    header = message.inputs.add(name="x", datatype="INT16", shape=[count])
+    header.contents.int_contents.extend(value % 30000 for value in range(count))
     (tensor,) = codec.tensors(message.inputs, [])
     assert np.array_equal(tensor.array, np.arange(count) % 30000)
-    described.contents.int_contents[count - 1] = 2**15
+    header.contents.int_contents[count - 1] = 2**15
     with pytest.raises(InvalidRequestError, match="a value does not fit into INT16"):
         list(codec.tensors(message.inputs, []))
 
 
-@pytest.mark.parametrize(("count", "expected"), [(codec.PIECE, False), (codec.PIECE + 1, True)])
-def test_what_is_long(count: int, expected: bool) -> None:
-    """One input of many elements is enough."""
+@pytest.mark.parametrize(("count", "expected"), [(codec.CHUNK_ELEMENTS, False), (codec.CHUNK_ELEMENTS + 1, True)])
+def test_long_lists_are_detected(count: int, expected: bool) -> None:
+    """One input with a long list suffices."""
     message = inference.ModelInferRequest(raw_input_contents=[bytes(10**6)])
-    assert not codec.is_long(message)
+    assert not codec.has_long_lists(message)
     for number in (1, count):
         message.inputs.add(name="x").contents.int_contents.extend([0] * number)
-    assert codec.is_long(message) == expected
+    assert codec.has_long_lists(message) == expected
 
 
-@pytest.mark.parametrize("datatype", [each for each in NAMED if each.values[0] is not datatypes.BF16])
-def test_names_are_triton_s(datatype: Datatype) -> None:
-    """Our table says what tritonclient's says."""
-    kind = bool if datatype.name == "BOOL" else datatype.numpy.type  # it does not know np.bool
+@pytest.mark.parametrize("datatype", [param for param in DATATYPES if param.values[0] is not datatypes.BF16])
+def test_names_equal_tritonclients(datatype: Datatype) -> None:
+    """Our table and tritonclient's agree on the names."""
+    kind = bool if datatype.name == "BOOL" else datatype.numpy.type  # tritonclient does not know np.bool
     assert tritonclient.utils.np_to_triton_dtype(kind) == datatype.name
 
 
-def test_bytes_are_packed_as_triton_packs_them() -> None:
-    """A BYTES tensor's raw form is tritonclient's, byte for byte."""
+def test_bytes_are_packed_like_tritonclients() -> None:
+    """A BYTES tensor's raw data equals tritonclient's, byte for byte."""
     array = example(datatypes.BYTES)
     assert codec.to_raw(Tensor("x", "BYTES", array)) == tritonclient.utils.serialize_byte_tensor(array).item()
 
 
 def test_strided_and_big_endian_arrays_are_packed() -> None:
-    """The wire is little-endian and row-major, whatever numpy had."""
+    """Raw data is little-endian and row-major for any array."""
     array = np.arange(6, dtype=">i4").reshape(2, 3).T
     assert codec.to_raw(Tensor("x", "INT32", array)) == np.array([0, 3, 1, 4, 2, 5], "<i4").tobytes()
 
 
-def test_every_datatype_of_the_protocol_is_known() -> None:
-    """The table has each value of the DataType enum but the invalid one."""
+def test_every_datatype_is_in_the_table() -> None:
+    """The table has each value of the DataType enum except the invalid one."""
     assert set(datatypes.BY_CONFIG) == set(inference.DataType.values()) - {inference.TYPE_INVALID}

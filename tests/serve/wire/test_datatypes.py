@@ -1,4 +1,4 @@
-"""Every datatype of the protocol goes through a server, raw and typed, as stock clients send it."""
+"""Tests of every datatype through a server, raw and typed, as tritonclient sends it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -33,12 +33,12 @@ KINDS = {
     "BF16": TensorProto.BFLOAT16,
     "BYTES": TensorProto.STRING,
 }
-EACH = [pytest.param(each, id=name) for name, each in datatypes.BY_NAME.items()]
+DATATYPES = [pytest.param(datatype, id=name) for name, datatype in datatypes.BY_NAME.items()]
 
 
 @pytest.fixture(scope="module")
 def url(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of a model for each datatype, which gives `x` back as `y`."""
+    """Address of a server with an identity model for each datatype."""
     folder = tmp_path_factory.mktemp("datatypes")
     for name, kind in KINDS.items():
         write_identity(folder / name.lower() / "1" / "model.onnx", ("n", 2), kind)
@@ -47,7 +47,7 @@ def url(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 def example(datatype: Datatype) -> np.ndarray[Any, Any]:
-    """Numbers that each datatype holds exactly, as tritonclient takes them."""
+    """Return values that the datatype represents exactly, as tritonclient accepts them."""
     if datatype is datatypes.BYTES:
         return np.array([[b"", "zürich".encode()]], object)
     if datatype is datatypes.BF16:
@@ -55,26 +55,26 @@ def example(datatype: Datatype) -> np.ndarray[Any, Any]:
     return np.array([[1, 0]]).astype(datatype.numpy)
 
 
-def test_all_are_tried() -> None:
-    """No datatype of the protocol is left out."""
+def test_all_datatypes_are_tested() -> None:
+    """There is a model for every datatype of the protocol."""
     assert KINDS.keys() == datatypes.BY_NAME.keys()
     assert all(kind in onnx.TensorProto.DataType.values() for kind in KINDS.values())
 
 
-@pytest.mark.parametrize("datatype", EACH)
+@pytest.mark.parametrize("datatype", DATATYPES)
 def test_raw(url: str, datatype: Datatype) -> None:
-    """tritonclient sends an array and gets it back."""
-    sent = tritonclient.grpc.InferInput("x", [1, 2], datatype.name)
-    sent.set_data_from_numpy(example(datatype))
+    """tritonclient receives the array that it sent."""
+    tensor = tritonclient.grpc.InferInput("x", [1, 2], datatype.name)
+    tensor.set_data_from_numpy(example(datatype))
     with tritonclient.grpc.InferenceServerClient(url) as client:
-        answer = client.infer(datatype.name.lower(), [sent])
-        assert answer.get_output("y").datatype == datatype.name
-        np.testing.assert_array_equal(answer.as_numpy("y"), example(datatype))
+        result = client.infer(datatype.name.lower(), [tensor])
+        assert result.get_output("y").datatype == datatype.name
+        np.testing.assert_array_equal(result.as_numpy("y"), example(datatype))
 
 
-@pytest.mark.parametrize("datatype", [each for each in EACH if each.values[0].contents])
+@pytest.mark.parametrize("datatype", [param for param in DATATYPES if param.values[0].contents])
 def test_typed(url: str, datatype: Datatype) -> None:
-    """Typed contents give the same as raw ones."""
+    """Typed contents give the same output as raw data."""
     contents = inference.InferTensorContents(**{str(datatype.contents): example(datatype).ravel().tolist()})  # type: ignore[arg-type]
     tensor = inference.ModelInferRequest.InferInputTensor(
         name="x", datatype=datatype.name, shape=[1, 2], contents=contents
@@ -82,21 +82,21 @@ def test_typed(url: str, datatype: Datatype) -> None:
     method = METHODS["ModelInfer"]
     request = inference.ModelInferRequest(model_name=datatype.name.lower(), inputs=[tensor])
     with grpc.insecure_channel(url) as channel:
-        answer = inference.ModelInferResponse.FromString(
+        response = inference.ModelInferResponse.FromString(
             channel.unary_unary(method.path)(request.SerializeToString(), timeout=20)
         )
     with Client(url) as client:
         raw = client.infer(datatype.name.lower(), {"x": example(datatype)})["y"]
-    data = answer.raw_output_contents[0]
+    data = response.raw_output_contents[0]
     assert data == (
-        b"".join(len(each).to_bytes(4, "little") + each for each in raw.ravel())
+        b"".join(len(element).to_bytes(4, "little") + element for element in raw.ravel())
         if datatype is datatypes.BYTES
         else raw.tobytes()
     )
 
 
-def test_our_client_takes_bfloat16(url: str) -> None:
-    """An array of ml_dtypes goes as BF16, and its values come back as float32."""
+def test_our_client_supports_bfloat16(url: str) -> None:
+    """An array of ml_dtypes is sent as BF16, and the output is float32 with the same values."""
     with Client(url) as client:
-        found = client.infer("bf16", {"x": np.array([[-1.5, 3.0]], ml_dtypes.bfloat16)})["y"]
-    assert (found.dtype, found.tolist()) == (np.float32, [[-1.5, 3.0]])
+        y = client.infer("bf16", {"x": np.array([[-1.5, 3.0]], ml_dtypes.bfloat16)})["y"]
+    assert (y.dtype, y.tolist()) == (np.float32, [[-1.5, 3.0]])
