@@ -1,1 +1,1 @@
-"""The network interfaces of the server."""
+"""Network interfaces of the server."""

@@ -1,4 +1,4 @@
-"""Sockets that listen, and why one cannot."""
+"""Listening sockets, and the errors of those that cannot be opened."""
 
 import errno
 import socket
@@ -6,28 +6,28 @@ import socket
 from serve.errors import PortInUseError, SettingsError
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there; a `port` of 0 takes a free one.
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; a `port` of 0 lets the system choose a free one.
 
     Raises:
-        PortInUseError: somebody else listens there.
-        SettingsError: this machine does not have that address.
+        PortInUseError: another process listens on the port.
+        SettingsError: this machine does not have the address.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind)
+        listener = socket.socket(family, kind)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "that is no host name"
+        reason = error.strerror if isinstance(error, OSError) else "that is not a host name"
         raise SettingsError(f"cannot listen on {host}:{port}: {reason}.") from error
     try:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
-        taken.listen()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
     except OSError as error:
-        taken.close()
+        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(
-                f"port {port} on {host} is in use: stop what listens there, or give another."
+                f"port {port} on {host} is in use: stop the process that listens there, or choose another port."
             ) from error
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}.") from error
-    return taken
+    return listener

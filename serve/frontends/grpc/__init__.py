@@ -1,1 +1,1 @@
-"""The gRPC interface of the server."""
+"""gRPC interface of the server."""

@@ -1,4 +1,4 @@
-"""`grpc.health.v1`: the server, its services and each model, for those who ask and for those who watch."""
+"""Health of the server, its services and its models by `grpc.health.v1`."""
 
 from grpc_health.v1 import health, health_pb2  # type: ignore[import-untyped]
 
@@ -6,19 +6,19 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 
 class Health:
-    """A model's service is called by the model's name."""
+    """Health states by service name; a model's service has the model's name."""
 
     def __init__(self) -> None:
         self.servicer = health.aio.HealthServicer()
 
     async def set_service(self, name: str) -> None:
-        """Say that a service is there."""
+        """Report a gRPC service as SERVING."""
         await self.servicer.set(name, SERVING)
 
     async def set_model(self, name: str, ready: bool) -> None:
-        """Say whether a model answers."""
+        """Report whether a model is served."""
         await self.servicer.set(name, SERVING if ready else NOT_SERVING)
 
     async def stop(self) -> None:
-        """Say that nothing is served any more."""
+        """Report everything as NOT_SERVING from now on."""
         await self.servicer.enter_graceful_shutdown()

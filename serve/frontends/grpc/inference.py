@@ -1,4 +1,4 @@
-"""What the RPCs do: convert, call the core, convert."""
+"""Handlers of the inference and introspection RPCs: convert the request, call the engine, convert the result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -36,13 +36,13 @@ TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 
 
 class InferenceService:
-    """Triton's service."""
+    """RPCs of Triton's `inference.GRPCInferenceService`."""
 
-    def __init__(self, core: ModelRegistry, control: ModelManager, regions: Regions) -> None:
-        self._core, self._control, self._regions = core, control, regions
+    def __init__(self, registry: ModelRegistry, manager: ModelManager, regions: Regions) -> None:
+        self._registry, self._manager, self._regions = registry, manager, regions
 
     def handlers(self) -> dict[str, Handler]:
-        """The RPCs that there are; the others answer UNIMPLEMENTED."""
+        """Return the handlers of the unary RPCs by name."""
         return {
             "ServerLive": self._live,
             "ServerReady": self._ready,
@@ -58,84 +58,85 @@ class InferenceService:
         }
 
     def stream_handlers(self) -> dict[str, Handler]:
-        """The RPCs that answer a stream of requests, one by one; `stream_failure` is what a failed one gets."""
+        """Return, by RPC name, the handlers for each request of a stream; `stream_failure` reports their errors."""
         return {"ModelStreamInfer": self._stream_infer}
 
     async def _live(self, _: inference.ServerLiveRequest) -> inference.ServerLiveResponse:
         return inference.ServerLiveResponse(live=True)
 
     async def _ready(self, _: inference.ServerReadyRequest) -> inference.ServerReadyResponse:
-        return inference.ServerReadyResponse(ready=self._core.ready)
+        return inference.ServerReadyResponse(ready=self._registry.ready)
 
     async def _server_metadata(self, _: inference.ServerMetadataRequest) -> inference.ServerMetadataResponse:
         extensions = EXTENSIONS if cuda.missing() else (*EXTENSIONS, "cuda_shared_memory")
         return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=extensions)
 
     async def _model_ready(self, request: inference.ModelReadyRequest) -> inference.ModelReadyResponse:
-        return inference.ModelReadyResponse(ready=self._core.is_ready(request.name, request.version))
+        return inference.ModelReadyResponse(ready=self._registry.is_ready(request.name, request.version))
 
     async def _model_metadata(self, request: inference.ModelMetadataRequest) -> inference.ModelMetadataResponse:
-        model = self._core.model(request.name, request.version)
+        model = self._registry.model(request.name, request.version)
         return inference.ModelMetadataResponse(
             name=model.name,
-            versions=map(str, self._core.versions(model.name)),
+            versions=map(str, self._registry.versions(model.name)),
             platform=model.config.platform,
-            inputs=map(_metadata, model.signature.inputs),
-            outputs=map(_metadata, model.signature.outputs),
+            inputs=map(_tensor_metadata, model.signature.inputs),
+            outputs=map(_tensor_metadata, model.signature.outputs),
         )
 
     async def _model_config(self, request: inference.ModelConfigRequest) -> inference.ModelConfigResponse:
-        return inference.ModelConfigResponse(config=self._core.model(request.name, request.version).config)
+        return inference.ModelConfigResponse(config=self._registry.model(request.name, request.version).config)
 
     async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
-        model = self._core.model(message.model_name, message.model_version)  # an unknown model before a bad tensor
-        validation.descriptions(message.inputs, model.signature)
-        if codec.is_long(message):
+        # Errors in this order, as on a Triton: unknown model, wrong header, wrong data.
+        model = self._registry.model(message.model_name, message.model_version)
+        validation.check_headers(message.inputs, model.signature)
+        if codec.has_long_lists(message):
             request = await asyncio.to_thread(codec.request_from_message, message, self._regions)
         else:
             request = codec.request_from_message(message, self._regions)
-        places = codec.places(message, self._regions)
-        return codec.message_from_response(await self._core.infer(request), places)
+        placements = codec.output_placements(message, self._regions)
+        return codec.message_from_response(await self._registry.infer(request), placements)
 
     async def _stream_infer(self, message: inference.ModelInferRequest) -> inference.ModelStreamInferResponse:
-        answer = await self._infer(message)
-        answer.parameters["triton_final_response"].bool_param = True
-        return inference.ModelStreamInferResponse(infer_response=answer)
+        response = await self._infer(message)
+        response.parameters["triton_final_response"].bool_param = True
+        return inference.ModelStreamInferResponse(infer_response=response)
 
     async def _statistics(self, request: inference.ModelStatisticsRequest) -> inference.ModelStatisticsResponse:
-        models = self._core.models(request.name, request.version)
+        models = self._registry.models(request.name, request.version)
         return inference.ModelStatisticsResponse(model_stats=map(statistics_message, models))
 
     async def _index(self, request: inference.RepositoryIndexRequest) -> inference.RepositoryIndexResponse:
-        _check_one_repository(request.repository_name)
-        entries = [each for each in await self._control.index() if each.state == "READY" or not request.ready]
+        _require_unnamed_repository(request.repository_name)
+        entries = [entry for entry in await self._manager.index() if entry.state == "READY" or not request.ready]
         return inference.RepositoryIndexResponse(models=[ModelIndex(**asdict(entry)) for entry in entries])
 
     async def _load(self, request: inference.RepositoryModelLoadRequest) -> inference.RepositoryModelLoadResponse:
-        _check_one_repository(request.repository_name)
+        _require_unnamed_repository(request.repository_name)
         if request.parameters:
-            raise UnsupportedError("this server loads a model's own files; it takes no parameters for that.")
-        await self._control.load(request.model_name)
+            raise UnsupportedError("this server loads models from their own files; load parameters are not supported.")
+        await self._manager.load(request.model_name)
         return inference.RepositoryModelLoadResponse()
 
     async def _unload(self, request: inference.RepositoryModelUnloadRequest) -> inference.RepositoryModelUnloadResponse:
-        _check_one_repository(request.repository_name)
-        await self._control.unload(request.model_name)
+        _require_unnamed_repository(request.repository_name)
+        await self._manager.unload(request.model_name)
         return inference.RepositoryModelUnloadResponse()
 
 
 class IntrospectionService:
-    """What a model's file tells of its layers."""
+    """RPCs of `zoonnx.v1.Introspection`: the layers of a model."""
 
-    def __init__(self, core: ModelRegistry) -> None:
-        self._core = core
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
 
     def handlers(self) -> dict[str, Handler]:
-        """The RPCs of our own service."""
+        """Return the handlers by RPC name."""
         return {"Layers": self._layers}
 
     async def _layers(self, request: introspect.LayersRequest) -> introspect.LayersResponse:
-        model = self._core.model(request.model_name, request.model_version)
+        model = self._registry.model(request.model_name, request.model_version)
         return introspect.LayersResponse(
             model_name=model.name,
             model_version=str(model.version),
@@ -144,16 +145,16 @@ class IntrospectionService:
         )
 
 
-def stream_failure(request_id: str, words: str) -> inference.ModelStreamInferResponse:
-    """What a request of a stream gets that cannot be answered; the stream goes on."""
-    answer = inference.ModelInferResponse(id=request_id)
-    return inference.ModelStreamInferResponse(error_message=words, infer_response=answer)
+def stream_failure(request_id: str, details: str) -> inference.ModelStreamInferResponse:
+    """Return the response to a failed request of a stream; the stream continues."""
+    response = inference.ModelInferResponse(id=request_id)
+    return inference.ModelStreamInferResponse(error_message=details, infer_response=response)
 
 
-def _check_one_repository(name: str) -> None:
+def _require_unnamed_repository(name: str) -> None:
     if name:
-        raise UnsupportedError(f"this server has one repository, without a name; got '{name}'.")
+        raise UnsupportedError(f"this server has one repository, which has no name; got '{name}'.")
 
 
-def _metadata(spec: TensorSpec) -> TensorMetadata:
+def _tensor_metadata(spec: TensorSpec) -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)

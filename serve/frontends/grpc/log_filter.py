@@ -1,31 +1,31 @@
-"""What gRPC itself logs, in our words where it is no fault."""
+"""Filter for gRPC's own log records."""
 
 import logging
 
 LOGGER = "grpc._cython.cygrpc"
-NOT_SENT = "ExecuteBatchError"  # what gRPC raises where it sends an answer and nobody is there any more
+SEND_ERROR = "ExecuteBatchError"  # raised by gRPC when the client is gone before its response is sent
 
 log = logging.getLogger(__name__)
 
 
 class DisconnectFilter(logging.Filter):
-    """Says in a line that a client left before its answer was sent, where gRPC shows a traceback of its own.
+    """Replaces the traceback that gRPC logs when a client disconnects by one line.
 
-    gRPC sends a handler's answer after the handler has ended, so no handler can catch what goes wrong then.
+    gRPC sends a handler's response after the handler has returned, so no handler can catch this error.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether gRPC's own record is shown: all others are."""
+        """Return whether gRPC's record is logged unchanged."""
         kind = record.exc_info[0] if record.exc_info else None
-        if kind is None or kind.__name__ != NOT_SENT:
+        if kind is None or kind.__name__ != SEND_ERROR:
             return True
-        log.info("a client left before its answer was sent")
+        log.info("a client disconnected before its response was sent")
         return False
 
 
-LEAVING = DisconnectFilter()
+DISCONNECT_FILTER = DisconnectFilter()
 
 
 def install() -> None:
-    """Let gRPC's records pass through it; doing it again changes nothing."""
-    logging.getLogger(LOGGER).addFilter(LEAVING)
+    """Add the filter to gRPC's logger; repeated calls have no effect."""
+    logging.getLogger(LOGGER).addFilter(DISCONNECT_FILTER)

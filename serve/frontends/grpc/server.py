@@ -1,4 +1,4 @@
-"""The gRPC face of the core. Nothing else on the server's side knows gRPC."""
+"""gRPC server on grpc.aio: translates between gRPC calls and the handlers of the services."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,17 +34,17 @@ from serve.errors import (
 from serve.frontends.grpc import log_filter
 from serve.frontends.grpc.health import Health
 from serve.frontends.grpc.inference import Handler, InferenceService, IntrospectionService, stream_failure
-from serve.frontends.grpc.log_settings import LogSettings
+from serve.frontends.grpc.log_settings import LogFilter
 from serve.frontends.grpc.settings import SettingsService
 from serve.frontends.grpc.shared_memory import SharedMemoryService
 from serve.frontends.grpc.streaming import ordered_responses
-from serve.frontends.sockets import listening
+from serve.frontends.sockets import listening_socket
 from serve.settings import ServerSettings
 from serve.shared_memory.regions import Regions
 
 log = logging.getLogger(__name__)
-LONGEST_MESSAGE = 1000  # characters
-MOST_PENDING = 10**6  # gRPC itself drops requests beyond a thousand as CANCELLED, which no client tries again
+MAX_DETAILS_LENGTH = 1000  # characters of a status message
+MAX_PENDING_REQUESTS = 10**6  # by default gRPC drops requests beyond 1000 as CANCELLED, which no client retries
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 INTROSPECTION = "zoonnx.v1.Introspection"
@@ -68,126 +68,149 @@ MethodMaker = Callable[[loader.Method], MethodHandler]
 
 
 class GrpcServer:
-    """A gRPC server on one port. `bind`, then `start`, then `stop`."""
+    """A gRPC server on one port. Call `bind`, then `start`, then `stop`.
 
-    def __init__(self, core: ModelRegistry, control: ModelManager, health: Health, settings: ServerSettings) -> None:
+    Raises:
+        ValueError: a service's handler has a name that is no RPC of the service.
+    """
+
+    def __init__(
+        self, registry: ModelRegistry, manager: ModelManager, health: Health, settings: ServerSettings
+    ) -> None:
         self._settings, self._health = settings, health
         options = [
             ("grpc.so_reuseport", 0),  # else a second server silently shares the port
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.server.max_pending_requests", MOST_PENDING),
-            ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
+            ("grpc.server.max_pending_requests", MAX_PENDING_REQUESTS),
+            ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_REQUESTS),
         ]
+        services = _services(registry, manager)
         log_filter.install()
         self._server = grpc.aio.server(options=options)
-        regions = Regions()
-        inference = InferenceService(core, control, regions)
-        methods = {name: _unary(handle) for name, handle in inference.handlers().items()}
-        streams = {name: _stream(handle) for name, handle in inference.stream_handlers().items()}
-        others = (SharedMemoryService(regions), SettingsService(LogSettings()))
-        rest = {name: _unary(handle) for each in others for name, handle in each.handlers().items()}
-        layers = {name: _unary(handle) for name, handle in IntrospectionService(core).handlers().items()}
-        services = {SERVICE: {**methods, **streams, **rest}, INTROSPECTION: layers}
-        self._server.add_generic_rpc_handlers(tuple(_generic_handler(*each) for each in services.items()))
+        self._server.add_generic_rpc_handlers(tuple(services.values()))
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
         names = (*services, HEALTH, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, pool=_reflected())
+        reflection.enable_server_reflection(names, self._server, pool=_reflection_pool())
 
     def bind(self) -> int:
-        """Take the port, and return its number.
+        """Bind the port, and return its number.
 
         Raises:
-            PortInUseError: somebody else listens there.
-            SettingsError: this machine does not have that address.
+            PortInUseError: another process listens on the port.
+            SettingsError: this machine does not have the address.
         """
         host, port = self._settings.host, self._settings.grpc_port
-        listening(host, port).close()  # tried first: gRPC's own failure does not say what is wrong
+        listening_socket(host, port).close()  # tried first because gRPC's own error does not name the cause
         try:
             return self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
             raise PortInUseError(f"cannot listen on {host}:{port}: {error}") from error
 
     async def start(self) -> None:
-        """Answer requests from now on."""
+        """Accept requests from now on."""
         await self._health.set_service(SERVICE)
         await self._server.start()
 
     async def stop(self) -> None:
-        """Refuse new requests, and wait for those begun, `stop_grace_s` at most."""
+        """Reject new requests, and wait for those in flight, at most `stop_grace_s`."""
         await self._health.stop()
         await self._server.stop(self._settings.stop_grace_s)
 
 
+def _services(registry: ModelRegistry, manager: ModelManager) -> Mapping[str, grpc.GenericRpcHandler]:
+    """Return the handlers of our own services by service name."""
+    regions = Regions()
+    inference, introspection = InferenceService(registry, manager, regions), IntrospectionService(registry)
+    unary = {
+        **inference.handlers(),
+        **SharedMemoryService(regions).handlers(),
+        **SettingsService(LogFilter()).handlers(),
+    }
+    makers = {name: _unary(handler) for name, handler in unary.items()}
+    makers |= {name: _stream(handler) for name, handler in inference.stream_handlers().items()}
+    introspection_makers = {name: _unary(handler) for name, handler in introspection.handlers().items()}
+    return {
+        SERVICE: _generic_handler(SERVICE, makers),
+        INTROSPECTION: _generic_handler(INTROSPECTION, introspection_makers),
+    }
+
+
 def _generic_handler(service: str, makers: Mapping[str, MethodMaker]) -> grpc.GenericRpcHandler:
-    methods = {method.name: makers.get(method.name, _refusing)(method) for method in loader.service(service)}
-    return grpc.method_handlers_generic_handler(service, methods)
+    """Return the handler of a service: `makers` by RPC name; its other RPCs fail with UNIMPLEMENTED."""
+    methods = loader.service(service)
+    unknown = sorted(makers.keys() - {method.name for method in methods})
+    if unknown:
+        raise ValueError(f"{service} has no RPC {', '.join(unknown)}: correct the name in the service's handlers().")
+    handlers = {method.name: makers.get(method.name, _unimplemented)(method) for method in methods}
+    return grpc.method_handlers_generic_handler(service, handlers)
 
 
-def _reflected() -> DescriptorPool:
-    """What reflection tells of: our files, and those of the services that gRPC's own packages bring."""
+def _reflection_pool() -> DescriptorPool:
+    """Return the descriptors that reflection serves: our files, and those of the services that grpcio brings."""
     pool = DescriptorPool()
-    ours = [loader.file(name) for name in ("inference.proto", "manifest.proto", "introspect.proto")]
-    for file in (*ours, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+    own_files = [loader.file(name) for name in ("inference.proto", "manifest.proto", "introspect.proto")]
+    for file in (*own_files, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
         pool.AddSerializedFile(file.serialized_pb)
     return pool
 
 
-def _unary(handle: Handler) -> MethodMaker:
-    """The edge: bytes to message, our errors to a status, everything else to a neutral sentence."""
+def _unary(handler: Handler) -> MethodMaker:
+    """Return a maker of unary methods, which parse the request and translate exceptions to a status."""
 
     def make(method: loader.Method) -> MethodHandler:
         async def respond(data: bytes, context: Context) -> bytes | None:
             try:
-                return (await handle(method.request.FromString(data))).SerializeToString()
-            except Exception as error:  # noqa: BLE001  the table below knows them all
-                return await context.abort(*_failure(error, method))
+                return (await handler(method.request.FromString(data))).SerializeToString()
+            except Exception as error:  # noqa: BLE001  _status translates all of them
+                return await context.abort(*_status(error, method))
 
         return grpc.unary_unary_rpc_method_handler(respond)
 
     return make
 
 
-def _stream(handle: Handler) -> MethodMaker:
-    """The same for a stream of requests, whose failures are answers."""
+def _stream(handler: Handler) -> MethodMaker:
+    """Return a maker of bidirectional streams, which report exceptions in responses."""
 
     def make(method: loader.Method) -> MethodHandler:
-        async def answer(data: bytes) -> bytes:
+        async def respond_one(data: bytes) -> bytes:
             request = None
             try:
                 request = method.request.FromString(data)
-                return (await handle(request)).SerializeToString()
+                return (await handler(request)).SerializeToString()
             except Exception as error:  # noqa: BLE001  as above
-                _, words = _failure(error, method)
-                return stream_failure(getattr(request, "id", ""), words).SerializeToString()
+                _, details = _status(error, method)
+                return stream_failure(getattr(request, "id", ""), details).SerializeToString()
 
         async def respond(requests: AsyncIterator[bytes], _: Context) -> AsyncIterator[bytes]:
-            async with aclosing(ordered_responses(requests, answer)) as answers:
-                async for each in answers:
-                    yield each
+            async with aclosing(ordered_responses(requests, respond_one)) as responses:
+                async for response in responses:
+                    yield response
 
         return grpc.stream_stream_rpc_method_handler(respond)
 
     return make
 
 
-def _refusing(method: loader.Method) -> MethodHandler:
+def _unimplemented(method: loader.Method) -> MethodHandler:
     async def respond(_: Any, context: Context) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not offer {method.name}.")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not implement {method.name}.")
 
     return grpc.unary_unary_rpc_method_handler(respond)
 
 
-def _failure(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, str]:
+def _status(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, str]:
+    """Return status and details of a failed call; the details of an unexpected error stay in the log."""
     if isinstance(error, RequestError):
-        return STATUS[type(error)], _short(str(error))
+        return STATUS[type(error)], _shorten(str(error))
     if isinstance(error, DecodeError):
         return grpc.StatusCode.INTERNAL, f"the bytes are not a {method.request.DESCRIPTOR.name}."
     log.error("%s failed", method.path, exc_info=error)
-    return grpc.StatusCode.INTERNAL, "the server failed at this request; its log says why."
+    return grpc.StatusCode.INTERNAL, "the server failed on this request; see the server's log."
 
 
-def _short(words: str) -> str:
-    """Cut what quotes a request at length: a status travels in a header, and headers are small."""
-    half = LONGEST_MESSAGE // 2
-    return words if len(words) <= LONGEST_MESSAGE else f"{words[:half]} ... {words[-half:]}"
+def _shorten(details: str) -> str:
+    """Cut the middle out of a long text: status details are sent in a header, whose size is limited."""
+    half = MAX_DETAILS_LENGTH // 2
+    return details if len(details) <= MAX_DETAILS_LENGTH else f"{details[:half]} ... {details[-half:]}"

@@ -1,4 +1,4 @@
-"""The RPCs about the running server's settings."""
+"""RPCs for the settings of the running server: logging and tracing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from protos import inference
 from serve.errors import InvalidRequestError, UnsupportedError
 from serve.frontends.grpc.inference import Handler
-from serve.frontends.grpc.log_settings import LogSettings, Setting
+from serve.frontends.grpc.log_settings import LogFilter, Setting
 
 PARAMETER = {bool: "bool_param", int: "uint32_param", str: "string_param"}
-NO_TRACING: Mapping[str, tuple[str, ...]] = {
+TRACE_SETTINGS: Mapping[str, tuple[str, ...]] = {  # fixed: this server does not trace
     "trace_level": ("OFF",),
     "trace_rate": ("1000",),
     "trace_count": ("-1",),
@@ -20,32 +20,33 @@ NO_TRACING: Mapping[str, tuple[str, ...]] = {
 
 
 class SettingsService:
-    """Logging, and tracing, which is always off."""
+    """Log settings, and trace settings, which are always off."""
 
-    def __init__(self, log_settings: LogSettings) -> None:
-        self._log = log_settings
+    def __init__(self, log_filter: LogFilter) -> None:
+        self._log_filter = log_filter
 
     def handlers(self) -> dict[str, Handler]:
-        """Both RPCs."""
+        """Return the handlers by RPC name."""
         return {"LogSettings": self._log_settings, "TraceSetting": self._trace_setting}
 
     async def _log_settings(self, request: inference.LogSettingsRequest) -> inference.LogSettingsResponse:
-        self._log.change({name: _value(value) for name, value in request.settings.items()})
-        answer = inference.LogSettingsResponse()
-        for name, value in self._log.settings().items():
-            setattr(answer.settings[name], PARAMETER[type(value)], value)
-        return answer
+        self._log_filter.change({name: _value(setting) for name, setting in request.settings.items()})
+        response = inference.LogSettingsResponse()
+        for name, value in self._log_filter.settings().items():
+            setattr(response.settings[name], PARAMETER[type(value)], value)
+        return response
 
     async def _trace_setting(self, request: inference.TraceSettingRequest) -> inference.TraceSettingResponse:
-        for name, wanted in request.settings.items():
-            if name not in NO_TRACING:
-                raise InvalidRequestError(f"there is no trace setting '{name}'; there are {', '.join(NO_TRACING)}.")
-            if wanted.value and tuple(wanted.value) != NO_TRACING[name]:
-                raise UnsupportedError(f"this server does not trace: '{name}' stays {', '.join(NO_TRACING[name])}.")
-        answer = inference.TraceSettingResponse()
-        for name, values in NO_TRACING.items():
-            answer.settings[name].value.extend(values)
-        return answer
+        for name, setting in request.settings.items():
+            if name not in TRACE_SETTINGS:
+                raise InvalidRequestError(f"there is no trace setting '{name}'; there are {', '.join(TRACE_SETTINGS)}.")
+            if setting.value and tuple(setting.value) != TRACE_SETTINGS[name]:
+                fixed = ", ".join(TRACE_SETTINGS[name])
+                raise UnsupportedError(f"this server does not trace: '{name}' is always {fixed}.")
+        response = inference.TraceSettingResponse()
+        for name, values in TRACE_SETTINGS.items():
+            response.settings[name].value.extend(values)
+        return response
 
 
 def _value(setting: Any) -> Setting | None:

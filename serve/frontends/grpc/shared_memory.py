@@ -1,4 +1,4 @@
-"""The RPCs about shared memory."""
+"""RPCs that register and unregister shared memory."""
 
 from protos import inference
 from serve.frontends.grpc.inference import Handler
@@ -9,13 +9,13 @@ SystemStatus = inference.SystemSharedMemoryStatusResponse
 
 
 class SharedMemoryService:
-    """Regions of the system's shared memory and, where there is a GPU, of its memory."""
+    """Regions of system shared memory and, with a GPU, of GPU memory."""
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
 
     def handlers(self) -> dict[str, Handler]:
-        """The RPCs of both kinds of memory."""
+        """Return the handlers by RPC name."""
         return {
             "SystemSharedMemoryStatus": self._status,
             "SystemSharedMemoryRegister": self._register,
@@ -26,11 +26,13 @@ class SharedMemoryService:
         }
 
     async def _status(self, request: inference.SystemSharedMemoryStatusRequest) -> SystemStatus:
-        answer = SystemStatus()
-        for each in self._regions.registered(request.name):
-            status = SystemStatus.RegionStatus(name=each.name, key=each.key, offset=each.offset, byte_size=each.size)
-            answer.regions[each.name].CopyFrom(status)
-        return answer
+        response = SystemStatus()
+        for region in self._regions.registered(request.name):
+            status = SystemStatus.RegionStatus(
+                name=region.name, key=region.key, offset=region.offset, byte_size=region.size
+            )
+            response.regions[region.name].CopyFrom(status)
+        return response
 
     async def _register(
         self, request: inference.SystemSharedMemoryRegisterRequest
@@ -45,11 +47,11 @@ class SharedMemoryService:
         return inference.SystemSharedMemoryUnregisterResponse()
 
     async def _cuda_status(self, request: inference.CudaSharedMemoryStatusRequest) -> CudaStatus:
-        answer = CudaStatus()
-        for each in self._regions.registered(request.name, "cuda"):
-            status = CudaStatus.RegionStatus(name=each.name, device_id=each.device, byte_size=each.size)
-            answer.regions[each.name].CopyFrom(status)
-        return answer
+        response = CudaStatus()
+        for region in self._regions.registered(request.name, "cuda"):
+            status = CudaStatus.RegionStatus(name=region.name, device_id=region.device, byte_size=region.size)
+            response.regions[region.name].CopyFrom(status)
+        return response
 
     async def _cuda_register(
         self, request: inference.CudaSharedMemoryRegisterRequest

@@ -1,4 +1,4 @@
-"""Statistics as the protocol's messages."""
+"""Converts a model's statistics to the protocol's messages."""
 
 from protos import inference
 from serve.batching.statistics import Compute, Duration
@@ -6,25 +6,25 @@ from serve.engine.model import Model
 
 
 def statistics_message(model: Model) -> inference.ModelStatistics:
-    """Write what one version of a model has done."""
-    counted = model.statistics
+    """Return the statistics of one version of a model as a message."""
+    statistics = model.statistics
     return inference.ModelStatistics(
         name=model.name,
         version=str(model.version),
-        last_inference=counted.last_inference_ms,
-        inference_count=counted.inferences,
-        execution_count=counted.executions,
+        last_inference=statistics.last_inference_ms,
+        inference_count=statistics.inferences,
+        execution_count=statistics.executions,
         inference_stats=inference.InferStatistics(
-            success=_duration(counted.success),
-            fail=_duration(counted.fail),
-            queue=_duration(counted.queue),
-            compute_input=_duration(counted.compute.input),
-            compute_infer=_duration(counted.compute.infer),
-            compute_output=_duration(counted.compute.output),
+            success=_duration(statistics.success),
+            fail=_duration(statistics.fail),
+            queue=_duration(statistics.queue),
+            compute_input=_duration(statistics.compute.input),
+            compute_infer=_duration(statistics.compute.infer),
+            compute_output=_duration(statistics.compute.output),
             cache_hit=inference.StatisticDuration(),
             cache_miss=inference.StatisticDuration(),
         ),
-        batch_stats=[_batch(size, compute) for size, compute in sorted(counted.batches.items())],
+        batch_stats=[_batch(size, compute) for size, compute in sorted(statistics.batches.items())],
     )
 
 
@@ -37,5 +37,5 @@ def _batch(size: int, compute: Compute) -> inference.InferBatchStatistics:
     )
 
 
-def _duration(counted: Duration) -> inference.StatisticDuration:
-    return inference.StatisticDuration(count=counted.count, ns=counted.ns)
+def _duration(duration: Duration) -> inference.StatisticDuration:
+    return inference.StatisticDuration(count=duration.count, ns=duration.ns)

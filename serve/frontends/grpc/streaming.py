@@ -1,37 +1,36 @@
-"""Answers the requests of a stream: all of them begun as they come, the answers in their order."""
+"""Runs the requests of a stream concurrently and yields their responses in order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-Answer = Callable[[bytes], Awaitable[bytes]]
-DEPTH = 64  # requests of one stream that are begun and not yet answered; reading pauses there
+MAX_IN_FLIGHT = 64  # requests of one stream that run or wait for the client to read; reading pauses at this number
 
 
 async def ordered_responses(
-    requests: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[bytes]]
+    requests: AsyncIterator[bytes], respond: Callable[[bytes], Awaitable[bytes]]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield one answer a request; a stream that ends early cancels what it has begun."""
-    begun: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
-    room = asyncio.Semaphore(DEPTH)
+    """Yield one response for each request, in order; closing the generator early cancels the running requests."""
+    started: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
+    slots = asyncio.Semaphore(MAX_IN_FLIGHT)
     tasks: set[asyncio.Future[bytes]] = set()
 
     async def read() -> None:
         try:
             async for request in requests:
-                await room.acquire()
-                task = asyncio.ensure_future(answer(request))
+                await slots.acquire()
+                task = asyncio.ensure_future(respond(request))
                 tasks.add(task)
-                begun.put_nowait(task)
+                started.put_nowait(task)
         finally:
-            begun.put_nowait(None)
+            started.put_nowait(None)
 
     reader = asyncio.create_task(read())
     try:
-        while (task := await begun.get()) is not None:
+        while (task := await started.get()) is not None:
             yield await task
             tasks.discard(task)
-            room.release()
+            slots.release()
     finally:
         reader.cancel()
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()

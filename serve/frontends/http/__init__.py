@@ -1,1 +1,1 @@
-"""The HTTP interface of the server: metrics and health."""
+"""HTTP interface of the server: metrics and health."""

@@ -1,6 +1,6 @@
-"""The models' statistics in Prometheus's text format, under Triton's names, so that dashboards made for it work.
+"""Models' statistics in Prometheus's text format, under Triton's names, so that dashboards for Triton work unchanged.
 
-Nothing is counted here: the numbers are read when they are asked for.
+Nothing is counted here: the values are read at each scrape.
 """
 
 import re
@@ -17,44 +17,49 @@ from serve.engine.model_registry import ModelRegistry
 
 TOTAL = re.compile(rb"^(# (?:HELP|TYPE) nv_\w+)_total", re.MULTILINE)
 COUNTS: Mapping[str, tuple[str, Callable[[Statistics], int]]] = {
-    "nv_inference_request_success": ("Requests answered", lambda s: s.success.count),
+    "nv_inference_request_success": ("Successful requests", lambda s: s.success.count),
     "nv_inference_count": ("Rows inferred: a batch of 8 counts 8", lambda s: s.inferences),
     "nv_inference_exec_count": ("Batches run: a batch of 8 counts 1", lambda s: s.executions),
 }
 DURATIONS: Mapping[str, tuple[str, Callable[[Statistics], Duration]]] = {
-    "request": ("Requests from arrival to answer", lambda s: s.success),
-    "queue": ("Requests in line", lambda s: s.queue),
-    "compute_input": ("Joining batches", lambda s: s.compute.input),
+    "request": ("Requests from arrival to response", lambda s: s.success),
+    "queue": ("Requests in the queue", lambda s: s.queue),
+    "compute_input": ("Stacking batches", lambda s: s.compute.input),
     "compute_infer": ("Running the model", lambda s: s.compute.infer),
-    "compute_output": ("Sharing outputs out", lambda s: s.compute.output),
+    "compute_output": ("Splitting outputs", lambda s: s.compute.output),
 }
 
 
 class Metrics(Collector):
-    """What `/metrics` tells."""
+    """Collector of all metrics of the server."""
 
-    def __init__(self, core: ModelRegistry) -> None:
-        self._core = core
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)  # the server's own CPU time and memory
-        self._busy = _cpu_ticks()
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._model_registry = registry
+        self._collectors = CollectorRegistry()
+        self._collectors.register(self)
+        ProcessCollector(registry=self._collectors)  # the server's own CPU time and memory
+        self._ticks = _cpu_ticks()
 
     def text(self) -> bytes:
-        """Everything, as it is now. Triton's counters do not end in `_total`, so their headers must not either."""
-        return TOTAL.sub(rb"\1", generate_latest(self._registry))
+        """Return all current metrics as text.
+
+        prometheus_client adds `_total` to a counter's header; Triton's counters have none, so it is removed.
+        """
+        return TOTAL.sub(rb"\1", generate_latest(self._collectors))
 
     def collect(self) -> Iterator[Metric]:
-        """Read the counts of every model, then the machine's."""
-        models = self._core.models()
-        for name, (words, count) in COUNTS.items():
-            yield _metric(name, words, "counter", ((_labels(model), count(model.statistics)) for model in models))
-        yield _metric("nv_inference_request_failure", "Requests that failed, by reason", "counter", _failures(models))
-        for part, (words, duration) in DURATIONS.items():
-            times = ((_labels(model), _us(duration(model.statistics))) for model in models)
-            yield _metric(f"nv_inference_{part}_duration_us", f"{words}: microseconds in all", "counter", times)
-        pending = ((_labels(model), model.waiting) for model in models)
-        yield _metric("nv_inference_pending_request_count", "Requests in line now", "gauge", pending)
+        """Yield the metrics of every model, then those of the machine."""
+        models = self._model_registry.models()
+        for name, (description, count) in COUNTS.items():
+            samples = ((_labels(model), count(model.statistics)) for model in models)
+            yield _metric(name, description, "counter", samples)
+        yield _metric("nv_inference_request_failure", "Failed requests, by reason", "counter", _failures(models))
+        for phase, (description, duration) in DURATIONS.items():
+            times_us = ((_labels(model), duration(model.statistics).ns // 1000) for model in models)
+            name = f"nv_inference_{phase}_duration_us"
+            yield _metric(name, f"{description}: total time in microseconds", "counter", times_us)
+        pending = ((_labels(model), model.queue_length) for model in models)
+        yield _metric("nv_inference_pending_request_count", "Requests in the queue now", "gauge", pending)
         yield from self._machine()
 
     def _machine(self) -> Iterator[Metric]:
@@ -63,16 +68,17 @@ class Metrics(Collector):
             total, used = memory
             yield _metric("nv_cpu_memory_total_bytes", "The machine's memory", "gauge", [({}, total)])
             yield _metric("nv_cpu_memory_used_bytes", "Memory that is not available", "gauge", [({}, used)])
-        before, self._busy = self._busy, _cpu_ticks()
-        if before and self._busy:
-            busy, all_ticks = (now - then for now, then in zip(self._busy, before, strict=True))
-            share = busy / all_ticks if all_ticks else 0.0
-            yield _metric("nv_cpu_utilization", "Share of the cores in use since the last look", "gauge", [({}, share)])
+        previous, self._ticks = self._ticks, _cpu_ticks()
+        if previous and self._ticks:
+            busy, total_ticks = (now - before for now, before in zip(self._ticks, previous, strict=True))
+            share = busy / total_ticks if total_ticks else 0.0
+            description = "Share of the cores in use since the last scrape"
+            yield _metric("nv_cpu_utilization", description, "gauge", [({}, share)])
 
 
-def _metric(name: str, words: str, kind: str, values: Iterable[tuple[dict[str, str], float]]) -> Metric:
-    metric = Metric(name, words, kind)
-    for labels, value in values:
+def _metric(name: str, description: str, kind: str, samples: Iterable[tuple[dict[str, str], float]]) -> Metric:
+    metric = Metric(name, description, kind)
+    for labels, value in samples:
         metric.add_sample(name, labels, value)
     return metric
 
@@ -87,22 +93,18 @@ def _failures(models: Iterable[Model]) -> Iterator[tuple[dict[str, str], float]]
             yield {**_labels(model), "reason": reason}, model.statistics.failures[reason]
 
 
-def _us(duration: Duration) -> int:
-    return duration.ns // 1000
-
-
 def _cpu_ticks() -> tuple[int, int] | None:
-    """Busy and all ticks of the machine's cores since it started, where the system tells."""
+    """Return busy and total ticks of the machine's cores since boot; None where the system does not report them."""
     path = Path("/proc/stat")
     if not path.exists():
         return None
-    ticks = [int(each) for each in path.read_text().split("\n", 1)[0].split()[1:9]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    ticks = [int(field) for field in path.read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # without idle and iowait
 
 
 def _memory_bytes() -> tuple[int, int] | None:
-    """The machine's memory and how much of it is in use, where the system tells."""
+    """Return the machine's total and used memory; None where the system does not report it."""
     if not MEMINFO.exists():
         return None
-    found = meminfo_bytes()
-    return found["MemTotal"], found["MemTotal"] - found["MemAvailable"]
+    memory = meminfo_bytes()
+    return memory["MemTotal"], memory["MemTotal"] - memory["MemAvailable"]

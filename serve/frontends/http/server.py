@@ -1,4 +1,4 @@
-"""The HTTP face of the core: metrics and health. Nothing else knows starlette and uvicorn."""
+"""HTTP server for metrics and health, on starlette and uvicorn."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,16 +13,17 @@ from starlette.routing import Route
 
 from serve.engine.model_registry import ModelRegistry
 from serve.frontends.http.metrics import Metrics
-from serve.frontends.sockets import listening
+from serve.frontends.sockets import listening_socket
 
 
 class HttpServer:
-    """An HTTP server on one port, in the running event loop. `bind`, then `start`, then `stop`."""
+    """An HTTP server on one port, in the running event loop. Call `bind`, then `start`, then `stop`."""
 
-    def __init__(self, core: ModelRegistry, host: str, port: int) -> None:
-        self._core, self._host, self._port, self._metrics = core, host, port, Metrics(core)
+    def __init__(self, registry: ModelRegistry, host: str, port: int) -> None:
+        self._registry, self._host, self._port = registry, host, port
+        self._metrics = Metrics(registry)
         routes = [
-            Route("/metrics", self._show_metrics),
+            Route("/metrics", self._get_metrics),
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
         ]
@@ -31,33 +32,33 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     def bind(self) -> int:
-        """Take the port, and return its number. Raises: PortInUseError, SettingsError."""
-        self._socket = listening(self._host, self._port)
+        """Bind the port, and return its number. Raises: PortInUseError, SettingsError."""
+        self._socket = listening_socket(self._host, self._port)
         return int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
-        """Answer requests from now on."""
+        """Accept requests from now on."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def stop(self) -> None:
-        """Answer what has been begun, then end."""
+        """Finish all in-flight requests, then close the port."""
         self._server.should_exit = True
         if self._serving:
             await self._serving
         self._socket.close()
 
-    async def _show_metrics(self, _: Request) -> Response:
+    async def _get_metrics(self, _: Request) -> Response:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def _live(self, _: Request) -> Response:
         return Response(status_code=200)
 
     async def _ready(self, _: Request) -> Response:
-        return Response(status_code=200 if self._core.ready else 400)
+        return Response(status_code=200 if self._registry.ready else 400)
 
 
 class _WithoutSignals(uvicorn.Server):
-    """Leaves signals to `serve.app`, which stops gRPC as well."""
+    """Leaves signal handling to `serve.app`, which stops both servers."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

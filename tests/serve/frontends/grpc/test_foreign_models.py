@@ -1,4 +1,4 @@
-"""Models that others made, without a word of configuration, answer a stock client."""
+"""Tests of models without a configuration, built by other tools, with a stock client."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -48,14 +48,14 @@ MODELS: dict[str, tuple[list[NodeProto], list[Value], list[Value]]] = {
         [("y", FLOAT, ["n", 3, 1, 1])],
     ),
     "no_input": ([node("Constant", "", "y", value_floats=[1.0, 2.0])], [], [("y", FLOAT, [2])]),
-    "found": ([node("NonZero", "x", "y")], [("x", FLOAT, ["n", 3])], [("y", INT64, [2, "k"])]),
+    "nonzero": ([node("NonZero", "x", "y")], [("x", FLOAT, ["n", 3])], [("y", INT64, [2, "k"])]),
     "odd names": ([node("Identity", "in:0", "out/put")], [("in:0", FLOAT, ["n"])], [("out/put", FLOAT, ["n"])]),
 }
 
 
 @pytest.fixture(scope="module")
 def triton(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A stock client of a server of them all."""
+    """A tritonclient client of a server with all of these models."""
     folder = tmp_path_factory.mktemp("foreign")
     for name, (nodes, inputs, outputs) in MODELS.items():
         write_model(folder / name / "1" / "model.onnx", nodes, inputs, outputs)
@@ -65,14 +65,14 @@ def triton(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
             yield client
 
 
-def ask(triton: Any, model: str, inputs: dict[str, Array]) -> dict[str, Array]:
-    """All outputs, by name."""
+def infer(triton: Any, model: str, inputs: dict[str, Array]) -> dict[str, Array]:
+    """Return all outputs by name."""
     tensors = []
     for name, array in inputs.items():
         tensors.append(tritonclient.grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
         tensors[-1].set_data_from_numpy(array)
-    answer = triton.infer(model, tensors)
-    return {each.name: answer.as_numpy(each.name) for each in answer.get_response().outputs}
+    result = triton.infer(model, tensors)
+    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
 def ones(*shape: int) -> Array:
@@ -96,20 +96,20 @@ def ones(*shape: int) -> Array:
         ("any_size", 4, {"x": ones(1, 3, 5, 7)}, {"y": ones(1, 3, 1, 1)}),
         ("any_size", 4, {"x": ones(2, 3, 2, 9)}, {"y": ones(2, 3, 1, 1)}),
         ("no_input", 0, {}, {"y": np.array([1, 2])}),
-        ("found", 0, {"x": ones(1, 3)}, {"y": np.array([[0, 0, 0], [0, 1, 2]])}),
+        ("nonzero", 0, {"x": ones(1, 3)}, {"y": np.array([[0, 0, 0], [0, 1, 2]])}),
         ("odd names", 4, {"in:0": ones(2)}, {"out/put": ones(2)}),
     ],
 )
-def test_it_answers(triton: Any, model: str, batch: int, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
-    """Its configuration is derived: it takes batches only where every first size is free, and one and the same."""
+def test_it_is_served(triton: Any, model: str, batch: int, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+    """The configuration is derived: a model has batches only if all first dimensions are dynamic and of one name."""
     assert triton.get_model_config(model).config.max_batch_size == batch
-    found = ask(triton, model, inputs)
-    assert {name: each.tolist() for name, each in found.items()} == {
-        name: each.tolist() for name, each in outputs.items()
+    actual = infer(triton, model, inputs)
+    assert {name: array.tolist() for name, array in actual.items()} == {
+        name: array.tolist() for name, array in outputs.items()
     }
 
 
-def test_a_fixed_size_is_kept(triton: Any) -> None:
-    """A graph of one fixed size is asked for no other."""
-    with pytest.raises(InferenceServerException, match=r"takes shape \[1, 3, 2, 2\], but \[2, 3, 2, 2\] came"):
-        ask(triton, "fixed", {"x": ones(2, 3, 2, 2)})
+def test_a_fixed_size(triton: Any) -> None:
+    """A graph of fixed shape rejects every other shape."""
+    with pytest.raises(InferenceServerException, match=r"expects shape \[1, 3, 2, 2\]; got \[2, 3, 2, 2\]"):
+        infer(triton, "fixed", {"x": ones(2, 3, 2, 2)})

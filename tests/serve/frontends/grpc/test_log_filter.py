@@ -1,6 +1,5 @@
-"""What gRPC itself logs."""
+"""Tests of the filter for gRPC's own log."""
 
-import asyncio
 import logging
 from pathlib import Path
 
@@ -16,31 +15,28 @@ from serve.frontends.grpc.server import GrpcServer
 from serve.settings import ServerSettings
 
 
-def test_only_what_is_no_fault_gets_other_words(caplog: pytest.LogCaptureFixture) -> None:
-    """A handler that fails is told with its traceback; a client that left, by gRPC's own exception, in one line."""
+def test_only_disconnects_are_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    """A failing handler is logged with its traceback, and a disconnected client in one line."""
     log_filter.install()
     log_filter.install()
-    theirs = logging.getLogger(log_filter.LOGGER)
-    faults = [KeyError("x"), grpc.aio.InternalError("x"), cygrpc.ExecuteBatchError("x")]
+    grpc_log = logging.getLogger(log_filter.LOGGER)
+    errors = [KeyError("x"), grpc.aio.InternalError("x"), cygrpc.ExecuteBatchError("x")]
     with caplog.at_level(logging.INFO, "serve"):
-        for fault in faults:
-            theirs.error("raised by servicer method [/a/B]", exc_info=fault)
-    told = ("ERROR", "raised by servicer method [/a/B]", True)
+        for error in errors:
+            grpc_log.error("raised by servicer method [/a/B]", exc_info=error)
+    unchanged = ("ERROR", "raised by servicer method [/a/B]", True)
     assert [(record.levelname, record.getMessage(), bool(record.exc_info)) for record in caplog.records] == [
-        told,
-        told,
-        ("INFO", "a client left before its answer was sent", False),
+        unchanged,
+        unchanged,
+        ("INFO", "a client disconnected before its response was sent", False),
     ]
 
 
-def test_a_server_installs_it(tmp_path: Path) -> None:
-    """From its making on."""
-    theirs = logging.getLogger(log_filter.LOGGER)
-    theirs.removeFilter(log_filter.LEAVING)
-
-    async def make() -> None:
-        core, health, settings = ModelRegistry(), Health(), ServerSettings(models=tmp_path)
-        await GrpcServer(core, ModelManager(core, settings, health.set_model), health, settings).stop()
-
-    asyncio.run(make())
-    assert log_filter.LEAVING in theirs.filters
+@pytest.mark.anyio
+async def test_a_server_installs_it(tmp_path: Path) -> None:
+    """A server installs the filter when it is created."""
+    grpc_log = logging.getLogger(log_filter.LOGGER)
+    grpc_log.removeFilter(log_filter.DISCONNECT_FILTER)
+    registry, health, settings = ModelRegistry(), Health(), ServerSettings(models=tmp_path)
+    await GrpcServer(registry, ModelManager(registry, settings, health.set_model), health, settings).stop()
+    assert log_filter.DISCONNECT_FILTER in grpc_log.filters

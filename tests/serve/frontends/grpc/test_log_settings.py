@@ -1,4 +1,4 @@
-"""The log shows what its settings say."""
+"""Tests of the adjustable log levels."""
 
 import io
 import logging
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from serve.errors import InvalidRequestError
-from serve.frontends.grpc.log_settings import LogSettings
+from serve.frontends.grpc.log_settings import LogFilter
 
 
 @pytest.fixture
-def shown() -> Iterator[io.StringIO]:
-    """What a handler on the root logger writes."""
+def log_output() -> Iterator[io.StringIO]:
+    """The output of a handler on the root logger."""
     text, level = io.StringIO(), logging.getLogger("serve").level
     handler = logging.StreamHandler(text)
     logging.getLogger().addHandler(handler)
@@ -22,7 +22,7 @@ def shown() -> Iterator[io.StringIO]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("changes", "expected"),
     [
         ({}, "info warning error other"),
         ({"log_info": False}, "warning error other"),
@@ -30,32 +30,32 @@ def shown() -> Iterator[io.StringIO]:
         ({"log_verbose_level": 1}, "debug info warning error other"),
     ],
 )
-def test_switches(shown: io.StringIO, wanted: dict[str, bool | int | str | None], expected: str) -> None:
-    """Each switch hides its own level of this package's records, and no others."""
-    settings = LogSettings()
-    settings.change(wanted)
+def test_switches(log_output: io.StringIO, changes: dict[str, bool | int | str | None], expected: str) -> None:
+    """Each switch disables one level of this package's records, and no others."""
+    log_filter = LogFilter()
+    log_filter.change(changes)
     log = logging.getLogger("serve.somewhere")
-    for word in ("debug", "info", "warning", "error"):
-        getattr(log, word)(word)
+    for level in ("debug", "info", "warning", "error"):
+        getattr(log, level)(level)
     logging.getLogger("elsewhere").error("other")
-    assert shown.getvalue().split() == expected.split()
+    assert log_output.getvalue().split() == expected.split()
     for handler in logging.getLogger().handlers:
-        handler.removeFilter(settings)
+        handler.removeFilter(log_filter)
 
 
-@pytest.mark.parametrize("wanted", [{"log_info": "yes"}, {"log_verbose_level": True}, {"log_file": 1}])
-def test_types(wanted: dict[str, bool | int | str | None]) -> None:
-    """A setting of another type is refused."""
-    settings = LogSettings()
+@pytest.mark.parametrize("changes", [{"log_info": "yes"}, {"log_verbose_level": True}, {"log_file": 1}])
+def test_types(changes: dict[str, bool | int | str | None]) -> None:
+    """A value of another type is rejected."""
+    log_filter = LogFilter()
     with pytest.raises(InvalidRequestError, match="is a"):
-        settings.change(wanted)
+        log_filter.change(changes)
 
 
 def test_none_is_the_default() -> None:
-    """A setting that is given without a value goes back."""
-    settings = LogSettings()
-    settings.change({"log_info": False})
-    settings.change({"log_info": None})
-    assert settings.settings()["log_info"] is True
+    """A setting without a value is reset to its default."""
+    log_filter = LogFilter()
+    log_filter.change({"log_info": False})
+    log_filter.change({"log_info": None})
+    assert log_filter.settings()["log_info"] is True
     for handler in logging.getLogger().handlers:
-        handler.removeFilter(settings)
+        handler.removeFilter(log_filter)

@@ -1,4 +1,4 @@
-"""Clients that know no .proto file, such as grpcurl, find every service by reflection."""
+"""Tests of reflection, by which clients without .proto files, such as grpcurl, find every service."""
 
 from typing import Any
 
@@ -20,21 +20,21 @@ SERVICES = {
 
 @pytest.fixture
 def database(channel: grpc.Channel) -> Any:
-    """What the server tells of its services."""
+    """The server's services and their descriptors, by reflection."""
     return ProtoReflectionDescriptorDatabase(channel)
 
 
 def test_every_service_is_listed(database: Any) -> None:
-    """All services come, and no other."""
+    """All services are listed, and no others."""
     assert sorted(database.get_services()) == sorted(SERVICES)
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_method_is_described(database: Any, service: str) -> None:
     """Each service is described with its methods and their messages."""
-    described = DescriptorPool(database).FindServiceByName(service)
-    assert {method.name for method in described.methods} >= SERVICES[service] - {"List"}
-    assert all(method.input_type and method.output_type for method in described.methods)
+    descriptor = DescriptorPool(database).FindServiceByName(service)
+    assert {method.name for method in descriptor.methods} >= SERVICES[service] - {"List"}
+    assert all(method.input_type and method.output_type for method in descriptor.methods)
 
 
 def test_there_are_twenty_methods() -> None:
@@ -43,7 +43,7 @@ def test_there_are_twenty_methods() -> None:
 
 
 def test_a_call_by_reflection_alone(database: Any, channel: grpc.Channel) -> None:
-    """What reflection tells is enough to ask a model."""
+    """The descriptors from reflection suffice for an inference request."""
     pool = DescriptorPool(database)
     method = pool.FindServiceByName("inference.GRPCInferenceService").FindMethodByName("ModelInfer")
     request, response = GetMessageClass(method.input_type)(), GetMessageClass(method.output_type)
@@ -51,5 +51,5 @@ def test_a_call_by_reflection_alone(database: Any, channel: grpc.Channel) -> Non
     tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
     tensor.contents.fp32_contents.extend([1, 2, 3])
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    answer: Any = response.FromString(call(request.SerializeToString(), timeout=20))
-    assert [(output.name, list(output.shape)) for output in answer.outputs] == [("y", [1, 3])]
+    result: Any = response.FromString(call(request.SerializeToString(), timeout=20))
+    assert [(output.name, list(output.shape)) for output in result.outputs] == [("y", [1, 3])]

@@ -1,4 +1,4 @@
-"""The statuses that clients of a Triton rely on, row by row, in one place; `test_protocol.py` has the words."""
+"""Table of the statuses that Triton's clients rely on; `test_protocol.py` has the messages."""
 
 import signal
 import time
@@ -18,16 +18,16 @@ NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 Infer = inference.ModelInferRequest
 Tensor, Contents = Infer.InferInputTensor, inference.InferTensorContents
-BUSY = 3000  # products of matrices: a second and more
-ONE_MAY_WAIT = """max_batch_size: 2 dynamic_batching { preferred_batch_size: 1
+BUSY = 3000  # matrix products: a second or more
+QUEUE_OF_ONE = """max_batch_size: 2 dynamic_batching { preferred_batch_size: 1
   default_queue_policy { max_queue_size: 1 default_timeout_microseconds: 100000 } }"""
 
 
 def good(**changes: Any) -> Infer:
-    """A request that is answered, with something changed: its model, its version, or a field of its tensor."""
-    whole = {key: changes.pop(key) for key in ("model_name", "model_version") if key in changes}
+    """Return a valid request, with changes of its model, its version, or a field of its tensor."""
+    request = {key: changes.pop(key) for key in ("model_name", "model_version") if key in changes}
     values = {"name": "x", "datatype": "FP32", "shape": [1, 3], "contents": Contents(fp32_contents=[1, 2, 3])}
-    return Infer(**{"model_name": "m", "inputs": [Tensor(**{**values, **changes})], **whole})
+    return Infer(**{"model_name": "m", "inputs": [Tensor(**{**values, **changes})], **request})
 
 
 def raw(data: bytes, **changes: Any) -> Infer:
@@ -89,22 +89,22 @@ TABLE: Mapping[str, tuple[Message | bytes, grpc.StatusCode]] = {
 
 @pytest.fixture(scope="module")
 def start(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Any]:
-    """Start a server of a quick model and a busy one, at which one request may wait, a tenth of a second."""
+    """A function that starts a server of a fast model and of a slow one, whose queue holds one request for 0.1 s."""
     folder = tmp_path_factory.mktemp("table")
     write_identity(folder / "m" / "1" / "model.onnx")
-    write_busy(folder / "busy", ONE_MAY_WAIT)
+    write_busy(folder / "busy", QUEUE_OF_ONE)
     return lambda: serve(folder, "--grpc-port", 0, "--provider", "cpu")
 
 
 @pytest.fixture(scope="module")
 def channel(start: Callable[[], Any]) -> Iterator[grpc.Channel]:
-    """A connection to such a server."""
+    """A channel to such a server."""
     with start() as process, grpc.insecure_channel(process.stdout.readline().split()[-1]) as channel:
         yield channel
 
 
 def begin(channel: grpc.Channel, request: Message | bytes, method: str = "ModelInfer") -> Any:
-    """Send a request; its answer is waited for elsewhere."""
+    """Send a request without waiting for its response."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
     call = channel.unary_unary(METHODS[method].path).future(data, timeout=30)
     time.sleep(0.03)
@@ -123,40 +123,40 @@ def executions(channel: grpc.Channel, model: str) -> int:
 
 @pytest.mark.parametrize(("request_", "status"), TABLE.values(), ids=TABLE)
 def test_each_row(channel: grpc.Channel, request_: Message | bytes, status: grpc.StatusCode) -> None:
-    """Each case has Triton's status, and is said in words."""
+    """Each case has Triton's status, and each error has details."""
     call = begin(channel, request_)
     assert call.code() == status
     assert (call.details() == "") == (status == OK)
 
 
 def test_an_unknown_model_is_not_ready(channel: grpc.Channel) -> None:
-    """ModelReady of an unknown model is OK, and says false."""
+    """ModelReady of an unknown model is OK, and its response is false."""
     data = begin(channel, inference.ModelReadyRequest(name="nothing"), "ModelReady").result()
     assert not inference.ModelReadyResponse.FromString(data).ready
 
 
 def test_the_queue(channel: grpc.Channel) -> None:
-    """A full line and a wait that is over are UNAVAILABLE, and so is neither computed."""
+    """A full queue and an expired wait are UNAVAILABLE, and neither request is computed."""
     before = executions(channel, "busy")
-    running, late, full = [begin(channel, busy(times)) for times in (BUSY, 1, 2)]
-    assert [full.code(), late.code()] == [UNAVAILABLE, UNAVAILABLE]
+    running, expired, full = [begin(channel, busy(times)) for times in (BUSY, 1, 2)]
+    assert [full.code(), expired.code()] == [UNAVAILABLE, UNAVAILABLE]
     assert not running.done()
     assert running.code() == OK
     assert executions(channel, "busy") - before == 1
 
 
 def test_a_cancelled_request_is_never_computed(channel: grpc.Channel) -> None:
-    """A client that takes its request back before its turn costs the model nothing, and makes room for another."""
+    """A request that is cancelled in the queue is not computed, and makes room for another."""
     before = executions(channel, "busy")
-    running, left = begin(channel, busy(BUSY // 4)), begin(channel, busy(1))
-    left.cancel()
-    assert (left.code(), running.code()) == (grpc.StatusCode.CANCELLED, OK)
+    running, cancelled = begin(channel, busy(BUSY // 4)), begin(channel, busy(1))
+    cancelled.cancel()
+    assert (cancelled.code(), running.code()) == (grpc.StatusCode.CANCELLED, OK)
     assert begin(channel, busy(0)).code() == OK
     assert executions(channel, "busy") - before == 2
 
 
 def test_a_stopping_server(start: Callable[[], Any]) -> None:
-    """Whoever asks a server that is stopping hears UNAVAILABLE; what it had begun is answered."""
+    """A stopping server rejects new requests as UNAVAILABLE, and finishes those in flight."""
     with start() as process, grpc.insecure_channel(process.stdout.readline().split()[-1]) as channel:
         assert begin(channel, good()).code() == OK
         running = begin(channel, busy(BUSY))
@@ -168,9 +168,9 @@ def test_a_stopping_server(start: Callable[[], Any]) -> None:
 
 
 def test_a_bad_request_of_a_stream(channel: grpc.Channel) -> None:
-    """The stream stays OK; the error stands in the answer."""
+    """The stream stays OK; the error is in the response."""
     sent = [good().SerializeToString(), good(model_name="nothing").SerializeToString(), good().SerializeToString()]
     call = channel.stream_stream(METHODS["ModelStreamInfer"].path)(iter(sent), timeout=20)
-    answers = [inference.ModelStreamInferResponse.FromString(each) for each in call]
-    assert [bool(each.error_message) for each in answers] == [False, True, False]
+    responses = [inference.ModelStreamInferResponse.FromString(data) for data in call]
+    assert [bool(response.error_message) for response in responses] == [False, True, False]
     assert call.code() == OK

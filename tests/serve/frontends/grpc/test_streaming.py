@@ -1,4 +1,4 @@
-"""ModelStreamInfer: one answer a request, in order, failures among them."""
+"""Tests of ModelStreamInfer: one response per request, in order, errors included."""
 
 import asyncio
 import queue
@@ -12,7 +12,7 @@ import pytest
 import tritonclient.grpc
 
 from protos import inference, loader
-from serve.frontends.grpc.streaming import DEPTH, ordered_responses
+from serve.frontends.grpc.streaming import MAX_IN_FLIGHT, ordered_responses
 from tests.serve.conftest import Serve, write_busy
 
 BUSY = 2400
@@ -22,79 +22,79 @@ Send = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of one slow model and a quick one."""
+    """Address of a server of a slow model and a fast one."""
     folder = tmp_path_factory.mktemp("streamed")
     write_busy(folder / "slow", "max_batch_size: 4 dynamic_batching {}")
-    write_busy(folder / "quick", "max_batch_size: 4")
+    write_busy(folder / "fast", "max_batch_size: 4")
     with serve(folder, "--grpc-port", 0, "--provider", "cpu") as process:
         assert process.stdout
         yield process.stdout.readline().split()[-1]
 
 
 @pytest.fixture
-def answers() -> "queue.Queue[tuple[Any, Any]]":
+def results() -> "queue.Queue[tuple[Any, Any]]":
     return queue.Queue()
 
 
 @pytest.fixture
-def send(server: str, answers: "queue.Queue[tuple[Any, Any]]") -> Iterator[Send]:
-    """Send a request on one stream of tritonclient's; (result, error) pairs arrive in `answers`."""
+def send(server: str, results: "queue.Queue[tuple[Any, Any]]") -> Iterator[Send]:
+    """A function that sends a request on one tritonclient stream; (result, error) pairs arrive in `results`."""
     with tritonclient.grpc.InferenceServerClient(server) as client:
-        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.start_stream(lambda result, error: results.put((result, error)))
 
-        def one(model: str, *values: int, request_id: str = "") -> None:
+        def send_one(model: str, *values: int, request_id: str = "") -> None:
             tensor = tritonclient.grpc.InferInput("x", [len(values), 1], "INT64")
             tensor.set_data_from_numpy(np.array(values, np.int64)[:, None])
             client.async_stream_infer(model, [tensor], request_id=request_id)
 
-        yield one
+        yield send_one
         client.stop_stream()
 
 
 class TestTritonclient:
-    """A stock client streams."""
+    """Streams of tritonclient."""
 
-    def test_answers_keep_the_order(self, send: Send, answers: "queue.Queue[tuple[Any, Any]]") -> None:
-        """A slow model's answer comes before a quick one's when it was asked first; each says that it is final."""
-        asked = [("slow", BUSY), ("quick", 1), ("slow", 2), ("quick", 3)]
-        for number, (model, value) in enumerate(asked):
+    def test_responses_keep_the_order(self, send: Send, results: "queue.Queue[tuple[Any, Any]]") -> None:
+        """A slow model's response comes before a later request's to a fast one; each is marked as final."""
+        requests = [("slow", BUSY), ("fast", 1), ("slow", 2), ("fast", 3)]
+        for number, (model, value) in enumerate(requests):
             send(model, value, request_id=str(number))
-        found = [answers.get(timeout=20) for _ in asked]
-        assert [error for _, error in found] == [None] * 4
-        assert [result.get_response().id for result, _ in found] == ["0", "1", "2", "3"]
-        assert [result.as_numpy("y").tolist() for result, _ in found] == [[[value]] for _, value in asked]
-        assert all(result.get_response().parameters["triton_final_response"].bool_param for result, _ in found)
+        pairs = [results.get(timeout=20) for _ in requests]
+        assert [error for _, error in pairs] == [None] * 4
+        assert [result.get_response().id for result, _ in pairs] == ["0", "1", "2", "3"]
+        assert [result.as_numpy("y").tolist() for result, _ in pairs] == [[[value]] for _, value in requests]
+        assert all(result.get_response().parameters["triton_final_response"].bool_param for result, _ in pairs)
 
-    def test_a_failure_is_an_answer(self, send: Send, answers: "queue.Queue[tuple[Any, Any]]") -> None:
-        """A bad request among good ones gets an error in its place, and the stream goes on."""
-        send("quick", 1)
-        send("nothing", 2, request_id="lost")
-        send("quick", 0, 0, 0, 0, 0)
-        send("quick", 3)
-        found = [answers.get(timeout=20) for _ in range(4)]
-        assert [error and error.message() for _, error in found] == [
+    def test_an_error_is_a_response(self, send: Send, results: "queue.Queue[tuple[Any, Any]]") -> None:
+        """An invalid request gets an error in its place, and the stream continues."""
+        send("fast", 1)
+        send("nothing", 2, request_id="unknown")
+        send("fast", 0, 0, 0, 0, 0)
+        send("fast", 3)
+        pairs = [results.get(timeout=20) for _ in range(4)]
+        assert [error and error.message() for _, error in pairs] == [
             None,
             "there is no model 'nothing'.",
-            "a batch must be between 1 and 4; this one is 5.",
+            "the batch size must be between 1 and 4; got 5.",
             None,
         ]
 
 
-def test_a_failure_keeps_its_id(server: str) -> None:
-    """On the wire a failure has its words, the request's id and nothing else; garbage has words alone."""
-    answer = loader.message("inference.ModelStreamInferResponse")
+def test_an_error_has_the_request_id(server: str) -> None:
+    """An error response has a message and the request's id; for garbage it has only a message."""
+    response_class = loader.message("inference.ModelStreamInferResponse")
     bad = inference.ModelInferRequest(model_name="nothing", id="7").SerializeToString()
     with grpc.insecure_channel(server) as channel:
-        call = channel.stream_stream(PATH, request_serializer=bytes, response_deserializer=answer.FromString)
+        call = channel.stream_stream(PATH, request_serializer=bytes, response_deserializer=response_class.FromString)
         first, second = list(call(iter([bad, b"\xff\xff\xff"]), timeout=20))
-    lost = inference.ModelInferResponse(id="7")
-    expected = inference.ModelStreamInferResponse(error_message="there is no model 'nothing'.", infer_response=lost)
+    empty = inference.ModelInferResponse(id="7")
+    expected = inference.ModelStreamInferResponse(error_message="there is no model 'nothing'.", infer_response=empty)
     assert first == expected
     assert second.error_message == "the bytes are not a ModelInferRequest."  # type: ignore[attr-defined]
 
 
 def test_requests_of_a_stream_share_batches(server: str) -> None:
-    """A stream's requests are begun as they come, so that they can go through the model together."""
+    """A stream's requests run as they arrive, so that they can share a batch."""
 
     def requests() -> Iterator[bytes]:
         for value in (BUSY, 1, 2, 3):
@@ -111,43 +111,42 @@ def test_requests_of_a_stream_share_batches(server: str) -> None:
 
 
 def batches(client: Any) -> dict[int, int]:
-    (found,) = client.get_inference_statistics("slow").model_stats
-    return {each.batch_size: each.compute_infer.count for each in found.batch_stats}
+    (statistics,) = client.get_inference_statistics("slow").model_stats
+    return {batch.batch_size: batch.compute_infer.count for batch in statistics.batch_stats}
 
 
 class TestLimits:
-    """A stream takes no more than its share."""
+    """Limits of one stream."""
 
-    def test_reading_pauses(self) -> None:
-        """A client that sends much and reads nothing has a bounded number of requests begun."""
-        begun: list[bytes] = []
+    @pytest.mark.anyio
+    async def test_reading_pauses(self) -> None:
+        """A client that sends without reading has a bounded number of requests in flight."""
+        started: list[bytes] = []
 
         async def requests() -> AsyncIterator[bytes]:
-            for _ in range(10 * DEPTH):
+            for _ in range(10 * MAX_IN_FLIGHT):
                 yield b""
 
-        async def answer(request: bytes) -> bytes:
-            begun.append(request)
+        async def respond(request: bytes) -> bytes:
+            started.append(request)
             return request
 
-        async def main() -> None:
-            answers = ordered_responses(requests(), answer)
-            await anext(answers)
-            await asyncio.sleep(0.05)
-            assert DEPTH <= len(begun) <= DEPTH + 1
-            await answers.aclose()
+        responses = ordered_responses(requests(), respond)
+        await anext(responses)
+        await asyncio.sleep(0.05)
+        assert MAX_IN_FLIGHT <= len(started) <= MAX_IN_FLIGHT + 1
+        await responses.aclose()
 
-        asyncio.run(main())
-
-    def test_leaving_cancels(self) -> None:
-        """A client that leaves takes what it has begun with it."""
+    @pytest.mark.anyio
+    async def test_disconnecting_cancels(self) -> None:
+        """A client that disconnects cancels its running requests."""
         cancelled: list[bytes] = []
 
         async def requests() -> AsyncIterator[bytes]:
             for name in (b"1", b"2", b"3"):
                 yield name
 
-        async def answer(request: bytes) -> bytes:
+        async def respond(request: bytes) -> bytes:
             try:
                 await asyncio.sleep(0 if request == b"1" else 60)
             except asyncio.CancelledError:
@@ -155,12 +154,9 @@ class TestLimits:
                 raise
             return request
 
-        async def main() -> None:
-            answers = ordered_responses(requests(), answer)
-            assert await anext(answers) == b"1"
-            await asyncio.sleep(0.01)
-            await answers.aclose()
-            await asyncio.sleep(0.01)
-
-        asyncio.run(main())
+        responses = ordered_responses(requests(), respond)
+        assert await anext(responses) == b"1"
+        await asyncio.sleep(0.01)
+        await responses.aclose()
+        await asyncio.sleep(0.01)
         assert sorted(cancelled) == [b"2", b"3"]
