@@ -1,4 +1,4 @@
-"""A server's life: read, bind, load, answer, drain."""
+"""Life cycle of a server process: bind, load, serve, drain."""
 
 import asyncio
 import logging
@@ -16,64 +16,66 @@ from serve.frontends.grpc.server import GrpcServer
 from serve.settings import ServerSettings
 
 log = logging.getLogger(__name__)
-CLOSE_S = 1.0
+CLOSE_TIMEOUT_S = 1.0
 
 
 def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `announce` gets one line when requests are answered.
+    """Serve until SIGINT or SIGTERM.
+
+    `announce` is called with one line when the gRPC port accepts requests, and with a second one for the HTTP port.
 
     Raises:
-        SetupError: one of its leaves, by what keeps the server from starting.
+        SetupError: the server cannot start; the subclass names the cause.
     """
-    if not asyncio.run(_run(settings, announce)):
+    if not asyncio.run(_serve(settings, announce)):
         logging.shutdown()
         sys.stdout.flush()
-        os._exit(0)  # a thread in onnxruntime would abort the interpreter's own way out
+        os._exit(0)  # a thread still inside onnxruntime would abort the interpreter's normal shutdown
 
 
-async def _run(settings: ServerSettings, announce: Callable[[str], None]) -> bool:
-    """Serve, and return whether no thread of a model is left."""
+async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> bool:
+    """Serve until a signal arrives; return whether all model threads have ended."""
     stop = _stop_event()
-    core, health = ModelRegistry(), Health()
-    control = ModelManager(core, settings, health.set_model)
-    server = GrpcServer(core, control, health, settings)
+    registry, health = ModelRegistry(), Health()
+    manager = ModelManager(registry, settings, health.set_model)
+    server = GrpcServer(registry, manager, health, settings)
     port = server.bind()
-    async with _http(core, settings) as http_port:
-        await control.start()
+    async with _http_server(registry, settings) as http_port:
+        await manager.start()
         await server.start()
-        announce(f"ready: {_counted(core.models())} on grpc {settings.host}:{port}")
+        announce(f"ready: {_model_count(registry.models())} on grpc {settings.host}:{port}")
         if http_port is not None:
             announce(f"metrics: http://{settings.host}:{http_port}/metrics")
         await stop.wait()
-        log.info("stopping: what has begun is answered first; a second signal ends the server at once")
-        core.stop()
+        log.info("finishing in-flight requests; signal again to exit now")
+        registry.stop()
         await server.stop()
-    await control.close()
-    is_closed = await _close(core)
+    await manager.close()
+    is_closed = await _close(registry)
     log.info("stopped")
     return is_closed
 
 
-async def _close(core: ModelRegistry) -> bool:
-    """Let the models go; one that still computes for requests that were given up is not waited for."""
+async def _close(registry: ModelRegistry) -> bool:
+    """Close all models; return False if one still computes for abandoned requests after CLOSE_TIMEOUT_S."""
     try:
-        async with asyncio.timeout(CLOSE_S):
-            await core.close()
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await registry.close()
     except TimeoutError:
-        log.warning("a model still computes for requests that were given up: the server ends without it")
+        log.warning("a model is still running for abandoned requests: exiting without waiting for it")
         return False
     return True
 
 
 @asynccontextmanager
-async def _http(core: ModelRegistry, settings: ServerSettings) -> AsyncIterator[int | None]:
-    """Answer HTTP, where it is wanted, also while models are loaded; gives the port."""
+async def _http_server(registry: ModelRegistry, settings: ServerSettings) -> AsyncIterator[int | None]:
+    """Run the HTTP server, also while models load; yields its port, or None where HTTP is disabled."""
     if settings.http_port is None:
         yield None
         return
     from serve.frontends.http.server import HttpServer
 
-    server = HttpServer(core, settings.host, settings.http_port)
+    server = HttpServer(registry, settings.host, settings.http_port)
     port = server.bind()
     await server.start()
     try:
@@ -83,20 +85,20 @@ async def _http(core: ModelRegistry, settings: ServerSettings) -> AsyncIterator[
 
 
 def _stop_event() -> asyncio.Event:
-    """An event that the first SIGINT or SIGTERM sets; a second one ends the process as usual."""
+    """Return an event that the first SIGINT or SIGTERM sets; a second signal has its default effect."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    wanted = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM)
 
-    def first() -> None:
+    def on_first_signal() -> None:
         stop.set()
-        for each in wanted:
-            loop.remove_signal_handler(each)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
-    for each in wanted:
-        loop.add_signal_handler(each, first)
+    for number in signals:
+        loop.add_signal_handler(number, on_first_signal)
     return stop
 
 
-def _counted(models: list[Model]) -> str:
+def _model_count(models: list[Model]) -> str:
     count = len({model.name for model in models})
     return f"{count} model" if count == 1 else f"{count} models"

@@ -1,171 +1,175 @@
-"""What can go wrong between a model on disk and an answer.
+"""Exceptions of the server and of its clients.
 
 ServeError
-├── SetupError                  the server cannot start as asked
-│   ├── SettingsError           a setting is out of its range
-│   ├── RepositoryError         there is nothing to serve at that place
-│   ├── BadModelError           a model cannot be served; names the file
-│   ├── ProviderError           the wanted device cannot run the model
-│   └── PortInUseError          somebody else listens there
-├── RequestError                one request cannot be answered; each leaf has a status of its own
-│   ├── UnknownModelError       no such model or version
-│   ├── UnknownRegionError      no such shared-memory region
-│   ├── RegionExistsError       a shared-memory region of that name is there already
-│   ├── NoSharedMemoryError     the operating system has no such shared memory
-│   ├── OutputTooLargeError     an output does not fit into its place in shared memory
-│   ├── InvalidRequestError     the request contradicts itself or the model
-│   ├── UnknownOutputError      the model has no such output
-│   ├── UnavailableError        not now: the server is stopping
-│   ├── LoadFailedError         the wanted model cannot be loaded; what ran before runs on
-│   ├── NotInRepositoryError    there is no model of that name to load
-│   ├── UnsupportedError        this server cannot do that
-│   └── InferenceError          the model failed on this input
-├── ClientError                 a server did not give the answer
-│   ├── UnreachableError        no server there, or it is stopping
-│   ├── TimedOutError           no answer in time
-│   ├── NoSuchModelError        the server does not have the model
-│   ├── NoSuchLayerError        the model has no layer of that name
-│   ├── RefusedError            the server refused the request
-│   ├── ServerFailedError       the server failed at it
-│   └── UnsupportedModelError         the model does not take images the way `infer` sends them
-├── ImageError                  a file is not an image
-└── OutputFileError             a result cannot be written
+├── SetupError
+│   ├── SettingsError
+│   ├── RepositoryError
+│   ├── BadModelError
+│   ├── ProviderError
+│   └── PortInUseError
+├── RequestError
+│   ├── UnknownModelError
+│   ├── UnknownRegionError
+│   ├── RegionExistsError
+│   ├── NoSharedMemoryError
+│   ├── OutputTooLargeError
+│   ├── InvalidRequestError
+│   ├── UnknownOutputError
+│   ├── UnavailableError
+│   ├── LoadFailedError
+│   ├── NotInRepositoryError
+│   ├── UnsupportedError
+│   └── InferenceError
+├── ClientError
+│   ├── UnreachableError
+│   ├── TimedOutError
+│   ├── NoSuchModelError
+│   ├── NoSuchLayerError
+│   ├── RefusedError
+│   ├── ServerFailedError
+│   └── UnsupportedModelError
+├── ImageError
+└── OutputFileError
 
-`exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
+Each leaf of RequestError has one gRPC status: see `STATUS` in `serve.frontends.grpc.server`.
 """
 
 from typing import ClassVar
 
 
 class ServeError(Exception):
-    """Any error of this package."""
+    """Base class of this package's exceptions.
+
+    Attributes:
+        exit_status: exit status of a command that ends with the error: 2 for a mistake of the user, 1 for failed work.
+    """
 
     exit_status: ClassVar[int] = 1
 
 
 class SetupError(ServeError):
-    """The server cannot start as asked."""
+    """The server cannot start."""
 
     exit_status = 2
 
 
 class SettingsError(SetupError):
-    """A setting is out of its range."""
+    """A setting is invalid, or contradicts another one."""
 
 
 class RepositoryError(SetupError):
-    """There is nothing to serve at that place."""
+    """The path of the model repository holds no model."""
 
 
 class BadModelError(SetupError):
-    """A model cannot be served."""
+    """A model's files cannot be served; the message names the file or the model."""
 
 
 class ProviderError(SetupError):
-    """The wanted device cannot run the model."""
+    """The requested execution provider cannot run the model on this machine."""
 
 
 class PortInUseError(SetupError):
-    """Somebody else listens on the port."""
+    """Another process listens on the port."""
 
 
 class RequestError(ServeError):
-    """One request cannot be answered."""
+    """The server cannot fulfil a request."""
 
 
 class UnknownModelError(RequestError):
-    """No such model or version."""
+    """The server has no such model or version."""
 
 
 class UnknownRegionError(RequestError):
-    """No such shared-memory region."""
+    """No shared-memory region is registered under that name."""
 
 
 class RegionExistsError(RequestError):
-    """A shared-memory region of that name is there already."""
+    """A shared-memory region of that name is already registered."""
 
 
 class NoSharedMemoryError(RequestError):
-    """The operating system has no such shared memory."""
+    """The operating system or the GPU driver cannot open the shared memory."""
 
 
 class OutputTooLargeError(RequestError):
-    """An output does not fit into its place in shared memory."""
+    """An output is larger than the shared memory reserved for it."""
 
 
 class InvalidRequestError(RequestError):
-    """The request contradicts itself or the model."""
+    """The request is malformed, or does not match the model's signature."""
 
 
 class UnknownOutputError(RequestError):
-    """The model has no such output."""
+    """The model has no output or layer of that name."""
 
 
 class UnavailableError(RequestError):
-    """Not now: the server is stopping."""
+    """The request cannot be served now; a later attempt may succeed."""
 
 
 class LoadFailedError(RequestError):
-    """The wanted model cannot be loaded; what ran before runs on."""
+    """A model could not be loaded; the versions loaded before stay in service."""
 
 
 class NotInRepositoryError(RequestError):
-    """There is no model of that name to load."""
+    """The repository holds no model of that name to load."""
 
 
 class UnsupportedError(RequestError):
-    """The server cannot do that."""
+    """The server does not implement the requested feature."""
 
 
 class InferenceError(RequestError):
-    """The model failed on this input."""
+    """The runtime failed while it executed the model."""
 
 
 class ClientError(ServeError):
-    """A server did not give the answer."""
+    """A call to a server failed."""
 
 
 class UnreachableError(ClientError):
-    """No server there, or it is stopping."""
+    """No server is reachable at the address, or it is temporarily unavailable."""
 
 
 class TimedOutError(ClientError):
-    """No answer in time."""
+    """The server did not respond before the deadline."""
 
 
 class NoSuchModelError(ClientError):
-    """The server does not have the model."""
+    """The server reports that it does not have the model."""
 
     exit_status = 2
 
 
 class NoSuchLayerError(ClientError):
-    """The model has no layer of that name."""
+    """No layer of the model matches the name, or none of the matching layers is in the model's file."""
 
     exit_status = 2
 
 
 class RefusedError(ClientError):
-    """The server refused the request."""
+    """The server rejected the request as invalid."""
 
 
 class ServerFailedError(ClientError):
-    """The server failed at the request."""
+    """The server reported an internal error, or sent an inconsistent response."""
 
 
 class UnsupportedModelError(ClientError):
-    """The model does not take images the way `infer` sends them."""
+    """The model's inputs, outputs or preprocessing do not suit the client's command."""
 
     exit_status = 2
 
 
 class ImageError(ServeError):
-    """A file is not an image."""
+    """A file cannot be decoded as an image."""
 
     exit_status = 2
 
 
 class OutputFileError(ServeError):
-    """A result cannot be written."""
+    """A result file cannot be written."""
 
     exit_status = 2

@@ -1,4 +1,4 @@
-"""The server's settings."""
+"""Settings of the server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,21 @@ ModelControl = Literal["none", "explicit", "poll"]
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """What a server serves, and where.
+    """Settings of one server process.
 
-    `models` is a model repository or one .onnx file. A port of 0 takes a free one; without an
-    `http_port` there is no HTTP. `provider` auto means CUDA
-    where it works, else the CPU. `stop_grace_s` is how long a stopping server waits for the requests it has begun.
-    `model_control` says who loads models: `none`, all of them at the start; `explicit`, clients, and at the start only
-    `load_models`; `poll`, all of them, and again whenever their files change, looked at every `poll_interval_s`.
-    `tap_sessions` is how many sets of layers each model keeps ready beside its plain outputs.
+    Attributes:
+        models: model repository in Triton's layout, or one .onnx file.
+        host: address or host name to listen on.
+        grpc_port: port for gRPC, 0 to 65535; 0 lets the system choose a free one.
+        http_port: port for HTTP, 0 to 65535; 0 lets the system choose a free one, None disables HTTP.
+        provider: device that runs the models; `auto` selects CUDA where it works, else the CPU.
+        max_message_bytes: largest gRPC request in bytes, 1 or more.
+        stop_grace_s: seconds that a stopping server waits for in-flight requests, 0 or more.
+        tap_sessions: sessions with layer outputs that each model caches beside its plain session, 1 or more.
+        model_control: what loads models. `none`: all models are loaded at startup; `explicit`: `load_models` at
+            startup, then as clients request it; `poll`: all models at startup, and again whenever their files change.
+        load_models: names of the models to load at startup; only with `explicit` model control.
+        poll_interval_s: seconds between two scans of the repository with `poll` model control, more than 0.
     """
 
     models: Path
@@ -48,15 +55,17 @@ class ServerSettings:
             raise SettingsError(f"tap_sessions must be 1 or more; got {self.tap_sessions}.")
         if self.stop_grace_s < 0:
             raise SettingsError(f"stop_grace_s must be 0 or more; got {self.stop_grace_s}.")
-        self._check_control()
+        self._check_model_control()
 
-    def _check_control(self) -> None:
+    def _check_model_control(self) -> None:
         if self.model_control not in get_args(ModelControl):
-            known = ", ".join(get_args(ModelControl))
-            raise SettingsError(f"the model control is one of {known}; got '{self.model_control}'.")
+            choices = ", ".join(get_args(ModelControl))
+            raise SettingsError(f"the model control is one of {choices}; got '{self.model_control}'.")
         if self.load_models and self.model_control != "explicit":
-            raise SettingsError(f"models are named only for explicit model control; it is {self.model_control}.")
+            raise SettingsError(f"load_models requires explicit model control; got {self.model_control}.")
         if self.model_control != "none" and self.models.is_file():
-            raise SettingsError(f"{self.models} is one file: for {self.model_control} model control give a repository.")
+            raise SettingsError(
+                f"{self.models} is one file, but {self.model_control} model control needs a model repository."
+            )
         if not self.poll_interval_s > 0:
             raise SettingsError(f"poll_interval_s must be more than 0; got {self.poll_interval_s}.")

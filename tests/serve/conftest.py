@@ -1,4 +1,4 @@
-"""A repository of small hand-made models, and a real server process that serves it."""
+"""Fixtures: a repository of small models built by hand, and a server process that serves it."""
 
 import json
 import re
@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from protos.keys import LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from serve.client.sync import Client
 
 LABELS = ["north-west", "north-east", "south-west", "[b]"]
@@ -34,13 +35,13 @@ def write_model(path: Path, nodes: Sequence[onnx.NodeProto], inputs: Sequence[Va
 
 
 def write_identity(path: Path, shape: Sequence[int | str] = ("n", 3), kind: int = TensorProto.FLOAT) -> Path:
-    """Write a model that gives `x` back as `y`."""
+    """Write a model whose output `y` is its input `x`."""
     dims = list(shape)
     return write_model(path, [helper.make_node("Identity", ["x"], ["y"])], [("x", kind, dims)], [("y", kind, dims)])
 
 
 def write_arithmetic(folder: Path) -> None:
-    """Two inputs, and two outputs that the graph does not have in alphabetical order; batches of up to 4."""
+    """Write a model of two inputs and two outputs, not in alphabetical order, with batches of up to 4."""
     values: list[int | str] = ["n", 3]
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
     write_model(
@@ -54,16 +55,16 @@ def write_arithmetic(folder: Path) -> None:
 
 
 def write_labelled(folder: Path) -> None:
-    """Gives `x` back as `y`, which has labels for the first two of its three classes."""
+    """Write a model whose output `y` is its input `x`, with labels for two of its three classes."""
     write_identity(folder / "1" / "model.onnx")
     (folder / "config.pbtxt").write_text('max_batch_size: 4 output { name: "y" label_filename: "labels.txt" }')
     (folder / "labels.txt").write_text("cat\nzürich\n")
 
 
 def write_images(folder: Path, *, multi_label: bool = False) -> None:
-    """Classifies 2 x 2 grey images by their four pixels, with the labels and the rule that an export writes.
+    """Write a model that classifies 2 x 2 grey images by their four pixels, with an export's metadata.
 
-    With `multi_label` a label is there where its pixel is over 20.
+    With `multi_label` a label is present if its pixel is above 20.
     """
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], "cast", to=TensorProto.FLOAT),
@@ -74,24 +75,24 @@ def write_images(folder: Path, *, multi_label: bool = False) -> None:
         limit = helper.make_tensor("limit", TensorProto.FLOAT, [1], [20.0])
         nodes[2:] = [
             helper.make_node("Constant", [], ["limit"], value=limit),
-            helper.make_node("Sub", ["logits", "limit"], ["over"]),
-            helper.make_node("Sigmoid", ["over"], ["probabilities"]),
+            helper.make_node("Sub", ["logits", "limit"], ["above"]),
+            helper.make_node("Sigmoid", ["above"], ["probabilities"]),
         ]
     outputs: list[Value] = [(name, TensorProto.FLOAT, ["n", 4]) for name in ("logits", "probabilities")]
     write_model(folder / "1" / "model.onnx", nodes, [("image", TensorProto.UINT8, ["n", 2, 2, 1])], outputs)
     rule = '{"channels": 1, "height": 2, "width": 2, "interpolation": "nearest", "crop_pct": 1.0}'
     (folder / "config.pbtxt").write_text(
         "max_batch_size: 3\n"
-        f"parameters {{ key: 'zoonnx.preprocessing' value {{ string_value: '{rule}' }} }}\n"
-        f"parameters {{ key: 'zoonnx.labels' value {{ string_value: '{json.dumps(LABELS)}' }} }}\n"
-        + ("parameters { key: 'zoonnx.task' value { string_value: 'multi-label' } }\n" if multi_label else "")
+        f"parameters {{ key: '{PREPROCESSING_KEY}' value {{ string_value: '{rule}' }} }}\n"
+        f"parameters {{ key: '{LABELS_KEY}' value {{ string_value: '{json.dumps(LABELS)}' }} }}\n"
+        + (f"parameters {{ key: '{TASK_KEY}' value {{ string_value: '{MULTI_LABEL}' }} }}\n" if multi_label else "")
     )
 
 
 def write_busy(folder: Path, config: str) -> None:
-    """Write a model that gives `x` back as `y` after as many products of matrices, half a millisecond each, as x says.
+    """Write a model that computes `x` matrix products, half a millisecond each, and returns `x` as `y`.
 
-    A request for 0 is answered at once, and one for 1000 keeps the model busy. Both may share a batch.
+    A request for 0 returns at once, and one for 1000 keeps the model busy. Both may share a batch.
     """
     side: list[int | str] = [320, 320]
     body = helper.make_graph(
@@ -122,24 +123,30 @@ def write_busy(folder: Path, config: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run the tests marked `anyio` on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with one model of each kind that the tests ask about."""
+    """A repository with one model of each kind that the tests need."""
     folder = tmp_path_factory.mktemp("models")
     write_arithmetic(folder / "arithmetic")
     write_labelled(folder / "labelled")
     write_images(folder / "images")
     write_images(folder / "many", multi_label=True)
     write_identity(folder / "bare" / "1" / "model.onnx")
-    write_identity(folder / "whole" / "1" / "model.onnx", (2, 3))
+    write_identity(folder / "unbatched" / "1" / "model.onnx", (2, 3))
     write_identity(folder / "text" / "1" / "model.onnx", ("n", 2), TensorProto.STRING)
     write_identity(folder / "half" / "1" / "model.onnx", ("n", 2), TensorProto.FLOAT16)
     write_identity(folder / "bytes" / "1" / "model.onnx", ("n", 2), TensorProto.UINT8)
     for version in (1, 2, 10):
         write_identity(folder / "versions" / str(version) / "model.onnx", ("n", version))
     (folder / "versions" / "config.pbtxt").write_text("version_policy { specific { versions: [2, 10] } }\n")
-    divide = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    reshape = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
     inputs: list[Value] = [("x", TensorProto.INT64, ["n"]), ("shape", TensorProto.INT64, [1])]
-    write_model(folder / "picky" / "1" / "model.onnx", divide, inputs, [("y", TensorProto.INT64, ["m"])])
+    write_model(folder / "picky" / "1" / "model.onnx", reshape, inputs, [("y", TensorProto.INT64, ["m"])])
     (folder / "picky" / "config.pbtxt").write_text("max_batch_size: 0\ninput { name: 'x' } input { name: 'shape' }\n")
     (folder / ".hidden" / "1").mkdir(parents=True)
     (folder / "notes").mkdir()
@@ -149,7 +156,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    """Start `zoonnx serve`; gives the process once it is ready, and ends it."""
+    """Return a context manager that runs `zoonnx serve` with the given arguments; the process may not be ready yet."""
 
     @contextmanager
     def run(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
@@ -166,12 +173,12 @@ def serve() -> Serve:
 
 @pytest.fixture(scope="session")
 def url(serve: Serve, models: Path) -> Iterator[str]:
-    """HOST:PORT of a server that serves `models`."""
+    """Address of a server that serves `models`."""
     with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
         line = process.stdout.readline() if process.stdout else ""
-        found = re.fullmatch(r"ready: 11 models on grpc (127\.0\.0\.1:\d+)\n", line)
-        assert found, line
-        yield found[1]
+        match = re.fullmatch(r"ready: 11 models on grpc (127\.0\.0\.1:\d+)\n", line)
+        assert match, line
+        yield match[1]
 
 
 @pytest.fixture
@@ -182,6 +189,6 @@ def client(url: str) -> Iterator[Client]:
 
 @pytest.fixture
 def channel(url: str) -> Iterator[grpc.Channel]:
-    """For requests that no client would send."""
+    """A channel to that server, for requests that no client library would send."""
     with grpc.insecure_channel(url) as channel:
         yield channel

@@ -195,15 +195,15 @@ class TestServe:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) == 0
                 assert future.exception(20) is not None
-            assert "still computes for requests that were given up" in process.stderr.read()
+            assert "is still running for abandoned requests" in process.stderr.read()
 
     def test_port_in_use(self, zoonnx: Zoonnx, url: str, models: Path) -> None:
         """A port that is in use is reported at once, not shared silently with the other server."""
         port = url.rpartition(":")[2]
         done = zoonnx("serve", models / "bare" / "1" / "model.onnx", "--grpc-port", port)
         assert (done.returncode, done.stdout) == (2, "")
-        expected = f"zoonnx serve: port {port} on 127.0.0.1 is in use: stop what listens there, or give another."
-        assert done.stderr == f"{expected}\n"
+        expected = f"port {port} on 127.0.0.1 is in use: stop the process that listens there, or choose another port."
+        assert done.stderr == f"zoonnx serve: {expected}\n"
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -75,7 +75,7 @@ def test_unknown_model(client: Client) -> None:
 
 def test_refused_request(client: Client) -> None:
     """The error of a refused request has the server's message."""
-    with pytest.raises(RefusedError, match=r"takes shape \[-1, 3\], but \[1, 4\] came"):
+    with pytest.raises(RefusedError, match=r"expects shape \[-1, 3\]; got \[1, 4\]"):
         client.infer("bare", {"x": np.zeros((1, 4), np.float32)})
 
 
