@@ -106,7 +106,7 @@ class UnknownOutputError(RequestError):
 
 
 class UnavailableError(RequestError):
-    """The request cannot be served now; a later attempt may succeed."""
+    """The request cannot be served in the present state of the server or the model."""
 
 
 class LoadFailedError(RequestError):

@@ -6,7 +6,7 @@ from serve.engine.model import Model
 from serve.errors import InvalidRequestError, UnavailableError, UnknownModelError
 from serve.wire.tensors import Request, Response
 
-VERSION_DIGITS = 20  # more than the longest version of a repository has
+VERSION_DIGITS = 20  # more than any version has; int() rejects very long strings
 
 
 class ModelRegistry:

@@ -88,7 +88,7 @@ class InferenceService:
         return inference.ModelConfigResponse(config=self._registry.model(request.name, request.version).config)
 
     async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
-        # Errors in this order, as on a Triton: unknown model, wrong header, wrong data.
+        # An unknown model is reported before a wrong name or datatype, and these before wrong data.
         model = self._registry.model(message.model_name, message.model_version)
         validation.check_headers(message.inputs, model.signature)
         if codec.has_long_lists(message):
