@@ -1,6 +1,6 @@
-"""Networks in PyTorch: build them, train them, measure them, load them.
+"""PyTorch networks: building, training, evaluating and loading them.
 
-Names are imported when first used, so that the command line can show its help without waiting for torch.
+Public names are imported on first use, so that the command line's help does not wait for torch.
 """
 
 import importlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo.settings import TrainSettings
     from zoo.transfer.heads import attach_head
 
-_HOME = {
+_MODULES = {
     "CATALOG": "zoo.catalog",
     "LoadedNetwork": "zoo.runs.load",
     "Preprocessing": "zoo.networks.preprocessing",
@@ -45,6 +45,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'zoo' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

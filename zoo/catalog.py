@@ -1,4 +1,4 @@
-"""Every network by name: our own in one table, and behind it all of timm's."""
+"""The catalog of networks, and `create_model`, which builds these and all of timm's by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,39 +15,47 @@ from zoo.networks.size_check import check_size
 from zoo.networks.timm_config import config_of
 from zoo.transfer.pretrained import build_pretrained
 
-SOURCES = (
-    "local-dir:",
-    "hf-hub:",
-)  # timm's prefixes: a folder or a hub's repository that holds a network and its weights
+SOURCES = ("local-dir:", "hf-hub:")  # timm's prefixes of a folder or hub repository with a network and its weights
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network of ours; `input_size` is the default (C, H, W), the only one where `fixes_size` and none is asked for."""
+    """A network of the catalog.
+
+    Attributes:
+        builder: Function that builds it, with the keyword arguments of `timm.create_model`.
+        description: One line for lists of networks.
+        input_size: Default input (C, H, W).
+        num_classes: Default number of classes.
+        fixes_size: Whether it must know its image size when it is built.
+    """
 
     builder: Callable[..., nn.Module]
     description: str
     input_size: tuple[int, int, int]
-    num_classes: int = 10
-    fixes_size: bool = False
+    num_classes: int
+    fixes_size: bool
+
+
+def _entry(builder: Callable[..., nn.Module], description: str) -> Entry:
+    cfg: Any = timm.get_pretrained_cfg(builder.__name__)
+    return Entry(builder, description, cfg.input_size, cfg.num_classes, cfg.fixed_input_size)
 
 
 CATALOG = {
-    "mlp": Entry(networks.mlp, "fully connected: 512 and 64 hidden units", (1, 8, 8), fixes_size=True),
-    "localnet": Entry(
-        networks.localnet, "locally connected: 3x3 windows, no shared weights", (1, 8, 8), fixes_size=True
-    ),
-    "lenet5": Entry(networks.lenet5, "LeNet-5 of 1998: 5x5 convolutions and tanh", (1, 32, 32), fixes_size=True),
-    "convnet4": Entry(networks.convnet4, "four 3x3 convolutions with BatchNorm, then global average pool", (1, 8, 8)),
-    "bottleneck4": Entry(networks.bottleneck4, "1x1 convolutions squeeze the channels around each 3x3", (1, 8, 8)),
-    "allconv": Entry(networks.allconv, "all convolutional: strides for pools, 1x1 for full connections", (3, 32, 32)),
-    "vgg_tiny": Entry(networks.vgg_tiny, "VGG-like: stacks of 3x3 convolutions, a pool after each", (3, 32, 32)),
-    "resnet8": Entry(networks.resnet8, "CIFAR-style residual network, one block a stage", (3, 32, 32)),
-    "resnet20": Entry(networks.resnet20, "CIFAR-style residual network, three blocks a stage", (3, 32, 32)),
-    "resnet56": Entry(networks.resnet56, "CIFAR-style residual network, nine blocks a stage", (3, 32, 32)),
-    "mobilenet_tiny": Entry(networks.mobilenet_tiny, "MobileNet-like: depthwise separable convolutions", (3, 32, 32)),
-    "convnext4": Entry(networks.convnext4, "ConvNeXt-like: 7x7 depthwise windows, LayerNorm, GELU", (3, 32, 32)),
-    "signal1d": Entry(networks.signal1d, "1-D convolutions over signals of height 1", (1, 1, 128), num_classes=6),
+    "mlp": _entry(networks.mlp, "fully connected: 512 and 64 hidden units"),
+    "localnet": _entry(networks.localnet, "locally connected: 3x3 windows, no shared weights"),
+    "lenet5": _entry(networks.lenet5, "LeNet-5 of 1998: 5x5 convolutions and tanh"),
+    "convnet4": _entry(networks.convnet4, "four 3x3 convolutions with BatchNorm, then global average pool"),
+    "bottleneck4": _entry(networks.bottleneck4, "1x1 convolutions squeeze the channels around each 3x3"),
+    "allconv": _entry(networks.allconv, "all convolutional: strides for pools, 1x1 for full connections"),
+    "vgg_tiny": _entry(networks.vgg_tiny, "VGG-like: stacks of 3x3 convolutions, a pool after each"),
+    "resnet8": _entry(networks.resnet8, "CIFAR-style residual network, one block a stage"),
+    "resnet20": _entry(networks.resnet20, "CIFAR-style residual network, three blocks a stage"),
+    "resnet56": _entry(networks.resnet56, "CIFAR-style residual network, nine blocks a stage"),
+    "mobilenet_tiny": _entry(networks.mobilenet_tiny, "MobileNet-like: depthwise separable convolutions"),
+    "convnext4": _entry(networks.convnext4, "ConvNeXt-like: 7x7 depthwise windows, LayerNorm, GELU"),
+    "signal1d": _entry(networks.signal1d, "1-D convolutions over signals of height 1"),
 }
 
 
@@ -61,26 +69,36 @@ def create_model(
     pretrained: bool = False,
     pretrained_file: Path | None = None,
 ) -> nn.Module:
-    """Build a network of ours or of timm's, with fresh weights drawn from torch's generator or with pretrained ones.
+    """Build a network of the catalog or of timm.
 
-    What is None stays as the architecture has it. `img_size` is (H, W). `pretrained_file` is a safetensors file or a
-    state dict saved by PyTorch; a name such as `local-dir:PATH` always brings its weights.
+    Weights are drawn from torch's global generator unless pretrained ones are requested; a name such as
+    `local-dir:PATH` always loads its own. None keeps the architecture's default.
+
+    Args:
+        name: A network of the catalog or of timm, `local-dir:PATH` or `hf-hub:OWNER/NAME`.
+        num_classes: Number of classes.
+        in_chans: Channels of the input image.
+        img_size: Size of the input image, (H, W).
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        pretrained: Load the published weights.
+        pretrained_file: Load these weights: a safetensors file or a state dict saved by PyTorch.
 
     Raises:
         UnknownNetworkError: neither the catalog nor timm has `name`.
-        SettingsError: the network cannot be built so: a window does not fit, say; the layer is named.
-        CheckpointError: pretrained weights do not exist, cannot be fetched, or are of another network.
+        SettingsError: the network cannot be built with these arguments, e.g. a layer's window does not fit.
+        CheckpointError: pretrained weights do not exist, cannot be downloaded, or belong to another network.
     """
     build = _builder(name)
-    arguments: dict[str, Any] = {"in_chans": in_chans, "drop_rate": drop_rate or None}
+    options: dict[str, Any] = {"in_chans": in_chans, "drop_rate": drop_rate or None}
     if img_size is not None and _fixes_size(name):
-        arguments["img_size"] = img_size
-    given = {key: value for key, value in arguments.items() if value is not None}
+        options["img_size"] = img_size
+    arguments = {key: value for key, value in options.items() if value is not None}
     if pretrained or pretrained_file is not None or name.startswith(SOURCES):
-        network = build_pretrained(build, name, given, num_classes, pretrained_file)
+        network = build_pretrained(build, name, arguments, num_classes, pretrained_file)
     else:
-        network = _build_fresh(build, name, given | ({} if num_classes is None else {"num_classes": num_classes}))
-    _expect(network, in_chans, img_size)
+        classes = {} if num_classes is None else {"num_classes": num_classes}
+        network = _build_fresh(build, name, arguments | classes)
+    _update_preprocessing(network, in_chans, img_size)
     if name in CATALOG:
         check_size(network, Preprocessing.from_net(network).input_size)
     return network
@@ -100,7 +118,7 @@ def _builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _fixes_size(name: str) -> bool:
-    """Whether the architecture must know the size of its images when it is built."""
+    """Return whether the architecture must know its image size when it is built."""
     if name in CATALOG:
         return CATALOG[name].fixes_size
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -110,30 +128,30 @@ def _fixes_size(name: str) -> bool:
 def _build_fresh(build: Callable[..., nn.Module], name: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         network = build(pretrained=False, **arguments)
-        _require_patches(network)
+        _check_patches(network)
         return network
     except SettingsError as error:
-        raise SettingsError(f"the network '{name}' cannot be built so: {error}") from error
+        raise SettingsError(f"cannot build network '{name}': {error}") from error
     except (AssertionError, ValueError) as error:
-        asked = ", ".join(f"{key} {value}" for key, value in arguments.items())
-        raise SettingsError(f"the network '{name}' cannot be built with {asked}: {error}") from error
+        options = ", ".join(f"{key} {value}" for key, value in arguments.items())
+        raise SettingsError(f"cannot build network '{name}' with {options}: {error}") from error
 
 
-def _require_patches(network: nn.Module) -> None:
-    """Refuse a transformer for images smaller than a patch, which timm builds all the same, to see nothing."""
+def _check_patches(network: nn.Module) -> None:
+    """Reject a transformer without patches, which timm builds if the image is smaller than one patch."""
     if getattr(getattr(network, "patch_embed", None), "num_patches", 1) == 0:
         raise ValueError("the image is smaller than one patch")
 
 
-def _expect(network: nn.Module, in_chans: int | None, img_size: tuple[int, int] | None) -> None:
-    """Let the network's own data config speak of what was asked for; each new channel has the mean of the former ones."""
-    own = Preprocessing.from_net(network)
-    channels, size = in_chans or own.channels, img_size or own.input_size[1:]
-    if (channels, *size) == own.input_size:
+def _update_preprocessing(network: nn.Module, in_chans: int | None, img_size: tuple[int, int] | None) -> None:
+    """Store another input size in the network's data config; new channels get the mean over the default ones."""
+    default = Preprocessing.from_net(network)
+    channels, size = in_chans or default.channels, img_size or default.input_size[1:]
+    if (channels, *size) == default.input_size:
         return
-    changed = replace(own, input_size=(own.channels, *size))
-    if channels != own.channels:
-        mean, std = sum(own.mean) / own.channels, sum(own.std) / own.channels
+    changed = replace(default, input_size=(default.channels, *size))
+    if channels != default.channels:
+        mean, std = sum(default.mean) / default.channels, sum(default.std) / default.channels
         changed = replace(changed, input_size=(channels, *size), mean=(mean,) * channels, std=(std,) * channels)
     changed.attach_to(network)
     config_of(network)["test_input_size"] = None

@@ -1,16 +1,16 @@
-"""What can go wrong in zoo.
+"""Exceptions of the zoo package.
 
     ZooError
-    ├── UnknownNetworkError    no network of that name (also a ValueError)
-    ├── SettingsError      a setting, or settings that do not fit together (also a ValueError)
-    ├── DataError          a data set, or images that do not fit the network (also a ValueError)
-    ├── GeometryError      a network refuses an input size, or a stride does not fit it (also a ValueError)
-    ├── DeviceError        the device is not there
-    ├── CheckpointError    a run's folder or weights: missing, incomplete, of another network
-    ├── TrainingError      training began and failed
-    └── InterruptedRunError   Ctrl-C; the run can be resumed
+    ├── UnknownNetworkError
+    ├── SettingsError
+    ├── DataError
+    ├── GeometryError
+    ├── DeviceError
+    ├── CheckpointError
+    ├── TrainingError
+    └── InterruptedRunError
 
-`exit_status` is what the command line ends with: 2 for the user's mistake, 1 for work that failed, 130 for Ctrl-C.
+The command line exits with `exit_status`: 2 for a user error, 1 for failed work, 130 for Ctrl-C.
 """
 
 import difflib
@@ -19,28 +19,34 @@ from typing import ClassVar
 
 
 class ZooError(Exception):
-    """Any error that zoo raises on purpose."""
+    """Base class of all errors that zoo raises deliberately."""
 
     exit_status: ClassVar[int] = 2
 
 
 class UnknownNetworkError(ZooError, ValueError):
-    """No network of that name, neither ours nor timm's."""
+    """Neither the catalog nor timm has a network of that name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no network is called '{name}'{did_you_mean(name, known) or '; `zoonnx models` lists them'}")
+        super().__init__(
+            f"unknown network '{name}'{did_you_mean(name, known) or '; `zoonnx models` lists all networks'}"
+        )
 
 
 class SettingsError(ZooError, ValueError):
-    """A setting is out of its range, or settings do not fit together."""
+    """A setting is out of range, or settings contradict each other or the network."""
 
 
 class DataError(ZooError, ValueError):
-    """A data set does not exist, or images do not fit the network."""
+    """A dataset is missing or invalid, or its images do not fit the network."""
 
 
 class GeometryError(ZooError, ValueError):
-    """A network cannot take an input of that size; `layer` is the path of the layer that refuses it."""
+    """An input size is malformed, or the network does not accept it.
+
+    Attributes:
+        layer: Path of the layer that rejects it; "" if no single layer does.
+    """
 
     def __init__(self, message: str, layer: str = "") -> None:
         super().__init__(message)
@@ -48,26 +54,26 @@ class GeometryError(ZooError, ValueError):
 
 
 class DeviceError(ZooError):
-    """The device asked for is not on this machine."""
+    """The requested device is not available on this machine."""
 
 
 class CheckpointError(ZooError):
-    """A run's folder or its weights are missing, incomplete, in the way, or of another network."""
+    """A run folder or weights are missing, incomplete, in the way, or belong to another network."""
 
 
 class TrainingError(ZooError):
-    """Training began and failed."""
+    """Training started and failed."""
 
     exit_status: ClassVar[int] = 1
 
 
 class InterruptedRunError(ZooError):
-    """Someone stopped the run; its state is saved."""
+    """The user interrupted a run, whose state is saved; it can be resumed."""
 
     exit_status: ClassVar[int] = 130
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the closest known ones, or nothing."""
-    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3)
-    return f"; did you mean {' or '.join(repr(candidate) for candidate in close)}?" if close else ""
+    """Return the end of a message about an unknown name: the closest known names, or "" if none is close."""
+    matches = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3)
+    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""

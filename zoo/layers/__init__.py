@@ -1,4 +1,7 @@
-"""Layers that PyTorch lacks. Each has those attributes of nn.Conv2d that apply, so that arithmetic can read them."""
+"""Layers that PyTorch lacks.
+
+They have the applicable attributes of nn.Conv2d (`kernel_size`, `stride`, ...), from which geometry is computed.
+"""
 
 from zoo.layers.blur import BlurPool2d
 from zoo.layers.flipped_conv import TrueConv1d, TrueConv2d

@@ -1,6 +1,6 @@
-"""Blur before subsampling, so that a small shift of the input moves the output only a little.
+"""Blurring before subsampling, which makes the output less sensitive to small shifts of the input.
 
-After Zhang, "Making Convolutional Networks Shift-Invariant Again", https://arxiv.org/abs/1904.11486.
+Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", https://arxiv.org/abs/1904.11486.
 """
 
 import math
@@ -13,9 +13,9 @@ from zoo.errors import SettingsError
 
 
 class BlurPool2d(nn.Module):
-    """Each channel smoothed by binomial coefficients, then every `stride`-th value kept. It has nothing to learn.
+    """Smooth each channel with binomial coefficients and keep every `stride`-th value; there are no parameters.
 
-    Edges are mirrored, so each side of the input must be longer than (kernel_size - 1) / 2.
+    Padding reflects the input, so its height and width must be greater than (kernel_size - 1) / 2.
 
     Raises:
         SettingsError: `kernel_size` is not odd, or `stride` is less than 1.
@@ -25,7 +25,7 @@ class BlurPool2d(nn.Module):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0 or stride < 1:
             raise SettingsError(
-                f"a blur needs an odd kernel_size and a stride of 1 or more; got {kernel_size} and {stride}"
+                f"BlurPool2d requires an odd kernel_size and a stride of 1 or more; got {kernel_size} and {stride}"
             )
         self.in_channels = self.out_channels = self.groups = channels
         self.kernel_size, self.stride, self.dilation = (kernel_size, kernel_size), (stride, stride), (1, 1)
@@ -35,7 +35,7 @@ class BlurPool2d(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        (rows, columns) = self.padding
+        rows, columns = self.padding
         padded = F.pad(x, (columns, columns, rows, rows), mode="reflect")
         return F.conv2d(padded, self.kernel, stride=self.stride, groups=self.groups)
 

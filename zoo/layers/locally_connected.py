@@ -1,7 +1,7 @@
-"""Locally connected layers: windows as in a convolution, but every position has weights of its own.
+"""Locally connected layers: windows as in a convolution, but each position has its own weights.
 
-The rows of a matrix product per position: the elements under each window are gathered by an index fixed at
-construction, which is why the input's size is asked for. The batch stays free, in PyTorch and in ONNX.
+The elements under each window are gathered by an index, then multiplied by that position's weight matrix. The index is
+computed at construction, which therefore requires the input's size; the batch size stays dynamic, in ONNX too.
 """
 
 import math
@@ -18,7 +18,7 @@ Size = tuple[int, ...]
 
 
 class _LocallyConnected(nn.Module):
-    """`weight` is (positions, in_channels * window, out_channels), `bias` (out_channels, *output_size)."""
+    """`weight` has shape (positions, in_channels * window, out_channels), `bias` (out_channels, *output_size)."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class _LocallyConnected(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform within 1 / sqrt(fan-in), as PyTorch initialises its convolutions."""
+        """Draw uniformly from +-1 / sqrt(fan_in), as PyTorch does for its convolutions."""
         bound = 1 / math.sqrt(self.weight.shape[1])
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -52,11 +52,11 @@ class _LocallyConnected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != (self.in_channels, *self.input_size):
             raise SettingsError(
-                f"this {type(self).__name__} was built for inputs of {self.in_channels, *self.input_size} "
-                f"without the batch; got {tuple(x.shape[1:])}"
+                f"this {type(self).__name__} was built for inputs of shape {self.in_channels, *self.input_size} "
+                f"without the batch axis; got {tuple(x.shape[1:])}"
             )
-        ends = [pad for pad in reversed(self.padding) for _ in range(2)]
-        windows = F.pad(x, ends).flatten(2)[:, :, self.taps]  # (N, C, positions, window)
+        padding = [pad for pad in reversed(self.padding) for _ in range(2)]
+        windows = F.pad(x, padding).flatten(2)[:, :, self.taps]  # (N, C, positions, window)
         rows = windows.permute(2, 0, 1, 3).flatten(2)  # (positions, N, C * window)
         products = torch.matmul(rows, self.weight).permute(1, 2, 0)  # (N, out, positions)
         y: Tensor = products.unflatten(2, self.output_size)  # type: ignore[no-untyped-call]  # (N, out, *output_size)
@@ -69,18 +69,22 @@ class _LocallyConnected(nn.Module):
         )
 
     def _taps(self) -> Tensor:
-        """Where in the flattened, padded input each window's elements lie."""
+        """Return the indices of each window's elements in the flattened, padded input."""
         padded = [length + 2 * pad for length, pad in zip(self.input_size, self.padding, strict=True)]
         index = np.arange(math.prod(padded)).reshape(padded)
-        reach = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
-        windows = np.lib.stride_tricks.sliding_window_view(index, reach)
-        every = [slice(None, None, step) for step in (*self.stride, *self.dilation)]
-        chosen = windows[tuple(every)].reshape(math.prod(self.output_size), math.prod(self.kernel_size))
-        return torch.from_numpy(chosen.copy())
+        extent = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        windows = np.lib.stride_tricks.sliding_window_view(index, extent)
+        steps = tuple(slice(None, None, step) for step in (*self.stride, *self.dilation))
+        taps = windows[steps].reshape(math.prod(self.output_size), math.prod(self.kernel_size))
+        return torch.from_numpy(taps.copy())
 
 
 class LocallyConnected1d(_LocallyConnected):
-    """A window of its own weights at each position of (N, in_channels, input_size). Raises: SettingsError."""
+    """A locally connected layer for (N, in_channels, input_size).
+
+    Raises:
+        SettingsError: the window does not fit the input; see `count_windows`.
+    """
 
     def __init__(
         self,
@@ -100,7 +104,11 @@ class LocallyConnected1d(_LocallyConnected):
 
 
 class LocallyConnected2d(_LocallyConnected):
-    """A window of its own weights at each position of (N, in_channels, *input_size). Raises: SettingsError."""
+    """A locally connected layer for (N, in_channels, *input_size).
+
+    Raises:
+        SettingsError: the window does not fit the input; see `count_windows`.
+    """
 
     def __init__(
         self,
@@ -114,8 +122,8 @@ class LocallyConnected2d(_LocallyConnected):
         dilation: int | tuple[int, int] = 1,
         bias: bool = True,
     ) -> None:
-        kernel, steps, pads, spread = map(_pair, (kernel_size, stride, padding, dilation))
-        super().__init__(in_channels, out_channels, kernel, tuple(input_size), steps, pads, spread, bias)
+        kernel, strides, pads, dilations = map(_pair, (kernel_size, stride, padding, dilation))
+        super().__init__(in_channels, out_channels, kernel, tuple(input_size), strides, pads, dilations, bias)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

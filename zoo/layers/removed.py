@@ -1,7 +1,7 @@
-"""What a network keeps of layers that were cut off."""
+"""The placeholder of a removed layer."""
 
 from torch import nn
 
 
 class Removed(nn.Identity):
-    """Stands under the path of a layer that was cut off, and hands its input on: see zoo/transfer/truncate.py."""
+    """Pass the input through at the path of a layer that `zoo.transfer.truncate` removed."""

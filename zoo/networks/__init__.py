@@ -1,7 +1,7 @@
-"""The networks, one family a file. Importing this package registers them with timm."""
+"""The networks, one family per file. Importing this package registers them with timm."""
 
 from zoo.networks.allconv import AllConv, allconv
-from zoo.networks.base import Net
+from zoo.networks.base import Network
 from zoo.networks.bottleneck4 import Bottleneck4, bottleneck4
 from zoo.networks.convnet4 import ConvNet4, convnet4
 from zoo.networks.convnext4 import ConvNext4, convnext4
@@ -23,7 +23,7 @@ __all__ = [
     "LocalNet",
     "Mlp",
     "MobileNetTiny",
-    "Net",
+    "Network",
     "Signal1d",
     "VggTiny",
     "allconv",

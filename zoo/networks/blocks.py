@@ -1,4 +1,4 @@
-"""The building blocks that several networks share, and the choices they offer."""
+"""Building blocks that several networks share, and the choices that they offer."""
 
 import math
 from collections import OrderedDict
@@ -11,14 +11,14 @@ from zoo.layers import BlurPool2d
 
 Norm = Literal["batch", "group", "none"]
 Pool = Literal["max", "avg", "blur"]
-GlobalPool = Literal["avg", "max", "avgmax", ""]  # timm's names; "" leaves the feature map as it is
-Dropout = Literal["standard", "spatial"]  # single values, or whole channels
+GlobalPool = Literal["avg", "max", "avgmax", ""]  # timm's names
+Dropout = Literal["standard", "spatial"]
 
-GROUPS = 8  # of GroupNorm, where the channels can be divided so
+GROUPS = 8  # of GroupNorm, or the greatest divisor that the number of channels shares with 8
 
 
 def norm2d(norm: Norm, channels: int) -> nn.Module:
-    """The normalisation of that name."""
+    """Return the normalisation layer for (N, channels, H, W)."""
     check_choice("norm", norm, get_args(Norm))
     if norm == "none":
         return nn.Identity()
@@ -26,7 +26,7 @@ def norm2d(norm: Norm, channels: int) -> nn.Module:
 
 
 def pool2d(pool: Pool, channels: int) -> nn.Module:
-    """A pool that halves height and width."""
+    """Return a pooling layer that halves height and width."""
     check_choice("pool", pool, get_args(Pool))
     if pool == "blur":
         return BlurPool2d(channels)
@@ -34,24 +34,16 @@ def pool2d(pool: Pool, channels: int) -> nn.Module:
 
 
 def conv_norm_act(
-    in_chans: int, out_chans: int, kernel_size: int, *, stride: int = 1, groups: int = 1, norm: Norm = "batch"
+    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1, norm: Norm = "batch"
 ) -> nn.Sequential:
-    """A convolution, padded by half its kernel, then norm and ReLU; without a norm it has a bias."""
+    """Return a convolution, normalisation and ReLU; padding keeps the size, and there is a bias only without a norm."""
     padding, bias = (kernel_size - 1) // 2, norm == "none"
-    conv = nn.Conv2d(in_chans, out_chans, kernel_size, stride, padding, groups=groups, bias=bias)
-    return nn.Sequential(OrderedDict(conv=conv, norm=norm2d(norm, out_chans), act=nn.ReLU()))
-
-
-def stage(*blocks: nn.Module, drop_rate: float, dropout: Dropout) -> nn.Sequential:
-    """Blocks one after the other, and dropout after the last one where `drop_rate` is not 0."""
-    check_choice("stage_dropout", dropout, get_args(Dropout))
-    if drop_rate == 0:
-        return nn.Sequential(*blocks)
-    return nn.Sequential(*blocks, nn.Dropout2d(drop_rate) if dropout == "spatial" else nn.Dropout(drop_rate))
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm2d(norm, out_channels), act=nn.ReLU()))
 
 
 def he_init(network: nn.Module) -> None:
-    """He initialisation of the convolutions, https://arxiv.org/abs/1502.01852, eq. 10 with fan-out."""
+    """Initialise the convolutions as in He et al., https://arxiv.org/abs/1502.01852, eq. 10 with fan-out."""
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -62,7 +54,7 @@ def he_init(network: nn.Module) -> None:
 
 
 class FlatHead(nn.Module):
-    """Dropout and a linear classifier for a network whose features are one vector; it has no global pool."""
+    """Dropout and a linear classifier for features that are one vector, without a global pool."""
 
     def __init__(self, in_features: int, num_classes: int, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -71,7 +63,11 @@ class FlatHead(nn.Module):
         self.fc = _classifier(in_features, num_classes)
 
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
-        """Put a fresh classifier in place. Raises: SettingsError: a global pool is asked for."""
+        """Replace the classifier by a newly initialised one.
+
+        Raises:
+            SettingsError: a global pool is requested.
+        """
         if pool_type:
             raise SettingsError(f"a network whose features are one vector has no global pool; got '{pool_type}'")
         self.fc = _classifier(self.in_features, num_classes)
@@ -86,6 +82,10 @@ def _classifier(in_features: int, num_classes: int) -> nn.Module:
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is not among the choices. Raises: SettingsError."""
+    """Check that `value` is among the choices of the option `name`.
+
+    Raises:
+        SettingsError: it is not.
+    """
     if value not in choices:
-        raise SettingsError(f"{name} is one of {', '.join(choices)}; got '{value}'")
+        raise SettingsError(f"{name} must be one of {', '.join(choices)}; got '{value}'")

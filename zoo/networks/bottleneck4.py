@@ -1,21 +1,19 @@
-"""Four bottlenecks: a 1x1 convolution squeezes the channels, so that the 3x3 one has little to do."""
+"""Four bottlenecks: 1x1 convolutions reduce the channels before each 3x3 convolution and restore them after it."""
 
 from collections import OrderedDict
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
-from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.networks.base import Net, default_cfg, level
-from zoo.networks.blocks import Dropout, GlobalPool, Norm, Pool, conv_norm_act, he_init, pool2d, stage
+from zoo.networks.base import StagedNetwork, StagedOptions, feature_level, register
+from zoo.networks.blocks import Norm, Pool, conv_norm_act, he_init, pool2d
 
-SQUEEZE = 4  # how many times fewer channels the 3x3 convolution sees
+REDUCTION = 4  # channels of a bottleneck divided by those of its 3x3 convolution
 
 
 def bottleneck(channels: int, norm: Norm) -> nn.Sequential:
-    """1x1 to a quarter of the channels, 3x3 among these, 1x1 back: 17 C^2 / 16 weights instead of 9 C^2."""
-    narrow = channels // SQUEEZE
+    """Return 1x1 to a quarter of the channels, 3x3 and 1x1 back: 17 C^2 / 16 weights instead of 9 C^2."""
+    narrow = channels // REDUCTION
     return nn.Sequential(
         OrderedDict(
             squeeze=conv_norm_act(channels, narrow, 1, norm=norm),
@@ -25,38 +23,24 @@ def bottleneck(channels: int, norm: Norm) -> nn.Sequential:
     )
 
 
-class Bottleneck4(Net):
-    """Two bottlenecks of 32 channels, a pool, two of 64, then global average pool and a linear classifier.
+class Bottleneck4(StagedNetwork):
+    """Two bottlenecks of 32 channels, a pool, two of 64, then a global average pool and a linear classifier.
 
-    Takes (N, C, H, W) with H and W multiples of 2 and gives (N, num_classes) logits.
+    Input: (N, C, H, W), H and W multiples of 2. Output: logits (N, num_classes).
     """
 
+    input_size, min_size, first_conv = (1, 8, 8), (2, 2), "stem.conv"
+    feature_levels = feature_level("stage1", 32, 1), feature_level("stage2", 64, 2)
     layer_groups: ClassVar = {"stem": r"^stem\.", "blocks": r"^(?:stage|widen)(\d)"}
 
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_chans: int = 1,
-        global_pool: GlobalPool = "avg",
-        pool: Pool = "max",
-        norm: Norm = "batch",
-        drop_rate: float = 0.0,
-        stage_drop_rate: float = 0.0,
-        stage_dropout: Dropout = "spatial",
-    ) -> None:
-        levels = (level("stage1", 32, 1), level("stage2", 64, 2))
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=64, feature_info=levels)
-
-        def bottlenecks(channels: int) -> nn.Sequential:
-            both = bottleneck(channels, norm), bottleneck(channels, norm)
-            return stage(*both, drop_rate=stage_drop_rate, dropout=stage_dropout)
-
-        self.stem = conv_norm_act(in_chans, 32, 3, norm=norm)
-        self.stage1 = bottlenecks(32)
+    def __init__(self, *, pool: Pool = "max", norm: Norm = "batch", **options: Unpack[StagedOptions]) -> None:
+        super().__init__(**options)
+        self.stem = conv_norm_act(self.in_chans, 32, 3, norm=norm)
+        self.stage1 = self.stage(bottleneck(32, norm), bottleneck(32, norm))
         self.pool = pool2d(pool, 32)
         self.widen2 = conv_norm_act(32, 64, 1, norm=norm)
-        self.stage2 = bottlenecks(64)
-        self.head = ClassifierHead(64, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.stage2 = self.stage(bottleneck(64, norm), bottleneck(64, norm))
+        self.add_head(64)
         he_init(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -66,10 +50,4 @@ class Bottleneck4(Net):
         return self.run(self.stage2, x)  # (N, 64, H/2, W/2)
 
 
-default_cfgs = generate_default_cfgs({"bottleneck4": default_cfg((1, 8, 8), first_conv="stem.conv", min_size=(2, 2))})
-
-
-@register_model
-def bottleneck4(pretrained: bool = False, **kwargs: Any) -> Bottleneck4:
-    """Bottleneck4 as timm builds it; the keywords are Bottleneck4's and those of `timm.create_model`."""
-    return build_model_with_cfg(Bottleneck4, "bottleneck4", pretrained, feature_cfg={"out_indices": (0, 1)}, **kwargs)
+bottleneck4 = register("bottleneck4", Bottleneck4)

@@ -1,40 +1,31 @@
-"""ConvNet4: four 3x3 convolutions for small images, in timm's model interface.
+"""ConvNet4: four 3x3 convolutions for small images.
 
-At 1 channel and 10 classes it has 65,834 parameters. Every layer is a direct child, called once and never in place,
+It has 65,834 parameters with 1 channel and 10 classes. Every layer is a direct child, called once and never in place,
 so each module path (`conv1`, `bn1`, `act1`, ..., `head.fc`) names one tensor.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
-from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.networks.base import Net, default_cfg, level
-from zoo.networks.blocks import GlobalPool, Norm, Pool, he_init, norm2d, pool2d
+from zoo.networks.base import PooledNetwork, PooledOptions, feature_level, register
+from zoo.networks.blocks import Norm, Pool, he_init, norm2d, pool2d
 
 
-class ConvNet4(Net):
-    """Two 3x3 convolutions of 32 filters, a pool, two of 64, then global average pool and a linear classifier.
+class ConvNet4(PooledNetwork):
+    """Two 3x3 convolutions of 32 filters, a pool, two of 64, then a global average pool and a linear classifier.
 
-    Takes (N, C, H, W) with H and W of at least 2 and gives (N, num_classes) logits.
+    Input: (N, C, H, W), H and W at least 2. Output: logits (N, num_classes).
     """
 
+    input_size, min_size, first_conv = (1, 8, 8), (2, 2), "conv1"
+    feature_levels = feature_level("act2", 32, 1), feature_level("act4", 64, 2)
     layer_groups: ClassVar = {"stem": r"^(?:conv|bn)1\.", "blocks": r"^(?:conv|bn)(\d)\."}
 
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_chans: int = 1,
-        global_pool: GlobalPool = "avg",
-        pool: Pool = "max",
-        norm: Norm = "batch",
-        drop_rate: float = 0.0,
-    ) -> None:
-        levels = (level("act2", 32, 1), level("act4", 64, 2))
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=64, feature_info=levels)
+    def __init__(self, *, pool: Pool = "max", norm: Norm = "batch", **options: Unpack[PooledOptions]) -> None:
+        super().__init__(**options)
         bias = norm == "none"
-        self.conv1 = nn.Conv2d(in_chans, 32, 3, padding=1, bias=bias)
+        self.conv1 = nn.Conv2d(self.in_chans, 32, 3, padding=1, bias=bias)
         self.bn1 = norm2d(norm, 32)
         self.act1 = nn.ReLU()
         self.conv2 = nn.Conv2d(32, 32, 3, padding=1, bias=bias)
@@ -47,7 +38,7 @@ class ConvNet4(Net):
         self.conv4 = nn.Conv2d(64, 64, 3, padding=1, bias=bias)
         self.bn4 = norm2d(norm, 64)
         self.act4 = nn.ReLU()
-        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.add_head(64)
         he_init(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -66,10 +57,4 @@ class ConvNet4(Net):
         return y
 
 
-default_cfgs = generate_default_cfgs({"convnet4": default_cfg((1, 8, 8), first_conv="conv1", min_size=(2, 2))})
-
-
-@register_model
-def convnet4(pretrained: bool = False, **kwargs: Any) -> ConvNet4:
-    """ConvNet4 as timm builds it; the keywords are ConvNet4's and those of `timm.create_model`."""
-    return build_model_with_cfg(ConvNet4, "convnet4", pretrained, feature_cfg={"out_indices": (0, 1)}, **kwargs)
+convnet4 = register("convnet4", ConvNet4)

@@ -1,17 +1,15 @@
 """A small ConvNeXt: Liu et al., "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545.
 
-Patches instead of a stem, few norms and activations, wide depthwise windows, an inverted bottleneck. Without the
-paper's layer scale and stochastic depth, which only deep networks need.
+A stem of patches, few norms and activations, 7x7 depthwise convolutions and inverted bottlenecks. It omits the paper's
+layer scale and stochastic depth, which only deep networks need.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
-from timm.layers import ClassifierHead, LayerNorm2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from zoo.networks.base import Net, default_cfg, level
-from zoo.networks.blocks import Dropout, GlobalPool, stage
+from zoo.networks.base import StagedNetwork, StagedOptions, feature_level, register
 
 
 class Block(nn.Module):
@@ -32,38 +30,26 @@ class Block(nn.Module):
         return z
 
 
-class ConvNext4(Net):
+class ConvNext4(StagedNetwork):
     """2x2 patches, then four blocks of 32, 64, 64 and 128 channels in three stages.
 
-    Takes (N, C, H, W) with H and W multiples of 8 and gives (N, num_classes) logits.
+    Input: (N, C, H, W), H and W multiples of 8. Output: logits (N, num_classes).
     """
 
+    input_size, min_size, first_conv = (3, 32, 32), (8, 8), "stem.0"
+    feature_levels = feature_level("stage1", 32, 2), feature_level("stage2", 64, 4), feature_level("stage3", 128, 8)
     layer_groups: ClassVar = {"stem": r"^stem\.", "blocks": r"^(?:stage|down)(\d)"}
 
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_chans: int = 3,
-        global_pool: GlobalPool = "avg",
-        drop_rate: float = 0.0,
-        stage_drop_rate: float = 0.0,
-        stage_dropout: Dropout = "spatial",
-    ) -> None:
-        levels = (level("stage1", 32, 2), level("stage2", 64, 4), level("stage3", 128, 8))
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=128, feature_info=levels)
-
-        def blocks(channels: int, count: int) -> nn.Sequential:
-            every = [Block(channels) for _ in range(count)]
-            return stage(*every, drop_rate=stage_drop_rate, dropout=stage_dropout)
-
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, 32, 2, stride=2), LayerNorm2d(32))
-        self.stage1 = blocks(32, count=1)
+    def __init__(self, **options: Unpack[StagedOptions]) -> None:
+        super().__init__(**options)
+        self.stem = nn.Sequential(nn.Conv2d(self.in_chans, 32, 2, stride=2), LayerNorm2d(32))
+        self.stage1 = self.stage(Block(32))
         self.down2 = nn.Sequential(LayerNorm2d(32), nn.Conv2d(32, 64, 2, stride=2))
-        self.stage2 = blocks(64, count=2)
+        self.stage2 = self.stage(Block(64), Block(64))
         self.down3 = nn.Sequential(LayerNorm2d(64), nn.Conv2d(64, 128, 2, stride=2))
-        self.stage3 = blocks(128, count=1)
+        self.stage3 = self.stage(Block(128))
         self.norm = LayerNorm2d(128)
-        self.head = ClassifierHead(128, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.add_head(128)
         self.apply(_init)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -75,17 +61,11 @@ class ConvNext4(Net):
 
 
 def _init(module: nn.Module) -> None:
-    """The paper's: a normal distribution of deviation 0.02, cut off at 2, and no bias."""
+    """Initialise as the paper does: a normal distribution of standard deviation 0.02, truncated at 2; biases of 0."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-default_cfgs = generate_default_cfgs({"convnext4": default_cfg((3, 32, 32), first_conv="stem.0", min_size=(8, 8))})
-
-
-@register_model
-def convnext4(pretrained: bool = False, **kwargs: Any) -> ConvNext4:
-    """ConvNext4 as timm builds it; the keywords are ConvNext4's and those of `timm.create_model`."""
-    return build_model_with_cfg(ConvNext4, "convnext4", pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **kwargs)
+convnext4 = register("convnext4", ConvNext4)

@@ -1,41 +1,37 @@
 """LeNet-5: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
 
-The names are the paper's: C a convolution, S a subsampling, F a full connection. As is usual today, C3 connects all
-of its maps, S2 and S4 are plain pools without weights, and the output is linear with softmax in the loss.
+Layer names are the paper's: C for convolution, S for subsampling, F for full connection. As is usual today, C3 connects
+all of its maps, S2 and S4 are pools without weights, and the output is linear, with softmax in the loss.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.networks.base import Net, default_cfg, level
-from zoo.networks.blocks import FlatHead, Pool, pool2d
+from zoo.networks.base import Network, NetworkOptions, feature_level, register
+from zoo.networks.blocks import Pool, pool2d
 from zoo.networks.size_check import size_after
 
 
-class LeNet5(Net):
-    """Two 5x5 convolutions without padding, each with a pool, then three full connections.
+class LeNet5(Network):
+    """Two 5x5 convolutions without padding, each followed by a pool, then three fully connected layers.
 
-    `img_size` (H, W) is free as long as every pool divides what it gets: 16, 20, ..., 32, ...
+    Input: (N, C, *img_size), H and W such that both pools divide their input: 16, 20, ..., 32, ...
+    Output: logits (N, num_classes).
 
     Raises:
-        SettingsError: a convolution or pool does not fit.
+        SettingsError: a convolution or pool does not fit `img_size`.
     """
 
+    input_size, first_conv = (1, 32, 32), "c1"
+    feature_levels = feature_level("tanh1", 6, 1), feature_level("tanh3", 16, 2)
     layer_groups: ClassVar = {"stem": r"^c1\.", "blocks": r"^[cf](\d)\."}
 
     def __init__(
-        self,
-        num_classes: int = 10,
-        in_chans: int = 1,
-        img_size: tuple[int, int] = (32, 32),
-        pool: Pool = "avg",
-        drop_rate: float = 0.0,
+        self, *, img_size: tuple[int, int] = (32, 32), pool: Pool = "avg", **options: Unpack[NetworkOptions]
     ) -> None:
-        levels = (level("tanh1", 6, 1), level("tanh3", 16, 2))
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=84, feature_info=levels)
-        self.c1 = nn.Conv2d(in_chans, 6, 5)
+        super().__init__(**options)
+        self.c1 = nn.Conv2d(self.in_chans, 6, 5)
         self.tanh1 = nn.Tanh()
         self.s2 = pool2d(pool, 6)
         self.c3 = nn.Conv2d(6, 16, 5)
@@ -49,7 +45,7 @@ class LeNet5(Net):
         self.tanh5 = nn.Tanh()
         self.f6 = nn.Linear(120, 84)
         self.tanh6 = nn.Tanh()
-        self.head = FlatHead(84, num_classes, drop_rate)
+        self.add_head(84)
 
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.run(self._convolutions, x)  # (N, 16, 5, 5)
@@ -68,10 +64,4 @@ class LeNet5(Net):
         return y
 
 
-default_cfgs = generate_default_cfgs({"lenet5": default_cfg((1, 32, 32), first_conv="c1", fixed_input_size=True)})
-
-
-@register_model
-def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
-    """LeNet-5 as timm builds it; the keywords are LeNet5's and those of `timm.create_model`."""
-    return build_model_with_cfg(LeNet5, "lenet5", pretrained, feature_cfg={"out_indices": (0, 1)}, **kwargs)
+lenet5 = register("lenet5", LeNet5)

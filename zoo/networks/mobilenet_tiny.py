@@ -1,57 +1,42 @@
 """A small MobileNet: Howard et al., https://arxiv.org/abs/1704.04861.
 
-A depthwise separable convolution filters each channel by itself (3x3, as many groups as channels) and then mixes the
-channels (1x1): about a ninth of the multiplications of a full 3x3 convolution.
+A depthwise separable convolution filters each channel alone (3x3, as many groups as channels), then mixes the channels
+(1x1): about a ninth of the multiplications of a full 3x3 convolution.
 """
 
 from collections import OrderedDict
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
-from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.networks.base import Net, default_cfg, level
-from zoo.networks.blocks import Dropout, GlobalPool, Norm, conv_norm_act, he_init, stage
+from zoo.networks.base import StagedNetwork, StagedOptions, feature_level, register
+from zoo.networks.blocks import Norm, conv_norm_act, he_init
 
 
-def separable(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Sequential:
-    """A 3x3 convolution of each channel, then a 1x1 convolution over all of them."""
+def separable(in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm) -> nn.Sequential:
+    """Return a 3x3 convolution of each channel, followed by a 1x1 convolution over all channels."""
     depthwise = conv_norm_act(in_channels, in_channels, 3, stride=stride, groups=in_channels, norm=norm)
     pointwise = conv_norm_act(in_channels, out_channels, 1, norm=norm)
     return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=pointwise))
 
 
-class MobileNetTiny(Net):
-    """A 3x3 convolution, then three stages of two depthwise separable ones of 32, 64 and 128 channels.
+class MobileNetTiny(StagedNetwork):
+    """A 3x3 convolution, then three stages of two depthwise separable convolutions of 32, 64 and 128 channels.
 
-    Takes (N, C, H, W) and gives (N, num_classes) logits.
+    Input: (N, C, H, W), H and W at least 4. Output: logits (N, num_classes).
     """
 
+    input_size, min_size, first_conv = (3, 32, 32), (4, 4), "stem.conv"
+    feature_levels = feature_level("stage1", 32, 1), feature_level("stage2", 64, 2), feature_level("stage3", 128, 4)
     layer_groups: ClassVar = {"stem": r"^stem\.", "blocks": r"^stage(\d)\.(\d)"}
 
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_chans: int = 3,
-        global_pool: GlobalPool = "avg",
-        norm: Norm = "batch",
-        drop_rate: float = 0.0,
-        stage_drop_rate: float = 0.0,
-        stage_dropout: Dropout = "spatial",
-    ) -> None:
-        levels = (level("stage1", 32, 1), level("stage2", 64, 2), level("stage3", 128, 4))
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=128, feature_info=levels)
-
-        def separables(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-            first, second = separable(in_channels, channels, stride, norm), separable(channels, channels, 1, norm)
-            return stage(first, second, drop_rate=stage_drop_rate, dropout=stage_dropout)
-
-        self.stem = conv_norm_act(in_chans, 16, 3, norm=norm)
-        self.stage1 = separables(16, 32, stride=1)
-        self.stage2 = separables(32, 64, stride=2)
-        self.stage3 = separables(64, 128, stride=2)
-        self.head = ClassifierHead(128, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+    def __init__(self, *, norm: Norm = "batch", **options: Unpack[StagedOptions]) -> None:
+        super().__init__(**options)
+        self.stem = conv_norm_act(self.in_chans, 16, 3, norm=norm)
+        self.stage1 = self.stage(separable(16, 32, norm=norm), separable(32, 32, norm=norm))
+        self.stage2 = self.stage(separable(32, 64, stride=2, norm=norm), separable(64, 64, norm=norm))
+        self.stage3 = self.stage(separable(64, 128, stride=2, norm=norm), separable(128, 128, norm=norm))
+        self.add_head(128)
         he_init(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -61,13 +46,4 @@ class MobileNetTiny(Net):
         return self.run(self.stage3, x)  # (N, 128, H/4, W/4)
 
 
-default_cfgs = generate_default_cfgs(
-    {"mobilenet_tiny": default_cfg((3, 32, 32), first_conv="stem.conv", min_size=(4, 4))}
-)
-
-
-@register_model
-def mobilenet_tiny(pretrained: bool = False, **kwargs: Any) -> MobileNetTiny:
-    """MobileNetTiny as timm builds it; the keywords are MobileNetTiny's and those of `timm.create_model`."""
-    levels = {"out_indices": (0, 1, 2)}
-    return build_model_with_cfg(MobileNetTiny, "mobilenet_tiny", pretrained, feature_cfg=levels, **kwargs)
+mobilenet_tiny = register("mobilenet_tiny", MobileNetTiny)

@@ -1,27 +1,31 @@
-"""Random weights in which every branch and every channel counts.
+"""Random weights with which every branch and every channel contributes to the output.
 
-Many networks begin with branches that give nothing yet: a last BatchNorm scale of 0 in each residual block, layer scales of
-1e-6. That helps training; in a network that is looked at or compared without training it hides whole branches, and a
-comparison of two zeros proves nothing. The other BatchNorms begin with scales of 1, with which a scale that goes astray
-on the way to a file is not missed.
+Many networks initialise some scales so that a branch contributes nothing at first: the last BatchNorm scale of each
+residual block to 0, layer scales to 1e-6. This helps training, but it hides whole branches when an untrained network is
+inspected or compared numerically. The other BatchNorm scales start at 1, so that losing one in an export would go
+unnoticed.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-SLEEPING = 0.01  # a scale whose values all equal one number of at most this size
+NEGLIGIBLE = 0.01  # largest constant value of a scale that is drawn anew
 
 
 def randomize_constant_scales(network: nn.Module) -> None:
-    """Draw those scales of `network` anew, and BatchNorm's of one number, from 0.5 to 1.5, by torch's own generator."""
-    norms = {f"{path}.weight" for path, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    """Draw negligible scales and constant BatchNorm scales uniformly from 0.5 to 1.5, with torch's global generator."""
+    norm_scales = {f"{path}.weight" for path, module in network.named_modules() if isinstance(module, _BatchNorm)}
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if not name.endswith("bias") and _is_one_number(parameter, 1.0 if name in norms else SLEEPING):
+            limit = 1.0 if name in norm_scales else NEGLIGIBLE
+            if not name.endswith("bias") and _is_constant(parameter, limit):
                 parameter.uniform_(0.5, 1.5)
 
 
-def _is_one_number(parameter: Tensor, largest: float) -> bool:
-    first = parameter.detach().flatten()[0] if parameter.numel() > 1 else None
-    return first is not None and abs(float(first)) <= largest and bool((parameter == first).all())
+def _is_constant(parameter: Tensor, limit: float) -> bool:
+    """Return whether all of several elements equal one number of at most `limit` in size."""
+    if parameter.numel() <= 1:
+        return False
+    first = parameter.detach().flatten()[0]
+    return abs(float(first)) <= limit and bool((parameter == first).all())

@@ -1,4 +1,4 @@
-"""What every network of timm's interface knows of itself, with the types that `nn.Module` hides."""
+"""Typed access to attributes of timm's model interface, which `nn.Module` hides from the type checker."""
 
 from typing import Any, cast
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 def config_of(network: nn.Module) -> dict[str, Any]:
-    """Timm's `pretrained_cfg`: the architecture's name, what it expects of images, its first and last layer."""
+    """Return timm's `pretrained_cfg`: the architecture's name, its data configuration, its first and last layer."""
     return cast("dict[str, Any]", network.pretrained_cfg)
 
 
 def classes_of(network: nn.Module) -> int:
-    """The number of classes; 0 for a network without a classifier."""
+    """Return the number of classes; 0 for a network without a classifier."""
     return cast("int", network.num_classes)

@@ -1,52 +1,46 @@
 """A small VGG: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556.
 
-Stacks of 3x3 convolutions, a pool after each stack, twice the width after each pool; one full connection at the end.
+Stacks of 3x3 convolutions, a pool after each stack, twice the width after each pool. The classifier is its only fully
+connected layer, where the paper has three.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
-from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from zoo.networks.base import Net, default_cfg, level
-from zoo.networks.blocks import Dropout, GlobalPool, Norm, Pool, conv_norm_act, he_init, pool2d, stage
+from zoo.networks.base import StagedNetwork, StagedOptions, feature_level, register
+from zoo.networks.blocks import Norm, Pool, conv_norm_act, he_init, pool2d
 
 
-class VggTiny(Net):
+class VggTiny(StagedNetwork):
     """Three stacks of two 3x3 convolutions of 32, 64 and 128 filters.
 
-    Takes (N, C, H, W) with H and W multiples of 8 and gives (N, num_classes) logits.
+    Input: (N, C, H, W), H and W multiples of 8. Output: logits (N, num_classes).
     """
 
+    input_size, min_size, first_conv = (3, 32, 32), (8, 8), "stack1.0.conv"
+    feature_levels = (
+        feature_level("stack1", 32, 1),
+        feature_level("stack2", 64, 2),
+        feature_level("stack3", 128, 4),
+        feature_level("pool3", 128, 8),
+    )
     layer_groups: ClassVar = {"stem": r"^stack1\.0\.", "blocks": r"^stack(\d)\.(\d)"}
 
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_chans: int = 3,
-        global_pool: GlobalPool = "avg",
-        pool: Pool = "max",
-        norm: Norm = "batch",
-        drop_rate: float = 0.0,
-        stage_drop_rate: float = 0.0,
-        stage_dropout: Dropout = "spatial",
-    ) -> None:
-        levels = (level("stack1", 32, 1), level("stack2", 64, 2), level("stack3", 128, 4), level("pool3", 128, 8))
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=128, feature_info=levels)
+    def __init__(self, *, pool: Pool = "max", norm: Norm = "batch", **options: Unpack[StagedOptions]) -> None:
+        super().__init__(**options)
 
         def stack(in_channels: int, out_channels: int) -> nn.Sequential:
             first = conv_norm_act(in_channels, out_channels, 3, norm=norm)
-            second = conv_norm_act(out_channels, out_channels, 3, norm=norm)
-            return stage(first, second, drop_rate=stage_drop_rate, dropout=stage_dropout)
+            return self.stage(first, conv_norm_act(out_channels, out_channels, 3, norm=norm))
 
-        self.stack1 = stack(in_chans, 32)
+        self.stack1 = stack(self.in_chans, 32)
         self.pool1 = pool2d(pool, 32)
         self.stack2 = stack(32, 64)
         self.pool2 = pool2d(pool, 64)
         self.stack3 = stack(64, 128)
         self.pool3 = pool2d(pool, 128)
-        self.head = ClassifierHead(128, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.add_head(128)
         he_init(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -56,12 +50,4 @@ class VggTiny(Net):
         return y
 
 
-default_cfgs = generate_default_cfgs(
-    {"vgg_tiny": default_cfg((3, 32, 32), first_conv="stack1.0.conv", min_size=(8, 8))}
-)
-
-
-@register_model
-def vgg_tiny(pretrained: bool = False, **kwargs: Any) -> VggTiny:
-    """VggTiny as timm builds it; the keywords are VggTiny's and those of `timm.create_model`."""
-    return build_model_with_cfg(VggTiny, "vgg_tiny", pretrained, feature_cfg={"out_indices": (0, 1, 2, 3)}, **kwargs)
+vgg_tiny = register("vgg_tiny", VggTiny)

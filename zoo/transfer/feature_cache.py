@@ -1,7 +1,7 @@
-"""A head trained on features that are computed once, stored, and used again while data and backbone stay the same.
+"""A cache of backbone features, so that a head can be trained without running the backbone again.
 
-Features lie beside the runs, in `.features/KEY.safetensors`; KEY is a hash of the images, of how they are prepared
-and of every number of the backbone. Each image is seen as an evaluation sees it, so no augmentation is possible.
+Features are stored beside the runs, in `.features/KEY.safetensors`; KEY is a hash of the images, their preprocessing
+and every value of the backbone. Images are preprocessed as for evaluation, so augmentation is not possible.
 """
 
 import hashlib
@@ -23,12 +23,16 @@ from zoo.settings import SplitName
 from zoo.storage.atomic_io import write_file
 from zoo.transfer.heads import HeadedNet
 
-FEATURES_VERSION = 2  # part of each key: raise it when features are computed otherwise
+FEATURES_VERSION = 2  # part of each key; raise it when the computation of features changes
 
 
 @dataclass(frozen=True)
-class FeatureRule:
-    """What a head expects of its features: nothing but their size, (C) or (C, H, W)."""
+class IdentityTransform:
+    """The input conversion for features: none.
+
+    Attributes:
+        input_size: Shape of one image's features, (C) or (C, H, W).
+    """
 
     input_size: tuple[int, ...]
 
@@ -36,48 +40,49 @@ class FeatureRule:
         return images
 
 
-def features_of(network: HeadedNet, data: Dataset, cache: Path) -> tuple[Dataset, FeatureRule]:
-    """The same data with the backbone's features in place of images, from `cache` where they are known there."""
-    splits = {name: _features(network, data.split(name), data.preprocessing, cache) for name in get_args(SplitName)}
+def features_of(network: HeadedNet, data: Dataset, cache: Path) -> tuple[Dataset, IdentityTransform]:
+    """Replace the images of a dataset by the backbone's features, read from `cache` or computed and stored there."""
+    splits = {
+        name: _feature_split(network, data.split(name), data.preprocessing, cache) for name in get_args(SplitName)
+    }
     size = tuple(splits["train"].images.shape[1:])
-    return replace(data, train=splits["train"], val=splits["val"], test=splits["test"]), FeatureRule(size)
+    return replace(data, train=splits["train"], val=splits["val"], test=splits["test"]), IdentityTransform(size)
 
 
-def _features(network: HeadedNet, split: Split, rule: Preprocessing, cache: Path) -> MemorySplit:
-    file = cache / f"{_key(network, split, rule)}.safetensors"
-    features = _stored(file)
+def _feature_split(network: HeadedNet, split: Split, preprocessing: Preprocessing, cache: Path) -> MemorySplit:
+    file = cache / f"{_key(network, split, preprocessing)}.safetensors"
+    features = _load(file)
     if features is None:
-        features = _compute(network, split, rule)
+        features = _compute(network, split, preprocessing)
         cache.mkdir(parents=True, exist_ok=True)
         write_file(file, safetensors.torch.save({"features": features}))
     return MemorySplit(features, split.targets)
 
 
-def _stored(file: Path) -> Tensor | None:
-    """Features that are there and whole."""
+def _load(file: Path) -> Tensor | None:
+    """Return the stored features; None if the file is missing or damaged."""
     try:
         return safetensors.torch.load_file(file).get("features")
     except (OSError, SafetensorError):
         return None
 
 
-def _compute(network: HeadedNet, split: Split, rule: Preprocessing) -> Tensor:
-    """What the head gets of each image: (N, C), or (N, C, H, W) for a head that looks at maps."""
+def _compute(network: HeadedNet, split: Split, preprocessing: Preprocessing) -> Tensor:
+    """Return the head's input for every image: (N, C), or (N, C, H, W) for a head on feature maps."""
     device = next(network.parameters()).device
-    chosen = torch.split(torch.arange(len(split)), batch_size_for(rule.input_size))
+    index_batches = torch.split(torch.arange(len(split)), batch_size_for(preprocessing.input_size))
+    batches = []
     network.eval()
     with torch.no_grad():
-        parts = [
-            network.forward_head(network.forward_features(rule.normalise(images.to(device))), pre_logits=True).cpu()
-            for images in split.batches(chosen)
-        ]
-    return torch.cat(parts).contiguous()
+        for images in split.batches(index_batches):
+            features = network.forward_features(preprocessing.normalise(images.to(device)))
+            batches.append(network.forward_head(features, pre_logits=True).cpu())
+    return torch.cat(batches).contiguous()
 
 
-def _key(network: HeadedNet, split: Split, rule: Preprocessing) -> str:
-    digest = hashlib.sha256(
-        f"{FEATURES_VERSION} {network.of_map} {network.cut_after} {json.dumps(rule.to_json())} {split.key()}".encode()
-    )
+def _key(network: HeadedNet, split: Split, preprocessing: Preprocessing) -> str:
+    options = f"{network.on_map} {network.cut_after} {json.dumps(preprocessing.to_json())}"
+    digest = hashlib.sha256(f"{FEATURES_VERSION} {options} {split.key()}".encode())
     for name, value in network.backbone.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -1,6 +1,7 @@
-"""Which part of a headed network learns, epoch by epoch. What is frozen stays, BatchNorm's statistics included.
+"""Freezing of the backbone, epoch by epoch.
 
-A frozen module is one whose parameters want no gradient; `train_unfrozen` keeps it in eval mode.
+A module is frozen if none of its parameters requires a gradient; `train_unfrozen` keeps it in eval mode, so that
+BatchNorm's statistics do not change either.
 """
 
 import math
@@ -12,24 +13,24 @@ from torch import nn
 from zoo.settings import Schedule
 from zoo.transfer.heads import HeadedNet
 
-HEAD_SHARE = 0.2  # of the epochs, before head-then-all lets the backbone learn as well
+HEAD_ONLY_SHARE = 0.2  # of the epochs, in which head-then-all trains the head alone
 
 
 def freeze_for_epoch(network: HeadedNet, schedule: Schedule, epoch: int, epochs: int) -> None:
-    """Freeze and unfreeze the backbone's parameters as `schedule` has it for the epoch, counted from 1.
+    """Freeze and unfreeze the backbone's parameters for the epoch, counted from 1.
 
-    `gradual` begins with the head alone and adds the backbone's stages from the last to the first, evenly over the
-    epochs; in the last epoch everything learns.
+    The schedule `gradual` starts with the head alone and adds the backbone's stages from the last to the first, evenly
+    over the epochs; in the last epoch everything is trained.
     """
-    groups = _stages(network.backbone)
-    count = max(groups.values()) + 1
-    learning = _learning_stages(schedule, epoch, epochs, count)
+    stages = _stages(network.backbone)
+    count = max(stages.values()) + 1
+    trained = _trained_stages(schedule, epoch, epochs, count)
     for name, parameter in network.backbone.named_parameters():
-        parameter.requires_grad_(groups[name] >= count - learning)
+        parameter.requires_grad_(stages[name] >= count - trained)
 
 
 def train_unfrozen(network: nn.Module) -> None:
-    """Put `network` into training mode, but for its frozen modules."""
+    """Put `network` into training mode, except its frozen modules."""
     network.train()
     for module in network.modules():
         parameters = list(module.parameters())
@@ -37,15 +38,16 @@ def train_unfrozen(network: nn.Module) -> None:
             module.eval()
 
 
-def _learning_stages(schedule: Schedule, epoch: int, epochs: int, count: int) -> int:
+def _trained_stages(schedule: Schedule, epoch: int, epochs: int, count: int) -> int:
+    """Return how many of the backbone's `count` stages are trained, counted from the last."""
     if schedule == "probe":
         return 0
     if schedule == "head-then-all":
-        return 0 if epoch <= math.ceil(HEAD_SHARE * epochs) and epoch < epochs else count
+        return 0 if epoch <= math.ceil(HEAD_ONLY_SHARE * epochs) and epoch < epochs else count
     return count if epoch == epochs else (epoch - 1) * (count + 1) // epochs
 
 
 def _stages(backbone: Any) -> dict[str, int]:
-    """The stage of each parameter, 0 next to the images, by timm's own grouping."""
+    """Return the stage of each parameter by timm's grouping; 0 is the one next to the input."""
     stages: dict[str, int] = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)
     return stages

@@ -1,9 +1,10 @@
 """New heads for any backbone with timm's interface, convolutional or transformer.
 
-`linear` and `mlp` classify the vector that the backbone itself makes of its features, (N, head_hidden_size): pooled,
-or the class token, and through whatever layers it has after that. `conv1x1` and `attention` look at the feature map,
-(N, C, H, W): a classifier at each position, or a weighted mean of the positions whose weights are learned. `flat`
-classifies that map as one long vector, (N, C * H * W), which keeps where things are and fits one input size.
+linear, mlp   classify the backbone's own feature vector (N, head_hidden_size): the pooled features or the class
+              token, after all layers that the backbone has between these and its classifier
+conv1x1       classifies every position of the feature map (N, C, H, W) and averages the scores
+attention     classifies a weighted mean of the positions; the weights are learned
+flat          classifies the flattened map (N, C * H * W), which keeps positions and fixes the input size
 """
 
 import copy
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import SettingsError
+from zoo.networks.blocks import check_choice
 from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.timm_config import config_of
 from zoo.settings import Head
@@ -21,7 +23,7 @@ from zoo.transfer.truncate import cut_after
 
 
 class Conv1x1Head(nn.Module):
-    """The mean over all positions of a 1x1 convolution's class scores; `fc` gives their map, (N, classes, H, W)."""
+    """A 1x1 convolution to class scores (N, classes, H, W), the output of `fc`, and their mean over all positions."""
 
     def __init__(self, channels: int, num_classes: int, drop_rate: float) -> None:
         super().__init__()
@@ -36,7 +38,8 @@ class Conv1x1Head(nn.Module):
 class AttentionHead(nn.Module):
     """A linear classifier of a weighted mean of the positions.
 
-    The weights are a softmax of w tanh(V h), Ilse et al., https://arxiv.org/abs/1802.04712, eq. 8; h a position.
+    The weights are a softmax of w tanh(V h), where h are the features of a position: Ilse et al.,
+    https://arxiv.org/abs/1802.04712, eq. 8.
     """
 
     def __init__(self, channels: int, num_classes: int, drop_rate: float) -> None:
@@ -57,18 +60,20 @@ class AttentionHead(nn.Module):
 
 
 class HeadedNet(nn.Module):
-    """A backbone without its classifier, and a head; layers keep their paths behind `backbone.`.
+    """A backbone without its classifier, and a head; the backbone's layers keep their paths, prefixed by `backbone.`.
 
-    `cut_after` is the layer after which the backbone ends, None for all of it.
+    Attributes:
+        on_map: Whether the head classifies the feature map instead of the backbone's feature vector.
+        cut_after: Path of the layer at which the backbone was truncated; None if it is complete.
     """
 
     cut_after: str | None = None
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, *, of_map: bool, num_classes: int) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, on_map: bool, num_classes: int) -> None:
         super().__init__()
         self.backbone: Any = backbone
         self.head = head
-        self.of_map = of_map
+        self.on_map = on_map
         self.num_classes = num_classes
         self.num_features: Any = backbone.num_features
         self.pretrained_cfg = self.default_cfg = config_of(backbone)
@@ -81,9 +86,9 @@ class HeadedNet(nn.Module):
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_classes); before the head, the vector or the map that it takes."""
-        taken = feature_map(self.backbone, x) if self.of_map else self.backbone.forward_head(x, pre_logits=True)
-        y: Tensor = taken if pre_logits else self.head(taken)
+        """Return the logits (N, num_classes), or with `pre_logits` the head's input, a vector or a map."""
+        head_input = _head_input(self.backbone, x, self.on_map)
+        y: Tensor = head_input if pre_logits else self.head(head_input)
         return y
 
     def get_classifier(self) -> nn.Module:
@@ -93,37 +98,48 @@ class HeadedNet(nn.Module):
 def attach_head(
     network: nn.Module, head: Head, num_classes: int, drop_rate: float = 0.0, *, cut: str | None = None
 ) -> HeadedNet:
-    """Put `network`, which loses its own classifier, and all that comes after its layer `cut`, under a fresh head.
+    """Replace the classifier, and all layers after `cut`, by a new head; `network` becomes its backbone.
+
+    Args:
+        network: A network with timm's model interface, changed in place.
+        head: Kind of the head, described at the top of this module.
+        num_classes: Number of classes, at least 1.
+        drop_rate: Dropout probability in the head, in [0, 1).
+        cut: Path of the layer whose output becomes the features; None keeps the whole backbone.
 
     Raises:
-        SettingsError: the network gives no features, or none of the kind that the head needs, or cannot be cut there.
+        SettingsError: the network has no features, or not of the kind that the head needs, or cannot be cut there.
     """
-    if head not in get_args(Head):
-        raise SettingsError(f"the heads are {', '.join(get_args(Head))}; got '{head}'")
+    check_choice("head", head, get_args(Head))
     if num_classes < 1 or not 0 <= drop_rate < 1:
         raise SettingsError(
-            f"a head needs 1 class or more and a drop_rate in [0, 1); got {num_classes} and {drop_rate}"
+            f"a head requires 1 class or more and a drop_rate in [0, 1); got {num_classes} and {drop_rate}"
         )
-    of_map = head in ("conv1x1", "attention", "flat")
+    on_map = head in ("conv1x1", "attention", "flat")
     _check_interface(network)
     if cut:
         cut_after(network, cut)
-    width = _width(network, head, of_map)
+    width = _width(network, head, on_map)
     backbone: Any = network
     backbone.reset_classifier(0)
-    headed = HeadedNet(network, _head(head, width, num_classes, drop_rate), of_map=of_map, num_classes=num_classes)
+    headed = HeadedNet(network, _head(head, width, num_classes, drop_rate), on_map=on_map, num_classes=num_classes)
     headed.cut_after = cut
     return headed
 
 
 def feature_map(network: nn.Module, features: Tensor) -> Tensor:
-    """Features of any layout as (N, C, H, W); tokens as (N, C, tokens, 1) without the class and register tokens."""
+    """Return features of any layout as (N, C, H, W); tokens as (N, C, tokens, 1), without class and register tokens."""
     if features.ndim == 3:  # (N, tokens, C)
-        skipped: Any = getattr(network, "num_prefix_tokens", 0)
-        return features[:, skipped:].transpose(1, 2).unsqueeze(3)
+        prefix_tokens: Any = getattr(network, "num_prefix_tokens", 0)
+        return features[:, prefix_tokens:].transpose(1, 2).unsqueeze(3)
     if getattr(network, "output_fmt", "NCHW") == "NHWC":
         return features.permute(0, 3, 1, 2)
     return features
+
+
+def _head_input(network: Any, features: Tensor, on_map: bool) -> Tensor:
+    head_input: Tensor = feature_map(network, features) if on_map else network.forward_head(features, pre_logits=True)
+    return head_input
 
 
 def _head(head: Head, width: int, num_classes: int, drop_rate: float) -> nn.Module:
@@ -140,20 +156,23 @@ def _head(head: Head, width: int, num_classes: int, drop_rate: float) -> nn.Modu
 
 
 def _check_interface(network: nn.Module) -> None:
-    kind = type(network).__name__
     missing = [name for name in ("forward_features", "forward_head", "reset_classifier") if not hasattr(network, name)]
     if missing:
-        raise SettingsError(f"{kind} gives no features for a head: it lacks {', '.join(missing)}, timm's interface")
+        raise SettingsError(
+            f"{type(network).__name__} does not have timm's model interface, which a new head requires: "
+            f"it lacks {', '.join(missing)}"
+        )
 
 
-def _width(network: nn.Module, head: Head, of_map: bool) -> int:
-    """The channels of what the head will take, all numbers of it for `flat`, seen on the network's copy without numbers."""
-    kind = type(network).__name__
-    shapes: Any = copy.deepcopy(network).to("meta").eval()
+def _width(network: nn.Module, head: Head, on_map: bool) -> int:
+    """Return the channels of the head's input, or all of its elements for `flat`, by a run on the meta device."""
+    meta_network: Any = copy.deepcopy(network).to("meta").eval()
     x = torch.empty(1, *Preprocessing.from_net(network).input_size, device="meta")
-    features = shapes.forward_features(x)
-    if not isinstance(features, Tensor) or (of_map and features.ndim < 3):
-        what = f"one vector of {features.shape[1]}" if isinstance(features, Tensor) else type(features).__name__
-        raise SettingsError(f"the head '{head}' needs a feature map; {kind} gives {what}: choose linear or mlp")
-    taken = feature_map(network, features) if of_map else shapes.forward_head(features, pre_logits=True)
-    return int(taken[0].numel() if head == "flat" else taken.shape[1])
+    features = meta_network.forward_features(x)
+    if not isinstance(features, Tensor) or (on_map and features.ndim < 3):
+        output = f"a vector of {features.shape[1]}" if isinstance(features, Tensor) else type(features).__name__
+        raise SettingsError(
+            f"head '{head}' requires a feature map; {type(network).__name__} produces {output}: choose linear or mlp"
+        )
+    head_input = _head_input(meta_network, features, on_map)
+    return int(head_input[0].numel() if head == "flat" else head_input.shape[1])

@@ -1,7 +1,7 @@
-"""Pretrained weights, by timm's own loading: a hub, its cache, a folder or a file. Every tensor must find its place.
+"""Pretrained weights, loaded by timm from a hub, its cache, a folder or a file. Every tensor must match.
 
-timm loads loosely when the number of classes differs, and would then take the weights of any network. So a network is built
-with as many classes as its weights have, loaded strictly, and given a new classifier afterwards.
+timm loads non-strictly when the number of classes differs, and would then accept the weights of any network. Therefore
+a network is built with as many classes as its weights have, loaded strictly, and gets a new classifier afterwards.
 """
 
 import hashlib
@@ -23,14 +23,19 @@ from zoo.storage.hub import offline_fallback
 
 LOADING_ERRORS = (RuntimeError, OSError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError)
 OFFLINE_HINT = (
-    "without a network, fill the cache on another machine and copy it (HF_HOME says where; HF_HUB_OFFLINE=1 then keeps "
-    "off the network), or give a file of weights (--pretrained-file)"
+    "without a network connection, fill the cache on another machine and copy it (to HF_HOME; HF_HUB_OFFLINE=1 then "
+    "prevents network access), or pass a file of weights (--pretrained-file)"
 )
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where pretrained weights come from; `licence` is empty where nobody says."""
+    """The origin of pretrained weights.
+
+    Attributes:
+        licence: SPDX identifier or other short name; "" if unknown.
+        url: `hf-hub:OWNER/NAME`, `local-dir:NAME`, `file:NAME#sha256=HASH` or an address; "" if unknown.
+    """
 
     licence: str
     url: str
@@ -39,10 +44,10 @@ class Origin:
 def build_pretrained(
     build: Callable[..., nn.Module], name: str, arguments: dict[str, Any], num_classes: int | None, file: Path | None
 ) -> nn.Module:
-    """Build a network with its pretrained weights, or those of `file`; another number of classes gets a new classifier.
+    """Build a network with its published weights, or those of `file`; the classifier is new if `num_classes` differs.
 
     Raises:
-        CheckpointError: there are none, they cannot be read, or they are of another network.
+        CheckpointError: the weights do not exist, cannot be read, or belong to another network.
     """
     network = _from_source(build, name, arguments) if file is None else _from_file(build, name, arguments, file)
     if num_classes is not None and num_classes != classes_of(network):
@@ -52,7 +57,7 @@ def build_pretrained(
 
 
 def origin_of(network: nn.Module, file: Path | None) -> Origin:
-    """Where the weights of a network from `build_pretrained` come from, without any path of this machine."""
+    """Return the origin of a network's weights, after `build_pretrained`, without paths of this machine."""
     if file is not None:
         with file.open("rb") as content:
             return Origin("", f"file:{file.name}#sha256={hashlib.file_digest(content, 'sha256').hexdigest()}")
@@ -66,8 +71,8 @@ def origin_of(network: nn.Module, file: Path | None) -> Origin:
 def _from_source(build: Callable[..., nn.Module], name: str, arguments: dict[str, Any]) -> nn.Module:
     if not _has_weights(name):
         raise CheckpointError(
-            f"nobody publishes pretrained weights of '{name}': train it and go on from that run's folder, "
-            "or give a file of weights (--pretrained-file)"
+            f"no pretrained weights are published for '{name}': train it and start from that run's folder, "
+            "or pass a file of weights (--pretrained-file)"
         )
     try:
         with offline_fallback():
@@ -76,19 +81,21 @@ def _from_source(build: Callable[..., nn.Module], name: str, arguments: dict[str
         raise
     except LOADING_ERRORS as error:
         hint = "" if name.startswith("local-dir:") else f"; {OFFLINE_HINT}"
-        raise CheckpointError(f"the pretrained weights of '{name}' cannot be loaded: {_gist(error)}{hint}") from error
+        raise CheckpointError(
+            f"the pretrained weights of '{name}' cannot be loaded: {_summary(error)}{hint}"
+        ) from error
 
 
 def _from_file(build: Callable[..., nn.Module], name: str, arguments: dict[str, Any], file: Path) -> nn.Module:
     weights = _read(file)
-    overlay = {"state_dict": weights, "source": "", **_classes_in(weights, name)}
-    given = arguments | {key: value for key, value in overlay.items() if key == "num_classes"}
+    classes = _classes_in(weights, name)
+    overlay = {"state_dict": weights, "source": "", **classes}
     try:
-        network = build(pretrained=True, pretrained_cfg_overlay=overlay, **given)
+        network = build(pretrained=True, pretrained_cfg_overlay=overlay, **arguments | classes)
     except SettingsError:
         raise
     except LOADING_ERRORS as error:
-        raise CheckpointError(f"the weights {file} are not those of the network '{name}': {_gist(error)}") from error
+        raise CheckpointError(f"the weights {file} do not fit network '{name}': {_summary(error)}") from error
     del config_of(network)["state_dict"]
     return network
 
@@ -97,16 +104,16 @@ def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise CheckpointError(f"there is no file {file} of pretrained weights")
     try:
-        weights = load_state_dict(str(file))  # of pickles, nothing but tensors is read
+        weights = load_state_dict(str(file))  # reads only tensors from a pickle
     except (*LOADING_ERRORS, AttributeError, TypeError) as error:
-        raise CheckpointError(f"the weights {file} cannot be read: {_gist(error)}") from error
+        raise CheckpointError(f"the weights {file} cannot be read: {_summary(error)}") from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"{file} holds no state dict: it should map names to tensors")
+        raise CheckpointError(f"{file} is no state dict: it must map names to tensors")
     return dict(weights)
 
 
 def _classes_in(weights: dict[str, Tensor], name: str) -> dict[str, int]:
-    """The number of classes that the weights' own classifier tells apart, if it has the name that timm notes."""
+    """Return `num_classes` of the weights' classifier, or nothing if it does not have the name in timm's config."""
     cfg = timm.get_pretrained_cfg(name)
     classifiers = (cfg.classifier if cfg else None) or ()
     first = classifiers if isinstance(classifiers, str) else next(iter(classifiers), "")
@@ -119,11 +126,11 @@ def _has_weights(name: str) -> bool:
     return cfg is None or bool(cfg.has_weights)
 
 
-def _gist(error: BaseException) -> str:
-    """The first two lines of a message, as one; tools answer with pages."""
+def _summary(error: BaseException) -> str:
+    """Return the first two lines of a message as one line; libraries write whole pages."""
     if isinstance(error, LocalEntryNotFoundError):
         return "the hub cannot be reached, and its cache on this machine does not hold them"
     if "weights_only" in str(error):
-        return "it holds Python objects, which could run code; save the network's state_dict(), nothing but tensors"
+        return "it holds Python objects, which could run code; save only the network's state_dict()"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]).rstrip(".;: ") or type(error).__name__

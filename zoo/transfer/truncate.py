@@ -1,7 +1,6 @@
-"""Backbones that end early, at a layer before those that know too much of the task they were trained on.
+"""Backbones that end at an early layer, before those that are too specific to the task they were trained on.
 
-What comes after that layer becomes `Removed`, an Identity, so that every other layer keeps its path,
-and its weights their names.
+The layers after it are replaced by `Removed`, an Identity, so that all others keep their paths and weight names.
 """
 
 import copy
@@ -16,55 +15,55 @@ from zoo.networks.preprocessing import Preprocessing
 
 
 def cut_after(network: nn.Module, layer: str) -> None:
-    """Let the features of `network` be what its module `layer` gives.
+    """Make the output of the module at path `layer` the network's features, in place.
 
     Raises:
-        SettingsError: there is no such layer, or the network does more with what it gives than to hand it on.
+        SettingsError: there is no such layer, or `forward_features` processes its output outside of later layers.
     """
-    names = [name for name, _ in network.named_modules() if name]
-    if layer not in names:
-        raise SettingsError(f"{type(network).__name__} has no layer '{layer}' to cut after{did_you_mean(layer, names)}")
+    paths = [path for path, _ in network.named_modules() if path]
+    if layer not in paths:
+        raise SettingsError(f"{type(network).__name__} has no layer '{layer}' to cut after{did_you_mean(layer, paths)}")
     was_training = network.training
     network.eval()
-    wanted, later = _watch(network, layer)
-    for path in _outermost_after(layer, later):
+    output, later_paths = _trace(network, layer)
+    for path in _outermost(later_paths):
         network.set_submodule(path, Removed())
-    _check_hands_on(network, layer, wanted)
+    _check_features(network, layer, output)
     network.train(was_training)
 
 
-def _watch(network: nn.Module, layer: str) -> tuple[Tensor, set[str]]:
-    """What the layer gives, and the modules that are called after it on the way to the features."""
-    watched, found, later = copy.deepcopy(network), [], set[str]()
+def _trace(network: nn.Module, layer: str) -> tuple[Tensor, set[str]]:
+    """Return the layer's output for a sample, and the paths of the modules that `forward_features` calls after it."""
+    traced, outputs, later_paths = copy.deepcopy(network), [], set[str]()
 
-    def done(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        found.append(output.clone() if isinstance(output, Tensor) else output)
+    def record_output(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        outputs.append(output.clone() if isinstance(output, Tensor) else output)
 
-    watched.get_submodule(layer).register_forward_hook(done)
-    for name, module in watched.named_modules():
-        module.register_forward_pre_hook(lambda _module, _inputs, name=name: later.add(name) if found else None)
-    _features(watched, _sample(network))
-    if len(found) != 1 or not isinstance(found[0], Tensor):
-        what = "gives no tensor" if found else "takes no part in the features"
-        raise SettingsError(f"{type(network).__name__} cannot be cut after '{layer}', which {what} or is called twice")
-    return found[0], later
-
-
-def _outermost_after(layer: str, later: set[str]) -> list[str]:
-    """Of the later modules, those that stand in no later one."""
-    return sorted(name for name in later if name and not any(name.startswith(f"{other}.") for other in later))
+    traced.get_submodule(layer).register_forward_hook(record_output)
+    for path, module in traced.named_modules():
+        module.register_forward_pre_hook(lambda _module, _inputs, path=path: later_paths.add(path) if outputs else None)
+    _features(traced, _sample(network))
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor):
+        reason = "returns no tensor or is called twice" if outputs else "is not called by forward_features"
+        raise SettingsError(f"{type(network).__name__} cannot be cut after '{layer}', which {reason}")
+    return outputs[0], later_paths
 
 
-def _check_hands_on(network: nn.Module, layer: str, wanted: Tensor) -> None:
+def _outermost(paths: set[str]) -> list[str]:
+    """Return the paths that are not inside another one."""
+    return sorted(path for path in paths if path and not any(path.startswith(f"{other}.") for other in paths))
+
+
+def _check_features(network: nn.Module, layer: str, expected: Tensor) -> None:
     misfit = SettingsError(
-        f"{type(network).__name__} cannot be cut after '{layer}': it does more with it than its layers do; "
+        f"{type(network).__name__} cannot be cut after '{layer}': the network processes its output outside of layers; "
         "choose the end of a stage"
     )
     try:
-        got = _features(network, _sample(network))
+        actual = _features(network, _sample(network))
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise misfit from error
-    if got.shape != wanted.shape or not (got.is_meta or torch.equal(got, wanted)):
+    if actual.shape != expected.shape or not (actual.is_meta or torch.equal(actual, expected)):
         raise misfit
 
 
@@ -75,7 +74,7 @@ def _features(network: Any, x: Tensor) -> Tensor:
 
 
 def _sample(network: nn.Module) -> Tensor:
-    """The same random image each time, of the network's own size."""
+    """Return a random image (1, C, H, W) of the network's input size, the same at each call."""
     size = Preprocessing.from_net(network).input_size
     generator = torch.Generator("cpu").manual_seed(0)
     return torch.rand(1, *size, generator=generator, device="cpu").to(next(network.parameters()).device)

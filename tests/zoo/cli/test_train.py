@@ -103,7 +103,7 @@ def test_eval_saves_images_and_logits(command, short_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["convnet5", "--data", "digits"], "no network is called 'convnet5'; did you mean 'convnet4'"),
+        (["convnet5", "--data", "digits"], "unknown network 'convnet5'; did you mean 'convnet4'"),
         (["convnet4", "--data", "digits", "--lr", "0"], "lr must be greater than 0; got 0.0"),
         (["convnet4", "--data", "digits", "--max-shift", "8"], "max_shift_px 8 moves images of 8x8 pixels out of"),
     ],

@@ -48,8 +48,8 @@ def test_growth_with_the_input_size(scale):
     [
         ({"kernel": 9, "padding": "valid"}, "a window of 9 does not fit on 8 rows"),
         ({"kernel": 3, "stride": 2, "padding": "valid"}, "stride 2 drops the last 1 of 8 rows; these sizes fit: 7, 9"),
-        ({"kernel": 4}, "padding 'same' needs an odd window"),
-        ({"kernel": 3, "padding": "some"}, "padding is 'valid', 'same' or a number"),
+        ({"kernel": 4}, "padding 'same' requires an odd window"),
+        ({"kernel": 3, "padding": "some"}, "padding must be 'valid', 'same' or an integer"),
     ],
 )
 def test_windows_that_do_not_fit(question, message):

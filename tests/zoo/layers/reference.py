@@ -1,7 +1,7 @@
-"""Convolution and cross-correlation written down three ways, in float64, with nothing of PyTorch: the tests' oracle.
+"""Reference implementations of convolution and cross-correlation in float64, three ways, with NumPy only.
 
-All take one channel on one or two axes, without padding, at stride 1, and give the positions where the kernel lies
-wholly inside. The full convolution, as in the worked examples of textbooks, is that of an input padded by zeros.
+All accept one channel on one or two axes, without padding, at stride 1, and return the positions where the kernel lies
+inside the input. The full convolution, as in textbook examples, is that of an input padded with zeros.
 """
 
 import itertools
@@ -15,7 +15,7 @@ Operator = Callable[[Array, Array], Array]
 
 
 def shift_and_add(x: Array, w: Array) -> Array:
-    """Cross-correlation as a sum of shifted inputs: y = sum_j w(j) x(. + j)."""
+    """Compute cross-correlation as a sum of shifted inputs: y = sum_j w(j) x(. + j)."""
     lengths = [n - k + 1 for n, k in zip(x.shape, w.shape, strict=True)]
     y = np.zeros(lengths)
     for shift in itertools.product(*map(range, w.shape)):
@@ -24,19 +24,19 @@ def shift_and_add(x: Array, w: Array) -> Array:
 
 
 def sliding_window(x: Array, w: Array) -> Array:
-    """Cross-correlation as a dot product at each position: y(i) = <x[i : i + K], w>."""
+    """Compute cross-correlation as a dot product at each position: y(i) = <x[i : i + K], w>."""
     windows = np.lib.stride_tricks.sliding_window_view(x, w.shape)
     return np.tensordot(windows, w, axes=w.ndim)
 
 
 def toeplitz(x: Array, w: Array) -> Array:
-    """Cross-correlation as one matrix times the flattened input."""
+    """Compute cross-correlation as a matrix times the flattened input."""
     lengths = [n - k + 1 for n, k in zip(x.shape, w.shape, strict=True)]
     return (toeplitz_matrix(x.shape, w) @ x.ravel()).reshape(lengths)
 
 
 def toeplitz_matrix(shape: tuple[int, ...], w: Array) -> Array:
-    """The matrix of `toeplitz`, (outputs, inputs): constant along its diagonals, block by block on two axes."""
+    """Return the matrix of `toeplitz`, (outputs, inputs); each block is constant along its diagonals."""
     lengths = [n - k + 1 for n, k in zip(shape, w.shape, strict=True)]
     matrix = np.zeros((*lengths, *shape))
     for position in itertools.product(*map(range, lengths)):
@@ -45,14 +45,14 @@ def toeplitz_matrix(shape: tuple[int, ...], w: Array) -> Array:
     return matrix.reshape(int(np.prod(lengths)), int(np.prod(shape)))
 
 
-WAYS: tuple[Operator, ...] = (shift_and_add, sliding_window, toeplitz)
+IMPLEMENTATIONS: tuple[Operator, ...] = (shift_and_add, sliding_window, toeplitz)
 
 
 def full_convolution(x: Array, w: Array, correlate: Operator = shift_and_add) -> Array:
-    """The convolution x * w wherever the two overlap at all; its length is n + k - 1 on each axis."""
+    """Return the convolution x * w at all positions where the two overlap, n + k - 1 on each axis."""
     return correlate(np.pad(x, [(k - 1, k - 1) for k in w.shape]), np.flip(w))
 
 
 def full_correlation(x: Array, w: Array) -> Array:
-    """The cross-correlation wherever the two overlap at all."""
+    """Return the cross-correlation at all positions where the two overlap."""
     return full_convolution(x, np.flip(w))

@@ -29,7 +29,7 @@ LOCALS = {1: LocallyConnected1d, 2: LocallyConnected2d}
 
 @st.composite
 def cases(draw):
-    """A random input and a random, hence asymmetric, kernel that fits on it, on one axis or two."""
+    """Draw a random input and a random, hence asymmetric, kernel that fits it, on one axis or two."""
     axes = draw(st.integers(1, 2))
     kernel = tuple(draw(st.integers(1, 4)) for _ in range(axes))
     lengths = tuple(k + draw(st.integers(0, 5)) for k in kernel)
@@ -38,29 +38,29 @@ def cases(draw):
 
 
 def batched(values):
-    """Values as a batch of one image of one channel."""
+    """Return the values as a batch of one image of one channel."""
     return torch.from_numpy(values.copy())[None, None]
 
 
 def unbatched(tensor):
-    """The first channel of the first image."""
+    """Return the first channel of the first image."""
     return tensor.detach().numpy()[0, 0]
 
 
 def with_weight(layer, w):
-    """The layer in float64 with the kernel `w` and no bias."""
+    """Return the layer in float64 with the kernel `w` and no bias."""
     layer = layer(1, 1, w.shape if w.ndim > 1 else len(w), bias=False).double()
     layer.weight.data.copy_(batched(w))
     return layer
 
 
 def random_images(*shape):
-    """Random numbers, the same at each call."""
+    """Return random numbers, the same at each call."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def onnx_runs(network, *input_size):
-    """Whether the exported network gives PyTorch's numbers at batches of 1 and 3; and the kinds of its nodes."""
+def exported_op_types(network, *input_size):
+    """Check that onnxruntime agrees with PyTorch at batch sizes 1 and 3, and return the ONNX operators."""
     model = convert(network.eval().requires_grad_(False), input_size, opset=20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
@@ -70,30 +70,30 @@ def onnx_runs(network, *input_size):
 
 
 class TestReference:
-    """The oracle itself, before anything is measured by it."""
+    """The reference implementations themselves."""
 
     @settings(max_examples=30, deadline=None)
     @given(cases())
-    def test_three_ways_agree(self, case):
-        """Shift and add, sliding window and Toeplitz matrix are one operator."""
+    def test_implementations_agree(self, case):
+        """Shift and add, sliding window and Toeplitz matrix compute the same operator."""
         expected = reference.shift_and_add(*case)
-        for way in reference.WAYS:
-            np.testing.assert_allclose(way(*case), expected, atol=1e-12)
+        for implementation in reference.IMPLEMENTATIONS:
+            np.testing.assert_allclose(implementation(*case), expected, atol=1e-12)
 
-    @pytest.mark.parametrize("way", reference.WAYS)
+    @pytest.mark.parametrize("implementation", reference.IMPLEMENTATIONS)
     @pytest.mark.parametrize(
         ("x", "w", "product"),
         [((2, -1), (1, 2), (2, 3, -2)), ((2, -1, 1), (1, 2, 1), (2, 3, 1, 1, 1))],
     )
-    def test_worked_examples(self, way, x, w, product):
-        """By hand: (2,-1)*(1,2) = 2, 4-1, -2 and (2,-1,1)*(1,2,1) = 2, 4-1, 2-2+1, -1+2, 1; the notes have others."""
-        actual = reference.full_convolution(np.array(x, float), np.array(w, float), way)
+    def test_worked_examples(self, implementation, x, w, product):
+        """(2,-1)*(1,2) = 2, 4-1, -2 and (2,-1,1)*(1,2,1) = 2, 4-1, 2-2+1, -1+2, 1; the lecture notes are wrong."""
+        actual = reference.full_convolution(np.array(x, float), np.array(w, float), implementation)
         assert actual.tolist() == list(product)
 
     @settings(max_examples=30, deadline=None)
     @given(cases())
     def test_agrees_with_numpy(self, case):
-        """On one axis numpy has both operators."""
+        """On one axis NumPy has both operators."""
         x, w = (values.reshape(-1, values.shape[-1])[0] for values in case)
         np.testing.assert_allclose(reference.full_convolution(x, w), np.convolve(x, w), atol=1e-12)
         np.testing.assert_allclose(reference.full_correlation(x, w), np.correlate(x, w, mode="full"), atol=1e-12)
@@ -101,7 +101,7 @@ class TestReference:
     @settings(max_examples=30, deadline=None)
     @given(cases())
     def test_convolution_commutes(self, case):
-        """x * w is w * x; the correlation comes out mirrored instead."""
+        """x * w equals w * x; for the correlation, swapping the two mirrors the result."""
         x, w = case
         np.testing.assert_allclose(reference.full_convolution(x, w), reference.full_convolution(w, x), atol=1e-12)
         np.testing.assert_allclose(
@@ -109,19 +109,19 @@ class TestReference:
         )
 
     def test_cross_correlation_does_not_commute(self):
-        """Already on two numbers."""
+        """Swapping two inputs of two numbers changes the result."""
         x, w = np.array([2.0, -1.0]), np.array([1.0, 2.0])
         assert reference.full_correlation(x, w).tolist() == [4, 0, -1]
         assert reference.full_correlation(w, x).tolist() == [-1, 0, 4]
 
 
 class TestConvolutions:
-    """PyTorch's layer, the true one, and the locally connected one against the oracle."""
+    """Conv, TrueConv and LocallyConnected layers against the reference."""
 
     @settings(max_examples=30, deadline=None)
     @given(cases())
     def test_a_library_convolution_is_cross_correlation(self, case):
-        """nn.Conv does not flip its kernel."""
+        """nn.Conv1d and nn.Conv2d do not flip their kernel."""
         x, w = case
         actual = unbatched(with_weight(CONVS[x.ndim], w)(batched(x)))
         np.testing.assert_allclose(actual, reference.shift_and_add(x, w), atol=1e-12)
@@ -129,7 +129,7 @@ class TestConvolutions:
     @settings(max_examples=30, deadline=None)
     @given(cases())
     def test_true_convolution_flips_its_kernel(self, case):
-        """TrueConv is the textbook's operator where kernel and input overlap wholly."""
+        """TrueConv computes the textbook's convolution where the kernel lies inside the input."""
         x, w = case
         actual = unbatched(with_weight(TRUE_CONVS[x.ndim], w)(batched(x)))
         np.testing.assert_allclose(actual, reference.shift_and_add(x, np.flip(w)), atol=1e-12)
@@ -137,18 +137,18 @@ class TestConvolutions:
     @settings(max_examples=30, deadline=None)
     @given(cases())
     def test_true_convolution_commutes(self, case):
-        """With the rest of the overlaps padded in, input and kernel may change places."""
+        """With full padding, input and kernel are interchangeable."""
         x, w = case
-        ends = [k - 1 for k in reversed(w.shape) for _ in range(2)]
-        other_ends = [k - 1 for k in reversed(x.shape) for _ in range(2)]
-        one = with_weight(TRUE_CONVS[x.ndim], w)(nn.functional.pad(batched(x), ends))
-        other = with_weight(TRUE_CONVS[x.ndim], x)(nn.functional.pad(batched(w), other_ends))
+        padding = [k - 1 for k in reversed(w.shape) for _ in range(2)]
+        other_padding = [k - 1 for k in reversed(x.shape) for _ in range(2)]
+        one = with_weight(TRUE_CONVS[x.ndim], w)(nn.functional.pad(batched(x), padding))
+        other = with_weight(TRUE_CONVS[x.ndim], x)(nn.functional.pad(batched(w), other_padding))
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
     @settings(max_examples=30, deadline=None)
     @given(cases())
     def test_equal_weights_make_local_connection_a_convolution(self, case):
-        """What sharing means: the same weights at every position."""
+        """A locally connected layer with the same weights at every position equals a convolution."""
         x, w = case
         size = x.shape if x.ndim > 1 else len(x)
         local = LOCALS[x.ndim](1, 1, w.shape if w.ndim > 1 else len(w), input_size=size, bias=False).double()
@@ -157,13 +157,13 @@ class TestConvolutions:
 
 
 class TestLocallyConnected:
-    """Windows with weights of their own."""
+    """Locally connected layers."""
 
     @pytest.mark.parametrize("stride", [1, 2])
     @pytest.mark.parametrize("padding", [0, 1])
     @pytest.mark.parametrize("dilation", [1, 2])
     def test_with_equal_weights_it_is_conv2d(self, stride, padding, dilation):
-        """Several channels, a bias, stride, padding and dilation included."""
+        """Holds with several channels, a bias, stride, padding and dilation."""
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         conv = nn.Conv2d(2, 3, 3, **options)
         local = LocallyConnected2d(2, 3, 3, input_size=(9, 7), **options)
@@ -173,7 +173,7 @@ class TestLocallyConnected:
         torch.testing.assert_close(local(x), conv(x))
 
     def test_each_position_has_its_own_weights(self):
-        """Changing one position's weights changes that position's output and no other."""
+        """Changing one position's weights changes only that position's output."""
         local, x = LocallyConnected1d(1, 2, 3, input_size=6), random_images(1, 1, 6)
         before = local(x).detach()
         local.weight.data[2] += 1
@@ -181,7 +181,7 @@ class TestLocallyConnected:
         assert changed.tolist() == [False, False, True, False]
 
     def test_parameters_are_those_of_the_notes(self):
-        """1x8x8 to 8 channels by 3x3 windows: 64 positions of 9 weights and a bias, 8 times: 5,120."""
+        """1x8x8 to 8 channels with 3x3 windows: 64 positions * (9 weights + 1 bias) * 8 channels = 5,120."""
         local = LocallyConnected2d(1, 8, 3, input_size=(8, 8), padding=1)
         assert sum(p.numel() for p in local.parameters()) == 64 * (9 + 1) * 8 == 5_120
 
@@ -193,24 +193,24 @@ class TestLocallyConnected:
         ],
         ids=["1d", "2d"],
     )
-    def test_exports_with_a_free_batch(self, layer, input_size):
-        """As one MatMul, with no shapes computed at run time."""
-        kinds = onnx_runs(layer, *input_size)
-        assert (kinds.count("MatMul"), "Shape" in kinds) == (1, False)
+    def test_exports_with_a_dynamic_batch(self, layer, input_size):
+        """The ONNX graph has one MatMul and computes no shapes at run time."""
+        op_types = exported_op_types(layer, *input_size)
+        assert (op_types.count("MatMul"), "Shape" in op_types) == (1, False)
 
-    def test_its_state_is_what_it_learned(self):
-        """The gathering index is computed, not stored."""
+    def test_state_dict_has_only_parameters(self):
+        """The gathering index is not stored."""
         assert list(LocallyConnected1d(1, 2, 3, input_size=6).state_dict()) == ["weight", "bias"]
 
-    def test_another_size_is_refused(self):
-        """The message has both sizes."""
+    def test_another_size_is_rejected(self):
+        """The message has the expected and the actual size."""
         local = LocallyConnected2d(1, 2, 3, input_size=(8, 8))
-        with pytest.raises(SettingsError, match=r"built for inputs of \(1, 8, 8\) .*; got \(1, 9, 8\)"):
+        with pytest.raises(SettingsError, match=r"built for inputs of shape \(1, 8, 8\) .*; got \(1, 9, 8\)"):
             local(torch.zeros(1, 1, 9, 8))
 
 
 class TestTrueConv:
-    """The flipped kernel on its way out."""
+    """Export and training of the flipped kernel."""
 
     @pytest.mark.parametrize(
         ("layer", "plain", "input_size"),
@@ -221,8 +221,8 @@ class TestTrueConv:
         ],
         ids=["1d", "2d", "reflect"],
     )
-    def test_fuses_to_the_plain_layer_of_the_same_function(self, layer, plain, input_size):
-        """timm's reparameterize_model, which every export calls, puts an nn.Conv in its place."""
+    def test_fuses_to_an_equivalent_plain_layer(self, layer, plain, input_size):
+        """timm's reparameterize_model, which every export calls, replaces it by an nn.Conv1d or nn.Conv2d."""
         network, x = nn.Sequential(layer).eval(), random_images(2, *input_size)
         fused = reparameterize_model(network)
         assert type(fused[0]) is plain
@@ -230,12 +230,12 @@ class TestTrueConv:
         assert torch.equal(fused(x), network(x))
 
     def test_exports_as_one_plain_conv(self):
-        """Whose weight is the flipped kernel."""
+        """The ONNX graph has one Conv and no flip of the kernel."""
         layer = TrueConv2d(64, 128, 3)
-        assert onnx_runs(reparameterize_model(nn.Sequential(layer)), 64, 6, 6) == ["Conv"]
+        assert exported_op_types(reparameterize_model(nn.Sequential(layer)), 64, 6, 6) == ["Conv"]
 
     def test_flips_its_own_gradient_back(self):
-        """Training moves the kernel of the formula, not its mirror image."""
+        """The gradient of `weight` is that of the plain layer's weight, flipped."""
         true, plain = TrueConv2d(1, 1, 3), nn.Conv2d(1, 1, 3)
         plain.load_state_dict({**true.state_dict(), "weight": true.weight.flip(2, 3)})
         x = random_images(1, 1, 5, 6)
@@ -247,19 +247,19 @@ class TestTrueConv:
 class TestBlurPool:
     """Binomial smoothing before subsampling."""
 
-    def test_weighs_by_binomial_coefficients(self):
-        """A bright pixel spreads as 1 2 1 on both axes, over 16."""
+    def test_weights_are_binomial_coefficients(self):
+        """A pixel of 16 spreads as 1 2 1 on both axes."""
         image = torch.zeros(1, 1, 5, 5)
         image[0, 0, 2, 2] = 16
         assert BlurPool2d(1, stride=1)(image)[0, 0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
 
-    def test_keeps_what_is_constant(self):
-        """Also at the edges, which are mirrored."""
+    def test_keeps_a_constant_image(self):
+        """Reflecting padding keeps the edges constant too."""
         image = torch.full((2, 3, 7, 6), 5.0)
         assert BlurPool2d(3, kernel_size=5)(image).tolist() == torch.full((2, 3, 4, 3), 5.0).tolist()
 
     def test_moves_less_than_a_max_pool_when_the_image_shifts(self):
-        """A shift of one pixel changes its output less, relative to its size."""
+        """A shift of one pixel changes its output less, relative to the output's norm."""
         image = random_images(1, 1, 32, 32).abs()
         moved = image.roll(1, dims=3)
 
@@ -268,55 +268,55 @@ class TestBlurPool:
 
         assert change(BlurPool2d(1)) < 0.75 * change(nn.MaxPool2d(2))
 
-    def test_has_nothing_to_learn(self):
-        """No parameters, and nothing in the state that a checkpoint would hold."""
+    def test_has_no_parameters(self):
+        """The state dict is empty too."""
         pool = BlurPool2d(4)
         assert (list(pool.parameters()), pool.state_dict()) == ([], {})
 
-    def test_exports_with_a_free_batch(self):
-        """A Pad and a Conv."""
-        assert onnx_runs(BlurPool2d(3), 3, 8, 8)[-2:] == ["Pad", "Conv"]
+    def test_exports_with_a_dynamic_batch(self):
+        """The ONNX graph ends in a Pad and a Conv."""
+        assert exported_op_types(BlurPool2d(3), 3, 8, 8)[-2:] == ["Pad", "Conv"]
 
     @pytest.mark.parametrize(("kernel_size", "stride"), [(2, 2), (0, 2), (3, 0)])
-    def test_refuses_what_has_no_middle(self, kernel_size, stride):
-        """Even kernels and empty strides."""
+    def test_rejects_even_kernels_and_zero_strides(self, kernel_size, stride):
+        """A kernel needs a centre element, a stride at least 1."""
         with pytest.raises(SettingsError, match="odd kernel_size and a stride of 1 or more"):
             BlurPool2d(1, kernel_size, stride)
 
 
 class TestWindows:
-    """Padding by name, and positions counted."""
+    """Padding by name, and numbers of positions."""
 
     @pytest.mark.parametrize(
         ("padding", "kernel_size", "dilation", "expected"),
         [("valid", 5, 1, 0), ("same", 5, 1, 2), ("same", 3, 2, 2), ("same", 1, 1, 0), ("same", 2, 2, 1), (4, 3, 1, 4)],
     )
     def test_padding_is_resolved(self, padding, kernel_size, dilation, expected):
-        """Half of the effective kernel less one for "same"."""
+        """Padding "same" adds half of the effective kernel size minus one."""
         assert resolve_padding(padding, kernel_size, dilation=dilation) == expected
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("same", 4), "'same' needs an odd window, .*; got one of 4: give a number"),
-            (("same", 3, 2), "'same' keeps the length only at stride 1; got stride 2"),
-            (("full", 3), "padding is 'valid', 'same' or a number of at least 0; got 'full'"),
-            ((-1, 3), "a number of at least 0; got -1"),
+            (("same", 4), "'same' requires an odd window, .*; got 4: use a number instead"),
+            (("same", 3, 2), "'same' requires stride 1; got 2"),
+            (("full", 3), "padding must be 'valid', 'same' or an integer of at least 0; got 'full'"),
+            ((-1, 3), "an integer of at least 0; got -1"),
             (("valid", 0), "kernel_size must be 1 or more; got 0"),
         ],
     )
-    def test_what_cannot_be_done_is_refused(self, arguments, message):
-        """Each message says what is expected and what came."""
+    def test_impossible_padding_is_rejected(self, arguments, message):
+        """Each message has the expected and the actual value."""
         with pytest.raises(SettingsError, match=message):
             resolve_padding(*arguments)
 
     @example(1, 1, 5, 2, 1)
     @settings(max_examples=200, deadline=None)
     @given(*[st.integers(1, 20)], *[st.integers(1, 5)] * 2, st.integers(0, 3), st.integers(1, 3))
-    def test_counts_as_pytorch_does_or_says_what_is_lost(self, length, kernel_size, stride, padding, dilation):
-        """PyTorch's output has as many positions; where the count refuses, data at the end reaches no output."""
+    def test_counts_as_pytorch_or_reports_uncovered_data(self, length, kernel_size, stride, padding, dilation):
+        """The count equals the length of PyTorch's output; if it is rejected, the last elements affect no output."""
         if length + 2 * padding < dilation * (kernel_size - 1) + 1:
-            with pytest.raises(SettingsError, match=f"does not fit on a length of {length}; it needs"):
+            with pytest.raises(SettingsError, match=f"does not fit a length of {length}; it requires"):
                 count_windows(length, kernel_size, stride, padding, dilation)
             return
         conv = nn.Conv1d(1, 1, kernel_size, stride, padding, dilation, bias=False)
@@ -324,10 +324,10 @@ class TestWindows:
         x = torch.zeros(1, 1, length, requires_grad=True)
         y = conv(x)
         y.sum().backward()
-        lost = min(length, (length + 2 * padding - dilation * (kernel_size - 1) - 1) % stride - padding)
-        if lost > 0:
-            assert x.grad[0, 0, length - lost :].tolist() == [0] * lost
-            with pytest.raises(SettingsError, match=f"leaves the last {lost} of {length} unseen"):
+        uncovered = min(length, (length + 2 * padding - dilation * (kernel_size - 1) - 1) % stride - padding)
+        if uncovered > 0:
+            assert x.grad[0, 0, length - uncovered :].tolist() == [0] * uncovered
+            with pytest.raises(SettingsError, match=f"does not cover the last {uncovered} of {length} elements"):
                 count_windows(length, kernel_size, stride, padding, dilation)
         else:
             assert count_windows(length, kernel_size, stride, padding, dilation) == y.shape[2]

@@ -182,7 +182,7 @@ def test_missing_device_is_refused(short_settings, tmp_path):
         ({"optimizer": "bnbadam"}, "the optimizer 'bnbadam' cannot be had on this machine"),
         (
             {"network": "test_vit"},
-            "the network 'test_vit' cannot be built with .*: the image is smaller than one patch",
+            "cannot build network 'test_vit' with .*: the image is smaller than one patch",
         ),
         ({"network": "test_convnext"}, "the network 'test_convnext' does not take the 1x8x8 images of digits"),
     ],
@@ -220,7 +220,7 @@ def test_a_net_of_fixed_size_is_built_for_its_data(tmp_path, network, data):
 
 def test_a_net_that_does_not_fit_the_data_names_the_layer(tmp_path):
     """LeNet-5's second convolution finds nothing left of an 8x8 image."""
-    with pytest.raises(SettingsError, match="the layer 'c3' does not take a size of 2x2"):
+    with pytest.raises(SettingsError, match="layer 'c3' does not accept an input of size 2x2"):
         train(TrainSettings(network="lenet5", data="digits", device="cpu"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -14,7 +14,7 @@ from zoo.networks.preprocessing import Preprocessing
 from zoo.transfer.heads import attach_head, feature_map
 
 HEADS = ["linear", "mlp", "conv1x1", "attention", "flat"]
-# Plain maps, tokens, tokens with a class token, channels last, layers between the pool and the classifier, ours.
+# Feature maps, tokens, tokens with a class token, channels last, layers between pool and classifier, the catalog.
 BACKBONES = [
     "test_resnet",
     "test_convnext",
@@ -27,7 +27,7 @@ BACKBONES = [
 
 
 def backbone(name):
-    """A small one, for 64x64 pixels."""
+    """Return a small backbone for 64x64 pixels."""
     torch.manual_seed(0)
     if name.startswith("swin"):
         size = {"pretrained_cfg_overlay": {"input_size": (3, 64, 64)}}
@@ -36,14 +36,14 @@ def backbone(name):
 
 
 def images(network, count=2):
-    """Random images of the network's size."""
+    """Return random images of the network's input size."""
     return torch.randn(count, *Preprocessing.from_net(network).input_size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("head", HEADS)
 def test_any_head_fits_any_backbone(name, head):
-    """Five classes, and a gradient for each of the head's parameters and for the backbone's first layer."""
+    """The output has five classes; all parameters of the head and the backbone's first layer get gradients."""
     network = attach_head(backbone(name), head, num_classes=5).train()
     logits = network(images(network))
     logits.logsumexp(1).sum().backward()
@@ -53,29 +53,29 @@ def test_any_head_fits_any_backbone(name, head):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_linear_head_with_the_old_weights_is_the_old_net(name):
-    """Nothing of the backbone is lost but its classifier; the width before it is not always num_features."""
+def test_a_linear_head_with_the_old_weights_equals_the_original(name):
+    """Only the classifier is removed from the backbone; the width before it is not always num_features."""
     network = backbone(name).eval()
-    x, old = images(network), network.get_classifier()
+    x, classifier = images(network), network.get_classifier()
     expected = network(x)
     headed = attach_head(network, "linear", num_classes=network.num_classes).eval()
-    if isinstance(old, nn.Linear):
-        headed.get_classifier().load_state_dict(old.state_dict())
+    if isinstance(classifier, nn.Linear):
+        headed.get_classifier().load_state_dict(classifier.state_dict())
     torch.testing.assert_close(headed(x), expected)
 
 
-def test_a_conv1x1_head_averages_its_map():
-    """On an average-pooled backbone it is the linear head, seen position by position."""
+def test_a_conv1x1_head_averages_its_scores():
+    """On a backbone with average pooling it equals a linear head with the same weights."""
     network = backbone("test_resnet").eval()
-    x, old = images(network), network.get_classifier()
+    x, classifier = images(network), network.get_classifier()
     expected = network(x)
     headed = attach_head(network, "conv1x1", num_classes=network.num_classes).eval()
-    headed.get_classifier().load_state_dict({"weight": old.weight[:, :, None, None], "bias": old.bias})
+    headed.get_classifier().load_state_dict({"weight": classifier.weight[:, :, None, None], "bias": classifier.bias})
     torch.testing.assert_close(headed(x), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_an_attention_head_weighs_positions():
-    """Equal scores give the mean; a high score of one position gives that position."""
+def test_an_attention_head_weights_positions():
+    """Equal scores select the mean of all positions, one high score selects its position."""
     head = attach_head(backbone("convnet4"), "attention", num_classes=3).head.eval()
     x = torch.randn(2, 64, 4, 4)
     head.score.weight.weight.data.zero_()
@@ -90,17 +90,17 @@ def test_an_attention_head_weighs_positions():
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_feature_map_has_channels_first(name):
-    """Of any backbone, and without its class token."""
+    """Any backbone's features become (N, C, H, W), or (N, C, tokens, 1) without the class token."""
     network = backbone(name).eval()
-    found = feature_map(network, network.forward_features(images(network)))
-    positions = found.shape[2] * found.shape[3]
+    features = feature_map(network, network.forward_features(images(network)))
+    positions = features.shape[2] * features.shape[3]
     side = int(positions**0.5)
-    assert (found.shape[:2], side * side) == ((2, network.num_features), positions)
+    assert (features.shape[:2], side * side) == ((2, network.num_features), positions)
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_dropout_is_in_the_head(head):
-    """It drops in training only."""
+    """It is active in training mode only."""
     network = attach_head(backbone("test_resnet"), head, num_classes=4, drop_rate=0.5)
     drops = [m for m in network.head.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
     assert [drop.p for drop in drops] == [0.5]
@@ -112,8 +112,8 @@ def test_dropout_is_in_the_head(head):
 
 
 @pytest.mark.parametrize(("name", "head"), [("convnet4", "attention"), ("test_vit", "conv1x1")])
-def test_a_headed_net_exports(name, head):
-    """With a free batch."""
+def test_a_headed_network_exports(name, head):
+    """The ONNX model has a dynamic batch size."""
     network = attach_head(backbone(name), head, num_classes=4).eval().requires_grad_(False)
     model = convert(network, tuple(images(network).shape[1:]), opset=20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -125,25 +125,27 @@ def test_a_headed_net_exports(name, head):
 @pytest.mark.parametrize(
     ("network", "head", "message"),
     [
-        ("mlp", "conv1x1", "the head 'conv1x1' needs a feature map; Mlp gives one vector of 64: choose linear or mlp"),
-        ("lenet5", "attention", "the head 'attention' needs a feature map; LeNet5 gives one vector of 84"),
-        ("convnet4", "cosine", "the heads are linear, mlp, conv1x1, attention, flat; got 'cosine'"),
+        ("mlp", "conv1x1", "head 'conv1x1' requires a feature map; Mlp produces a vector of 64: choose linear or mlp"),
+        ("lenet5", "attention", "head 'attention' requires a feature map; LeNet5 produces a vector of 84"),
+        ("convnet4", "cosine", "head must be one of linear, mlp, conv1x1, attention, flat; got 'cosine'"),
     ],
 )
-def test_a_head_that_does_not_fit_is_refused(network, head, message):
-    """The message says what would."""
+def test_a_head_that_does_not_fit_is_rejected(network, head, message):
+    """The message names the heads that fit."""
     with pytest.raises(SettingsError, match=message):
         attach_head(create_model(network), head, num_classes=3)
 
 
-def test_a_net_without_features_is_refused():
-    """It is not of timm's interface."""
-    with pytest.raises(SettingsError, match="Sequential gives no features for a head: it lacks forward_features"):
+def test_a_network_without_features_is_rejected():
+    """The message names the missing methods of timm's interface."""
+    with pytest.raises(
+        SettingsError, match=r"Sequential does not have timm's model interface, .*: it lacks forward_features"
+    ):
         attach_head(nn.Sequential(nn.Linear(2, 2)), "linear", num_classes=3)
 
 
 @pytest.mark.parametrize(("num_classes", "drop_rate"), [(0, 0.0), (3, 1.0)])
-def test_values_out_of_range_are_refused(num_classes, drop_rate):
-    """No classes, and dropping everything."""
+def test_values_out_of_range_are_rejected(num_classes, drop_rate):
+    """Zero classes and a dropout probability of 1 are errors."""
     with pytest.raises(SettingsError, match=f"1 class or more and a drop_rate .*; got {num_classes} and {drop_rate}"):
         attach_head(create_model("convnet4"), "linear", num_classes, drop_rate)

@@ -1,4 +1,4 @@
-"""Pretrained weights, on weights made here: nothing is downloaded."""
+"""Pretrained weights; the tests write their own and download nothing."""
 
 import socket
 import time
@@ -19,13 +19,13 @@ NAMES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "resne
 
 
 def trained(name, **options):
-    """A network with weights that no other test draws."""
+    """Return a network with weights that no other test has."""
     torch.manual_seed(11)
     return timm.create_model(name, **options).eval()
 
 
-def saved(network, folder, kind="safetensors"):
-    """The network's weights in a file of that kind."""
+def save(network, folder, kind="safetensors"):
+    """Write the network's weights to a file of that kind, and return its path."""
     file = folder / f"weights.{kind}"
     if kind == "safetensors":
         safetensors.torch.save_file(network.state_dict(), file)
@@ -35,7 +35,7 @@ def saved(network, folder, kind="safetensors"):
 
 
 def images(network, size=64, channels=3):
-    """Two random images, of the network's own size where it fixes one."""
+    """Return two random images, of the network's own size if that is fixed."""
     fixed = network.pretrained_cfg.get("fixed_input_size")
     size = network.pretrained_cfg["input_size"][-1] if fixed else size
     return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(2))
@@ -43,99 +43,97 @@ def images(network, size=64, channels=3):
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """No network, and an empty cache."""
+    """Disable network access, with an empty cache."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
 
 
 class TestFile:
-    """A file of weights for a network by name."""
+    """A file of weights for a network by name (`pretrained_file`)."""
 
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("kind", ["safetensors", "pth"])
-    def test_gives_the_net_its_weights(self, name, kind, tmp_path):
-        """The same logits as the network that was saved, and nothing of the file stays in the network's config."""
+    def test_weights_are_loaded(self, name, kind, tmp_path):
+        """The logits equal those of the saved network, and the network's config does not keep the weights."""
         network = trained(name)
-        loaded = create_model(name, pretrained_file=saved(network, tmp_path, kind)).eval()
+        loaded = create_model(name, pretrained_file=save(network, tmp_path, kind)).eval()
         assert torch.equal(loaded(images(network)), network(images(network)))
         assert "state_dict" not in loaded.pretrained_cfg
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_may_have_classes_of_its_own(self, name, tmp_path):
-        """As many classes as the file's classifier has, without being told."""
+    def test_number_of_classes_comes_from_the_file(self, name, tmp_path):
+        """Without `num_classes` the network has as many classes as the file's classifier."""
         network = trained(name, num_classes=5)
-        loaded = create_model(name, pretrained_file=saved(network, tmp_path)).eval()
+        loaded = create_model(name, pretrained_file=save(network, tmp_path)).eval()
         assert loaded.num_classes == 5
         assert torch.equal(loaded(images(network)), network(images(network)))
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_keeps_the_features_for_other_classes(self, name, tmp_path):
-        """Asked for other classes, only the classifier is new."""
+    def test_another_number_of_classes_keeps_the_features(self, name, tmp_path):
+        """Only the classifier is new."""
         network = trained(name)
-        loaded = create_model(name, num_classes=3, pretrained_file=saved(network, tmp_path)).eval()
+        loaded = create_model(name, num_classes=3, pretrained_file=save(network, tmp_path)).eval()
         x = images(network)
         assert loaded(x).shape == (2, 3)
         assert torch.equal(loaded.forward_features(x), network.forward_features(x))
 
     @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "resnet8"])
-    def test_serves_grey_images(self, name, tmp_path):
-        """A grey image is a colour image of three equal channels: timm sums the first layer over the channels."""
+    def test_weights_are_adapted_to_grey_images(self, name, tmp_path):
+        """A grey image is processed as a colour image of three equal channels: timm sums the first layer's weights."""
         network = trained(name)
-        loaded = create_model(name, in_chans=1, pretrained_file=saved(network, tmp_path)).eval()
+        loaded = create_model(name, in_chans=1, pretrained_file=save(network, tmp_path)).eval()
         grey = images(network, channels=1)
         torch.testing.assert_close(loaded(grey), network(grey.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4)
 
-    def test_serves_another_image_size(self, tmp_path):
+    def test_weights_are_adapted_to_another_image_size(self, tmp_path):
         """A transformer's position embedding is resized."""
-        file = saved(trained("test_vit"), tmp_path)
+        file = save(trained("test_vit"), tmp_path)
         assert create_model("test_vit", img_size=(64, 96), pretrained_file=file)(torch.zeros(1, 3, 64, 96)).shape[1]
 
     @pytest.mark.parametrize("num_classes", [None, 5])
-    def test_of_another_net_is_refused(self, tmp_path, num_classes):
-        """Also where timm alone would load nothing and say nothing."""
-        file = saved(trained("test_vit", num_classes=7), tmp_path)
-        with pytest.raises(
-            CheckpointError, match=r"weights\.safetensors are not those of the network 'test_resnet': .*"
-        ):
+    def test_weights_of_another_network_are_rejected(self, tmp_path, num_classes):
+        """One is a case in which timm would silently load nothing."""
+        file = save(trained("test_vit", num_classes=7), tmp_path)
+        with pytest.raises(CheckpointError, match=r"weights\.safetensors do not fit network 'test_resnet': .*"):
             create_model("test_resnet", num_classes=num_classes, pretrained_file=file)
 
-    def test_that_is_not_there_is_refused(self, tmp_path):
+    def test_a_missing_file_is_rejected(self, tmp_path):
         """The message names the file."""
         with pytest.raises(CheckpointError, match=r"there is no file .*nothing\.pth of pretrained weights"):
             create_model("test_resnet", pretrained_file=tmp_path / "nothing.pth")
 
     @pytest.mark.parametrize("kind", ["safetensors", "pth"])
-    def test_that_is_damaged_is_refused(self, tmp_path, kind):
-        """In one sentence."""
+    def test_a_damaged_file_is_rejected(self, tmp_path, kind):
+        """The message is one sentence that names the file."""
         file = tmp_path / f"weights.{kind}"
         file.write_bytes(b"no weights at all")
         with pytest.raises(CheckpointError, match=rf"the weights .*weights\.{kind} cannot be read: "):
             create_model("test_resnet", pretrained_file=file)
 
-    def test_runs_no_code(self, tmp_path):
-        """A pickle of anything but tensors is refused, not executed."""
+    def test_a_pickle_runs_no_code(self, tmp_path):
+        """A pickle of anything but tensors is rejected without executing it."""
         torch.save(nn.Linear(2, 2), tmp_path / "weights.pth")
         with pytest.raises(CheckpointError, match="cannot be read: it holds Python objects, which could run code"):
             create_model("test_resnet", pretrained_file=tmp_path / "weights.pth")
 
-    def test_of_something_else_is_refused(self, tmp_path):
-        """A saved list is no state dict."""
+    def test_a_file_without_tensors_is_rejected(self, tmp_path):
+        """A saved dictionary of numbers is no state dict."""
         torch.save({"epoch": 3}, tmp_path / "weights.pth")
-        with pytest.raises(CheckpointError, match="holds no state dict: it should map names to tensors"):
+        with pytest.raises(CheckpointError, match="is no state dict: it must map names to tensors"):
             create_model("test_resnet", pretrained_file=tmp_path / "weights.pth")
 
-    def test_of_a_run_fits_its_net(self, short_run):
-        """A checkpoint of ours is such a file too."""
+    def test_a_checkpoint_of_a_run_is_accepted(self, short_run):
+        """A checkpoint of `zoonnx train` is such a file."""
         file = short_run / "best" / "model.safetensors"
         x = torch.randn(2, 1, 8, 8)
         assert torch.equal(create_model("convnet4", pretrained_file=file).eval()(x), load_network(short_run).network(x))
 
 
 class TestFolder:
-    """timm's local-dir: source."""
+    """timm's source `local-dir:`."""
 
-    def test_of_timm_brings_net_weights_and_licence(self, tmp_path):
-        """What timm saved with save_for_hf, timm's own function, is loaded with its preprocessing."""
+    def test_a_folder_of_timm_has_network_weights_and_licence(self, tmp_path):
+        """A folder written by timm's save_for_hf is loaded, with name, classes and licence."""
         network = trained("test_resnet", num_classes=4)
         network.pretrained_cfg["license"] = "apache-2.0"
         timm.models.save_for_hf(network, tmp_path / "mine", safe_serialization=True)
@@ -144,39 +142,40 @@ class TestFolder:
         assert (loaded.name, loaded.architecture, loaded.network.num_classes) == ("mine", "test_resnet", 4)
         assert loaded.weights == WeightsSource("pretrained", 0, licence="apache-2.0", url="local-dir:mine")
 
-    def test_of_a_run_is_one_too(self, short_run):
-        """A checkpoint of ours is in timm's format."""
+    def test_a_checkpoint_of_a_run_is_such_a_folder(self, short_run):
+        """A checkpoint of `zoonnx train` has timm's format."""
         x = torch.randn(2, 1, 8, 8)
         assert torch.equal(
             load_network(f"local-dir:{short_run / 'best'}").network(x), load_network(short_run).network(x)
         )
 
-    def test_that_is_not_there_is_refused(self):
-        """The message names it, and says nothing of networks."""
-        with pytest.raises(CheckpointError, match="of 'local-dir:/nowhere' cannot be loaded") as caught:
+    def test_a_missing_folder_is_rejected(self):
+        """The message names it and does not mention network connections."""
+        with pytest.raises(CheckpointError, match="of 'local-dir:/nowhere' cannot be loaded") as raised:
             create_model("local-dir:/nowhere")
-        assert "network" not in str(caught.value)
+        assert "network" not in str(raised.value)
 
 
 class TestHub:
-    """Weights that would be downloaded."""
+    """Weights from the hub or its cache."""
 
-    def test_that_do_not_exist_are_an_error(self):
-        """Nobody gets random weights who asked for trained ones."""
-        with pytest.raises(CheckpointError, match="nobody publishes pretrained weights of 'convnet4'") as caught:
+    def test_unpublished_weights_are_an_error(self):
+        """Random weights never replace requested pretrained ones."""
+        with pytest.raises(CheckpointError, match="no pretrained weights are published for 'convnet4'") as raised:
             create_model("convnet4", pretrained=True)
-        assert "network" not in str(caught.value)
+        assert "network" not in str(raised.value)
 
     @pytest.mark.usefixtures("offline")
-    def test_that_cannot_be_fetched_are_an_error(self):
-        """Without a network and a cache the message names the network and says what to do."""
-        expected = "weights of 'test_resnet' cannot be loaded: .*without a network, fill the cache .*--pretrained-file"
-        with pytest.raises(CheckpointError, match=expected):
+    def test_an_unreachable_hub_is_an_error(self):
+        """Without connection and cache the message names the architecture and the ways to pass weights."""
+        problem = "weights of 'test_resnet' cannot be loaded: "
+        advice = "without a network connection, fill the cache .*--pretrained-file"
+        with pytest.raises(CheckpointError, match=f"{problem}.*{advice}"):
             create_model("test_resnet", pretrained=True)
 
     @pytest.mark.usefixtures("offline")
-    def test_in_the_cache_need_no_network(self, tmp_path):
-        """A cache as the hub's own client writes it is enough; licence and source are known."""
+    def test_cached_weights_need_no_connection(self, tmp_path):
+        """A cache in the format of the hub's client is sufficient; licence and source are known."""
         network = trained("test_resnet")
         repository = tmp_path / "models--timm--test_resnet.r160_in1k"
         snapshot = repository / "snapshots" / "0123456789"
@@ -189,8 +188,8 @@ class TestHub:
         assert (loaded.weights.kind, loaded.weights.url) == ("pretrained", "hf-hub:timm/test_resnet.r160_in1k")
         assert loaded.weights.licence == timm.get_pretrained_cfg("test_resnet").license != ""
 
-    def test_that_answer_nothing_are_given_up_soon(self, monkeypatch, tmp_path):
-        """A hub that refuses connections is asked once, not with retries of half a minute."""
+    def test_a_refused_connection_fails_soon(self, monkeypatch, tmp_path):
+        """A hub that refuses connections is tried once, not with retries of half a minute."""
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
@@ -203,26 +202,26 @@ class TestHub:
         assert time.perf_counter() - started < 5
         assert huggingface_hub.constants.HF_HUB_OFFLINE is False
 
-    @pytest.mark.parametrize("switched_off", [False, True])
-    def test_a_hub_that_answers_is_asked(self, monkeypatch, switched_off):
-        """Only an unreachable hub, or the user, turns the network off, and only inside the block."""
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", switched_off)
+    @pytest.mark.parametrize("user_offline", [False, True])
+    def test_a_reachable_hub_is_used(self, monkeypatch, user_offline):
+        """offline_fallback keeps the user's HF_HUB_OFFLINE; its timeout is set only inside the block."""
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", user_offline)
         with socket.create_server(("127.0.0.1", 0)) as server:
             endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
             monkeypatch.setattr("urllib.request.getproxies", dict)
             monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
             with offline_fallback():
                 inside = (huggingface_hub.constants.HF_HUB_OFFLINE, socket.getdefaulttimeout())
-        assert inside == (switched_off, 20.0)
+        assert inside == (user_offline, 20.0)
         assert socket.getdefaulttimeout() is None
 
 
-class TestLoadedNet:
-    """What is known of pretrained weights afterwards."""
+class TestWeightsSource:
+    """The recorded origin of pretrained weights."""
 
-    def test_a_file_is_named_with_its_hash(self, tmp_path):
-        """Without the folder it lay in, and without a licence, which a file does not tell."""
-        file = saved(trained("test_resnet"), tmp_path)
+    def test_a_file_is_recorded_with_its_hash(self, tmp_path):
+        """Its folder is not recorded; the licence is unknown."""
+        file = save(trained("test_resnet"), tmp_path)
         loaded = load_network("test_resnet", pretrained_file=file)
         assert loaded.weights.kind == "pretrained"
         assert loaded.weights.licence == ""
@@ -231,6 +230,6 @@ class TestLoadedNet:
         assert not loaded.network.training
 
     def test_a_run_has_its_own_weights(self, short_run, tmp_path):
-        """Asking for others is an error, not ignored."""
+        """Passing other weights is an error."""
         with pytest.raises(SettingsError, match="is a run, which has its own weights"):
             load_network(short_run, pretrained_file=tmp_path / "weights.pth")
