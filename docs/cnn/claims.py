@@ -1,11 +1,19 @@
-"""The claims of the lecture notes, and what computes the answer to each; notes.py makes a page of them."""
+"""The claims of the lecture notes, each with a verdict and the commands or code that compute it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Row:
-    """One claim. `commands` are of the `zoonnx` command line, `code` is Python that prints; both are run."""
+class Claim:
+    """A claim and its verification.
+
+    Attributes:
+        title: Heading of its section.
+        notes: What the lecture notes claim, in Markdown.
+        verdict: Whether that is right, in Markdown.
+        commands: Arguments of `zoonnx`, run for the page.
+        code: Python that prints a result, run for the page.
+    """
 
     title: str
     notes: str
@@ -14,25 +22,25 @@ class Row:
     code: str = ""
 
 
-ROWS = (
-    Row(
+CLAIMS = (
+    Claim(
         "Weights of a layer",
-        "A 224x224x3 image is 150,528 numbers, so 10 classes take 1,505,280 weights; [3,5,5] to 3 neurons takes 225; "
-        "one 5x5x3 filter has 75 weights and 1 bias, and 5 filters give a depth of 5; a layer has F\\*F\\*Di\\*K + K "
-        "parameters.",
-        "Right, the first two without their biases.",
+        "A 224x224x3 image has 150,528 values, so 10 classes require 1,505,280 weights; [3,5,5] to 3 neurons requires "
+        "225; one 5x5x3 filter has 75 weights and 1 bias, and 5 filters produce a depth of 5; a layer has "
+        "F\\*F\\*Di\\*K + K parameters.",
+        "Right; the first two figures do not include biases.",
         (
             "compare --layers 3,224,224 --to 10 --kernel 224 --padding valid",
             "compare --layers 3,5,5 --to 3 --kernel 5 --padding valid",
             "compare --layers 3,32,32 --to 5 --kernel 5 --padding valid",
         ),
     ),
-    Row(
+    Claim(
         "Fully connected layers on large images",
-        "1000x1000 images take 3 billion weights; 200x200 grey to 40,000 units about 2 billion; 32x32 takes 14 million;"
-        " 200x200x3 to 1000 units takes 12 million.",
-        "3 billion holds for 1,000 units; the second is 1.6 billion; the third holds only for 3,072 numbers to 4,704, "
-        "which is 14,450,688; the last is wrong: 120 million.",
+        "1000x1000 images require 3 billion weights, 200x200 grey images to 40,000 units about 2 billion, 32x32 images "
+        "14 million, and 200x200x3 images to 1000 units 12 million.",
+        "3 billion is right for 1,000 units; the second is 1.6 billion; the third is right only for 3,072 values to "
+        "4,704 units, which is 14,450,688; the last is wrong: 120 million.",
         (
             "compare --layers 3,1000,1000 --to 1000 --kernel 1000 --padding valid",
             "compare --layers 1,200,200 --to 1 --kernel 3",
@@ -40,25 +48,27 @@ ROWS = (
             "compare --layers 3,200,200 --to 1000 --kernel 200 --padding valid",
         ),
     ),
-    Row(
+    Claim(
         "Neighbours only, then shared weights",
-        "Connecting neighbours only takes O(n) weights instead of O(n^2); sharing them takes O(1), whatever the size.",
-        "Right, for parameters: four times the pixels make the full layer 16 times as large, the local one 4 times.",
+        "Connecting only neighbours requires O(n) weights instead of O(n^2); sharing them requires O(1), for any size.",
+        "Right for parameters: with four times the pixels the fully connected layer has 16 times, the locally "
+        "connected layer 4 times as many.",
         ("compare --layers 1,8,8 --to 8 --kernel 3", "compare --layers 1,16,16 --to 8 --kernel 3"),
     ),
-    Row(
+    Claim(
         "Sharing and the forward pass",
         "Sharing the weights does not shorten the forward pass.",
-        "True against a locally connected layer, false against a fully connected one: compare the MACs above.",
+        "Right in comparison with a locally connected layer, wrong in comparison with a fully connected one: see the "
+        "MACs above.",
         ("compare --layers 3,32,32 --to 16 --kernel 3",),
     ),
-    Row(
+    Claim(
         "Which operation it is",
         "f\\*w = sum of f(i) w(i+j), and with w(i-j) for convolution; worked results for (2,-1)\\*(1,2) and "
         "(2,-1,1)\\*(1,2,1).",
         "Both indices and both results are wrong. Cross-correlation, which libraries compute, is the sum over j of "
-        "f(i+j) w(j); convolution is the sum of f(i-j) w(j), flips the kernel, and commutes. The results are "
-        "[2, 3, -2] and [2, 3, 1, 1, 1].",
+        "f(i+j) w(j); convolution is the sum over j of f(i-j) w(j), which flips the kernel and is commutative. The "
+        "results are [2, 3, -2] and [2, 3, 1, 1, 1].",
         code="""import torch
 from zoo.layers import TrueConv1d
 
@@ -67,47 +77,47 @@ for f, w in (((2.0, -1.0), (1.0, 2.0)), ((2.0, -1.0, 1.0), (1.0, 2.0, 1.0))):
     layer.weight.data[:] = torch.tensor(w)
     print(layer(torch.tensor([[f]])).flatten().tolist())""",
     ),
-    Row(
+    Claim(
         "Output sizes and strides",
-        "The size is (N + 2P - F)/S + 1; fractions are illegal, so check the stride. One note rounds down, one "
-        "forgets S.",
-        "Libraries round down, and what is left over is not looked at: with r = (N + 2P - D(F-1) - 1) mod S, nothing "
-        "for r = 0, only padding for r <= P, else r - P rows. In networks of this catalog that is an error, in backbones a "
-        "finding.",
+        "The size is (N + 2P - F)/S + 1; fractions are illegal, so check the stride. One note rounds down, one omits "
+        "S.",
+        "Libraries round down and ignore the rest: with r = (N + 2P - D(F-1) - 1) mod S, nothing for r = 0, only "
+        "padding for r <= P, otherwise r - P rows. Ignored rows are an error in networks of the catalog; in timm's "
+        "they are reported.",
         ("describe convnet4 --input-size 1,7,7", "describe resnet18 --depth 0", "describe lenet5"),
     ),
-    Row(
+    Claim(
         "Padding",
         "Valid padding adds nothing; same padding adds P = (F-1)/2.",
-        "The latter holds only for odd windows and a stride of 1; anything else is refused.",
+        "The latter holds only for odd windows and stride 1; anything else is rejected.",
         ("compare --layers 1,8,8 --kernel 5 --padding same", "compare --layers 1,8,8 --kernel 4 --padding same"),
     ),
-    Row(
+    Claim(
         "Pools",
-        "Pools follow convolutions directly, and have parameters to learn; fully connected layers come at the end.",
-        "A pool usually follows norm and activation, and it has 0 parameters.",
+        "Pools follow convolutions directly and have trainable parameters; fully connected layers come at the end.",
+        "A pool usually follows normalisation and activation, and has no parameters.",
         ("describe convnet4",),
     ),
-    Row(
+    Claim(
         "Depth, 1x1 convolutions, stacks",
         "A filter is as deep as its input; 1x1 convolutions compress channels; stacked layers see more of the image.",
-        "Right where the convolution is not grouped; in the depthwise network (g: groups) a filter has a depth of 1.",
+        "Right unless the convolution is grouped; in the depthwise network (g: groups) a filter has a depth of 1.",
         ("describe bottleneck4", "describe mobilenet_tiny --depth 2"),
     ),
-    Row(
+    Claim(
         "Batch normalisation",
         "It normalises each channel.",
-        "Right: 2 parameters a channel, and no work of its own once an export has folded it into the convolution "
-        "(`zoonnx describe models/NAME` shows into which). Here bn1 has 64 for 32 channels.",
+        "Right: it has 2 parameters per channel, and no cost once an export has folded it into the convolution "
+        "(`zoonnx describe models/NAME` shows into which). Here bn1 has 64 parameters for 32 channels.",
         ("describe convnet4 --depth 1",),
     ),
-    Row(
+    Claim(
         "Sequences",
-        "Convolution also serves sequences: words in different positions, signals that repeat.",
-        "Right: the same layers in one dimension.",
+        "Convolution also applies to sequences: words in different positions, periodic signals.",
+        "Right, with the same layers in one dimension.",
         ("describe signal1d",),
     ),
-    Row(
+    Claim(
         "The gradient of a shared weight",
         "It is the sum of the gradients at all positions.",
         "Right.",
@@ -122,24 +132,25 @@ for layer in (shared, own):
     (layer(x) ** 2).sum().backward()
 print(torch.allclose(own.weight.grad.sum(0).flatten(), shared.weight.grad.flatten()))""",
     ),
-    Row(
+    Claim(
         "Locally connected",
         "Convolutional layers are sometimes called locally connected.",
-        "Wrong: that name means windows whose weights are not shared. They are two separate layers here.",
+        "Wrong: locally connected layers have windows whose weights are not shared. Here the two are separate layers.",
         ("describe localnet --depth 1",),
     ),
-    Row(
+    Claim(
         "Transformers",
         "Transformers use ResNet.",
-        "They use its residual connections. Attention looks at the whole image at once, a residual network grows into it.",
+        "They use its residual connections. Attention covers the whole image in every layer, while the receptive "
+        "field of a residual network grows with its depth.",
         ("compare resnet20 resnet18 vit_tiny_patch16_224",),
     ),
-    Row(
+    Claim(
         "Translation",
         "Convolutional networks are translation invariant.",
-        "A convolution is equivariant: its response moves with the image. Strides and pools break that for shifts "
-        "that are no multiple of their step (after a 2x2 max pool a shift by 1 pixel changes most of the response, a "
-        'shift by 2 nothing); a blur before the stride (`BlurPool2d`, `pool="blur"`) softens it.',
+        "A convolution is equivariant: its response shifts with the image. Strides and pools break this for shifts "
+        "that are not multiples of their stride (after a 2x2 max pool, a shift by 1 pixel changes most of the "
+        'response, a shift by 2 nothing); a blur before the stride (`BlurPool2d`, `pool="blur"`) reduces the effect.',
         code="""import torch
 from zoo import load_network
 from zoo.insight.shifts import shift_error
@@ -149,31 +160,31 @@ images = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
 for layer in ("act2", "pool"):
     print(layer, [f"{shift_error(network, layer, images, shift):.0%}" for shift in (1, 2, 3, 4)])""",
     ),
-    Row(
+    Claim(
         "Dropout",
-        "Dropout leaves out units; spatial dropout leaves out whole channels.",
+        "Dropout drops units; spatial dropout drops whole channels.",
         "Right.",
         code="""import torch
 
 torch.manual_seed(0)
 ones = torch.ones(1, 64, 4, 4)
 for drop in (torch.nn.Dropout(0.5), torch.nn.Dropout2d(0.5)):
-    left_out = drop(ones) == 0
-    by_channel = left_out.flatten(2).float().mean(2)
-    print(type(drop).__name__, "leaves out whole channels:", bool(((by_channel == 0) | (by_channel == 1)).all()))""",
+    dropped_share = (drop(ones) == 0).flatten(2).float().mean(2)
+    whole_channels = bool(((dropped_share == 0) | (dropped_share == 1)).all())
+    print(type(drop).__name__, "drops whole channels:", whole_channels)""",
     ),
-    Row(
+    Claim(
         "Training",
-        "Networks are trained by gradient descent, or Adam.",
-        "Right; timm has those and many more, and `zoonnx train --optimizer` takes any of them by name.",
+        "Networks are trained by gradient descent or Adam.",
+        "Right; timm has these and many more, and `zoonnx train --optimizer` accepts each by name.",
         code="""from timm.optim import list_optimizers
 
 print({"sgd", "adam", "adamw"} <= set(list_optimizers()))""",
     ),
-    Row(
+    Claim(
         "Transfer learning",
-        "A network trained on many images serves for other classes with a new end.",
-        "Right: any backbone of timm takes a new head (`zoonnx tune`).",
+        "A network trained on many images can classify other classes with a new last layer.",
+        "Right: any backbone of timm can have a new head (`zoonnx tune`).",
         code="""from typing import get_args
 
 import torch
@@ -185,11 +196,11 @@ for head in get_args(Head):
     network = attach_head(create_model("test_resnet"), head, num_classes=5).eval()
     print(head, tuple(network(torch.zeros(1, 3, 160, 160)).shape))""",
     ),
-    Row(
+    Claim(
         "Looking at filters",
-        "Only the first layer's filters can be looked at.",
-        "Right for the weights themselves; what deeper units look for shows in the places of real images to which "
-        "they respond most.",
+        "Only the first layer's filters can be visualised.",
+        "Right for the weights themselves; the patches of real images with the strongest response visualise deeper "
+        "units.",
         code="""from zoo import load_dataset, load_network
 from zoo.insight.filters import filter_image
 from zoo.insight.patches import strongest_patches
@@ -201,10 +212,10 @@ for patch in strongest_patches(loaded.network, "act2", channel=0, x=images, coun
     print(f"image {patch.index}, rows {patch.rows.start} to {patch.rows.stop - 1}, ", end="")
     print(f"columns {patch.columns.start} to {patch.columns.stop - 1}")""",
     ),
-    Row(
-        "What a neuron responds to",
-        "Back propagation finds the part of the image that a neuron responds to.",
-        "Right: the gradient of the unit. It is nowhere outside the receptive field that `describe` computes.",
+    Claim(
+        "The input of a neuron",
+        "Backpropagation finds the part of the image that a neuron responds to.",
+        "Right: it is the gradient of the unit, which is zero outside the receptive field that `describe` computes.",
         code="""import torch
 from zoo import load_network
 from zoo.insight.saliency import saliency
@@ -215,11 +226,11 @@ gradient = saliency(network, "act4", image, channel=3, place=(7, 8))[0, 0]
 rows, columns = (gradient.abs().sum(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
 print(f"rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]}: 14 by 14 pixels")""",
     ),
-    Row(
-        "An image that a neuron likes",
+    Claim(
+        "An image that maximises a neuron",
         "Gradient ascent on the image: argmax f(I) + R(I), from zeros or an image.",
-        "R must be a penalty, so it is f(I) - R(I), and from zeros a ReLU network without biases has no gradient at all: "
-        "the ascent here starts from a little noise, with both penalties on.",
+        "R must be a penalty, hence f(I) - R(I). At zeros a ReLU network without biases has no gradient, so the ascent "
+        "here starts from weak noise, with both penalties enabled by default.",
         code="""import torch
 from zoo.insight.ascent import AscentSettings, ascend
 from zoo.insight.saliency import saliency
