@@ -27,14 +27,14 @@ class Entry:
         description: One line for lists of networks.
         input_size: Default input (C, H, W).
         num_classes: Default number of classes.
-        fixes_size: Whether it must know its image size when it is built.
+        fixed_input_size: Whether it must know its image size when it is built.
     """
 
     builder: Callable[..., nn.Module]
     description: str
     input_size: tuple[int, int, int]
     num_classes: int
-    fixes_size: bool
+    fixed_input_size: bool
 
 
 def _entry(builder: Callable[..., nn.Module], description: str) -> Entry:
@@ -90,7 +90,7 @@ def create_model(
     """
     build = _builder(name)
     options: dict[str, Any] = {"in_chans": in_chans, "drop_rate": drop_rate or None}
-    if img_size is not None and _fixes_size(name):
+    if img_size is not None and _has_fixed_input_size(name):
         options["img_size"] = img_size
     arguments = {key: value for key, value in options.items() if value is not None}
     if pretrained or pretrained_file is not None or name.startswith(SOURCES):
@@ -117,10 +117,10 @@ def _builder(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-def _fixes_size(name: str) -> bool:
+def _has_fixed_input_size(name: str) -> bool:
     """Return whether the architecture must know its image size when it is built."""
     if name in CATALOG:
-        return CATALOG[name].fixes_size
+        return CATALOG[name].fixed_input_size
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     return cfg is not None and bool(cfg.fixed_input_size)
 

@@ -1,10 +1,12 @@
 """New heads for any backbone with timm's interface, convolutional or transformer.
 
-linear, mlp   classify the backbone's own feature vector (N, head_hidden_size): the pooled features or the class
-              token, after all layers that the backbone has between these and its classifier
-conv1x1       classifies every position of the feature map (N, C, H, W) and averages the scores
-attention     classifies a weighted mean of the positions; the weights are learned
-flat          classifies the flattened map (N, C * H * W), which keeps positions and fixes the input size
+The kinds of heads:
+
+    linear, mlp   classify the backbone's own feature vector (N, head_hidden_size): the pooled features or the class
+                  token, after all layers that the backbone has between these and its classifier
+    conv1x1       classifies every position of the feature map (N, C, H, W) and averages the scores
+    attention     classifies a weighted mean of the positions; the weights are learned
+    flat          classifies the flattened map (N, C * H * W), which keeps positions and fixes the input size
 """
 
 import copy

@@ -204,7 +204,7 @@ class TestInterface:
         """The catalog and timm's config have the same input size, number of classes and fixed size."""
         entry, cfg = CATALOG[name], timm.get_pretrained_cfg(name)
         assert (tuple(cfg.input_size), network.num_classes) == (entry.input_size, entry.num_classes)
-        assert cfg.fixed_input_size == entry.fixes_size
+        assert cfg.fixed_input_size == entry.fixed_input_size
 
     def test_is_registered_with_timm(self, network, name):
         """Importing zoo.networks registers its networks with timm, and timm has no other network of that name."""
