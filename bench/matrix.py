@@ -1,7 +1,7 @@
-"""The export matrix: every network of bench/networks.py through the whole pipeline, and what came of it.
+"""The export matrix: exports every network of bench/networks.py with all checks, and records the results.
 
-Each network has random weights of which no branch is zero. Networks that bench/results/matrix.json already holds are skipped,
-so that an interrupted run goes on where it stopped; `--again` measures them anew. The page is docs/matrix.md.
+Each network has random weights, and no branch that is zero. Networks that are already in bench/results/matrix.json are
+skipped, so that an interrupted run can be continued; `--again` measures them again. The page is docs/matrix.md.
 """
 
 import argparse
@@ -54,7 +54,27 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one network. Seconds are of CPU time; `refused` is the pipeline's sentence where it wrote nothing."""
+    """The results of one network.
+
+    Attributes:
+        name: The network's name.
+        family: The family that it represents.
+        input_size: (C, H, W) of its input.
+        refused: The error of the export, if it failed.
+        seconds: CPU time of the export with all checks.
+        bare_seconds: CPU time of torch.onnx.export alone.
+        nodes: The number of nodes of the graph.
+        parity: The largest error of an output, as a share of its tolerance.
+        module_outputs: The number of values that are the output of a module.
+        module_outputs_verified: How many of them have a verified shape.
+        other_values: The number of other values.
+        other_values_verified: How many of them have a verified shape.
+        layers: The number of layers by status.
+        not_exported: The reason for each layer that is not in the file.
+        called: The number of modules that PyTorch called.
+        unaccounted: The called modules that are not in the layer map.
+        int8: The result of the int8 variant; empty if it was not tried.
+    """
 
     name: str
     family: str
@@ -63,81 +83,81 @@ class Row:
     seconds: float = 0.0
     bare_seconds: float = 0.0
     nodes: int = 0
-    parity: float = 0.0  # the worst output's error as a share of what is allowed
+    parity: float = 0.0
     module_outputs: int = 0
     module_outputs_verified: int = 0
     other_values: int = 0
     other_values_verified: int = 0
     layers: dict[str, int] = field(default_factory=dict)
     not_exported: dict[str, str] = field(default_factory=dict)
-    called: int = 0  # modules that PyTorch called
-    unaccounted: tuple[str, ...] = ()  # called modules of which the layer map says nothing
-    int8: str = ""  # what became of the int8 variant; empty where none was tried
+    called: int = 0
+    unaccounted: tuple[str, ...] = ()
+    int8: str = ""
 
 
 def main() -> None:
-    """Measure what is missing, and write the page."""
+    """Measure the missing networks and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NET", help="only these networks")
     parser.add_argument(
         "--again",
         action="store_true",
-        help="also networks that were measured before (but not their int8)",
+        help="also export networks that were measured before; their int8 results are kept",
     )
-    parser.add_argument("--int8", action="store_true", help="also try int8 where that was not done (takes long)")
+    parser.add_argument("--int8", action="store_true", help="also make the int8 variants that are missing (takes long)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = read()
-    wanted = [network for network in NETS if not options.names or network.name in options.names]
-    export_each([network for network in wanted if options.again or network.name not in rows], rows)
+    selected = [network for network in NETS if not options.names or network.name in options.names]
+    export_networks([network for network in selected if options.again or network.name not in rows], rows)
     if options.int8:
         try_int8(
-            [network for network in wanted if not rows[network.name].int8 and not rows[network.name].refused], rows
+            [network for network in selected if not rows[network.name].int8 and not rows[network.name].refused], rows
         )
     PAGE.write_text(page([rows[network.name] for network in NETS if network.name in rows]))
 
 
-def export_each(networks: Sequence[Net], rows: dict[str, Row]) -> None:
-    """Measure the networks; each row is written at once. What `rows` knows of their int8 stays."""
+def export_networks(networks: Sequence[Net], rows: dict[str, Row]) -> None:
+    """Measure the networks, and write each row as soon as it is complete. Existing int8 results are kept."""
     if networks:
         bare_export(load(NETS[0]))  # the first export also imports
     for index, network in enumerate(networks, 1):
         int8 = rows[network.name].int8 if network.name in rows else ""
         rows[network.name] = replace(measure(network), int8=int8)
         write(rows)
-        say(f"{index} of {len(networks)}  {brief(rows[network.name])}")
+        print_line(f"{index} of {len(networks)}  {brief(rows[network.name])}")
 
 
 def try_int8(networks: Sequence[Net], rows: dict[str, Row]) -> None:
-    """Add the verdict on each network's int8 variant to its row; each is written at once."""
+    """Add the result of each network's int8 variant to its row, and write it as soon as it is complete."""
     for index, network in enumerate(networks, 1):
         rows[network.name] = replace(rows[network.name], int8=int8_verdict(network))
         write(rows)
-        say(f"{index} of {len(networks)}  {network.name}: int8 {rows[network.name].int8}")
+        print_line(f"{index} of {len(networks)}  {network.name}: int8 {rows[network.name].int8}")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def measure(network: Net) -> Row:
-    """Export `network` with every check into a folder that is then removed, and by torch.onnx alone."""
+    """Export `network` with all checks into a temporary folder, and with torch.onnx alone."""
     loaded = load(network)
     size = loaded.preprocessing.input_size
     try:
-        bare_export(loaded)  # what torch keeps of a network, neither way pays for
+        bare_export(loaded)  # torch caches parts of a network at its first export: exclude that from both measurements
         with tempfile.TemporaryDirectory() as folder:
             settings = ExportSettings(to=Path(folder), name=network.name)
             spent, exported = seconds(lambda: export_model(loaded, settings))
         bare_seconds = bare_export(loaded)
     except (ExportError, torch.onnx.errors.OnnxExporterError) as error:
         return Row(network.name, network.family, size, refused=" ".join(str(error).split())[:400])
-    return described(network, loaded, exported, spent, bare_seconds)
+    return to_row(network, loaded, exported, spent, bare_seconds)
 
 
 def int8_verdict(network: Net) -> str:
-    """Whether an int8 variant is kept, and its figures: the worst output's SQNR, fp32's time over its own."""
+    """Return whether the int8 variant is accepted, its lowest SQNR of an output, and its speedup over fp32."""
     loaded = load(network)
     with tempfile.TemporaryDirectory() as folder:
         planned = plan(loaded, Path(folder), network.name, VariantSettings(("int8",)))
@@ -151,7 +171,7 @@ def int8_verdict(network: Net) -> str:
 
 
 def load(network: Net) -> LoadedNetwork:
-    """Build the network with random weights for its size of images."""
+    """Build the network with random weights for the image size of the matrix."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = create_model(network.name, img_size=(network.size, network.size) if network.size else None)
@@ -161,9 +181,9 @@ def load(network: Net) -> LoadedNetwork:
     )
 
 
-def described(network: Net, loaded: LoadedNetwork, exported: Exported, spent: float, bare_seconds: float) -> Row:
-    promise = exported.manifest
-    layers = promise.layer_map.layers
+def to_row(network: Net, loaded: LoadedNetwork, exported: Exported, spent: float, bare_seconds: float) -> Row:
+    verified = exported.manifest
+    layers = verified.layer_map.layers
     called = called_modules(prepare(loaded.network), loaded.preprocessing)
     names = manifest.LayerStatus.Name
     return Row(
@@ -173,11 +193,11 @@ def described(network: Net, loaded: LoadedNetwork, exported: Exported, spent: fl
         seconds=round(spent, 2),
         bare_seconds=round(bare_seconds, 2),
         nodes=exported.nodes,
-        parity=max(check.max_abs_error / (check.tolerance or 1) for check in promise.parity.checks),
-        module_outputs=promise.shapes.module_outputs,
-        module_outputs_verified=promise.shapes.module_outputs_verified,
-        other_values=promise.shapes.other_values,
-        other_values_verified=promise.shapes.other_values_verified,
+        parity=max(check.max_abs_error / (check.tolerance or 1) for check in verified.parity.checks),
+        module_outputs=verified.shapes.module_outputs,
+        module_outputs_verified=verified.shapes.module_outputs_verified,
+        other_values=verified.shapes.other_values,
+        other_values_verified=verified.shapes.other_values_verified,
         layers=dict(Counter(names(layer.status).lower() for layer in layers)),
         not_exported={layer.name: layer.reason for layer in layers if layer.status == manifest.NOT_EXPORTED},
         called=len(called),
@@ -186,7 +206,7 @@ def described(network: Net, loaded: LoadedNetwork, exported: Exported, spent: fl
 
 
 def called_modules(network: nn.Module, preprocessing: Preprocessing) -> set[str]:
-    """Return the paths of the modules that one forward calls and that give a tensor; the network itself is left out."""
+    """Return the paths of the modules that a forward calls and that return a tensor, without the network itself."""
     called: set[str] = set()
 
     def listener(path: str) -> Callable[..., None]:
@@ -206,20 +226,20 @@ def holds_tensor(output: Any) -> bool:
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of this process: other work on the machine does not count."""
+    """Return the CPU seconds of this process, which exclude other work on the machine, and the result of `work`."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result
 
 
 def read() -> dict[str, Row]:
-    """The rows that were measured before, by network."""
+    """Return the rows that were measured before, by network."""
     if not ROWS.exists():
         return {}
     tuples = ("input_size", "unaccounted")
     rows = [
-        Row(**{name: tuple(value) if name in tuples else value for name, value in each.items()})
-        for each in json.loads(ROWS.read_text())["results"]
+        Row(**{name: tuple(value) if name in tuples else value for name, value in fields.items()})
+        for fields in json.loads(ROWS.read_text())["results"]
     ]
     return {row.name: row for row in rows}
 
@@ -242,12 +262,12 @@ def brief(row: Row) -> str:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The matrix for people."""
+    """Return the matrix as Markdown."""
     done = [row for row in rows if not row.refused]
     missing = [network.name for network in NETS if network.name not in {row.name for row in rows}]
     refused = "".join(f"- {row.name}: {row.refused}\n" for row in rows if row.refused)
     not_exported = "".join(
-        f"- {row.name}: {', '.join(layers)}: {why}\n" for row in done for why, layers in reasons(row)
+        f"- {row.name}: {', '.join(layers)}: {reason}\n" for row in done for reason, layers in reasons(row)
     )
     return "\n".join(
         [
@@ -259,23 +279,23 @@ def page(rows: Sequence[Row]) -> str:
             "",
             table(HEAD, [cells(row) for row in done]),
             *([f"Not measured yet: {', '.join(missing)}.\n"] if missing else []),
-            *(["Refused:", "", refused] if refused else []),
-            *(["Not exported, and why:", "", not_exported] if not_exported else []),
+            *(["Rejected:", "", refused] if refused else []),
+            *(["Not exported, with the reason:", "", not_exported] if not_exported else []),
         ]
     )
 
 
 INTRODUCTION = """\
-Every network of the catalog and backbones of timm, each with random weights of which no branch is zero, through the whole
-of `zoonnx export`. Written by `python -m bench.matrix`; `tests/export/test_matrix.py` holds every row to what it says.
+Results of `zoonnx export` for every network of the catalog and for backbones of timm, each with random weights and no
+branch that is zero. Written by `python -m bench.matrix`; `tests/export/test_matrix.py` checks every row.
 
-*Seconds* are of CPU time on one thread; *times bare* compares them with `torch.onnx.export` alone, measured right after
-(a first export, of which torch keeps a part in memory, goes before both and does not count).
-*Parity* is the worst output's error at batches 1, 2, 3 and 5, as a share of what is allowed. *Verified* are shapes
-that the needed independent witnesses know and none contradicts. *Exact*, *alias*, *folded* and *not exported* are the
-tensors that modules give: in the file, in the file under another layer's name, merged into a neighbour, or not there.
-*int8* is the variant's fate within the default bounds, its worst output's SQNR on noise (the networks are untrained) and
-its speedup at batch 1 on one thread."""
+*Seconds* are CPU time on one thread; *times bare* is the ratio to `torch.onnx.export` alone, measured right afterwards
+(an unmeasured first export precedes both, because torch caches parts of a network). *Parity* is the largest error of
+an output at batches 1, 2, 3 and 5, as a share of its tolerance. *Verified* shapes are known to the required
+independent witnesses, and contradicted by none. *Exact*, *alias*, *folded* and *not exported* count the output tensors
+of modules: in the file, in the file under another layer's name, merged into a neighbour, or missing. *int8* is the
+result of the variant within the default bounds, with the lowest SQNR of an output on noise (the networks are
+untrained) and the speedup at batch 1 on one thread."""
 
 
 def summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
@@ -285,17 +305,18 @@ def summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
     known = sum(row.module_outputs_verified + row.other_values_verified for row in done)
     values = sum(row.module_outputs + row.other_values for row in done)
     return (
-        f"{len(done)} of {len(rows)} networks, of {families} families beside the catalog, were exported; the median takes "
-        f"{statistics.median(ratios):.2f} times a bare export. {called - missing:,} of {called:,} called modules are "
-        f"accounted for. {known:,} of {values:,} shapes are verified; no two witnesses contradict each other."
+        f"{len(done)} of {len(rows)} networks, of {families} families besides the catalog, were exported, in a median "
+        f"of {statistics.median(ratios):.2f} times the duration of a bare export. {called - missing:,} of {called:,} "
+        f"called modules are accounted for. {known:,} of {values:,} shapes are verified; no two witnesses contradict "
+        "each other."
     )
 
 
 def reasons(row: Row) -> list[tuple[str, list[str]]]:
-    """The layers that are not in the file, by reason."""
+    """Return the layers that are not in the file, by reason."""
     return [
-        (why, [layer for layer, words in row.not_exported.items() if words == why])
-        for why in dict.fromkeys(row.not_exported.values())
+        (reason, [layer for layer, layer_reason in row.not_exported.items() if layer_reason == reason])
+        for reason in dict.fromkeys(row.not_exported.values())
     ]
 
 

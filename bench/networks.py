@@ -1,6 +1,7 @@
-"""The networks of the export matrix: the whole catalog, and backbones of timm of many kinds, the smallest of each.
+"""The networks of the export matrix: the whole catalog, and the smallest backbones of many families of timm.
 
-A size is given where the network takes smaller images than its own, which saves time and changes nothing that is checked.
+Networks that accept images smaller than their default have a smaller size here, which saves time; the checks are the
+same.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,13 @@ from zoo.catalog import CATALOG
 
 @dataclass(frozen=True)
 class Net:
-    """A network by name, the family it stands for, and the size of its square images (None: its own)."""
+    """A network of the matrix.
+
+    Attributes:
+        name: Its name in the catalog or in timm.
+        family: The family that it represents.
+        size: Height and width of its images; None for the network's default.
+    """
 
     name: str
     family: str

@@ -1,4 +1,4 @@
-"""From PyTorch to an ONNX model repository, with nothing believed that could be measured.
+"""From PyTorch to an ONNX model repository, numerically verified.
 
 from export import ExportSettings, export_model
 exported = export_model(zoo.load_network("runs/digits"), ExportSettings(to=Path("models"), name="digits"))
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from export.pipeline import Exported, export_model
     from export.settings import ExportSettings
 
-_HOME = {"Exported": "pipeline", "export_model": "pipeline", "ExportSettings": "settings"}
+_MODULES = {"Exported": "pipeline", "export_model": "pipeline", "ExportSettings": "settings"}
 __all__ = ["ExportSettings", "Exported", "export_model"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `zoonnx export --help` need not load PyTorch."""
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'export' has no attribute '{name}'")
     import importlib
 
-    return getattr(importlib.import_module(f"export.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"export.{_MODULES[name]}"), name)

@@ -1,99 +1,99 @@
-"""What can go wrong on the way from PyTorch to ONNX.
+"""Exceptions of the export package, and the exit status of a command that ends with each.
 
 ExportError
-├── SettingsError           a setting out of its range
-├── SourceError             no network comes from where it is said to come from
-├── UnsupportedNetworkError           the network cannot be exported as it stands: training mode, weights that are not finite
-├── ConversionError         torch.onnx could not convert the network, or did not do what was asked
-├── ShapeError              two witnesses contradict each other on a shape
-├── ParityError             the ONNX model and PyTorch disagree
-├── CalibrationDataError    trained weights without images to judge a variant by
-├── VariantError            a variant could not be made, or one that was asked for was refused
-├── RepositoryError         the target cannot take this model
-│   ├── TargetError               the disk did not take it
-│   └── RepositoryConflictError   what stands there promises something else
-├── CheckError              a written model is not what its manifest promises
-│   └── DamagedError        a file of it cannot even be read
-├── NoModelError            there is no model at that place
-├── NewerSchemaError        a model that only a later zoonnx understands
-├── DemoError               a step of the demo failed
-└── OccupiedFolderError     a folder that somebody else made is in the way
-
-`exit_status` is the process's exit status when a command ends with the error: 2 the user's mistake, 1 the work failed.
+├── SettingsError
+├── SourceError
+├── UnsupportedNetworkError
+├── ConversionError
+├── ShapeError
+├── ParityError
+├── CalibrationDataError
+├── VariantError
+├── RepositoryError
+│   ├── TargetError
+│   └── RepositoryConflictError
+├── CheckError
+│   └── DamagedError
+├── NoModelError
+├── NewerSchemaError
+├── DemoError
+└── OccupiedFolderError
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 
 class ExportError(Exception):
-    """Any error of this package."""
+    """Base class. `exit_status` is 2 for a mistake of the user, 1 where the work itself failed."""
 
     exit_status: ClassVar[int] = 2
 
 
 class SettingsError(ExportError):
-    """A setting is out of its range."""
+    """A setting is out of its range, or contradicts another one."""
 
 
 class SourceError(ExportError):
-    """No network comes from where it is said to come from, or not all that an export must know of it."""
+    """The network to export cannot be loaded, or its preprocessing is unknown."""
 
 
 class UnsupportedNetworkError(ExportError):
-    """The network cannot be exported as it stands."""
+    """No correct ONNX model can be made of this network as it is."""
 
 
 class ConversionError(ExportError):
-    """torch.onnx could not convert the network, or did not do what was asked."""
+    """torch.onnx failed, or wrote a model that is invalid or differs from the request."""
 
     exit_status = 1
 
 
 class ShapeError(ExportError):
-    """Two witnesses contradict each other on a shape."""
+    """Two independent sources report different shapes for one value."""
 
     exit_status = 1
 
 
 class ParityError(ExportError):
-    """The ONNX model and PyTorch disagree by more than float32 explains."""
+    """Outputs of the ONNX model and of PyTorch differ by more than the tolerance."""
 
     exit_status = 1
 
 
 class CalibrationDataError(ExportError):
-    """Trained weights come without images to calibrate and to judge a variant by."""
+    """Trained weights come without the images needed to calibrate and evaluate a variant."""
 
 
 class VariantError(ExportError):
-    """A variant could not be made, or one that was asked for was refused."""
+    """A requested variant could not be made, or was rejected by its acceptance bounds."""
 
     exit_status = 1
 
 
 class RepositoryError(ExportError):
-    """The model repository cannot take this model."""
+    """The model repository cannot hold this model."""
 
 
 class TargetError(RepositoryError):
-    """The disk did not take a model."""
+    """Writing failed, for example because the disk is full."""
 
     exit_status = 1
 
 
 class RepositoryConflictError(RepositoryError):
-    """The repository holds a model of this name that promises another interface."""
+    """An existing model of this name has another configuration or other labels."""
 
 
 class CheckError(ExportError):
-    """A written model is not what its manifest promises."""
+    """A written model contradicts its manifest."""
 
     exit_status = 1
 
 
 class DamagedError(CheckError):
-    """A file of a written model cannot be read; `file` and `words` say which, and why."""
+    """A file of a written model cannot be read; `words` is the reason."""
 
     def __init__(self, file: Path, words: str) -> None:
         super().__init__(f"{file}: {words}")
@@ -101,11 +101,11 @@ class DamagedError(CheckError):
 
 
 class NoModelError(ExportError):
-    """There is no model at that place."""
+    """The given path holds no model."""
 
 
 class NewerSchemaError(ExportError):
-    """A later zoonnx wrote this model, in a form that this one does not know."""
+    """The model was written by a later zoonnx, in a schema unknown to this one."""
 
 
 class DemoError(ExportError):
@@ -115,4 +115,18 @@ class DemoError(ExportError):
 
 
 class OccupiedFolderError(ExportError):
-    """A folder that somebody else made is in the way."""
+    """The demo's folder already exists and was not created by the demo."""
+
+
+@contextlib.contextmanager
+def dynamic_size_errors(enabled: bool = True) -> Iterator[None]:
+    """Prefix the message of each ExportError with the statement that height and width cannot be dynamic.
+
+    For steps that a network passes at one fixed size and fails only because its size is to be dynamic.
+    """
+    try:
+        yield
+    except ExportError as error:
+        if not enabled:
+            raise
+        raise type(error)(f"the input's height and width cannot be dynamic: {error}") from error

@@ -1,4 +1,4 @@
-"""What a user may choose about an export."""
+"""Settings of an export."""
 
 import re
 from dataclasses import dataclass
@@ -6,21 +6,26 @@ from pathlib import Path
 
 from export.errors import SettingsError
 
-MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # a file system takes 255, and variants add to it
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # file systems allow 255; variants append a suffix
 OPSETS = range(18, 24)
 MAX_BATCH_SIZE = 2**31 - 1  # an int32 in Triton's configuration
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Where an export goes and what it promises.
+    """What to export, and where to.
 
-    `opset` is between 18 (what the exporter writes natively) and 23; `max_batch_size` is 1 to 2**31 - 1.
-    `raw` leaves out the images and the probabilities: float32 (N, C, H, W) in, the network's own outputs out, whatever
-    they are.
-    `taps` keeps what goes into each BatchNorm, which else is folded into its convolution.
-    `calibrated` divides the logits by the run's temperature on their way to the probabilities.
-    `dynamic_size` leaves the height and the width of the input free; a network that takes its own size alone is refused.
+    Attributes:
+        to: The model repository.
+        name: The model's name in the repository.
+        opset: The ONNX operator set, from 18 (which the exporter writes natively) to 23.
+        max_batch_size: The largest batch that a server may form, from 1 to 2**31 - 1.
+        max_queue_delay_us: Microseconds that a server may wait for a fuller batch; 0 does not wait.
+        raw: Export the bare network: float32 (N, C, H, W) in, the network's own outputs out; no image preprocessing,
+            no probabilities.
+        taps: Keep the input of each BatchNorm in the file, which is otherwise folded into the preceding convolution.
+        calibrated: Divide the logits by the run's temperature before computing the probabilities.
+        dynamic_size: Make height and width of the input dynamic; a network that only accepts one size is rejected.
     """
 
     to: Path
@@ -34,19 +39,17 @@ class ExportSettings:
     dynamic_size: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values out of range. Raises: SettingsError."""
+        """Reject values out of range. Raises: SettingsError."""
         if not MODEL_NAME.fullmatch(self.name):
             raise SettingsError(
-                f"{self.name!r} cannot be a model's name: use letters, digits, '_', '.' and '-', not "
-                "starting with '.' or '-', at most 200 of them (--name)."
+                f"{self.name!r} cannot be a model's name: use at most 200 letters, digits, '_', '.' and '-', not "
+                "starting with '.' or '-' (--name)."
             )
         if self.opset not in OPSETS:
             raise SettingsError(f"opset {self.opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}.")
         if not 1 <= self.max_batch_size <= MAX_BATCH_SIZE:
             raise SettingsError(f"max_batch_size is {self.max_batch_size}: it must be 1 to {MAX_BATCH_SIZE}.")
         if self.max_queue_delay_us < 0:
-            raise SettingsError(f"max_queue_delay_us is {self.max_queue_delay_us}: it cannot be negative.")
+            raise SettingsError(f"max_queue_delay_us is {self.max_queue_delay_us}: it must not be negative.")
         if self.raw and self.calibrated:
-            raise SettingsError(
-                "a raw model gives no probabilities that could be calibrated: leave one of the two out."
-            )
+            raise SettingsError("raw and calibrated exclude each other: a raw model has no probabilities to calibrate.")

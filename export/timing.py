@@ -1,4 +1,4 @@
-"""How long each step of an export takes, told as it begins."""
+"""Wall time of each step of an export."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping
 Progress = Callable[[str], None]
 
 
-class Steps:
-    """Call it with a step's name as the step begins."""
+class StepTimer:
+    """Reports each step to a callback as it begins, and measures its duration."""
 
-    def __init__(self, hear: Progress) -> None:
-        self._hear = hear
-        self._began: list[tuple[str, float]] = []
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._starts: list[tuple[str, float]] = []
 
     def __call__(self, step: str) -> None:
-        self._began.append((step, time.perf_counter()))
-        self._hear(step)
+        """Begin `step`, which ends the step before."""
+        self._starts.append((step, time.perf_counter()))
+        self._progress(step)
 
     def seconds(self) -> Mapping[str, float]:
-        """Of each step so far, the one that goes on included."""
-        ends = [*(began for _, began in self._began[1:]), time.perf_counter()]
-        return {step: end - began for (step, began), end in zip(self._began, ends, strict=True)}
+        """Return the seconds of each step so far, including the running one."""
+        ends = [*(start for _, start in self._starts[1:]), time.perf_counter()]
+        return {step: end - start for (step, start), end in zip(self._starts, ends, strict=True)}

@@ -1,6 +1,6 @@
-"""Where a network's forward decides by a size of its input: in which module, at which line.
+"""Locates where a network's forward branches on a size of its input: the module and the source line.
 
-Asked only after a refusal: the network is captured once more, this time watched.
+Only used after a rejection: the network is captured once more while PyTorch's shape environment is observed.
 """
 
 import contextlib
@@ -13,14 +13,18 @@ import torch
 from torch import nn
 from torch.fx.experimental import symbolic_shapes
 
-from export.convert.diagnosis import last_own, place
-from export.tracing.trace import inside
+from export.convert.diagnosis import last_user_line, location
+from export.tracing.trace import module_tracker
 
 
-def places(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> dict[str, str]:
-    """Say of each thing that the capture takes for granted, as `granted` writes it, where it first did."""
-    found: dict[str, str] = {}
-    with inside(network) as where, _watched(lambda env: _note(found, env, where())), contextlib.suppress(Exception):
+def branch_locations(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> dict[str, str]:
+    """Return where each assumption of the capture, written as in `assumptions`, was first made."""
+    locations: dict[str, str] = {}
+    with (
+        module_tracker(network) as current_path,
+        _observe_evaluations(lambda env: _record(locations, env, current_path())),
+        contextlib.suppress(Exception),
+    ):
         torch.export.export(
             network,
             (example,),
@@ -28,15 +32,15 @@ def places(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> di
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
-    return found
+    return locations
 
 
-def granted(env: symbolic_shapes.ShapeEnv) -> Iterator[str]:
-    """What is taken for granted: conditions, the ranges of sizes, and sizes that are fixed."""
-    for note in (note.expr for notes in env.deferred_runtime_asserts.values() for note in notes):
-        yield str(note)
-        if note.is_Equality and len(note.free_symbols) == 1:
-            yield from (fixed(env.backed_var_to_val[symbol]) for symbol in note.free_symbols)
+def assumptions(env: symbolic_shapes.ShapeEnv) -> Iterator[str]:
+    """Yield the assumptions of a capture: conditions, ranges of sizes, and sizes that are fixed."""
+    for condition in (note.expr for notes in env.deferred_runtime_asserts.values() for note in notes):
+        yield str(condition)
+        if condition.is_Equality and len(condition.free_symbols) == 1:
+            yield from (fixed(env.backed_var_to_val[symbol]) for symbol in condition.free_symbols)
     for symbol, span in env.var_to_range.items():
         yield from (at_least(symbol, span.lower), at_most(symbol, span.upper))
         if span.lower == span.upper:
@@ -44,44 +48,45 @@ def granted(env: symbolic_shapes.ShapeEnv) -> Iterator[str]:
 
 
 def at_least(symbol: Any, bound: Any) -> str:
-    """How `granted` writes a least size."""
+    """Return the assumption of a minimum size."""
     return f"{symbol} >= {bound}"
 
 
 def at_most(symbol: Any, bound: Any) -> str:
-    """How `granted` writes a largest size."""
+    """Return the assumption of a maximum size."""
     return f"{symbol} <= {bound}"
 
 
 def fixed(size: Any) -> str:
-    """How `granted` writes that a size is what the example has; the sizes of an example differ from each other."""
+    """Return the assumption that a size is that of the example, whose sizes differ from each other."""
     return f"= {size}"
 
 
-def _note(found: dict[str, str], env: symbolic_shapes.ShapeEnv, path: str) -> None:
-    new = [each for each in granted(env) if each not in found]
+def _record(locations: dict[str, str], env: symbolic_shapes.ShapeEnv, path: str) -> None:
+    new = [assumption for assumption in assumptions(env) if assumption not in locations]
     if new:
-        found.update(dict.fromkeys(new, place(path, _line())))
+        locations.update(dict.fromkeys(new, location(path, _current_line())))
 
 
-def _line() -> str:
-    """The line of the network's own code that is running."""
+def _current_line() -> str:
+    """Return the line of the network's own code that is running."""
     stack = traceback.extract_stack()
-    start = max(index for index, frame in enumerate(stack) if (frame.filename, frame.name) == (__file__, "places"))
+    here = (__file__, branch_locations.__name__)
+    start = max(index for index, frame in enumerate(stack) if (frame.filename, frame.name) == here)
     inner = [frame for frame in stack[start:] if frame.filename not in (__file__, contextlib.__file__)]
-    return last_own([(frame.filename, str(frame.lineno), frame.line or "") for frame in inner])
+    return last_user_line([(frame.filename, str(frame.lineno), frame.line or "") for frame in inner])
 
 
 @contextlib.contextmanager
-def _watched(hear: Callable[[symbolic_shapes.ShapeEnv], None]) -> Iterator[None]:
-    """Call `hear` behind each question that PyTorch asks about sizes."""
-    ask = symbolic_shapes.ShapeEnv.evaluate_expr
+def _observe_evaluations(callback: Callable[[symbolic_shapes.ShapeEnv], None]) -> Iterator[None]:
+    """Call `callback` after each evaluation of a condition on sizes by PyTorch."""
+    evaluate = symbolic_shapes.ShapeEnv.evaluate_expr
 
-    def asked(env: symbolic_shapes.ShapeEnv, *args: Any, **kwargs: Any) -> Any:
+    def observed(env: symbolic_shapes.ShapeEnv, *args: Any, **kwargs: Any) -> Any:
         try:
-            return ask(env, *args, **kwargs)
+            return evaluate(env, *args, **kwargs)
         finally:
-            hear(env)
+            callback(env)
 
-    with mock.patch.object(symbolic_shapes.ShapeEnv, "evaluate_expr", asked):
+    with mock.patch.object(symbolic_shapes.ShapeEnv, "evaluate_expr", observed):
         yield

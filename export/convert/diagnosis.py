@@ -1,6 +1,6 @@
-"""Why torch.onnx could not convert a network: which operation, in which module, at which line of whose code.
+"""Explains why torch.onnx could not convert a network: the operation, its module, and the line of user code.
 
-Asked only after a failure: the network is captured once more, this time watched.
+Only used after a failure: the network is captured once more, with the running module tracked.
 """
 
 import re
@@ -12,76 +12,79 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.tracing.trace import inside
+from export.tracing.trace import module_tracker
 
 OPERATION = re.compile(r"torch\.ops\.(\w+\.\w+)")
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\n\s*(?P<code>[^\n]*)')
-LIBRARY = f"{Path(torch.__file__).parent}/"
+TORCH_FOLDER = f"{Path(torch.__file__).parent}/"
+EXPORT_FOLDER = Path(__file__).parents[1]
+MAX_MESSAGE = 300  # characters of a PyTorch message that are quoted
+
+Frame = tuple[str, str, str]  # file, line number, code
 
 
 def explain(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any, error: BaseException) -> str:
-    """Return one clause that names what stands in the way, where it stands, and what to do if that is known."""
-    with inside(network) as where:
+    """Return a clause that names the obstacle and its location, and a remedy if there is a known one."""
+    with module_tracker(network) as current_path:
         try:
             program = torch.export.export(network, (example,), dynamic_shapes=dynamic_shapes, strict=False)
-        except Exception as capture:  # noqa: BLE001 - whatever it is, it is the reason asked for
-            return f"{_reason(capture)}{place(where(), _line_of(capture))}"
-    return _unsupported(program, error) or _words(list(_causes(error))[-1])
+        except Exception as capture_error:  # noqa: BLE001 - any error of the capture is the explanation
+            return f"{_reason(capture_error)}{location(current_path(), _failing_line(capture_error))}"
+    return _untranslated_operation(program, error) or _message(list(_causes(error))[-1])
 
 
-def _reason(capture: BaseException) -> str:
-    words = _words(list(_causes(capture))[-1])
-    if "data-dependent" in str(capture):
-        return "its forward decides by the values it is given, which a graph cannot: use torch.where"
-    return words
-
-
-def _unsupported(program: Any, error: BaseException) -> str:
-    """Name the operation that has no translation, and find it in the captured program."""
-    found = [match for cause in _causes(error) if (match := OPERATION.search(str(cause)))]
-    if not found:
-        return ""
-    operation = found[-1][1]
-    place = next(_places(program, operation), "") or next(_places(_taken_apart(program), operation), "")
-    return f"ONNX has no translation of {operation}{place}"
-
-
-def _places(program: Any, operation: str) -> Iterator[str]:
-    for node in program.graph.nodes if program else ():
-        if operation.partition(".")[2] in str(node.target):
-            paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-            yield place(paths[-1] if paths else "", last_own(FRAME.findall(node.meta.get("stack_trace") or "")))
-
-
-def _taken_apart(program: Any) -> Any:
-    """The program in the smaller operations that torch.onnx translates, None where that fails."""
-    try:
-        return program.run_decompositions()
-    except Exception:  # noqa: BLE001 - only the place of the operation stays unknown
-        return None
-
-
-def place(path: str, line: str) -> str:
+def location(path: str, line: str) -> str:
+    """Return a clause with the module path and the source line, as far as they are known."""
     module = f" in module '{path}'" if path else ""
     return f"{module} at {line}" if line else module
 
 
-def _line_of(error: BaseException) -> str:
-    """The last line of the network's own code that was running when `error` was raised."""
-    frames = [frame for cause in _causes(error) for frame in traceback.extract_tb(cause.__traceback__)]
-    here = Path(__file__).parents[1]  # the export package
-    return last_own(
-        [(f.filename, str(f.lineno), f.line or "") for f in frames if not Path(f.filename).is_relative_to(here)]
-    )
-
-
-def last_own(frames: list[tuple[str, str, str]]) -> str:
-    """The last of the frames that is not PyTorch's, as `file.py:LINE: code`, without the folder."""
-    own = [frame for frame in frames if not frame[0].startswith((LIBRARY, "<"))]
-    if not own:
+def last_user_line(frames: list[Frame]) -> str:
+    """Return the last frame outside of PyTorch as `file.py:LINE: code`, without the folder."""
+    user_frames = [frame for frame in frames if not frame[0].startswith((TORCH_FOLDER, "<"))]
+    if not user_frames:
         return ""
-    file, line, code = own[-1]
+    file, line, code = user_frames[-1]
     return f"{Path(file).name}:{line}: {code.strip()}"
+
+
+def _reason(capture_error: BaseException) -> str:
+    if "data-dependent" in str(capture_error):
+        return "its forward branches on the values of its input, which a graph cannot: use torch.where"
+    return _message(list(_causes(capture_error))[-1])
+
+
+def _untranslated_operation(program: Any, error: BaseException) -> str:
+    """Name the operation that torch.onnx cannot translate, and locate it in the captured program."""
+    matches = [match for cause in _causes(error) if (match := OPERATION.search(str(cause)))]
+    if not matches:
+        return ""
+    operation = matches[-1][1]
+    where = next(_locations(program, operation), "") or next(_locations(_decomposed(program), operation), "")
+    return f"ONNX has no translation of {operation}{where}"
+
+
+def _locations(program: Any, operation: str) -> Iterator[str]:
+    for node in program.graph.nodes if program else ():
+        if operation.partition(".")[2] in str(node.target):
+            paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+            frames = FRAME.findall(node.meta.get("stack_trace") or "")
+            yield location(paths[-1] if paths else "", last_user_line(frames))
+
+
+def _decomposed(program: Any) -> Any:
+    """Return the program in the basic operations that torch.onnx translates; None if that fails."""
+    try:
+        return program.run_decompositions()
+    except Exception:  # noqa: BLE001 - the location of the operation then stays unknown
+        return None
+
+
+def _failing_line(error: BaseException) -> str:
+    """Return the last line of user code that was running when `error` was raised."""
+    frames = [frame for cause in _causes(error) for frame in traceback.extract_tb(cause.__traceback__)]
+    outside = [frame for frame in frames if not Path(frame.filename).is_relative_to(EXPORT_FOLDER)]
+    return last_user_line([(frame.filename, str(frame.lineno), frame.line or "") for frame in outside])
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,5 +93,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _words(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+def _message(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:MAX_MESSAGE]

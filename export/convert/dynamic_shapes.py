@@ -1,11 +1,13 @@
-"""Whether a graph holds for every size that its file leaves free.
+"""Reads from a captured program for which sizes of its dynamic axes the graph is valid.
 
-Where a network's forward asks for a size (`if x.shape[0] > 8:`), torch.onnx follows the answer that its example gives,
-notes what that took for granted, and forgets the note in the file: the file would be wrong at other sizes, silently.
+Where a network's forward branches on a size (`if x.shape[0] > 8:`), torch.onnx follows the branch that its example
+takes, records the assumption as a guard, and omits the guard from the file: at other sizes the file would be silently
+wrong.
 
-Requires: what torch.onnx captured, and the names of the input's free axes.
-Ensures: nothing was taken for granted about the batch, nor a largest height or width. What else was taken for granted
-about those, such as a least one, is told: a layer may need it, or a network go another way below (see otherwise.py).
+Requires: the program that torch.onnx captured, and the names of the input's dynamic axes.
+Ensures: the graph assumes nothing about the batch, and no maximum of height or width. Other assumptions about height
+and width, such as a minimum, are returned as guards: a layer may need them, or a branch may have the same result on
+both sides (see dynamic_shapes_check.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,113 +18,133 @@ from export.convert.branch_locations import at_least, at_most, fixed
 from export.errors import ConversionError
 
 BATCH = 0
-SMALLEST = 2  # PyTorch takes 0 and 1 for special; at a batch of 1 the file is run
-LOOKED_AT = range(SMALLEST, 257)  # a condition that holds for these decides nothing
+SMALLEST = 2  # PyTorch specialises 0 and 1; the file is run at a batch of 1
+TESTED_SIZES = range(SMALLEST, 257)  # a condition that holds for all of these is ignored
 
-Sizes = Mapping[int, int]  # of the axes of an input
-Where = Callable[[str], str]  # the clause that says where a thing was first taken for granted, by how it is noted
+Sizes = Mapping[int, int]  # size by axis of the input
+LocateBranch = Callable[[str], str]  # from the expression of an assumption to a clause with the location of its branch
 
 
 @dataclass(frozen=True)
 class SizeAssumption:
-    """What a graph takes for granted: in words, and as PyTorch notes it (see decisions.py)."""
+    """A condition under which the graph is valid.
 
-    words: str
-    noted: str
+    Attributes:
+        description: The condition in terms of the names of the axes.
+        expression: The condition as PyTorch writes it (see branch_locations.py).
+    """
 
-    def refusal(self, where: Where) -> str:
-        """The beginning of a sentence that refuses the network."""
-        forward = f"the network's forward decides by the size of its input{where(self.noted)}"
-        return f"{forward}, and the file would hold only where {self.words}"
+    description: str
+    expression: str
+
+    def rejection(self, locate: LocateBranch) -> str:
+        """Return the beginning of an error message that rejects the network."""
+        forward = f"the network's forward branches on the size of its input{locate(self.expression)}"
+        return f"{forward}, and the file would be valid only where {self.description}"
 
 
 @dataclass(frozen=True)
-class Condition(SizeAssumption):
-    """What a graph takes for granted, and whether that holds for some sizes."""
+class Guard(SizeAssumption):
+    """An assumption that can be evaluated for given sizes."""
 
     holds: Callable[[Sizes], bool]
 
 
-def require_free(program: Any, names: Mapping[int, str], where: Where) -> None:
-    """Refuse an exported `program` that holds for some sizes alone; `names` are those of the input's free axes.
+def require_dynamic_axes(program: Any, axis_names: Mapping[int, str], locate: LocateBranch) -> None:
+    """Reject an exported `program` that is valid only for some sizes of the dynamic axes `axis_names`.
 
-    The batch, axis 0, must be free of any condition, the others of a largest size: a layer needs its least.
+    The batch, axis 0, must be free of any condition; the other axes must have no maximum, but may have a minimum.
+
     Raises: ConversionError, with the condition.
     """
-    for granted in (*_fixed(program, names), *_ranges(program, names), *_decisions(program, names[BATCH])):
-        free, way_out = ", ".join(names.values()), "let one way do for every size"
-        if len(names) > 1:
-            way_out += ", or export it for one size, without --dynamic-size"
-        raise ConversionError(f"{granted.refusal(where)}; {free} must be free: {way_out}.")
+    assumptions = (
+        *_fixed_sizes(program, axis_names),
+        *_ranges(program, axis_names),
+        *_batch_conditions(program, axis_names[BATCH]),
+    )
+    for assumption in assumptions:
+        remedy = "remove the size-dependent branch"
+        if len(axis_names) > 1:
+            remedy += ", or drop --dynamic-size"
+        names = ", ".join(axis_names.values())
+        raise ConversionError(f"{assumption.rejection(locate)}; {names} must be dynamic: {remedy}.")
 
 
-def conditions(program: Any, names: Mapping[int, str]) -> list[Condition]:
-    """What an exported `program` takes for granted of the height and the width, where `names` has these as free."""
-    symbols = {axis: _symbol(program, axis) for axis in names}
+def size_guards(program: Any, axis_names: Mapping[int, str]) -> list[Guard]:
+    """Return the guards of an exported `program` on height and width, where `axis_names` has these as dynamic."""
+    symbols = {axis: _symbol(program, axis) for axis in axis_names}
     known = set(symbols.values())
-    notes = {str(note): note for note in _notes(program) if {symbols[BATCH]} != note.free_symbols <= known}
-    leasts = (_least(program, axis, name) for axis, name in names.items() if axis != BATCH)
-    found = [Condition(_named(words, symbols, names), words, _test(note, symbols)) for words, note in notes.items()]
-    return [*(each for each in leasts if each), *found]
-
-
-def _least(program: Any, axis: int, name: str) -> Condition | None:
-    symbol = _symbol(program, axis)
-    found = program.range_constraints.get(symbol)
-    if found is None or found.lower <= 1:
-        return None
-    least = int(found.lower)
-    return Condition(at_least(name, least), at_least(symbol, least), lambda sizes: sizes[axis] >= least)
-
-
-def _notes(program: Any) -> list[Any]:
-    """The conditions that PyTorch noted, and did not check."""
+    conditions = {
+        str(condition): condition
+        for condition in _conditions(program)
+        if {symbols[BATCH]} != condition.free_symbols <= known
+    }
+    minimums = (_minimum(program, axis, name) for axis, name in axis_names.items() if axis != BATCH)
     return [
-        note.expr for group in _input(program).fake_mode.shape_env.deferred_runtime_asserts.values() for note in group
+        *(guard for guard in minimums if guard),
+        *(
+            Guard(_with_axis_names(expression, symbols, axis_names), expression, _test(condition, symbols))
+            for expression, condition in conditions.items()
+        ),
     ]
 
 
-def _named(words: str, symbols: Mapping[int, Any], names: Mapping[int, str]) -> str:
-    for axis, name in names.items():
-        words = words.replace(str(symbols[axis]), name)
-    return words
+def _minimum(program: Any, axis: int, name: str) -> Guard | None:
+    symbol = _symbol(program, axis)
+    span = program.range_constraints.get(symbol)
+    if span is None or span.lower <= 1:
+        return None
+    minimum = int(span.lower)
+    return Guard(at_least(name, minimum), at_least(symbol, minimum), lambda sizes: sizes[axis] >= minimum)
 
 
-def _test(note: Any, symbols: Mapping[int, Any]) -> Callable[[Sizes], bool]:
-    return lambda sizes: bool(note.subs({symbols[axis]: size for axis, size in sizes.items() if axis in symbols}))
+def _conditions(program: Any) -> list[Any]:
+    """Return the conditions that PyTorch recorded without checking them."""
+    asserts = _input(program).fake_mode.shape_env.deferred_runtime_asserts
+    return [note.expr for group in asserts.values() for note in group]
+
+
+def _with_axis_names(expression: str, symbols: Mapping[int, Any], axis_names: Mapping[int, str]) -> str:
+    for axis, name in axis_names.items():
+        expression = expression.replace(str(symbols[axis]), name)
+    return expression
+
+
+def _test(condition: Any, symbols: Mapping[int, Any]) -> Callable[[Sizes], bool]:
+    return lambda sizes: bool(condition.subs({symbols[axis]: size for axis, size in sizes.items() if axis in symbols}))
 
 
 def _input(program: Any) -> Any:
-    """The input as it was captured: the last placeholder, behind the weights."""
+    """Return the captured input: the last placeholder, after the weights."""
     return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-1]
 
 
-def _fixed(program: Any, names: Mapping[int, str]) -> Iterator[SizeAssumption]:
-    for axis, name in names.items():
+def _fixed_sizes(program: Any, axis_names: Mapping[int, str]) -> Iterator[SizeAssumption]:
+    for axis, name in axis_names.items():
         size = _input(program).shape[axis]
         if isinstance(size, int):
-            hint = " (a len() fixes it: take x.shape[0])" if axis == BATCH else ""
+            hint = " (len() fixes it: use x.shape[0])" if axis == BATCH else ""
             yield SizeAssumption(f"{name} = {size}{hint}", fixed(size))
 
 
-def _ranges(program: Any, names: Mapping[int, str]) -> Iterator[SizeAssumption]:
-    for axis, name in names.items():
+def _ranges(program: Any, axis_names: Mapping[int, str]) -> Iterator[SizeAssumption]:
+    for axis, name in axis_names.items():
         symbol = _symbol(program, axis)
-        found = program.range_constraints.get(symbol)
-        if found is not None and found.upper.is_Integer:  # else it is infinite
-            yield SizeAssumption(at_most(name, found.upper), at_most(symbol, found.upper))
-        if found is not None and axis == BATCH and found.lower > SMALLEST:
-            yield SizeAssumption(at_least(name, found.lower), at_least(symbol, found.lower))
+        span = program.range_constraints.get(symbol)
+        if span is not None and span.upper.is_Integer:  # otherwise it is infinite
+            yield SizeAssumption(at_most(name, span.upper), at_most(symbol, span.upper))
+        if span is not None and axis == BATCH and span.lower > SMALLEST:
+            yield SizeAssumption(at_least(name, span.lower), at_least(symbol, span.lower))
 
 
-def _decisions(program: Any, name: str) -> Iterator[SizeAssumption]:
+def _batch_conditions(program: Any, name: str) -> Iterator[SizeAssumption]:
     batch = _symbol(program, BATCH)
-    for note in _notes(program):
-        if note.free_symbols == {batch} and not all(note.subs(batch, size) for size in LOOKED_AT):
-            yield SizeAssumption(str(note).replace(str(batch), name), str(note))
+    for condition in _conditions(program):
+        if condition.free_symbols == {batch} and not all(condition.subs(batch, size) for size in TESTED_SIZES):
+            yield SizeAssumption(str(condition).replace(str(batch), name), str(condition))
 
 
 def _symbol(program: Any, axis: int) -> Any:
-    """What stands for a free size; None where the size is fixed."""
+    """Return the symbol of a dynamic size; None where the size is fixed."""
     size = _input(program).shape[axis]
     return None if isinstance(size, int) else size.node.expr

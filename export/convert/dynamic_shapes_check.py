@@ -1,11 +1,11 @@
-"""Whether a file with a free height and width is right where its graph took another size for granted.
+"""Verifies a model with dynamic height and width at sizes that violate the guards of its graph.
 
-PyTorch's capture notes what it took for granted about the sizes. That is not yet a fault: a layer needs a least size,
-and a network that pads to a multiple asks whether there is anything to pad, to the same effect. So the file is run where a
-condition does not hold, and compared with PyTorch.
+A violated guard is not yet an error: a layer needs a minimum size, and a network that pads to a multiple may branch on
+whether there is anything to pad, with the same result either way. So the file is run at sizes that violate a guard, and
+compared with PyTorch.
 
-Requires: a converted model, the network that it came from, and the conditions of its graph.
-Ensures: where a condition does not hold, PyTorch cannot run the network either, or the file gives what PyTorch gives there.
+Requires: a converted model, the network that it was made from, and the guards of its graph.
+Ensures: at sizes that violate a guard, PyTorch cannot run the network either, or the file computes the same as PyTorch.
 """
 
 import contextlib
@@ -17,82 +17,88 @@ import onnx
 import torch
 from torch import nn
 
-from export.convert.dynamic_shapes import Condition, Where
-from export.errors import ConversionError, UnsupportedNetworkError
-from export.interface.net_outputs import named_outputs
+from export.convert.dynamic_shapes import Guard, LocateBranch
+from export.errors import ConversionError, UnsupportedNetworkError, dynamic_size_errors
+from export.interface.network_outputs import named_outputs
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import compare
-from export.tracing.lane_sums import NormsSeen, SumsInLanes
+from export.tracing.lane_sums import LaneSummation, NormDetector
 from export.tracing.run import run, run_in_float64
 
-LARGER = 64  # than the example, by so much at most: some of these break what a network may ask of a remainder
-FAR = (2, 4, 16)  # times that size: where a condition breaks there alone, no check would be quick
+MAX_INCREASE = 64  # of height and width over the example's: enough to violate most conditions on a remainder
+FAR_MULTIPLES = (2, 4, 16)  # of the example's size, for guards that only much larger sizes violate
 BATCHES = (2, 3, 5, 16, 32, 64, 128, 256)
-LARGEST = 16  # times the example's pixels, in a comparison
+MAX_PIXELS = 16  # times those of the example: larger comparisons would take too long
+
+Shape = tuple[int, ...]  # batch, channels, height, width
 
 
-def require_same(
-    model: onnx.ModelProto, network: nn.Module, given: Sequence[Condition], example: torch.Tensor, where: Where
+def verify_outside_guards(
+    model: onnx.ModelProto, network: nn.Module, guards: Sequence[Guard], example: torch.Tensor, locate: LocateBranch
 ) -> None:
-    """Run `model` and `network` where one of the conditions does not hold; `example` is what the graph was captured on.
+    """Compare `model` with `network` at sizes that violate a guard; `example` is the input of the capture.
 
-    Raises: ConversionError, with the condition.
+    Raises: ConversionError, with the guard.
     """
-    runtime = Runtime(model, optimise=False) if given else None  # as it is written: an error then names the layer
-    for condition in given:
-        for sizes in _sizes(condition, example):
-            if runtime is None or prod(sizes) > LARGEST * example.numel() or not _agrees(runtime, network, sizes):
+    runtime = Runtime(model, optimise=False) if guards else None  # unoptimised: its errors then name the layer
+    for guard in guards:
+        for shape in _violating_shapes(guard, example):
+            too_large = prod(shape) > MAX_PIXELS * example.numel()
+            if runtime is None or too_large or not _agrees(runtime, network, shape):
                 raise ConversionError(
-                    f"{condition.refusal(where)}, not for an input of {'x'.join(map(str, sizes))}: "
-                    "let one way do for every size, or export it for one size, without --dynamic-size."
+                    f"{guard.rejection(locate)}, not for an input of {'x'.join(map(str, shape))}: "
+                    "remove the size-dependent branch, or drop --dynamic-size."
                 )
 
 
-def _sizes(condition: Condition, example: torch.Tensor) -> list[tuple[int, ...]]:
-    """The nearest and the smallest sizes near the example's for which the condition does not hold; else any far one."""
-    broken = [each for each in _near(example) if not condition.holds(dict(enumerate(each)))]
-    if broken:
-        nearest = min(broken, key=lambda each: sum(abs(a - b) for a, b in zip(each, example.shape, strict=True)))
-        return list(dict.fromkeys([nearest, min(broken, key=prod)]))
-    return [each for each in _far(example) if not condition.holds(dict(enumerate(each)))][:1]
+def _violating_shapes(guard: Guard, example: torch.Tensor) -> list[Shape]:
+    """Return the nearest and the smallest shapes near the example's that violate the guard; if none do, a far one."""
+    near = [shape for shape in _near_shapes(example) if not guard.holds(dict(enumerate(shape)))]
+    if near:
+        nearest = min(near, key=lambda shape: sum(abs(a - b) for a, b in zip(shape, example.shape, strict=True)))
+        return list(dict.fromkeys([nearest, min(near, key=prod)]))
+    return [shape for shape in _far_shapes(example) if not guard.holds(dict(enumerate(shape)))][:1]
 
 
-def _near(example: torch.Tensor) -> Iterator[tuple[int, ...]]:
+def _near_shapes(example: torch.Tensor) -> Iterator[Shape]:
     batch, channels, height, width = example.shape
-    for step in range(-max(height, width), LARGER + 1):
+    for step in range(-max(height, width), MAX_INCREASE + 1):
         for other in {0, step, -step}:
-            yield from _there(batch, channels, height + step, width + other)
-            yield from _there(batch, channels, height + other, width + step)
-    for several in BATCHES:
-        yield several, channels, height, width
+            yield from _if_positive(batch, channels, height + step, width + other)
+            yield from _if_positive(batch, channels, height + other, width + step)
+    for other_batch in BATCHES:
+        yield other_batch, channels, height, width
 
 
-def _there(*sizes: int) -> Iterator[tuple[int, ...]]:
-    if min(sizes) > 0:
-        yield sizes
+def _if_positive(*shape: int) -> Iterator[Shape]:
+    if min(shape) > 0:
+        yield shape
 
 
-def _far(example: torch.Tensor) -> Iterator[tuple[int, ...]]:
+def _far_shapes(example: torch.Tensor) -> Iterator[Shape]:
     batch, channels, height, width = example.shape
-    for times in FAR:
-        yield from ((batch, channels, height * times, width * more) for more in (1, times))
-        yield batch, channels, height, width * times
+    for multiple in FAR_MULTIPLES:
+        yield batch, channels, height * multiple, width
+        yield batch, channels, height * multiple, width * multiple
+        yield batch, channels, height, width * multiple
 
 
-def _agrees(runtime: Runtime, network: nn.Module, sizes: tuple[int, ...]) -> bool:
-    """Whether the file gives what the network gives, or the network gives nothing."""
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal(sizes, np.float32))
+def _agrees(runtime: Runtime, network: nn.Module, shape: Shape) -> bool:
+    """Return whether the file agrees with the network, or the network fails."""
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, np.float32))
     try:
-        given = named_outputs(run(network, x.clone()))
+        float32 = named_outputs(run(network, x.clone()))
     except UnsupportedNetworkError:
         return True
-    with NormsSeen() as norms:
-        exact, _ = run_in_float64(network, x.clone())
-    with SumsInLanes() if norms.any else contextlib.nullcontext():
-        other = named_outputs(run(network, x.clone())) if norms.any else given
-    try:
-        got = runtime.run({runtime.input_names[0]: x.numpy()}, runtime.output_names)
-    except ConversionError as error:
-        raise ConversionError(f"the input's height and width cannot be free: {error}") from error
-    found = zip(got.values(), *(each.values() for each in (given, named_outputs(exact), other)), strict=True)
-    return all(compare(each, *(tensor.numpy() for tensor in tensors)).holds for each, *tensors in found)
+    with NormDetector() as norms:
+        network_output, _ = run_in_float64(network, x.clone())
+    float64 = named_outputs(network_output)
+    with LaneSummation() if norms.detected else contextlib.nullcontext():
+        lanes = named_outputs(run(network, x.clone())) if norms.detected else float32
+    with dynamic_size_errors():
+        outputs = runtime.run({runtime.input_names[0]: x.numpy()}, runtime.output_names)
+    references = zip(float32.values(), float64.values(), lanes.values(), strict=True)
+    return all(
+        compare(output, *(tensor.numpy() for tensor in reference)).holds
+        for output, reference in zip(outputs.values(), references, strict=True)
+    )

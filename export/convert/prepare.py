@@ -1,7 +1,8 @@
-"""Makes a network ready for conversion.
+"""Prepares a network for conversion.
 
-Requires: a network in evaluation mode with finite weights.
-Ensures: a copy on the CPU, BatchNorm layers plain, re-parameterisable blocks fused; the caller's network is untouched.
+Requires: a network in evaluation mode with finite float32 weights.
+Ensures: a copy on the CPU with ordinary BatchNorm layers and fused re-parameterisable blocks; the original is
+unchanged.
 """
 
 import copy
@@ -14,34 +15,35 @@ from torch import nn
 
 from export.errors import UnsupportedNetworkError
 
-PADS_BY_SIZE = ("2dSame", "2dSameExport")  # timm's classes
+PADS_BY_SIZE = ("2dSame", "2dSameExport")  # endings of timm's class names
 
 
 def prepare(network: nn.Module) -> nn.Module:
-    """Return a copy of `network` that converts cleanly. Raises: UnsupportedNetworkError."""
+    """Return a copy of `network` that can be converted. Raises: UnsupportedNetworkError."""
     _require_eval(network)
     _require_finite(network)
     _require_float32(network)
-    clone = unfreeze_batch_norm_2d(_copied(network).cpu())  # timm's frozen BatchNorm would be loose Mul and Add nodes
-    clone = reparameterize_model(clone)
-    clone.eval()
-    clone.requires_grad_(False)
-    return clone
+    prepared = unfreeze_batch_norm_2d(_copy(network).cpu())  # a frozen BatchNorm of timm would become Mul and Add nodes
+    prepared = reparameterize_model(prepared)
+    prepared.eval()
+    prepared.requires_grad_(False)
+    return prepared
 
 
-def require_free_size(network: nn.Module) -> None:
-    """Refuse layers that pad by the size of what they get, as TensorFlow's "same" does.
+def require_no_size_padding(network: nn.Module) -> None:
+    """Reject layers that pad by the size of their input, like TensorFlow's "same" padding.
 
-    Each makes the size behind it a longer expression of the input's; torch.export does not come to an end with a few.
+    Each such layer makes the sizes after it longer expressions of the input's size; with several of them torch.export
+    does not terminate in reasonable time.
 
-    Raises: UnsupportedNetworkError, naming the first.
+    Raises: UnsupportedNetworkError, with the first such layer.
     """
     for path, module in network.named_modules():
         if type(module).__name__.endswith(PADS_BY_SIZE):
             raise UnsupportedNetworkError(
-                f"the input's height and width cannot be free: layer '{path}' ({type(module).__name__}) pads by the "
-                "size of its input, as TensorFlow does, and torch.export does not come to an end with that. "
-                "Export it for one size, without --dynamic-size."
+                f"the input's height and width cannot be dynamic: layer '{path}' ({type(module).__name__}) pads by the "
+                "size of its input, as TensorFlow does, for which torch.export takes too long. "
+                "Export it at a fixed size, without --dynamic-size."
             )
 
 
@@ -50,36 +52,40 @@ def _require_eval(network: nn.Module) -> None:
     if training:
         raise UnsupportedNetworkError(
             f"the network is in training mode ('{training[0]}' and {len(training) - 1} more modules): "
-            "dropout and batch statistics would be exported as they train; call network.eval() first."
+            "dropout and batch statistics would be exported in training mode; call network.eval() first."
         )
 
 
 def _require_finite(network: nn.Module) -> None:
-    for name, tensor in network.named_parameters():
-        _require_none(name, tensor, "NaN or infinite", lambda numbers: ~torch.isfinite(numbers))
-    for name, buffer in network.named_buffers():  # the mask of an attention is infinite
-        _require_none(name, buffer, "NaN", torch.isnan)
+    for name, parameter in network.named_parameters():
+        _require_no_element(name, parameter, "NaN or infinite", lambda tensor: ~torch.isfinite(tensor))
+    for name, buffer in network.named_buffers():  # the mask of an attention layer may be infinite
+        _require_no_element(name, buffer, "NaN", torch.isnan)
 
 
-def _require_none(name: str, tensor: torch.Tensor, what: str, wrong: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    count = int(wrong(tensor).sum()) if tensor.is_floating_point() else 0
+def _require_no_element(
+    name: str, tensor: torch.Tensor, description: str, is_invalid: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    count = int(is_invalid(tensor).sum()) if tensor.is_floating_point() else 0
     if count:
-        raise UnsupportedNetworkError(f"the weight '{name}' holds {count} values that are {what}: train it again.")
+        raise UnsupportedNetworkError(
+            f"the weight '{name}' holds {count} values that are {description}: train the network again."
+        )
 
 
 def _require_float32(network: nn.Module) -> None:
     for name, tensor in network.named_parameters():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            kind = str(tensor.dtype).removeprefix("torch.")
+            dtype = str(tensor.dtype).removeprefix("torch.")
             raise UnsupportedNetworkError(
-                f"the weight '{name}' is {kind}, and a network is exported from float32: call network.float() first; "
-                "--variants fp16 makes the smaller file."
+                f"the weight '{name}' is {dtype}, but networks are exported from float32: call network.float() first. "
+                "For a float16 file, use --variants fp16."
             )
 
 
-def _copied(network: nn.Module) -> nn.Module:
+def _copy(network: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(network)
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnsupportedNetworkError(f"the network cannot be copied, which every check needs: {why}.") from error
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnsupportedNetworkError(f"the network cannot be copied, which all checks require: {cause}.") from error

@@ -1,10 +1,11 @@
-"""Keeps in the file what a convolution gave before its BatchNorm, which the exporter would fold into one with it.
+"""Keeps the outputs of convolutions before a BatchNorm in the file, where the exporter would fold the two.
 
-Whoever runs the file loses nothing: onnxruntime folds the two as it loads, unless the value between them is asked for.
+This costs no speed: onnxruntime folds the two when it loads the file, unless the value between them is requested.
 
 Requires: a prepared network.
-Ensures: while the block lasts, the network also gives a copy of what each tapped module gave, after its own outputs; the
-exporter keeps a value that is an output. convert.py then takes those outputs away again, and their values stay.
+Ensures: inside `tapped`, the network additionally returns copies of the tapped modules' outputs, after its own
+outputs, so that the exporter keeps these values. The pass `drop_tap_outputs` then removes the outputs, but the values
+stay.
 """
 
 import contextlib
@@ -15,36 +16,38 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from export.tracing.trace import Output
+from export.tracing.trace import TensorRecord
 
 
-def before_norms(network: nn.Module, outputs: Sequence[Output]) -> Sequence[str]:
-    """Return the paths of the modules whose output goes straight into a BatchNorm, in order; `outputs` is one run's."""
-    norms = [output for output in outputs if isinstance(network.get_submodule(output.path), _BatchNorm)]
-    taken = {identity for norm in norms for identity in norm.inputs}
-    makers = (
-        output.path for output in outputs if output.identity in taken and not output.is_passthrough and output.path
+def before_norms(network: nn.Module, records: Sequence[TensorRecord]) -> Sequence[str]:
+    """Return the paths of modules whose output is the input of a BatchNorm, in order of the `records` of one run."""
+    norms = [record for record in records if isinstance(network.get_submodule(record.path), _BatchNorm)]
+    norm_inputs = {identity for norm in norms for identity in norm.inputs}
+    paths = (
+        record.path
+        for record in records
+        if record.identity in norm_inputs and not record.is_passthrough and record.path
     )
-    return list(dict.fromkeys(makers))
+    return list(dict.fromkeys(paths))
 
 
 @contextlib.contextmanager
 def tapped(network: nn.Module, paths: Sequence[str]) -> Iterator[None]:
-    """Make `network` give what the modules at `paths` gave, too, as long as the block lasts."""
-    kept: list[torch.Tensor] = []
+    """Make `network` also return the outputs of the modules at `paths`, inside the block."""
+    tapped_outputs: list[torch.Tensor] = []
 
-    def keep(_module: nn.Module, _args: Any, given: Any) -> None:
-        if isinstance(given, torch.Tensor):
-            kept.append(given.clone())
+    def record(_module: nn.Module, _args: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            tapped_outputs.append(output.clone())
 
-    def hand_over(_module: nn.Module, _args: Any, given: Any) -> Any:
-        taps = tuple(kept)
-        kept.clear()
-        return (given, *taps)
+    def append_taps(_module: nn.Module, _args: Any, output: Any) -> Any:
+        taps = tuple(tapped_outputs)
+        tapped_outputs.clear()
+        return (output, *taps)
 
-    handles = [network.get_submodule(path).register_forward_hook(keep) for path in paths]
+    handles = [network.get_submodule(path).register_forward_hook(record) for path in paths]
     if paths:
-        handles.append(network.register_forward_hook(hand_over))
+        handles.append(network.register_forward_hook(append_taps))
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""What becomes of a network's logits: probabilities.
+"""Computes probabilities from a network's logits, in PyTorch and as ONNX nodes.
 
 Requires: logits, float (N, classes).
-Ensures: PyTorch and the file's own nodes compute the same.
+Ensures: PyTorch and the nodes compute the same function.
 """
 
 from collections.abc import Sequence
@@ -19,60 +19,68 @@ from zoo import LoadedNetwork
 
 Activation = Literal["softmax", "sigmoid"]
 TEMPERATURE = "temperature"
-COOLED = "logits_cooled"
+SCALED_LOGITS = "logits_cooled"  # a tensor name in written files: must not change
 
 
 @dataclass(frozen=True)
 class Head:
     """Probabilities are `activation(logits / temperature)`.
 
-    softmax: an image is of one class; sigmoid: each class is there or not. `temperature` is greater than 0.
+    Attributes:
+        activation: softmax where an image has exactly one class, sigmoid where each class is independent.
+        temperature: Greater than 0; 1 leaves the logits unscaled.
     """
 
     activation: Activation = "softmax"
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range. Raises: SettingsError."""
+        """Reject values out of range. Raises: SettingsError."""
         if self.activation not in get_args(Activation):
-            raise SettingsError(f"an activation is one of {', '.join(get_args(Activation))}; got '{self.activation}'.")
+            raise SettingsError(
+                f"activation must be one of {', '.join(get_args(Activation))}; got '{self.activation}'."
+            )
         if not 0 < self.temperature < float("inf"):
-            raise SettingsError(f"a temperature is a number greater than 0; got {self.temperature}.")
+            raise SettingsError(f"temperature must be a number greater than 0; got {self.temperature}.")
 
     @property
-    def is_cooled(self) -> bool:
+    def is_scaled(self) -> bool:
+        """Whether the temperature has an effect."""
         return self.temperature != 1.0
 
     def apply(self, logits: Tensor) -> Tensor:
-        """The probabilities, as PyTorch computes them."""
-        cooled = logits / self.temperature if self.is_cooled else logits
-        return cooled.softmax(-1) if self.activation == "softmax" else cooled.sigmoid()
+        """Return the probabilities, computed by PyTorch."""
+        scaled = logits / self.temperature if self.is_scaled else logits
+        return scaled.softmax(-1) if self.activation == "softmax" else scaled.sigmoid()
 
     def nodes(self, logits: str, probabilities: str) -> Sequence[onnx.NodeProto]:
-        """The same as nodes of a graph that holds `constants()`."""
-        given = COOLED if self.is_cooled else logits
-        cooling = [helper.make_node("Div", [logits, TEMPERATURE], [COOLED], COOLED)] if self.is_cooled else []
+        """Return the nodes that compute `probabilities` from `logits`, in a graph that holds `constants()`."""
+        scaled = SCALED_LOGITS if self.is_scaled else logits
+        scaling = (
+            [helper.make_node("Div", [logits, TEMPERATURE], [SCALED_LOGITS], SCALED_LOGITS)] if self.is_scaled else []
+        )
         if self.activation == "sigmoid":
-            return [*cooling, helper.make_node("Sigmoid", [given], [probabilities], probabilities)]
-        return [*cooling, helper.make_node("Softmax", [given], [probabilities], probabilities, axis=-1)]
+            return [*scaling, helper.make_node("Sigmoid", [scaled], [probabilities], probabilities)]
+        return [*scaling, helper.make_node("Softmax", [scaled], [probabilities], probabilities, axis=-1)]
 
     def constants(self) -> Sequence[onnx.TensorProto]:
+        """Return the initializers that `nodes()` need."""
         value = np.array(self.temperature, np.float32)
-        return [numpy_helper.from_array(value, TEMPERATURE)] if self.is_cooled else []
+        return [numpy_helper.from_array(value, TEMPERATURE)] if self.is_scaled else []
 
 
-def head_of(given: LoadedNetwork, calibrated: bool) -> Head:
-    """Labels that exclude each other share the probability, others do not; a calibrated head has the run's temperature.
+def head_of(source: LoadedNetwork, calibrated: bool) -> Head:
+    """Return the head for the network's task: sigmoid for multi-label, else softmax; calibrated by its temperature.
 
     Raises:
-        SettingsError: a temperature is asked for where none was fitted.
+        SettingsError: `calibrated` is set, but no temperature was fitted.
     """
-    activation: Activation = "sigmoid" if given.task == MULTI_LABEL else "softmax"
+    activation: Activation = "sigmoid" if source.task == MULTI_LABEL else "softmax"
     if not calibrated:
         return Head(activation)
-    if TEMPERATURE not in given.weights.metrics:
+    if TEMPERATURE not in source.weights.metrics:
         raise SettingsError(
-            f"{given.name} has no temperature: runs that have ended have one, as RUN/best/metrics.json shows; "
-            "train or tune one, or leave out --calibrated."
+            f"{source.name} has no temperature: completed runs have one, in RUN/best/metrics.json. Train or tune a "
+            "network, or omit --calibrated."
         )
-    return Head(activation, given.weights.metrics[TEMPERATURE])
+    return Head(activation, source.weights.metrics[TEMPERATURE])

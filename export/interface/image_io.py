@@ -1,7 +1,7 @@
-"""Bytes of an image in, probabilities out: what every client would otherwise have to write, and get wrong.
+"""Adds preprocessing and probabilities to a converted model, so that no client has to implement them.
 
-Requires: a converted model, float NCHW `x` in and `logits` out.
-Ensures: `image` uint8 NHWC in; `logits` and `probabilities` out; normalisation is part of the graph.
+Requires: a converted model with the float NCHW input `x` and the output `logits`.
+Ensures: the input is `image`, uint8 NHWC; the outputs are `logits` and `probabilities`; normalisation is in the graph.
 """
 
 import numpy as np
@@ -20,10 +20,10 @@ CONSTANTS = IMAGE_MEAN, IMAGE_SCALE
 
 
 def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> onnx.ModelProto:
-    """Return a copy of `model` that takes images and also gives the probabilities that `head` makes of its logits."""
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    graph = whole.graph
+    """Return a copy of `model` that accepts images, and also outputs the probabilities that `head` computes."""
+    attached = onnx.ModelProto()
+    attached.CopyFrom(model)
+    graph = attached.graph
     make_way(graph, {*CONSTANTS, *(weight.name for weight in head.constants())})
     _rename_input(graph)
     nodes = [*_normalise_nodes(), *graph.node, *head.nodes(LOGITS, PROBABILITIES)]
@@ -32,11 +32,11 @@ def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> 
     graph.initializer.extend([*_constants(preprocessing), *head.constants()])
     _replace_input(graph)
     _add_probabilities(graph)
-    return whole
+    return attached
 
 
 def _normalise_nodes() -> list[onnx.NodeProto]:
-    """(x - 255 mean) / (255 std), channels first. The bytes are moved before they grow to floats."""
+    """Return nodes for (x - 255 mean) / (255 std), channels first; bytes are transposed before the cast to float."""
     return [
         helper.make_node("Transpose", [IMAGE], ["image_nchw"], "image_nchw", perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["image_nchw"], ["image_float"], "image_float", to=TensorProto.FLOAT),
@@ -63,18 +63,16 @@ def _rename_input(graph: onnx.GraphProto) -> None:
 
 
 def _replace_input(graph: onnx.GraphProto) -> None:
-    """The network's input, (N, C, H, W), gives way to images, (N, H, W, C), with the same free sizes."""
-    batch, channels, height, width = (_dim(each) for each in graph.input[0].type.tensor_type.shape.dim)
+    """Replace the network's input (N, C, H, W) by images (N, H, W, C) with the same dynamic dimensions."""
+    dims = graph.input[0].type.tensor_type.shape.dim
+    batch, channels, height, width = (dim.dim_param or dim.dim_value for dim in dims)
     del graph.input[:]
     shape = [batch, height, width, channels]
     graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
 
 
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> str | int:
-    return dim.dim_param or dim.dim_value
-
-
 def _add_probabilities(graph: onnx.GraphProto) -> None:
+    """Add the output `probabilities`, which has the type and shape of the logits."""
     info = onnx.ValueInfoProto()
     info.CopyFrom(graph.output[0])
     info.name = PROBABILITIES

@@ -1,87 +1,84 @@
-"""What a model file takes and gives, beside what the network in it takes and gives.
+"""The inputs and outputs of a model file, and how they relate to those of the network inside it.
 
-Every check asks here for its inputs, and for what the file must give when the network gave something.
+Every check takes its inputs from here, and computes the expected outputs of the file from the network's output here.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
 
+from export.arrays import Array
 from export.errors import UnsupportedNetworkError
 from export.interface import image_io, probe_images
+from export.interface.check_sizes import BATCH, Size, second_size
 from export.interface.head import Head
-from export.interface.net_outputs import named_outputs
+from export.interface.network_outputs import named_outputs
 from export.names import INPUT, LOGITS
 from export.settings import ExportSettings
-from export.tracing.run import run, unused
+from export.tracing.run import NetworkOutput, fresh_copy, run
 from zoo.networks.preprocessing import Preprocessing
 
-Array = npt.NDArray[Any]
-Size = tuple[int, int, int]  # channels, height, width
-Free = tuple[tuple[int, int], ...]
-
 NOISE = "noise"
-TELLING = (NOISE, NOISE, "zeros", "half and half", "a ramp")  # what the telling inputs are
-NAMING_BATCH = 2  # inputs on which a network is run only to hear what its outputs are called
-FAR = (10, 1e3, 1e6)
-# Odd and unlike: no stride of a network fits by chance. Then multiples of 2, 4, 8, 16, 32, 64, which some networks want.
-LARGER = ((37, 53), (38, 54), (36, 52), (40, 56), (48, 80), (32, 96), (64, 128))
+TELLING = (NOISE, NOISE, "zeros", "half and half", "a ramp")  # the kinds of the probe inputs, as the manifest has them
+OUT_OF_RANGE_SCALES = (10, 1e3, 1e6)
 
 
 class Interface(Protocol):
-    """One input, named outputs, each with the batch first."""
+    """One input and named outputs, each with the batch first."""
 
     input_name: ClassVar[str]
 
     @property
     def input_size(self) -> Size:
-        """(C, H, W) of what the network takes."""
+        """(C, H, W) of the network's input."""
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """The heights and widths at which the file is checked: the network's own, and another where they are free."""
+        """Heights and widths at which the file is checked: the network's own, and a second if size is dynamic."""
 
     @property
-    def net_outputs(self) -> tuple[str, ...]:
-        """What the converted graph's outputs are called, in the order in which the network gives them."""
+    def network_outputs(self) -> tuple[str, ...]:
+        """The names of the converted graph's outputs, in the network's order."""
 
     def at(self, height: int, width: int) -> Self:
-        """The same for inputs of that size alone."""
+        """Return the same interface for inputs of this size only."""
 
     def noise(self, batch: int) -> Array:
-        """`batch` random inputs of the file, the same in every run."""
+        """Return `batch` random inputs of the file, the same in every run."""
 
-    def telling(self) -> Array:
-        """Inputs on which values that are equal for noise differ."""
+    def probe_inputs(self) -> Array:
+        """Return inputs of the file of the kinds TELLING, on which values differ that are equal for noise."""
 
-    def far(self) -> Array:
-        """Inputs that reach where the telling ones do not."""
+    def out_of_range_inputs(self) -> Array:
+        """Return inputs of the file that exceed the range of the probe inputs."""
 
-    def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What the network takes where the file takes `inputs`: (N, C, H, W), in memory of its own."""
+    def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the network's input (N, C, H, W) for the file's `inputs`, in memory of its own."""
 
-    def outputs(self, given: Any) -> dict[str, Tensor]:
-        """What the file must give, by name, where the network gave `given`. Raises: UnsupportedNetworkError."""
+    def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
+        """Return the file's expected outputs, by name. Raises: UnsupportedNetworkError."""
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A copy of the converted `model` with this interface."""
+        """Return a copy of the converted `model` with this interface."""
 
 
 @dataclass(frozen=True)
 class ImageInterface:
-    """Bytes of images in, uint8 (N, H, W, C); logits and probabilities out.
+    """Images in, uint8 (N, H, W, C); logits and probabilities out.
 
-    `other_sizes` are those beside the preprocessing's own at which the file is checked, where they are free.
+    Attributes:
+        preprocessing: The normalisation, and the network's own input size.
+        head: Computes the probabilities from the logits.
+        other_sizes: Further heights and widths at which the file is checked, where these are dynamic.
     """
 
     preprocessing: Preprocessing
     head: Head = field(default_factory=Head)
-    other_sizes: Free = ()
+    other_sizes: tuple[tuple[int, int], ...] = ()
     input_name: ClassVar[str] = image_io.IMAGE
 
     @property
@@ -93,7 +90,7 @@ class ImageInterface:
         return (self.input_size[1:], *self.other_sizes)
 
     @property
-    def net_outputs(self) -> tuple[str, ...]:
+    def network_outputs(self) -> tuple[str, ...]:
         return (LOGITS,)
 
     def at(self, height: int, width: int) -> Self:
@@ -103,30 +100,36 @@ class ImageInterface:
     def noise(self, batch: int) -> Array:
         return probe_images.noise(self.preprocessing, batch)
 
-    def telling(self) -> Array:
-        return probe_images.telling(self.preprocessing)
+    def probe_inputs(self) -> Array:
+        return probe_images.probes(self.preprocessing)
 
-    def far(self) -> Array:
-        return probe_images.far(self.preprocessing)
+    def out_of_range_inputs(self) -> Array:
+        return probe_images.extremes(self.preprocessing)
 
-    def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+    def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.preprocessing.normalise(torch.from_numpy(inputs), dtype).contiguous()
 
-    def outputs(self, given: Any) -> dict[str, Tensor]:
-        _require_logits(given)
-        return {LOGITS: given, image_io.PROBABILITIES: self.head.apply(given)}
+    def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
+        _require_logits(network_output)
+        return {LOGITS: network_output, image_io.PROBABILITIES: self.head.apply(network_output)}
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
         return image_io.attach(model, self.preprocessing, self.head)
 
 
 @dataclass(frozen=True)
-class Raw:
-    """What the network itself takes, float32 (N, C, H, W), and gives: any number of tensors, named by `net_outputs`."""
+class RawInterface:
+    """The network's own input, float32 (N, C, H, W), and outputs.
+
+    Attributes:
+        input_size: (C, H, W) of the input.
+        network_outputs: The names of the output tensors, of which there may be any number.
+        other_sizes: Further heights and widths at which the file is checked, where these are dynamic.
+    """
 
     input_size: Size
-    net_outputs: tuple[str, ...]
-    other_sizes: Free = ()
+    network_outputs: tuple[str, ...]
+    other_sizes: tuple[tuple[int, int], ...] = ()
     input_name: ClassVar[str] = INPUT
 
     @property
@@ -139,74 +142,52 @@ class Raw:
     def noise(self, batch: int) -> Array:
         return np.random.default_rng(batch).standard_normal((batch, *self.input_size), np.float32)
 
-    def telling(self) -> Array:
-        """Two of noise, zeros, ones beside zeros, a ramp."""
+    def probe_inputs(self) -> Array:
+        """Return two inputs of noise, zeros, ones beside zeros, and a ramp."""
         _, height, width = self.input_size
         inputs = np.concatenate([self.noise(2), np.zeros((3, *self.input_size), np.float32)])
         inputs[3, ..., : (width + 1) // 2] = 1
         inputs[4] = np.linspace(-2, 2, height * width, dtype=np.float32).reshape(height, width)
         return inputs
 
-    def far(self) -> Array:
-        """Ten, a thousand and a million times as large; the nearer ones tell where the farther ones overflow."""
-        return self.noise(len(FAR)) * np.array(FAR, np.float32).reshape(-1, 1, 1, 1)
+    def out_of_range_inputs(self) -> Array:
+        """Return noise at three scales; where a larger scale overflows, a smaller one still separates values."""
+        scales = np.array(OUT_OF_RANGE_SCALES, np.float32).reshape(-1, 1, 1, 1)
+        return self.noise(len(OUT_OF_RANGE_SCALES)) * scales
 
-    def for_net(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+    def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(inputs, dtype=dtype)
 
-    def outputs(self, given: Any) -> dict[str, Tensor]:
-        named = named_outputs(given)
-        if tuple(named) != self.net_outputs:
+    def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
+        outputs = named_outputs(network_output)
+        if tuple(outputs) != self.network_outputs:
             raise UnsupportedNetworkError(
-                f"the network gives {', '.join(self.net_outputs)} for some inputs and {', '.join(named)} for others: "
-                "a file gives the same tensors for all."
+                f"the network returns {', '.join(self.network_outputs)} for some inputs and {', '.join(outputs)} for "
+                "others, but a model file returns the same tensors for all inputs."
             )
-        return named
+        return outputs
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
         return model
 
 
 def interface_of(network: nn.Module, preprocessing: Preprocessing, settings: ExportSettings, head: Head) -> Interface:
-    """Return the interface that `settings` asks for. Raises: UnsupportedNetworkError."""
-    others = (_another_size(network, preprocessing.input_size),) if settings.dynamic_size else ()
+    """Return the interface that `settings` specify. Raises: UnsupportedNetworkError."""
+    other_sizes = (second_size(network, preprocessing.input_size),) if settings.dynamic_size else ()
     if not settings.raw:
-        return ImageInterface(preprocessing, head, others)
-    unnamed = Raw(preprocessing.input_size, ())
-    given = run(unused(network), unnamed.for_net(unnamed.noise(NAMING_BATCH)))
-    return Raw(unnamed.input_size, tuple(named_outputs(given)), others)
+        return ImageInterface(preprocessing, head, other_sizes)
+    unnamed = RawInterface(preprocessing.input_size, ())
+    network_output = run(fresh_copy(network), unnamed.network_input(unnamed.noise(BATCH)))
+    return RawInterface(unnamed.input_size, tuple(named_outputs(network_output)), other_sizes)
 
 
-def _another_size(network: nn.Module, size: Size) -> tuple[int, int]:
-    """The first larger height and width that the network takes; where it takes none, the first, which then is refused."""
-    larger = [(size[1] + height, size[2] + width) for height, width in LARGER]
-    return next((each for each in larger if _takes(network, (size[0], *each))), larger[0])
-
-
-def require_any_size(network: nn.Module, size: Size) -> None:
-    """Refuse a network that does not take inputs larger than `size` by an odd height and width. Raises: UnsupportedNetworkError."""
-    try:
-        _run_at(network, (size[0], size[1] + LARGER[0][0], size[2] + LARGER[0][1]))
-    except UnsupportedNetworkError as error:
-        raise UnsupportedNetworkError(f"the input's height and width cannot be free: {error}") from error
-
-
-def _takes(network: nn.Module, size: Size) -> bool:
-    try:
-        _run_at(network, size)
-    except UnsupportedNetworkError:
-        return False
-    return True
-
-
-def _run_at(network: nn.Module, size: Size) -> None:
-    run(unused(network), torch.zeros(NAMING_BATCH, *size))
-
-
-def _require_logits(given: Any) -> None:
-    if not isinstance(given, Tensor) or given.ndim != 2 or not given.is_floating_point():
-        got = f"{given.dtype} of {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+def _require_logits(network_output: Any) -> None:
+    is_tensor = isinstance(network_output, Tensor)
+    if not is_tensor or network_output.ndim != 2 or not network_output.is_floating_point():
+        actual = (
+            f"{network_output.dtype} of {list(network_output.shape)}" if is_tensor else type(network_output).__name__
+        )
         raise UnsupportedNetworkError(
-            f"the network must give logits, one float tensor of (N, classes); it gives {got}. "
-            "Export it with raw outputs (--raw) if that is meant."
+            f"the network must return logits, one float tensor of (N, classes); it returns {actual}. "
+            "To export other outputs, use --raw."
         )

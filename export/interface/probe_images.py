@@ -1,23 +1,23 @@
-"""Images to compare by, the same in every run."""
+"""Test images for comparing a model with PyTorch; the same in every run."""
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.networks.preprocessing import Preprocessing
 
-Images = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]  # (N, H, W, C)
 
 
 def noise(preprocessing: Preprocessing, batch: int) -> Images:
-    """Return `batch` images of uniform noise, uint8 (N, H, W, C)."""
+    """Return `batch` images of uniform noise."""
     channels, height, width = preprocessing.input_size
     return np.random.default_rng(batch).integers(0, 256, (batch, height, width, channels), np.uint8)
 
 
-def telling(preprocessing: Preprocessing) -> Images:
-    """Return five images on which values that are equal for noise differ: two of noise, black, half white, a ramp.
+def probes(preprocessing: Preprocessing) -> Images:
+    """Return five images: two of noise, a black one, one that is half white, and a ramp.
 
-    Noise alone leaves a unit that is dead on it, or a clamp that it does not reach, looking like something else.
+    On noise alone, a unit that is inactive for it or a clamp that it does not reach cannot be told from other values.
     """
     _, height, width = preprocessing.input_size
     images = np.concatenate([noise(preprocessing, 2), np.zeros_like(noise(preprocessing, 3))])
@@ -26,8 +26,8 @@ def telling(preprocessing: Preprocessing) -> Images:
     return images
 
 
-def far(preprocessing: Preprocessing) -> Images:
-    """Return images of 0 and 255 alone: noise, the first channel, all others, white, columns of colours."""
+def extremes(preprocessing: Preprocessing) -> Images:
+    """Return images of only 0 and 255: noise, the first channel alone, the others, white, columns of random colours."""
     images = noise(preprocessing, 5) // 128 * 255
     images[1:3] = 0
     images[1, ..., 0] = images[2, ..., 1:] = 255

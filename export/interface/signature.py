@@ -1,7 +1,8 @@
-"""What a model promises to whoever asks it: tensors by name, labels, and how images become inputs.
+"""The signature of a model: its tensors by name, its labels, and its image preprocessing.
 
-Requires: an interface, and what a network gave for its telling inputs.
-Ensures: every tensor has the batch first, and a datatype that a server knows; what depends on the input's size is free.
+Requires: an interface, and the network's outputs for its probe inputs at each size.
+Ensures: every tensor has the batch first and a datatype that a server supports; dimensions that depend on the size of
+the input are dynamic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,14 @@ DATATYPES = {
 
 @dataclass(frozen=True)
 class Contract:
-    """A shape has -1 where it is free. `preprocessing` is None for a model that takes no images.
+    """What clients of a model rely on.
 
-    Of a `multi_label` model each label of an image has a probability of its own.
+    Attributes:
+        inputs: The input tensors; a dimension of -1 is dynamic.
+        outputs: The output tensors.
+        labels: The class names, in the order of the logits; may be empty.
+        preprocessing: None for a model that does not accept images.
+        multi_label: Whether each label of an image has an independent probability.
     """
 
     inputs: Sequence[manifest.Tensor]
@@ -40,78 +46,84 @@ class Contract:
     multi_label: bool = False
 
 
-def contract_of(interface: Interface, given: Sequence[Mapping[str, Tensor]], labels: Sequence[str]) -> Contract:
-    """Return the contract of a file that gives `given` for the interface's telling inputs, at each of its sizes.
+def signature_of(
+    interface: Interface, outputs_per_size: Sequence[Mapping[str, Tensor]], labels: Sequence[str]
+) -> Contract:
+    """Return the signature of the model; `outputs_per_size` are its outputs for the probe inputs of each size.
 
     Raises: UnsupportedNetworkError.
     """
-    there = (interface.at(*size) for size in interface.sizes)
-    taken = [{interface.input_name: torch.from_numpy(each.telling())} for each in there]
+    probes = (interface.at(*size).probe_inputs() for size in interface.sizes)
+    inputs = _describe([{interface.input_name: torch.from_numpy(array)} for array in probes])
     if not isinstance(interface, ImageInterface):
-        _require_other_names(interface.input_name, given[0])
-        return Contract(_tensors(taken), _tensors(given), labels, None)
-    _require_fixed_classes(given)
-    rule, multi_label = message_of(interface.preprocessing), interface.head.activation == "sigmoid"
-    return Contract(_tensors(taken), _tensors(given), labels, rule, multi_label)
+        _require_valid_names(interface.input_name, outputs_per_size[0])
+        return Contract(inputs, _describe(outputs_per_size), labels, None)
+    _require_fixed_classes(outputs_per_size)
+    preprocessing = preprocessing_message(interface.preprocessing)
+    multi_label = interface.head.activation == "sigmoid"
+    return Contract(inputs, _describe(outputs_per_size), labels, preprocessing, multi_label)
 
 
-def message_of(rule: Preprocessing) -> manifest.Preprocessing:
-    channels, height, width = rule.input_size
+def preprocessing_message(preprocessing: Preprocessing) -> manifest.Preprocessing:
+    """Return `preprocessing` as the message that the manifest holds."""
+    channels, height, width = preprocessing.input_size
     return manifest.Preprocessing(
         channels=channels,
         height=height,
         width=width,
-        interpolation=rule.interpolation,
-        crop_pct=rule.crop_pct,
-        crop_mode=rule.crop_mode,
-        mean=rule.mean,
-        std=rule.std,
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
     )
 
 
-def _require_other_names(taken: str, given: Mapping[str, Tensor]) -> None:
-    if taken in given:
+def _require_valid_names(input_name: str, outputs: Mapping[str, Tensor]) -> None:
+    if input_name in outputs:
         raise UnsupportedNetworkError(
-            f"the network's output '{taken}' would have the name of the model's input, which no file can hold: rename it."
+            f"the network's output '{input_name}' has the name of the model's input, which ONNX does not allow: "
+            "rename it."
         )
-    for name in given:
+    for name in outputs:
         if not name.isprintable():
             raise UnsupportedNetworkError(
-                f"the network's output {name!r} has a name that no client can write: rename it."
+                f"the network's output {name!r} has unprintable characters in its name, which clients cannot send: "
+                "rename it."
             )
 
 
-def _require_fixed_classes(given: Sequence[Mapping[str, Tensor]]) -> None:
-    counts = [outputs[LOGITS].shape[1] for outputs in given]
+def _require_fixed_classes(outputs_per_size: Sequence[Mapping[str, Tensor]]) -> None:
+    counts = [outputs[LOGITS].shape[1] for outputs in outputs_per_size]
     if len(set(counts)) > 1:
         raise UnsupportedNetworkError(
-            f"the input's height and width cannot be free: at {len(counts)} sizes the network gives "
+            f"the input's height and width cannot be dynamic: at {len(counts)} sizes the network returns "
             f"{' and '.join(map(str, counts))} logits."
         )
 
 
-def _tensors(at_each_size: Sequence[Mapping[str, Tensor]]) -> Sequence[manifest.Tensor]:
-    """Describe the tensors; `at_each_size` has the same ones for inputs of each size."""
-    kinds = {tuple((name, tensor.ndim) for name, tensor in named.items()) for named in at_each_size}
-    if len(kinds) > 1:
+def _describe(tensors_per_size: Sequence[Mapping[str, Tensor]]) -> Sequence[manifest.Tensor]:
+    """Return the tensors' names, types and shapes; `tensors_per_size` has the same tensors for each input size."""
+    ranks = {tuple((name, tensor.ndim) for name, tensor in tensors.items()) for tensors in tensors_per_size}
+    if len(ranks) > 1:
         raise UnsupportedNetworkError(
-            "the input's height and width cannot be free: the network gives other tensors at other sizes."
+            "the input's height and width cannot be dynamic: the network returns different tensors at different sizes."
         )
     return [
-        manifest.Tensor(name=name, datatype=_datatype(name, tensor), shape=[-1, *_sizes(name, at_each_size)])
-        for name, tensor in at_each_size[0].items()
+        manifest.Tensor(name=name, datatype=_datatype(name, tensor), shape=[-1, *_dimensions(name, tensors_per_size)])
+        for name, tensor in tensors_per_size[0].items()
     ]
 
 
-def _sizes(name: str, at_each_size: Sequence[Mapping[str, Tensor]]) -> list[int]:
-    shapes = [named[name].shape[1:] for named in at_each_size]
+def _dimensions(name: str, tensors_per_size: Sequence[Mapping[str, Tensor]]) -> list[int]:
+    shapes = [tensors[name].shape[1:] for tensors in tensors_per_size]
     return [sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True)]
 
 
 def _datatype(name: str, tensor: Tensor) -> str:
     if tensor.dtype not in DATATYPES:
-        known = ", ".join(str(each).removeprefix("torch.") for each in DATATYPES)
+        supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in DATATYPES)
         raise UnsupportedNetworkError(
-            f"the network's output '{name}' is {tensor.dtype}, which no client can take: give {known}."
+            f"the network's output '{name}' is {tensor.dtype}, which clients do not support: return {supported}."
         )
     return DATATYPES[tensor.dtype]

@@ -1,8 +1,8 @@
-"""Runs a network on the telling inputs, and refuses one of which no file can be made that a server may batch.
+"""Runs a network on the probe inputs, and rejects one whose results a server could not reproduce in batches.
 
-Requires: a prepared network, and the interface of the file to be made of it.
-Ensures: at each of the interface's sizes every output has a finite row for each input; once asked, that it is the same
-each time, does not depend on what the network was run on before, nor on the other inputs of its batch.
+Requires: a prepared network, and the interface of the model to be made from it.
+Ensures: at each size of the interface, every output has a finite row for each input. After `require_deterministic`:
+the outputs are the same in each run, and independent of earlier inputs and of the rest of the batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,108 +10,99 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from export.errors import UnsupportedNetworkError
+from export.errors import UnsupportedNetworkError, dynamic_size_errors
 from export.interface.interface import Interface
-from export.reference.expected import ALONE, SECOND, ReferenceRuns
-from export.tracing.run import unused
+from export.reference.expected import SINGLE_ROW, SMALL_BATCH, ReferenceRuns
+from export.tracing.run import fresh_copy
 
-BATCH_RTOL = 1e-3  # of the largest number: more than another batch size explains
+BATCH_RTOL = 1e-3  # of the largest magnitude: more than the rounding of another batch size explains
 
 
 def expectations(network: nn.Module, interface: Interface) -> list[ReferenceRuns]:
-    """Return what PyTorch gives at each of the interface's sizes. Raises: UnsupportedNetworkError."""
-    own, *others = (interface.at(*size) for size in interface.sizes)
-    never_run = unused(network)
-    return [_examined(network, own, never_run), *(_examined_elsewhere(network, other, never_run) for other in others)]
+    """Run `network` in float32 at each size of the interface. Raises: UnsupportedNetworkError."""
+    own_size, *other_sizes = (interface.at(*size) for size in interface.sizes)
+    fresh = fresh_copy(network)
+    runs = [_run(network, own_size, fresh)]
+    with dynamic_size_errors():
+        return runs + [_run(network, other_size, fresh) for other_size in other_sizes]
 
 
-def telling(expected: Sequence[ReferenceRuns]) -> list[ReferenceRuns]:
-    """Return the same expectations with noise in place of inputs by which the network's float32 cannot be judged.
+def replace_unreliable_inputs(runs: Sequence[ReferenceRuns]) -> list[ReferenceRuns]:
+    """Return `runs` with noise in place of inputs for which the network's float32 results are unreliable.
 
-    A norm over the places of a flat image divides by next to nothing, and gives what rounding left.
+    A norm over the places of a flat image divides by nearly 0, which amplifies rounding errors.
     """
-    hopeless = {row for each in expected for row in each.whole.hopeless(each.most)}
-    return [each.telling(hopeless) for each in expected] if hopeless else list(expected)
+    unreliable = {row for size_runs in runs for row in size_runs.pair.unreliable_rows(size_runs.count)}
+    return [size_runs.with_noise(unreliable) for size_runs in runs] if unreliable else list(runs)
 
 
-def _examined_elsewhere(network: nn.Module, interface: Interface, never_run: nn.Module) -> ReferenceRuns:
-    try:
-        return _examined(network, interface, never_run)
-    except UnsupportedNetworkError as error:
-        raise UnsupportedNetworkError(f"the input's height and width cannot be free: {error}") from error
+def _run(network: nn.Module, interface: Interface, fresh: nn.Module) -> ReferenceRuns:
+    runs = ReferenceRuns(network, interface, fresh_copy(fresh))
+    for name, value in runs.float32.outputs.items():
+        _require_finite_rows(name, value, runs.count)
+    return runs
 
 
-def _examined(network: nn.Module, interface: Interface, never_run: nn.Module) -> ReferenceRuns:
-    expectation = ReferenceRuns(network, interface, unused(never_run))
-    for name, value in expectation.given.outputs.items():
-        _require_rows(name, value, expectation.most)
-    return expectation
-
-
-def _require_rows(name: str, value: Tensor, count: int) -> None:
+def _require_finite_rows(name: str, value: Tensor, count: int) -> None:
     rows = value.shape[0] if value.ndim else 0
     if rows == count and not value.numel():
-        raise UnsupportedNetworkError(
-            f"the network's {name} is of shape {list(value.shape)}: there is nothing in it to serve."
-        )
+        raise UnsupportedNetworkError(f"the network's {name} has no elements: its shape is {list(value.shape)}.")
     if rows != count or not bool(torch.isfinite(value).all()):
-        what = "are not all finite" if rows == count else f"are {rows} rows"
+        problem = "are not all finite" if rows == count else f"have {rows} rows"
         raise UnsupportedNetworkError(
-            f"the network's {name} for {count} images {what}: there must be a finite row for each."
+            f"the network's {name} for {count} images {problem}: each image must have a finite row."
         )
 
 
-def require_deterministic(expectation: ReferenceRuns) -> None:
-    """Refuse a network whose answer to an input is not the same each time, after any others and in any company.
+def require_deterministic(runs: ReferenceRuns) -> None:
+    """Reject a network whose output for an input varies between runs, with earlier inputs, or with the batch.
 
     Raises: UnsupportedNetworkError.
     """
-    alone, at_first = expectation.alone(), expectation.alone(unused=True)
-    for name, value in alone.items():
-        if not torch.equal(value, at_first[name]):
-            raise UnsupportedNetworkError(_changed(name, is_steady=not _draws(expectation)))
-    _require_own_rows(expectation, alone, ALONE)
-    _require_own_rows(expectation, expectation.second.outputs, slice(0, SECOND))
+    single, first_run = runs.run_single(), runs.run_single(fresh=True)
+    for name, value in single.items():
+        if not torch.equal(value, first_run[name]):
+            raise UnsupportedNetworkError(_random(name) if _is_random(runs) else _stateful(name))
+    _require_independent_rows(runs, single, SINGLE_ROW)
+    _require_independent_rows(runs, runs.small_batch.outputs, slice(0, SMALL_BATCH))
 
 
-def _require_own_rows(expectation: ReferenceRuns, alone: Mapping[str, Tensor], place: slice) -> None:
-    """Refuse a network whose outputs for some inputs alone are not those that it gives for them among all."""
-    for name, value in expectation.given.outputs.items():
-        if _same(alone[name], value, place):
+def _require_independent_rows(runs: ReferenceRuns, outputs: Mapping[str, Tensor], rows: slice) -> None:
+    """Reject a network whose `outputs` for the inputs `rows` differ from those that it computes in the full batch."""
+    for name, batch_output in runs.float32.outputs.items():
+        if _agrees(outputs[name], batch_output, rows):
             continue
-        if not torch.equal(expectation.outputs()[name], value):
-            raise UnsupportedNetworkError(_unsteady(name))
+        if not torch.equal(runs.run_again()[name], batch_output):
+            raise UnsupportedNetworkError(_random(name))
         raise UnsupportedNetworkError(
             f"the network's {name} for an image depend on the other images of its batch, which a server chooses: "
             "does a norm use the batch's own statistics?"
         )
 
 
-def _changed(name: str, *, is_steady: bool) -> str:
-    if not is_steady:
-        return _unsteady(name)
+def _is_random(runs: ReferenceRuns) -> bool:
+    """Return whether the network draws random numbers, even without effect, or varies between two consecutive runs."""
+    state, outputs = torch.get_rng_state(), runs.run_single()
+    draws = not torch.equal(state, torch.get_rng_state())
+    return draws or any(not torch.equal(value, outputs[name]) for name, value in runs.run_single().items())
+
+
+def _random(name: str) -> str:
     return (
-        f"the network's {name} for an image depend on what the network was run on before, and a file remembers nothing: "
-        "does its forward write into a buffer or an attribute?"
-    )
-
-
-def _draws(expectation: ReferenceRuns) -> bool:
-    """Whether the network draws random numbers, even where they decide nothing this time, or gives others at once."""
-    before, given = torch.get_rng_state(), expectation.alone()
-    drew = not torch.equal(before, torch.get_rng_state())
-    return drew or any(not torch.equal(value, given[name]) for name, value in expectation.alone().items())
-
-
-def _unsteady(name: str) -> str:
-    return (
-        f"the network gives other {name} for the same images each time: does its forward draw random numbers, "
+        f"the network's {name} for the same images differ in each run: does its forward draw random numbers, "
         "as dropout, torch.randn or gumbel_softmax do?"
     )
 
 
-def _same(alone: Tensor, among: Tensor, place: slice) -> bool:
-    rows = among[place] if alone.ndim else among
-    if alone.shape != rows.shape or not rows.is_floating_point():
-        return torch.equal(alone, rows)
-    return torch.allclose(alone, rows, rtol=0.0, atol=BATCH_RTOL * float(among.abs().max()))
+def _stateful(name: str) -> str:
+    return (
+        f"the network's {name} for an image depend on earlier inputs, but an ONNX model is stateless: "
+        "does its forward write to a buffer or an attribute?"
+    )
+
+
+def _agrees(rows: Tensor, batch_output: Tensor, index: slice) -> bool:
+    batch_rows = batch_output[index] if rows.ndim else batch_output
+    if rows.shape != batch_rows.shape or not batch_rows.is_floating_point():
+        return torch.equal(rows, batch_rows)
+    return torch.allclose(rows, batch_rows, rtol=0.0, atol=BATCH_RTOL * float(batch_output.abs().max()))

@@ -1,12 +1,12 @@
-"""What PyTorch gives for the inputs by which a file is judged, run as seldom as evidence allows.
+"""Runs PyTorch on the probe inputs, with as few runs as the comparisons need.
 
-All telling inputs are run once in float32 and once in float64: the layers are found by them, and every number is
-compared with them. A network whose rows do not depend on each other gives for the first inputs of a batch what it gives for
-them alone, so the first rows are what a smaller batch must give.
+All probe inputs are run once in float32 and once in float64: layers are identified by these runs, and every number is
+compared with them. If the rows of a batch are independent, the network's results for a smaller batch are the first rows
+of its results for the largest one, so that smaller batches need no runs of their own.
 
-Requires: a prepared network and the interface of the file made of it.
-Ensures: rows stand for a batch only where PyTorch itself, run on a second batch, gives those rows at every layer; and
-whoever does not find them in the file can have each batch run by itself.
+Requires: a prepared network, and the interface of the model made from it.
+Ensures: rows are only used for a smaller batch if PyTorch, run on a second batch, returns the same rows at every layer;
+where rows do not match the model, each batch can still be run on its own.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,163 +14,180 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy.typing as npt
 from torch import Tensor, nn
 
+from export.arrays import Array
 from export.interface.interface import NOISE, TELLING, Interface
 from export.reference.tolerance import Reference
-from export.tracing.lane_sums import NormsSeen, SumsInLanes
-from export.tracing.run import Layers, run, run_in_float64, run_traced
+from export.tracing.lane_sums import LaneSummation, NormDetector
+from export.tracing.run import Layers, NetworkOutput, run, run_in_float64, run_traced
 from export.tracing.trace import Identity
 
-SECOND = 2  # the batch that tells whether rows stand alone
-ALONE = slice(3, 4)  # half white: its mean is not 0, and no earlier input has its largest numbers
-FLOOR = 2e-5  # to know a layer's value again, where small numbers left over from large ones differ by more
+SMALL_BATCH = 2  # the second batch, which shows whether rows are independent
+SINGLE_ROW = slice(3, 4)  # the half white input: its mean is not 0, and no earlier input has larger values
+LAYER_FLOOR = 2e-5  # identifies a layer's value even where cancellation leaves values with a larger relative error
 
-Array = npt.NDArray[Any]
-Rows = TypeVar("Rows", Tensor, Array)
+Values = TypeVar("Values", Tensor, Array)
 
 
 @dataclass(frozen=True)
-class Given:
-    """What one run in PyTorch gave: the model's outputs, and every layer's in the order in which the calls ended."""
+class TorchRun:
+    """The results of one run in PyTorch.
+
+    Attributes:
+        outputs: The expected outputs of the model.
+        layers: The output of each layer, in the order in which the calls end.
+    """
 
     outputs: Mapping[str, Tensor]
     layers: Layers
 
-    def rows(self, batch: int, of: int) -> "Given":
-        """What the first `batch` of `of` inputs gave; what is not there for each input stays whole."""
-        outputs = {name: _rows(value, batch, of) for name, value in self.outputs.items()}
-        layers = {name: replace(each, value=_rows(each.value, batch, of)) for name, each in self.layers.items()}
-        return Given(outputs, layers)
+    def first_rows(self, batch: int, of: int) -> "TorchRun":
+        """Return the results for the first `batch` of `of` inputs; tensors without a row per input stay complete."""
+        outputs = {name: _first_rows(value, batch, of) for name, value in self.outputs.items()}
+        layers = {
+            name: replace(record, value=_first_rows(record.value, batch, of)) for name, record in self.layers.items()
+        }
+        return TorchRun(outputs, layers)
 
 
 class ReferencePair:
-    """One batch in float32, and the same in float64; in float32 with sums in lanes, too, where that is another."""
+    """One batch in float32 and in float64; `lanes` is float32 with sums in lanes, where that makes a difference."""
 
-    def __init__(self, expected: Given, exact: Given, in_lanes: Given | None) -> None:
-        self.expected, self.exact, self.in_lanes = expected, exact, in_lanes
+    def __init__(self, float32: TorchRun, float64: TorchRun, lanes: TorchRun | None) -> None:
+        self.float32, self.float64, self.lanes = float32, float64, lanes
         self._references: dict[Identity, Reference] = {}
 
-    def rows(self, batch: int, of: int) -> "ReferencePair":
-        """What the first `batch` of `of` inputs gave."""
-        in_lanes = self.in_lanes.rows(batch, of) if self.in_lanes else None
-        return ReferencePair(self.expected.rows(batch, of), self.exact.rows(batch, of), in_lanes)
+    def first_rows(self, batch: int, of: int) -> "ReferencePair":
+        """Return the results for the first `batch` of `of` inputs."""
+        lanes = self.lanes.first_rows(batch, of) if self.lanes else None
+        return ReferencePair(self.float32.first_rows(batch, of), self.float64.first_rows(batch, of), lanes)
 
-    def hopeless(self, count: int) -> set[int]:
-        """Those of the `count` inputs for which some layer's float32 is too far from its float64 to be judged by."""
-        layers = {id(each): each for each in map(self.reference, self.expected.layers)}
-        return {row for each in layers.values() for row in each.unreliable_rows(count)}
+    def unreliable_rows(self, count: int) -> set[int]:
+        """Return those of the `count` inputs for which the float32 error of some layer is too large to compare with."""
+        references = {id(reference): reference for reference in map(self.layer, self.float32.layers)}
+        return {row for reference in references.values() for row in reference.unreliable_rows(count)}
 
-    def reference(self, layer: str) -> Reference:
-        """What the layer gave, to compare with; layers that gave one tensor share it."""
-        given = self.expected.layers[layer]
-        if given.identity not in self._references:
-            other = self.in_lanes.layers[layer].value if self.in_lanes else None
-            self._references[given.identity] = Reference(given.value, self.exact.layers[layer].value, FLOOR, other)
-        return self._references[given.identity]
+    def layer(self, name: str) -> Reference:
+        """Return the reference of a layer's output; layers that returned the same tensor share it."""
+        record = self.float32.layers[name]
+        if record.identity not in self._references:
+            lanes = self.lanes.layers[name].value if self.lanes else None
+            float64 = self.float64.layers[name].value
+            self._references[record.identity] = Reference(record.value, float64, LAYER_FLOOR, lanes)
+        return self._references[record.identity]
 
     def output(self, name: str) -> Reference:
-        """What the model's output is, to compare with."""
-        other = self.in_lanes.outputs[name].numpy() if self.in_lanes else None
-        return Reference(self.expected.outputs[name].numpy(), self.exact.outputs[name].numpy(), other=other)
+        """Return the reference of an output of the model."""
+        lanes = self.lanes.outputs[name].numpy() if self.lanes else None
+        return Reference(self.float32.outputs[name].numpy(), self.float64.outputs[name].numpy(), lanes=lanes)
 
 
 class ReferenceRuns:
-    """What the file must give for the telling inputs, or the first of them, at one size."""
+    """PyTorch's results for the probe inputs at one input size; float64 is run when it is first needed."""
 
     def __init__(
-        self, network: nn.Module, interface: Interface, unused: nn.Module, noisy: Collection[int] = frozenset()
+        self, network: nn.Module, interface: Interface, fresh: nn.Module, noise_rows: Collection[int] = frozenset()
     ) -> None:
-        """Run `network` in float32; `unused` is a copy that was never run; the inputs `noisy` are noise instead.
+        """Run `network` in float32 on all probe inputs, and on the first two.
+
+        `fresh` is a copy of the network that was never run. The probe inputs `noise_rows` are replaced by noise.
 
         Raises: UnsupportedNetworkError.
         """
-        self.interface, self.noisy = interface, noisy
-        self._net, self._unused = network, unused
-        self._inputs = interface.telling()
-        self._inputs[list(noisy)] = interface.noise(self.most)[list(noisy)]
-        self._norms = NormsSeen()
-        self.given = self._traced(run_traced, self.most)
-        self.second = self._traced(run_traced, SECOND)
+        self.interface, self.noise_rows = interface, noise_rows
+        self._network, self._fresh = network, fresh
+        self._inputs = interface.probe_inputs()
+        self._inputs[list(noise_rows)] = interface.noise(self.count)[list(noise_rows)]
+        self._norms = NormDetector()
+        self.float32 = self._traced(run_traced, self.count)
+        self.small_batch = self._traced(run_traced, SMALL_BATCH)
 
     @property
-    def most(self) -> int:
-        """How many inputs there are."""
+    def count(self) -> int:
+        """The number of probe inputs."""
         return len(self._inputs)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What each input is."""
-        return tuple(NOISE if row in self.noisy else kind for row, kind in enumerate(TELLING))
+        """A description of each probe input."""
+        return tuple(NOISE if row in self.noise_rows else kind for row, kind in enumerate(TELLING))
 
     def inputs(self, batch: int) -> Array:
-        """The first `batch` inputs."""
+        """Return the first `batch` probe inputs."""
         return self._inputs[:batch]
 
-    def outputs(self) -> Mapping[str, Tensor]:
-        """The model's outputs for all inputs, as PyTorch gives them now. Raises: UnsupportedNetworkError."""
-        return self._outputs(run(self._net, self._for_net(self.most)))
+    def run_again(self) -> Mapping[str, Tensor]:
+        """Run the network again on all probe inputs and return the outputs. Raises: UnsupportedNetworkError."""
+        return self._outputs(run(self._network, self._network_input(self.count)))
 
-    def alone(self, *, unused: bool = False) -> Mapping[str, Tensor]:
-        """The same for the input ALONE, of the network or of its copy that was not run before; ask that once."""
-        network = self._unused if unused else self._net
-        return self._outputs(run(network, self.interface.for_net(self._inputs[ALONE])))
+    def run_single(self, *, fresh: bool = False) -> Mapping[str, Tensor]:
+        """Run the input SINGLE_ROW on its own and return the outputs.
+
+        `fresh` uses the copy of the network that was not run before, and therefore works only once.
+
+        Raises: UnsupportedNetworkError.
+        """
+        network = self._fresh if fresh else self._network
+        return self._outputs(run(network, self.interface.network_input(self._inputs[SINGLE_ROW])))
 
     @cached_property
-    def whole(self) -> ReferencePair:
-        """All inputs. Raises: UnsupportedNetworkError when the network does not run in float64."""
-        return self._sample(self.given, self.most)
+    def pair(self) -> ReferencePair:
+        """The float32 and float64 results of all probe inputs.
 
-    def telling(self, noisy: Collection[int]) -> "ReferenceRuns":
-        """The same with noise in place of the inputs `noisy`, which tell nothing of this network."""
-        return ReferenceRuns(self._net, self.interface, self._unused, noisy)
+        Raises: UnsupportedNetworkError when the network does not run in float64.
+        """
+        return self._pair(self.float32, self.count)
 
-    def samples(self, batch: int) -> Iterator[ReferencePair]:
-        """What can stand for that batch, the cheapest first; the last is PyTorch's own run of it."""
-        if batch == self.most:
-            yield self.whole
+    def with_noise(self, rows: Collection[int]) -> "ReferenceRuns":
+        """Return new runs in which the probe inputs `rows` are replaced by noise."""
+        return ReferenceRuns(self._network, self.interface, self._fresh, rows)
+
+    def candidates(self, batch: int) -> Iterator[ReferencePair]:
+        """Yield references for the first `batch` inputs, the cheapest first; the last is a run of that batch alone."""
+        if batch == self.count:
+            yield self.pair
             return
-        if self._rows_stand_alone:
-            yield self._second_rows if batch == SECOND else self.whole.rows(batch, self.most)
-        yield self._sample(self._traced(run_traced, batch), batch)
+        if self._rows_are_independent:
+            yield self._small_batch_rows if batch == SMALL_BATCH else self.pair.first_rows(batch, self.count)
+        yield self._pair(self._traced(run_traced, batch), batch)
 
-    def _sample(self, expected: Given, batch: int) -> ReferencePair:
+    def _pair(self, float32: TorchRun, batch: int) -> ReferencePair:
         with self._norms:
-            exact = self._traced(run_in_float64, batch)
-        if not self._norms.any:
-            return ReferencePair(expected, exact, None)
-        with SumsInLanes():
-            return ReferencePair(expected, exact, self._traced(run_traced, batch))
+            float64 = self._traced(run_in_float64, batch)
+        if not self._norms.detected:
+            return ReferencePair(float32, float64, None)
+        with LaneSummation():
+            return ReferencePair(float32, float64, self._traced(run_traced, batch))
 
-    def _for_net(self, batch: int) -> Tensor:
-        return self.interface.for_net(self.inputs(batch))
+    def _network_input(self, batch: int) -> Tensor:
+        return self.interface.network_input(self.inputs(batch))
 
-    def _traced(self, way: Callable[[nn.Module, Tensor], tuple[Any, Layers]], batch: int) -> Given:
-        given, layers = way(self._net, self._for_net(batch))
-        return Given(self._outputs(given), layers)
+    def _traced(self, run_network: Callable[[nn.Module, Tensor], tuple[NetworkOutput, Layers]], batch: int) -> TorchRun:
+        network_output, layers = run_network(self._network, self._network_input(batch))
+        return TorchRun(self._outputs(network_output), layers)
 
-    def _outputs(self, given: Any) -> Mapping[str, Tensor]:
-        """Copies: a network may give a buffer in which it writes again."""
-        return {name: value.clone() for name, value in self.interface.outputs(given).items()}
-
-    @cached_property
-    def _second_rows(self) -> ReferencePair:
-        return self.whole.rows(SECOND, self.most)
+    def _outputs(self, network_output: Any) -> Mapping[str, Tensor]:
+        """Return copies of the model's outputs: a network may return a buffer that it overwrites later."""
+        return {name: value.clone() for name, value in self.interface.model_outputs(network_output).items()}
 
     @cached_property
-    def _rows_stand_alone(self) -> bool:
-        """Whether PyTorch, run on another batch, gives the rows of the largest, up to its own float32 error."""
-        rows, alone = self._second_rows, self.second
-        if rows.expected.layers.keys() != alone.layers.keys():
+    def _small_batch_rows(self) -> ReferencePair:
+        return self.pair.first_rows(SMALL_BATCH, self.count)
+
+    @cached_property
+    def _rows_are_independent(self) -> bool:
+        """Whether PyTorch's results for the small batch are rows of those for all inputs, up to its float32 error."""
+        rows, small_batch = self._small_batch_rows, self.small_batch
+        if rows.float32.layers.keys() != small_batch.layers.keys():
             return False
-        outputs = ((rows.output(name), each.numpy()) for name, each in alone.outputs.items())
-        once = {each.identity: (rows.reference(name), each.value) for name, each in alone.layers.items()}
-        return all(reference.agreement(each).holds for reference, each in (*outputs, *once.values()))
+        outputs = [(rows.output(name), value.numpy()) for name, value in small_batch.outputs.items()]
+        layers = {record.identity: (rows.layer(name), record.value) for name, record in small_batch.layers.items()}
+        return all(reference.agreement(value).holds for reference, value in (*outputs, *layers.values()))
 
 
-def _rows(value: Rows, batch: int, of: int) -> Rows:
-    """The rows of the first `batch` of `of` inputs, where each input has as many."""
-    if value.ndim == 0 or len(value) % of:
-        return value
-    return value[: len(value) // of * batch]
+def _first_rows(values: Values, batch: int, of: int) -> Values:
+    """Return the rows of the first `batch` of `of` inputs, if each input has the same number of rows."""
+    if values.ndim == 0 or len(values) % of:
+        return values
+    return values[: len(values) // of * batch]

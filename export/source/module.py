@@ -1,4 +1,4 @@
-"""A network from anybody's code: the module that `package.module:function` returns, or one that a program has at hand."""
+"""Loads a network from user code: the result of `package.module:function`, or a module that already exists."""
 
 import importlib
 import importlib.util
@@ -12,30 +12,32 @@ import torch
 from torch import nn
 
 from export.errors import SettingsError, SourceError
-from export.source.unsupported import bare_net
+from export.source.unsupported import unwrap
 from zoo import LoadedNetwork
 from zoo.networks.preprocessing import Preprocessing
 from zoo.runs.load import WeightsSource
 
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-OURS = ("export", "protos", "serve", "zoo", "zoonnx")
+ZOONNX_PACKAGES = ("export", "protos", "serve", "zoo", "zoonnx")
 
 
 def is_function(source: str) -> bool:
-    """Whether `source` is written as package.module:function."""
+    """Return whether `source` has the form package.module:function."""
     return FUNCTION.fullmatch(source) is not None
 
 
 def load_function(
     source: str, preprocessing: Preprocessing | None = None, labels: Sequence[str] = (), seed: int = 0
 ) -> LoadedNetwork:
-    """Return the network that the function `source` makes; the current folder can be imported from.
+    """Call the function `source` and return its network. Modules of the current folder can be imported.
 
-    Raises: SourceError; SettingsError for a `seed` outside 0 to 2**32 - 1.
+    Raises:
+        SourceError: The function cannot be imported or called, or does not return a module.
+        SettingsError: `seed` is outside 0 to 2**32 - 1.
     """
     if not 0 <= seed < 2**32:
         raise SettingsError(f"seed must be at least 0 and less than 2**32; got {seed}.")
-    function = _find(source)
+    function = _find_function(source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _call(source, function)
@@ -51,15 +53,17 @@ def loaded_module(
     architecture: str = "",
     seed: int = 0,
 ) -> LoadedNetwork:
-    """Return `network` with all that is known of it: without `preprocessing`, what its own `pretrained_cfg` says.
+    """Return `network` with its preprocessing, by default that of timm's `pretrained_cfg`, and its labels.
 
-    Raises: SourceError when neither says what the network takes; UnsupportedNetworkError.
+    Raises:
+        SourceError: No preprocessing is given, and the network has no `pretrained_cfg`.
+        UnsupportedNetworkError: The network cannot be exported.
     """
-    network = bare_net(network)
+    network = unwrap(network)
     kind = type(network).__name__
     if preprocessing is None:
         if not getattr(network, "pretrained_cfg", None):
-            raise SourceError(f"nothing says what {kind} takes: give its input size (--input-size C,H,W).")
+            raise SourceError(f"the input size of {kind} is unknown: pass `preprocessing` (--input-size C,H,W).")
         preprocessing = Preprocessing.from_net(network)
     weights = WeightsSource("given", seed)
     return LoadedNetwork(network, name or kind, architecture or kind, tuple(labels), preprocessing, weights)
@@ -68,32 +72,34 @@ def loaded_module(
 def plain_preprocessing(
     input_size: tuple[int, int, int], mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Preprocessing:
-    """Return the rule for a network that takes pixels from 0 to 1, less `mean`, divided by `std`, by channel."""
+    """Return the preprocessing (pixel - mean) / std for pixels from 0 to 1, with `mean` and `std` per channel."""
     channels = input_size[0]
     return Preprocessing(
         input_size=input_size, mean=tuple(mean or (0.0,) * channels), std=tuple(std or (1.0,) * channels)
     )
 
 
-def _find(source: str) -> Callable[[], Any]:
+def _find_function(source: str) -> Callable[[], Any]:
     module_name, _, name = source.partition(":")
-    _require_other_name(module_name)
+    _require_not_shadowed(module_name)
     module = _import(module_name)
     function = getattr(module, name, None)
     if not callable(function):
-        what = "is not there" if function is None else f"is a {type(function).__name__}, not a function"
-        raise SourceError(f"{source}: '{name}' {what}; the module '{module_name}' was found.")
-    found: Callable[[], Any] = function
-    return found
+        problem = "does not exist" if function is None else f"is a {type(function).__name__}, not a function"
+        raise SourceError(f"{source}: '{name}' {problem}; the module '{module_name}' was imported.")
+    factory: Callable[[], Any] = function
+    return factory
 
 
-def _require_other_name(name: str) -> None:
-    """Refuse a module in the current folder that one of zoonnx's own packages hides."""
+def _require_not_shadowed(name: str) -> None:
+    """Reject a module of the current folder that has the name of one of zoonnx's own packages."""
     package = name.partition(".")[0]
     here = Path.cwd() / package
-    ours = importlib.util.find_spec(package) if package in OURS else None
-    if ours and (here.is_dir() or here.with_suffix(".py").is_file()) and Path(ours.origin or "").parent != here:
-        raise SourceError(f"'{package}' is the name of a package of zoonnx: give yours another name than that.")
+    own_spec = importlib.util.find_spec(package) if package in ZOONNX_PACKAGES else None
+    if own_spec and (here.is_dir() or here.with_suffix(".py").is_file()) and Path(own_spec.origin or "").parent != here:
+        raise SourceError(
+            f"'{package}' is also the name of a package of zoonnx, which hides yours: rename your module."
+        )
 
 
 def _import(name: str) -> Any:
@@ -103,15 +109,15 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            hint = f" A module is named without '.py': {name[:-3]}:FUNCTION." if name.endswith(".py") else ""
+            hint = f" Name the module without '.py': {name[:-3]}:FUNCTION." if name.endswith(".py") else ""
             raise SourceError(
                 f"there is no module '{name}', neither installed nor in the current folder.{hint}"
             ) from error
         raise SourceError(f"the module '{name}' needs '{error.name}', which is not installed.") from error
     except SystemExit as error:
-        raise SourceError(f"the module '{name}' ends the program as it is imported: sys.exit({error}).") from error
+        raise SourceError(f"importing the module '{name}' exits the program: sys.exit({error}).") from error
     except Exception as error:
-        raise SourceError(f"the module '{name}' fails as it is imported: {type(error).__name__}: {error}") from error
+        raise SourceError(f"importing the module '{name}' failed: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)
 
@@ -120,11 +126,9 @@ def _call(source: str, function: Callable[[], Any]) -> nn.Module:
     try:
         network = function()
     except SystemExit as error:
-        raise SourceError(f"{source} ends the program instead of returning a network: sys.exit({error}).") from error
+        raise SourceError(f"{source} exits the program instead of returning a network: sys.exit({error}).") from error
     except Exception as error:
-        raise SourceError(
-            f"{source} fails when it is called without arguments: {type(error).__name__}: {error}"
-        ) from error
+        raise SourceError(f"calling {source} without arguments failed: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise SourceError(f"{source} must return a torch.nn.Module; it returns {type(network).__name__}.")
     return network

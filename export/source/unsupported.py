@@ -1,12 +1,12 @@
-"""Networks of other makers: what wraps them is taken off, what cannot be exported is refused by name.
+"""Removes wrappers from a network, and rejects networks that cannot be exported.
 
 Requires: any module.
-Ensures: a module of Python code, on a device, that can be copied; its layers' paths are those of the network itself.
+Ensures: a module of Python code whose tensors hold numbers and which can be copied; layer paths are those of the
+unwrapped network.
 """
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,19 +17,23 @@ from torch.nn.parameter import is_lazy
 from export.errors import UnsupportedNetworkError
 
 
-def bare_net(network: nn.Module) -> nn.Module:
-    """Return `network` without what wraps it, and free of what hinders copying. Raises: UnsupportedNetworkError."""
-    network = _unwrapped(network)
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside torch.compile or data-parallel wrappers, with its computed tensors detached.
+
+    Raises: UnsupportedNetworkError.
+    """
+    network = _without_wrappers(network)
     for path, module in network.named_modules():
         _require_python(path, module)
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        _require_numbers(name, tensor)
-    computed = list(_computed(network))
-    return copy.deepcopy(network, {id(each): each.detach().clone() for each in computed}) if computed else network
+        _require_values(name, tensor)
+    computed = list(_computed_tensors(network))
+    if not computed:
+        return network
+    return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed})
 
 
-def _unwrapped(network: nn.Module) -> nn.Module:
-    """The network that torch.compile or a wrapper for several devices was given."""
+def _without_wrappers(network: nn.Module) -> nn.Module:
     while True:
         if isinstance(network, OptimizedModule) and isinstance(network._orig_mod, nn.Module):
             network = network._orig_mod
@@ -43,33 +47,27 @@ def _require_python(path: str, module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         where = f"its module '{path}'" if path else "the network"
         raise UnsupportedNetworkError(
-            f"{where} is TorchScript, which has no Python code to export from: give the module that it was made of."
+            f"{where} is TorchScript, which has no Python code to export: pass the module that it was made from."
         )
 
 
-def _require_numbers(name: str, tensor: torch.Tensor) -> None:
+def _require_values(name: str, tensor: torch.Tensor) -> None:
     if is_lazy(tensor):
         raise UnsupportedNetworkError(
-            f"the weight '{name}' has no size yet: run the network once on an input before the export."
+            f"the weight '{name}' has no shape yet: run the network once on an input before the export."
         )
     if tensor.is_meta:
-        raise UnsupportedNetworkError(
-            f"the weight '{name}' is on the meta device, where there are no numbers: load it first."
-        )
+        raise UnsupportedNetworkError(f"the weight '{name}' is on the meta device and has no values: load it first.")
     if tensor.layout != torch.strided:
         raise UnsupportedNetworkError(
-            f"the weight '{name}' is {tensor.layout}, which ONNX does not have: give its to_dense()."
+            f"the weight '{name}' is {tensor.layout}, which ONNX does not support: replace it by its to_dense()."
         )
 
 
-def _computed(network: nn.Module) -> Iterator[torch.Tensor]:
-    """What modules keep of a computation, such as the old weight_norm's `weight`: it cannot be copied as it is."""
+def _computed_tensors(network: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield tensors with a gradient history, such as the `weight` of the old weight_norm: deepcopy rejects them."""
     for module in network.modules():
-        for value in _kept(module):
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                yield value
-
-
-def _kept(module: nn.Module) -> Iterator[Any]:
-    for value in (*vars(module).values(), *module._buffers.values()):
-        yield from value if isinstance(value, list | tuple) else (value,)
+        for value in (*vars(module).values(), *module._buffers.values()):
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, torch.Tensor) and not item.is_leaf:
+                    yield item

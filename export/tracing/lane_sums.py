@@ -1,9 +1,10 @@
-"""How far float32 results depend on the order in which many numbers are summed.
+"""Measures how much float32 results depend on the order of summation.
 
-PyTorch sums the numbers of a map pair by pair, or better; onnxruntime one after the other, in as many partial sums as a
-register has lanes. Where a norm divides by the deviation of a large map, or of a flat one, which is next to nothing,
-the two lie farther apart than PyTorch lies from its own float64, and both are as right as float32 is. So a network with
-such norms is run once more with sums in lanes: the farther of its two results from float64 tells what float32 can do.
+PyTorch sums the values of a feature map pairwise, or more exactly; onnxruntime sums sequentially, in one partial sum
+per SIMD lane. Where a norm divides by the deviation of a large map, or of a flat one, whose deviation is nearly 0, the
+two differ by more than PyTorch's float32 differs from its float64, although both are as exact as float32 allows. A
+network with such norms is therefore run once more with sums in lanes: whichever of its two float32 results is farther
+from float64 is the measure of float32's own error.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,46 +17,47 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-LANES = 8  # of a register of AVX2; a wider one sums more exactly
-MANY_CHANNELS = 4096  # numbers: a layer norm over fewer sums as exactly in any order
-MANY_PLACES = 256  # numbers: a mean over fewer is none of a map
+LANES = 8  # float32 lanes of an AVX2 register; wider registers sum more exactly
+MANY_CHANNELS = 4096  # a layer norm over fewer values is equally exact in any order of summation
+MANY_VALUES = 256  # a mean over fewer values is not the mean of a feature map
 
 aten = torch.ops.aten
 ROOTS = {aten.sqrt.default, aten.rsqrt.default, aten.std.correction}
 
 
-class NormsSeen(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped
-    """Within it, it is noted whether anything is divided by a deviation over many numbers."""
+class NormDetector(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class is untyped
+    """While active, detects operations that divide by a deviation over many values."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._norms = self._sums = self._roots = False
 
     @property
-    def any(self) -> bool:
-        """Whether a norm was seen, or what a norm is written with."""
+    def detected(self) -> bool:
+        """Whether a norm was detected, or the operations of a handwritten one: a large sum and a root."""
         return self._norms or (self._sums and self._roots)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = func(*args, **kwargs or {})
+        output = func(*args, **kwargs or {})
         self._roots |= func in ROOTS
         if func in NORMS:
             self._norms |= NORMS[func](args)
         elif func in IN_LANES:
-            result = given[0] if isinstance(given, tuple) else given
-            self._sums |= args[0].numel() >= MANY_PLACES * result.numel()
-        return given
+            result = output[0] if isinstance(output, tuple) else output
+            self._sums |= args[0].numel() >= MANY_VALUES * result.numel()
+        return output
 
 
-class SumsInLanes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, float32 numbers are summed in lanes."""
+class LaneSummation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, float32 values are summed in lanes, as onnxruntime sums them."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        ours = IN_LANES.get(func, func) if _is_float32(args) and not (kwargs or {}).get("dtype") else func
-        return ours(*args, **kwargs or {})
+        replaced = _is_float32(args) and not (kwargs or {}).get("dtype")
+        implementation = IN_LANES.get(func, func) if replaced else func
+        return implementation(*args, **kwargs or {})
 
 
 def _is_float32(args: Sequence[Any]) -> bool:
@@ -65,37 +67,37 @@ def _is_float32(args: Sequence[Any]) -> bool:
 def _group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, batch: int, _c: int, _hw: int, groups: int, eps: float
 ) -> tuple[Tensor, ...]:
-    normed, mean, inverse = _normed(x.reshape(batch * groups, -1), eps)
-    scaled = _scaled(normed.reshape(x.shape), weight, bias, (-1, *[1] * (x.ndim - 2)))
+    normed, mean, inverse = _normalise(x.reshape(batch * groups, -1), eps)
+    scaled = _scale(normed.reshape(x.shape), weight, bias, (-1, *[1] * (x.ndim - 2)))
     return scaled, mean.reshape(batch, groups), inverse.reshape(batch, groups)
 
 
 def _batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *running: Any) -> tuple[Tensor, ...]:
-    """An instance norm comes as a batch norm in training, of one input with a channel for each instance."""
+    """Compute an instance norm: a training batch norm of one input, with a channel per instance."""
     *_, training, _momentum, eps = running
     if not training:
         return tuple(aten.native_batch_norm.default(x, weight, bias, *running))
     channels_first = x.transpose(0, 1)
-    normed, mean, inverse = _normed(channels_first.reshape(len(channels_first), -1), eps)
+    normed, mean, inverse = _normalise(channels_first.reshape(len(channels_first), -1), eps)
     normed = normed.reshape(channels_first.shape).transpose(0, 1)
-    return _scaled(normed, weight, bias, (-1, *[1] * (x.ndim - 2))), mean, inverse
+    return _scale(normed, weight, bias, (-1, *[1] * (x.ndim - 2))), mean, inverse
 
 
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, ...]:
-    normed, mean, inverse = _normed(x.reshape(-1, prod(shape)), eps)
-    return _scaled(normed.reshape(x.shape), weight, bias, shape), mean, inverse
+    normed, mean, inverse = _normalise(x.reshape(-1, prod(shape)), eps)
+    return _scale(normed.reshape(x.shape), weight, bias, shape), mean, inverse
 
 
-def _normed(rows: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row less its mean, by its deviation; the means; the inverses of the deviations."""
+def _normalise(rows: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows normalised to mean 0 and deviation 1, their means, and the inverses of their deviations."""
     variance, mean = _var_mean(rows, [1], correction=0, keepdim=True)
     inverse = 1 / torch.sqrt(variance + eps)
     return (rows - mean) * inverse, mean, inverse
 
 
-def _scaled(normed: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+def _scale(normed: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
     scaled = normed if weight is None else normed * weight.reshape(tuple(shape))
     return scaled if bias is None else scaled + bias.reshape(tuple(shape))
 
@@ -114,29 +116,37 @@ def _var_mean(
     return squares / max(0, count - (1 if correction is None else correction)), mean.reshape(squares.shape)
 
 
-def _var(x: Tensor, dim: Sequence[int] | None = None, **how: Any) -> Tensor:
-    return _var_mean(x, dim, **how)[0]
+def _var(
+    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    return _var_mean(x, dim, correction=correction, keepdim=keepdim)[0]
 
 
-def _std(x: Tensor, dim: Sequence[int] | None = None, **how: Any) -> Tensor:
-    return _var(x, dim, **how).sqrt()
+def _std(
+    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    return _var(x, dim, correction=correction, keepdim=keepdim).sqrt()
 
 
 def _sum(x: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """Every LANES-th number to one partial sum, one after the other."""
-    summed = sorted(axis % x.ndim for axis in dim or range(x.ndim))
-    kept = [axis for axis in range(x.ndim) if axis not in summed]
-    sizes = [x.shape[axis] for axis in kept]
-    rows = x.permute(*kept, *summed).reshape(prod(sizes), -1)
+    """Sum over `dim` in LANES partial sums, each of every LANES-th value, added sequentially."""
+    summed_axes = sorted(axis % x.ndim for axis in dim or range(x.ndim))
+    other_axes = [axis for axis in range(x.ndim) if axis not in summed_axes]
+    sizes = [x.shape[axis] for axis in other_axes]
+    rows = x.permute(*other_axes, *summed_axes).reshape(prod(sizes), -1)
     padded = functional.pad(rows, (0, -rows.shape[1] % LANES)).numpy()
-    partial = np.add.reduce(padded.reshape(len(rows), -1, LANES), axis=1)  # pairwise only along the last axis
+    partial = np.add.reduce(
+        padded.reshape(len(rows), -1, LANES), axis=1
+    )  # numpy sums pairwise along the last axis only
     total = torch.from_numpy(np.add.reduce(partial, axis=1))
-    return total.reshape([1 if axis in summed else size for axis, size in enumerate(x.shape)] if keepdim else sizes)
+    if keepdim:
+        sizes = [1 if axis in summed_axes else size for axis, size in enumerate(x.shape)]
+    return total.reshape(sizes)
 
 
 NORMS: dict[Any, Callable[[Sequence[Any]], bool]] = {
     aten.native_group_norm.default: lambda args: True,
-    aten.native_batch_norm.default: lambda args: bool(args[5]),  # in training, which an instance norm is
+    aten.native_batch_norm.default: lambda args: bool(args[5]),  # `training`, which is set for an instance norm
     aten.native_layer_norm.default: lambda args: prod(args[1]) >= MANY_CHANNELS,
 }
 IN_LANES: dict[Any, Callable[..., Any]] = {

@@ -1,7 +1,7 @@
-"""A network without numbers: the same modules, whose tensors are on PyTorch's meta device.
+"""Copies a network to PyTorch's meta device, where it computes shapes only.
 
 Requires: a prepared network.
-Ensures: no weight is copied; tensors that modules keep without having registered them are on the meta device, too.
+Ensures: no weight is copied; tensors that modules hold without having registered them are on the meta device, too.
 """
 
 import copy
@@ -12,28 +12,29 @@ import torch
 from torch import nn
 
 
-def without_numbers(network: nn.Module) -> nn.Module:
-    """Return a copy of `network` that computes shapes alone."""
-    return copy.deepcopy(network, {id(tensor): _empty(tensor) for tensor in _tensors(network)})
+def to_meta_device(network: nn.Module) -> nn.Module:
+    """Return a copy of `network` on the meta device."""
+    return copy.deepcopy(network, {id(tensor): _to_meta(tensor) for tensor in _tensors(network)})
 
 
 def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
     yield from network.parameters()
     yield from network.buffers()
     for module in network.modules():
-        yield from _inside(value for name, value in vars(module).items() if name not in ("_parameters", "_modules"))
+        attributes = (value for name, value in vars(module).items() if name not in ("_parameters", "_modules"))
+        yield from _nested_tensors(attributes)
 
 
-def _inside(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+def _nested_tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, dict):
-            yield from _inside(value.values())
+            yield from _nested_tensors(value.values())
         elif isinstance(value, list | tuple):
-            yield from _inside(value)
+            yield from _nested_tensors(value)
 
 
-def _empty(tensor: torch.Tensor) -> torch.Tensor:
-    there = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
+def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
+    meta = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta

@@ -1,7 +1,8 @@
-"""Runs a network in PyTorch with every layer written down, in float32 and in float64.
+"""Runs a network in PyTorch, in float32 or float64, optionally recording the output of every layer.
 
 Requires: a prepared network, and inputs float32 (N, C, H, W).
-Ensures: whatever the network raises becomes UnsupportedNetworkError, which names the layer; each layer has a name of its own.
+Ensures: any exception of the network becomes UnsupportedNetworkError with the name of the failing layer; layer names
+are unique.
 """
 
 import contextlib
@@ -14,74 +15,79 @@ import torch
 from torch import nn
 
 from export.errors import UnsupportedNetworkError
-from export.tracing.trace import Output, inside, traced
+from export.tracing.trace import TensorRecord, module_tracker, trace
 
-Given = Any  # a tensor, or tuples, lists and dicts of them
-Layers = Mapping[str, Output]  # by name what each layer gives, in the order in which the calls end
+NetworkOutput = Any  # a tensor, or tuples, lists and dicts of them
+Layers = Mapping[str, TensorRecord]  # the output of each layer, by layer name, in the order in which the calls end
 
 
-def unused(network: nn.Module) -> nn.Module:
-    """Return a copy with the same weights, but with buffers and attributes of its own, where a forward may write."""
+def fresh_copy(network: nn.Module) -> nn.Module:
+    """Return a copy with the same weights, but with its own buffers and attributes, to which a forward may write."""
     return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
-def run(network: nn.Module, x: torch.Tensor) -> Given:
-    """Run the network as it is, and nothing else. Raises: UnsupportedNetworkError."""
-    return _tried(network, x, _plainly, _failure(x))
+def run(network: nn.Module, x: torch.Tensor) -> NetworkOutput:
+    """Run the network without recording layers. Raises: UnsupportedNetworkError."""
+    return _translate_errors(network, x, _forward, _float32_failure(x))
 
 
-def run_traced(network: nn.Module, x: torch.Tensor) -> tuple[Given, Layers]:
-    """Run the network as it is. Raises: UnsupportedNetworkError."""
-    return _named(_tried(network, x, traced, _failure(x)))
+def run_traced(network: nn.Module, x: torch.Tensor) -> tuple[NetworkOutput, Layers]:
+    """Run the network and record its layers. Raises: UnsupportedNetworkError."""
+    return _by_name(_translate_errors(network, x, trace, _float32_failure(x)))
 
 
-def run_in_float64(network: nn.Module, x: torch.Tensor) -> tuple[Given, Layers]:
-    """Run a copy of the network in double precision. Raises: UnsupportedNetworkError."""
-    return _named(_tried(copy.deepcopy(network).double(), x.double(), traced, _no_float64))
+def run_in_float64(network: nn.Module, x: torch.Tensor) -> tuple[NetworkOutput, Layers]:
+    """Run a copy of the network in float64 and record its layers. Raises: UnsupportedNetworkError."""
+    return _by_name(_translate_errors(copy.deepcopy(network).double(), x.double(), trace, _float64_failure))
 
 
-def _plainly(network: nn.Module, x: torch.Tensor) -> Given:
+def _forward(network: nn.Module, x: torch.Tensor) -> NetworkOutput:
     with torch.no_grad():
         return network(x)
 
 
-def _failure(x: torch.Tensor) -> Callable[[str, str], str]:
+def _float32_failure(x: torch.Tensor) -> Callable[[str, str], str]:
     size = "x".join(map(str, x.shape[1:]))
     return lambda layer, error: f"the network fails on an input of {size}{layer}: {error}"
 
 
-def _no_float64(layer: str, error: str) -> str:
+def _float64_failure(layer: str, error: str) -> str:
     return (
-        f"the network runs in float32 but not in float64{layer}, so its error cannot be measured: its forward "
-        "fixes a dtype. Where it casts, as in x.float(), let it follow the weights: x.to(self.weight.dtype). "
-        f"PyTorch says {error}"
+        f"the network runs in float32 but not in float64{layer}, so its float32 error cannot be measured: its forward "
+        "fixes a dtype. Replace casts such as x.float() by casts to the dtype of the weights: "
+        f"x.to(self.weight.dtype). PyTorch's error: {error}"
     )
 
 
-def _tried(network: nn.Module, x: torch.Tensor, way: Callable[..., Any], sentence: Callable[[str, str], str]) -> Any:
+def _translate_errors(
+    network: nn.Module,
+    x: torch.Tensor,
+    forward: Callable[[nn.Module, torch.Tensor], Any],
+    message: Callable[[str, str], str],
+) -> Any:
     try:
-        return way(network, x)
+        return forward(network, x)
     except UnsupportedNetworkError:
         raise
     except (Exception, SystemExit) as error:  # a forward may call sys.exit
-        where = _failing_layer(network, x)
-        layer = f" in its layer '{where}'" if where else ""
-        raise UnsupportedNetworkError(sentence(layer, f"{type(error).__name__}: {error}")) from error
+        path = _failing_layer(network, x)
+        layer = f" in its layer '{path}'" if path else ""
+        raise UnsupportedNetworkError(message(layer, f"{type(error).__name__}: {error}")) from error
 
 
 def _failing_layer(network: nn.Module, x: torch.Tensor) -> str:
-    """Run what failed again, with an eye on where it is."""
-    with inside(network) as where, contextlib.suppress(Exception, SystemExit):
-        _plainly(network, x)
+    """Repeat the failing run and return the path of the module in which it fails."""
+    with module_tracker(network) as current_path, contextlib.suppress(Exception, SystemExit):
+        _forward(network, x)
         return ""
-    return where()
+    return current_path()
 
 
-def _named(ran: tuple[Given, Sequence[Output]]) -> tuple[Given, Layers]:
-    given, layers = ran
-    name, count = Counter(layer.name for layer in layers).most_common(1)[0] if layers else ("", 0)
+def _by_name(traced: tuple[NetworkOutput, Sequence[TensorRecord]]) -> tuple[NetworkOutput, Layers]:
+    output, records = traced
+    name, count = Counter(record.name for record in records).most_common(1)[0] if records else ("", 0)
     if count > 1:
         raise UnsupportedNetworkError(
-            f"{count} layers would be called '{name}': rename the module that has '@' or ':' in its name."
+            f"{count} layers would have the name '{name}': rename the module that has '@' or ':' in its name."
         )
-    return given, {layer.name: layer for layer in layers}
+    return output, {record.name: record for record in records}

@@ -1,7 +1,7 @@
-"""Runs a network in PyTorch and writes down what every called module took and gave.
+"""Records the tensors that each module call of a network accepts and returns, with forward hooks.
 
-Ensures: values are copies, taken before an in-place operation can overwrite them; a tensor is known again by where it
-lies, its shape and its version, so that a module which only hands its input on can be told from one that computes.
+Ensures: recorded values are copies, made before an in-place operation can overwrite them. A tensor is identified by its
+address, shape, strides and version, which distinguishes a module that returns its input from one that computes.
 """
 
 import contextlib
@@ -12,20 +12,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from export.arrays import Array
 from export.names import layer_name
 
 Identity = tuple[int, tuple[int, ...], tuple[int, ...], int]
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
-    """One tensor that one call of one module gave.
+class TensorRecord:
+    """One tensor returned by one call of one module.
 
-    `parent` is the path of the module that made the call. `inputs` and `identity` tell tensors apart.
+    Attributes:
+        path: The module's path in the network.
+        call: How often the module was called before.
+        element: The tensor's index among those that the call returned.
+        kind: The module's class name.
+        parent: The path of the module that made the call.
+        value: A copy of the tensor.
+        identity: Identifies the tensor's memory at the end of the call.
+        inputs: The identities of the call's input tensors.
     """
 
     path: str
@@ -33,37 +41,37 @@ class Output:
     element: int
     kind: str
     parent: str
-    value: npt.NDArray[Any]
+    value: Array
     identity: Identity
     inputs: frozenset[Identity]
 
     @property
     def name(self) -> str:
-        """What a client asks for."""
+        """The layer name that clients use."""
         return layer_name(self.path, self.call, self.element)
 
     @property
     def is_passthrough(self) -> bool:
-        """Whether the module gave one of its inputs back, untouched."""
+        """Whether the module returned one of its inputs unchanged."""
         return self.identity in self.inputs
 
 
-def traced(network: nn.Module, x: torch.Tensor) -> tuple[Any, list[Output]]:
-    """Return what `network` gives, and an entry for each tensor that each module call gave, in order of the calls' ends."""
+def trace(network: nn.Module, x: torch.Tensor) -> tuple[Any, list[TensorRecord]]:
+    """Return the output of `network`, and a record of each tensor that a module call returned, by end of the calls."""
     recorder = _Recorder()
     handles = [handle for path, module in network.named_modules() for handle in recorder.attach(path, module)]
     try:
         with torch.no_grad():
-            given = network(x)
+            output = network(x)
     finally:
         for handle in handles:
             handle.remove()
-    return given, recorder.outputs
+    return output, recorder.records
 
 
 @contextlib.contextmanager
-def inside(network: nn.Module) -> Iterator[Callable[[], str]]:
-    """Give a function that says in which module `network` just is: after an exception, where that was raised."""
+def module_tracker(network: nn.Module) -> Iterator[Callable[[], str]]:
+    """Provide a function that returns the path of the running module; after an exception, of the one that raised."""
     stack: list[str] = []
 
     def enter(path: str) -> Callable[..., None]:
@@ -81,15 +89,15 @@ def inside(network: nn.Module) -> Iterator[Callable[[], str]]:
             handle.remove()
 
 
-def shapes(network: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:
-    """Return the name and the shape of each tensor that each module call gives; `x` may be on the meta device."""
-    found: list[tuple[str, tuple[int, ...]]] = []
+def layer_shapes(network: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the name and shape of each tensor that each module call returns; `x` may be on the meta device."""
+    shapes: list[tuple[str, tuple[int, ...]]] = []
     calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
     def hook(path: str) -> Callable[..., None]:
         def record(_module: nn.Module, _args: Any, result: Any) -> None:
             call = next(calls[path])
-            found.extend(
+            shapes.extend(
                 (layer_name(path, call, element), tuple(tensor.shape))
                 for element, tensor in enumerate(_tensors(result))
             )
@@ -103,14 +111,14 @@ def shapes(network: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ..
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return shapes
 
 
 class _Recorder:
     def __init__(self) -> None:
-        self.outputs: list[Output] = []
-        self._alive: list[torch.Tensor] = []  # a freed tensor's place in memory would be used again
-        self._copies: dict[Identity, npt.NDArray[Any]] = {}  # a block gives what its last layer gave
+        self.records: list[TensorRecord] = []
+        self._alive: list[torch.Tensor] = []  # the address of a freed tensor could be reused
+        self._copies: dict[Identity, Array] = {}  # a block returns the tensor of its last layer: copy it once
         self._calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
         self._stack: list[str] = []
         self._inputs: list[frozenset[Identity]] = []
@@ -138,15 +146,15 @@ class _Recorder:
                 self._alive.append(tensor)
                 kind, identity = type(module).__name__, _identity(tensor)
                 if identity not in self._copies:
-                    self._copies[identity] = _array(tensor.detach().clone().cpu())
+                    self._copies[identity] = _to_numpy(tensor.detach().clone().cpu())
                 value = self._copies[identity]
-                self.outputs.append(Output(path, call, element, kind, parent, value, identity, inputs))
+                self.records.append(TensorRecord(path, call, element, kind, parent, value, identity, inputs))
 
         return hook
 
 
-def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """The tensor's numbers; numpy has no bfloat16, all of which float32 has."""
+def _to_numpy(tensor: torch.Tensor) -> Array:
+    """Return the tensor as an array; numpy has no bfloat16, whose values float32 represents exactly."""
     return np.asarray(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
 
 
@@ -162,8 +170,3 @@ def _tensors(result: Any) -> Iterator[torch.Tensor]:
     elif isinstance(result, list | tuple):
         for item in result:
             yield from _tensors(item)
-
-
-def as_float64(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return `value` in double precision, for comparing."""
-    return np.asarray(value, np.float64)

@@ -1,6 +1,6 @@
-"""Sizes that are written as expressions of others, such as `3*batch` or `floor(height/2 - 1/2) + 1`.
+"""Evaluates dimensions that are expressions of others, such as `3*batch` or `floor(height/2 - 1/2) + 1`.
 
-Nothing is run: the text is read as a tree, and only arithmetic in it is worked out, exactly.
+No code is run: the text is parsed, and only arithmetic is evaluated, exactly.
 """
 
 import ast
@@ -26,7 +26,7 @@ FUNCTIONS: Mapping[str, Callable[..., Fraction]] = {
 
 
 def evaluate(text: str, sizes: Mapping[str, int]) -> int | None:
-    """Return what `text` is where names have these `sizes`; None where it has others, or is no whole number."""
+    """Return the value of `text` for these `sizes` of its names; None if it has other names or is not an integer."""
     try:
         value = _value(ast.parse(text, mode="eval").body, sizes)
     except (SyntaxError, KeyError, TypeError, ZeroDivisionError):
@@ -35,7 +35,7 @@ def evaluate(text: str, sizes: Mapping[str, int]) -> int | None:
 
 
 def _value(node: ast.expr, sizes: Mapping[str, int]) -> Fraction:
-    """Raises: KeyError, TypeError where something is not known."""
+    """Raises: KeyError or TypeError for unknown names, functions and syntax."""
     match node:
         case ast.Constant(value=int() as number):
             return Fraction(number)
@@ -45,6 +45,6 @@ def _value(node: ast.expr, sizes: Mapping[str, int]) -> Fraction:
             return -_value(operand, sizes)
         case ast.BinOp(left=left, op=op, right=right):
             return OPERATORS[type(op)](_value(left, sizes), _value(right, sizes))
-        case ast.Call(func=ast.Name(id=name), args=args):
-            return FUNCTIONS[name](*(_value(each, sizes) for each in args))
-    raise TypeError(f"{ast.dump(node)} is no arithmetic")
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            return FUNCTIONS[name](*(_value(argument, sizes) for argument in arguments))
+    raise TypeError(f"{ast.dump(node)} is not arithmetic")

@@ -1,75 +1,75 @@
-"""Tells values apart that are equal for all telling inputs: a clamp, or a ReLU on numbers that are seldom negative.
+"""Separates values that coincide on every probe input, such as the input and output of a clamp that is never reached.
 
-Requires: a prepared network, and the model that was made of it.
-Ensures: nothing is run unless asked for; a value is only ruled out where PyTorch, run on the same inputs, gives others.
+Requires: a prepared network, and the model that was made from it.
+Ensures: the network and the model are only run if needed; a value is rejected only where PyTorch, run on the same
+inputs, returns a different one.
 """
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 from torch import nn
 
+from export.arrays import Array
 from export.errors import ConversionError, UnsupportedNetworkError
 from export.interface.interface import Interface
 from export.onnx_model.runtime import Runtime, every_value
-from export.tracing.run import Layers, run_traced, unused
+from export.tracing.run import Layers, fresh_copy, run_traced
 
-CLOSE = 1e-3  # of the largest number, which float32 keeps in any order
-
-Array = npt.NDArray[Any]
+RTOL = 1e-3  # of the largest magnitude: float32 stays within it in any order of summation
 
 
 class OutOfRangeProbe:
-    """What the network's layers and the model's values are for inputs that lie far beyond the telling ones."""
+    """The network's layers and the model's values for inputs that exceed the range of the probe inputs."""
 
     def __init__(self, model: onnx.ModelProto, network: nn.Module, interface: Interface) -> None:
-        self._model, self._net, self._interface = model, network, interface
+        self._model, self._network, self._interface = model, network, interface
 
-    def tells(self, values: Iterable[str]) -> bool:
-        """Whether `values` may differ for some input: adding weights that are all 0 to one of them changes nothing."""
+    def can_separate(self, values: Iterable[str]) -> bool:
+        """Return whether `values` may differ for some input; adding only weights of 0 does not change a value."""
         return len({self._sources.get(value, value) for value in values}) > 1
 
     def may_hold(self, layer: str, value: str) -> bool:
-        """Whether `value` may be what `layer` gave; so it is where neither can be computed."""
-        layers, values = self._ran
+        """Return whether `value` may be the output of `layer`; true if one of them cannot be computed."""
+        layers, values = self._results
         if layer not in layers or value not in values:
             return True
-        expected, got = layers[layer].value, values[value]
-        return expected.shape != got.shape or all(map(_close, expected, got)) if expected.ndim else True
+        expected, actual = layers[layer].value, values[value]
+        if expected.shape != actual.shape or not expected.ndim:
+            return True
+        return all(map(_is_close, expected, actual))
 
     @functools.cached_property
     def _sources(self) -> Mapping[str, str]:
-        """What a value is a copy of, where weights that are all 0 are added to that, as biases are at first."""
+        """For values that are another value plus weights of 0, as biases are initially: the name of that value."""
         graph = self._model.graph
         biases = (weight for weight in graph.initializer if len(weight.dims) == 1)
         zeros = {bias.name for bias in biases if not numpy_helper.to_array(bias).any()}
         sources: dict[str, str] = {}
         for node in graph.node:
-            taken = [name for name in node.input if name not in zeros]
-            if node.op_type == "Add" and len(taken) == 1:
-                sources[node.output[0]] = sources.get(taken[0], taken[0])
+            inputs = [name for name in node.input if name not in zeros]
+            if node.op_type == "Add" and len(inputs) == 1:
+                sources[node.output[0]] = sources.get(inputs[0], inputs[0])
         return sources
 
     @functools.cached_property
-    def _ran(self) -> tuple[Layers, Mapping[str, Array]]:
-        inputs = self._interface.far()
+    def _results(self) -> tuple[Layers, Mapping[str, Array]]:
+        inputs = self._interface.out_of_range_inputs()
         try:
-            _, layers = run_traced(unused(self._net), self._interface.for_net(inputs))
-            values = every_value(self._model)
-            got = Runtime(self._model, values, optimise=False).run({self._interface.input_name: inputs}, values)
+            _, layers = run_traced(fresh_copy(self._network), self._interface.network_input(inputs))
+            names = every_value(self._model)
+            values = Runtime(self._model, names, optimise=False).run({self._interface.input_name: inputs}, names)
         except (UnsupportedNetworkError, ConversionError):
-            return {}, {}  # what a network cannot take tells nothing
-        return layers, {name: each for name, each in got.items() if isinstance(each, np.ndarray)}
+            return {}, {}  # inputs that the network or the model rejects separate nothing
+        return layers, {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def _close(expected: Array, got: Array) -> bool:
-    """Whether what one input gave is the same, up to float32; what is not finite tells nothing."""
-    left, right = np.asarray(expected, np.float64), np.asarray(got, np.float64)
+def _is_close(expected: Array, actual: Array) -> bool:
+    """Return whether the results for one input agree within float32; true where the expected one is not finite."""
+    left, right = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
     if not np.all(np.isfinite(left)):
         return True
-    return bool(np.all(np.abs(left - right) <= CLOSE * np.max(np.abs(left), initial=0.0)))
+    return bool(np.all(np.abs(left - right) <= RTOL * np.max(np.abs(left), initial=0.0)))

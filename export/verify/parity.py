@@ -1,35 +1,38 @@
-"""Compares every number that leaves the file with PyTorch: each output and each layer, at several batch sizes.
+"""Compares every output and layer of a model with PyTorch, at several batch sizes.
 
-Requires: a model whose layer map names the value of each layer, and what the network that it came from gives.
+Requires: a model whose layer map names the value of each layer, and PyTorch's results for the same network.
 Ensures: every output and every layer agrees with PyTorch at every batch size of BATCHES, or ParityError names the first
-layer, in the order of execution, that departs.
+layer, in the order of execution, that does not.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 
+from export.arrays import Array
 from export.errors import ParityError
 from export.interface.interface import Interface
 from export.onnx_model.runtime import Runtime
 from export.reference.expected import ReferencePair, ReferenceRuns
 from export.reference.tolerance import Agreement
-from export.verify.layer_map import LOST
+from export.verify.layer_map import SUSPECT_REASONS
 from protos import manifest
 
 BATCHES = (1, 2, 3, 5)
 
-Array = npt.NDArray[Any]
-Got = tuple[Mapping[str, Array], Mapping[str, Array]]  # the outputs as served; every layer's value
-
 
 @dataclass(frozen=True)
 class Check:
-    """One output at one batch size; `size` is the height and width of the network's input."""
+    """The comparison of one output.
+
+    Attributes:
+        batch: The batch size.
+        output: The output's name.
+        agreement: The result.
+        size: Height and width of the network's input.
+    """
 
     batch: int
     output: str
@@ -38,8 +41,16 @@ class Check:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """How every layer and output of one batch agrees."""
+class _ModelRun:
+    """The results of the model for one batch: outputs as served, and the layers' values without optimisation."""
+
+    outputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The agreement of every layer and output for one batch."""
 
     batch: int
     size: tuple[int, int]
@@ -48,130 +59,119 @@ class _Found:
 
     @property
     def holds(self) -> bool:
-        return all(each.holds for found in (self.layers, self.outputs) for each in found.values())
+        return all(agreement.holds for agreement in (*self.layers.values(), *self.outputs.values()))
 
 
-def check_numbers(
-    model: onnx.ModelProto, layer_map: manifest.LayerMap, expectations: Sequence[ReferenceRuns]
-) -> list[Check]:
-    """Run `model` on what PyTorch was run on, at each size; write what is found of each layer into `layer_map`.
+def check_parity(model: onnx.ModelProto, layer_map: manifest.LayerMap, runs: Sequence[ReferenceRuns]) -> list[Check]:
+    """Run `model` on the inputs of `runs`, at each size, and write each layer's largest error into `layer_map`.
 
     Raises: ParityError.
     """
-    runner = _Runner(model, layer_map)
+    runner = _ModelRunner(model, layer_map)
     checks: list[Check] = []
-    for expectation, batch in itertools.product(expectations, BATCHES):
-        found = _found(layer_map, expectation, runner, batch)
-        _require_layers(layer_map, found)
-        checks += [Check(batch, name, each, found.size) for name, each in found.outputs.items()]
+    for size_runs, batch in itertools.product(runs, BATCHES):
+        comparison = _compare(layer_map, size_runs, runner, batch)
+        _require_layers(layer_map, comparison)
+        checks += [Check(batch, name, agreement, comparison.size) for name, agreement in comparison.outputs.items()]
         _require_outputs(checks, layer_map)
     return checks
 
 
-def _found(layer_map: manifest.LayerMap, expectation: ReferenceRuns, runner: "_Runner", batch: int) -> _Found:
-    """Compare with rows of the largest batch, where they are evidence; what departs, with that batch alone."""
-    got = runner.run(expectation.interface, expectation.inputs(batch))
-    size = expectation.interface.sizes[0]
-    for sample in expectation.samples(batch):
-        found = _Found(batch, size, _layers(layer_map, sample, got), dict(_outputs(sample, got)))
-        if found.holds:
+def _compare(layer_map: manifest.LayerMap, runs: ReferenceRuns, runner: "_ModelRunner", batch: int) -> _Comparison:
+    """Compare with rows of the largest batch first, and where these disagree, with a run of this batch alone."""
+    model_run = runner.run(runs.interface, runs.inputs(batch))
+    for pair in runs.candidates(batch):
+        outputs = {name: pair.output(name).agreement(model_run.outputs[name]) for name in sorted(pair.float32.outputs)}
+        comparison = _Comparison(batch, runs.interface.sizes[0], _compare_layers(layer_map, pair, model_run), outputs)
+        if comparison.holds:
             break
-    return found
+    return comparison
 
 
-class _Runner:
-    """The file, as it is served and with every layer open."""
+class _ModelRunner:
+    """Runs the model optimised, as served, and unoptimised with every layer's value as an output."""
 
     def __init__(self, model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
-        self._whole = Runtime(model)
-        self._opened = Runtime(model, _values(layer_map), optimise=False)
+        values = dict.fromkeys(layer.value for layer in layer_map.layers if layer.value)
+        self._served = Runtime(model)
+        self._unoptimised = Runtime(model, values, optimise=False)
 
-    def run(self, interface: Interface, inputs: Array) -> Got:
-        """The outputs as served; every value."""
+    def run(self, interface: Interface, inputs: Array) -> _ModelRun:
         feeds = {interface.input_name: inputs}
-        return self._whole.run(feeds), self._opened.run(feeds)
+        return _ModelRun(self._served.run(feeds), self._unoptimised.run(feeds))
 
 
-def _values(layer_map: manifest.LayerMap) -> Sequence[str]:
-    return list(dict.fromkeys(layer.value for layer in layer_map.layers if layer.value))
-
-
-def _layers(layer_map: manifest.LayerMap, sample: ReferencePair, got: Got) -> dict[str, Agreement]:
-    """Compare each layer once, where several are one tensor."""
-    known: dict[object, Agreement] = {}
-    found = {}
+def _compare_layers(layer_map: manifest.LayerMap, pair: ReferencePair, model_run: _ModelRun) -> dict[str, Agreement]:
+    """Compare each layer; layers that share a value and a tensor are compared once."""
+    by_tensor: dict[object, Agreement] = {}
+    agreements = {}
     for layer in layer_map.layers:
         if not layer.value:
             continue
-        key = (layer.value, sample.expected.layers[layer.name].identity)
-        if key not in known:
-            known[key] = sample.reference(layer.name).agreement(got[1][layer.value])
-        found[layer.name] = known[key]
-    return found
+        key = (layer.value, pair.float32.layers[layer.name].identity)
+        if key not in by_tensor:
+            by_tensor[key] = pair.layer(layer.name).agreement(model_run.values[layer.value])
+        agreements[layer.name] = by_tensor[key]
+    return agreements
 
 
-def _require_layers(layer_map: manifest.LayerMap, found: _Found) -> None:
-    """Note what is found of each layer. Raises: ParityError at the first that departs."""
+def _require_layers(layer_map: manifest.LayerMap, comparison: _Comparison) -> None:
+    """Write each layer's error into the layer map. Raises: ParityError at the first layer that does not agree."""
     for layer in layer_map.layers:
         if layer.value:
-            _note(layer, found.layers[layer.name])
-            if not found.layers[layer.name].holds:
-                raise ParityError(_layer_failure(layer, found))
+            _record_worst(layer, comparison.layers[layer.name])
+            if not comparison.layers[layer.name].holds:
+                raise ParityError(_layer_failure(layer, comparison))
 
 
-def _note(layer: manifest.Layer, found: Agreement) -> None:
-    """Keep the worst of all batches."""
-    if not layer.tolerance or found.share >= layer.max_abs_error / layer.tolerance:
-        layer.max_abs_error, layer.reference_error = found.max_abs_error, found.reference_error
-        layer.tolerance = found.tolerance
-
-
-def _outputs(sample: ReferencePair, got: Got) -> Iterator[tuple[str, Agreement]]:
-    for name in sorted(sample.expected.outputs):
-        yield name, sample.output(name).agreement(got[0][name])
+def _record_worst(layer: manifest.Layer, agreement: Agreement) -> None:
+    """Keep the agreement with the largest error, relative to its tolerance, of all batches."""
+    if not layer.tolerance or agreement.share >= layer.max_abs_error / layer.tolerance:
+        layer.max_abs_error, layer.reference_error = agreement.max_abs_error, agreement.reference_error
+        layer.tolerance = agreement.tolerance
 
 
 def _require_outputs(checks: Sequence[Check], layer_map: manifest.LayerMap) -> None:
     for check in checks:
         if not check.agreement.holds:
-            raise ParityError(_output_failure(check, first_departing(layer_map)))
+            raise ParityError(_output_failure(check, _first_suspect(layer_map)))
 
 
-def first_departing(layer_map: manifest.LayerMap) -> manifest.Layer | None:
-    """Return the first layer that the file does not hold, though nothing that it was folded into explains that."""
+def _first_suspect(layer_map: manifest.LayerMap) -> manifest.Layer | None:
+    """Return the first layer that is missing in the file without being folded into another one that is there."""
     layers = {layer.name: layer for layer in layer_map.layers}
-    return next((layer for layer in layer_map.layers if _is_lost(layer, layers)), None)
+    return next((layer for layer in layer_map.layers if _is_suspect(layer, layers)), None)
 
 
-def _is_lost(layer: manifest.Layer, layers: Mapping[str, manifest.Layer]) -> bool:
+def _is_suspect(layer: manifest.Layer, layers: Mapping[str, manifest.Layer]) -> bool:
     while layer.status == manifest.FOLDED and layer.of in layers:
         layer = layers[layer.of]
-    return layer.status == manifest.FOLDED or (layer.status == manifest.NOT_EXPORTED and layer.reason.startswith(LOST))
+    if layer.status == manifest.NOT_EXPORTED:
+        return layer.reason.startswith(SUSPECT_REASONS)
+    return layer.status == manifest.FOLDED
 
 
-def _layer_failure(layer: manifest.Layer, found: _Found) -> str:
+def _layer_failure(layer: manifest.Layer, comparison: _Comparison) -> str:
     return (
-        f"layer '{layer.name}' ({layer.kind}) is the first to depart from PyTorch, at batch {found.batch} "
-        f"of {'x'.join(map(str, found.size))}: "
-        f"{_distances(found.layers[layer.name])}; nothing was written."
+        f"layer '{layer.name}' ({layer.kind}) is the first to differ from PyTorch, at batch {comparison.batch} "
+        f"of {'x'.join(map(str, comparison.size))}: {_numbers(comparison.layers[layer.name])}; nothing was written."
     )
 
 
-def _output_failure(check: Check, layer: manifest.Layer | None) -> str:
+def _output_failure(check: Check, suspect: manifest.Layer | None) -> str:
     where = (
-        f"; the first layer that departs is '{layer.name}' ({layer.kind}): nothing in the file equals its output"
-        if layer
-        else "; every layer agrees where the file runs unoptimised"
+        f"the first layer that differs is '{suspect.name}' ({suspect.kind}): no value of the file equals its output"
+        if suspect
+        else "every layer agrees in the unoptimised model"
     )
     return (
-        f"the ONNX model's '{check.output}' departs from PyTorch at batch {check.batch} "
-        f"of {'x'.join(map(str, check.size))}: "
-        f"{_distances(check.agreement)}{where}; nothing was written."
+        f"the ONNX model's '{check.output}' differs from PyTorch at batch {check.batch} "
+        f"of {'x'.join(map(str, check.size))}: {_numbers(check.agreement)}; {where}; nothing was written."
     )
 
 
-def _distances(found: Agreement) -> str:
+def _numbers(agreement: Agreement) -> str:
     return (
-        f"largest difference {found.max_abs_error:.3g}, allowed {found.tolerance:.3g} "
-        f"(float32's own error is {found.reference_error:.3g})"
+        f"largest difference {agreement.max_abs_error:.3g}, tolerance {agreement.tolerance:.3g} "
+        f"(PyTorch's own float32 error is {agreement.reference_error:.3g})"
     )

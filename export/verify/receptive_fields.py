@@ -1,7 +1,7 @@
-"""What the units of each layer see of the image, from zoo's geometry.
+"""Adds the receptive field of each layer to the layer map, computed by zoo's geometry.
 
-Requires: a layer map, and the geometry of the network that it is of.
-Ensures: a layer has one field for each axis of the image, or none where that is not known.
+Requires: a layer map, and the geometry of the same network.
+Ensures: a layer has one field per axis of the image, or none where it is unknown.
 """
 
 import math
@@ -11,19 +11,15 @@ from zoo.geometry.fields import Field
 from zoo.geometry.measure import Geometry
 
 
-def note_fields(layer_map: manifest.LayerMap, geometry: Geometry) -> None:
-    """Write the receptive fields into `layer_map`; those of a tuple's further tensors are not known."""
-    fields = {layer.name: layer.fields or () for layer in geometry.layers}
+def add_receptive_fields(layer_map: manifest.LayerMap, geometry: Geometry) -> None:
+    """Write the receptive fields into `layer_map`; those of a tuple's second and later tensors are unknown."""
+    fields_by_layer = {layer.name: layer.fields or () for layer in geometry.layers}
     for layer in layer_map.layers:
-        known = fields.get(layer.name, ())
-        if all(_is_known(field) for field in known):
-            layer.fields.extend(_message(field) for field in known)
+        fields = fields_by_layer.get(layer.name, ())
+        if all(field.jump is not None and math.isfinite(field.start) for field in fields):
+            layer.fields.extend(_message(field) for field in fields)
 
 
 def _message(field: Field) -> manifest.Field:
     jump, start = float(field.jump or 0), float(field.start)
     return manifest.Field(size=field.size, jump=jump, start=start, exact=field.exact)
-
-
-def _is_known(field: Field) -> bool:
-    return field.jump is not None and math.isfinite(field.start)

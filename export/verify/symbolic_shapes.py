@@ -1,8 +1,8 @@
-"""onnxruntime's symbolic shape inference, step by step: its own entry point leaves files in the current directory.
+"""Runs onnxruntime's symbolic shape inference step by step, because its own entry point writes to the current folder.
 
 Requires: a model without the shapes that the exporter filled in.
-Ensures: nothing is written anywhere. Where the inference gives up, what it knew before stands, each shape worked out
-from the inputs alone; of the node at which it gave up nothing is said.
+Ensures: no file is written. If the inference fails at a node, the shapes inferred before are returned, but none of that
+node.
 """
 
 import logging
@@ -11,49 +11,56 @@ from typing import Any
 
 import onnx
 
-BOUNDLESS = 2**31 - 1  # a slice's end from here on means the end of the axis
+UNBOUNDED = 2**31 - 1  # from here on, the end of a Slice means the end of the axis
 
 
 @dataclass(frozen=True, eq=False)
 class Inferred:
-    """The values whose shapes are known; `gave_up` says at which node no more could be told, and why."""
+    """The result of the inference.
+
+    Attributes:
+        infos: The values with known shapes.
+        gave_up: At which node the inference failed, and why; empty if it is complete.
+    """
 
     infos: list[onnx.ValueInfoProto]
     gave_up: str = ""
 
 
 def infer(model: onnx.ModelProto) -> Inferred:
-    """Return what can be told of the shapes of `model`'s values; `model` itself stays as it is."""
+    """Infer the shapes of the values of `model`, which is not changed."""
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     logging.getLogger("onnxruntime.tools.symbolic_shape_infer").setLevel(logging.CRITICAL)
-    inference = SymbolicShapeInference(BOUNDLESS, auto_merge=False, guess_output_rank=False, verbose=0)
+    inference = SymbolicShapeInference(UNBOUNDED, auto_merge=False, guess_output_rank=False, verbose=0)
     inference._preprocess(model)
-    why = _why_incomplete(inference)
-    known: dict[str, onnx.ValueInfoProto] = inference.known_vi_
-    if not why:
-        return Inferred(_computed(model, known))
-    last = _last_node(model, known)
-    kept = {name: info for name, info in known.items() if name not in last.output}
-    return Inferred(_computed(model, kept), f"it gave up at '{last.name or last.op_type}' ({last.op_type}): {why}")
+    failure = _run(inference)
+    infos: dict[str, onnx.ValueInfoProto] = inference.known_vi_
+    if not failure:
+        return Inferred(_node_outputs(model, infos))
+    node = _last_node(model, infos)
+    before = {name: info for name, info in infos.items() if name not in node.output}
+    return Inferred(
+        _node_outputs(model, before), f"failed at '{node.name or node.op_type}' ({node.op_type}): {failure}"
+    )
 
 
-def _why_incomplete(inference: Any) -> str:
-    """Run the inference until it is done; return why it is not complete, or nothing."""
+def _run(inference: Any) -> str:
+    """Run the inference to its end; return why it is incomplete, or an empty string."""
     try:
         complete = False
         while inference.run_:
             complete = inference._infer_impl()
-    except Exception as error:  # noqa: BLE001 - whatever breaks down there
+    except Exception as error:  # noqa: BLE001 - onnxruntime raises errors of any type
         return " ".join(f"{type(error).__name__}: {error}".split())
-    return "" if complete else "a size that it cannot work out"
+    return "" if complete else "it cannot infer a size"
 
 
-def _last_node(model: onnx.ModelProto, known: dict[str, onnx.ValueInfoProto]) -> onnx.NodeProto:
-    """The node that was being looked at: what is known is in the order of the nodes."""
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    return next((made_by[name] for name in reversed(known) if name in made_by), onnx.NodeProto())
+def _last_node(model: onnx.ModelProto, infos: dict[str, onnx.ValueInfoProto]) -> onnx.NodeProto:
+    """Return the node at which the inference stopped: `infos` are in the order of the nodes."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    return next((producers[name] for name in reversed(infos) if name in producers), onnx.NodeProto())
 
 
-def _computed(model: onnx.ModelProto, known: dict[str, onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
-    return [known[name] for node in model.graph.node for name in node.output if name in known]
+def _node_outputs(model: onnx.ModelProto, infos: dict[str, onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
+    return [infos[name] for node in model.graph.node for name in node.output if name in infos]

@@ -1,4 +1,4 @@
-"""Networks that make every branch count: no zero-initialised gammas, statistics away from 0 and 1."""
+"""A network without zero-initialised branches, and an export of it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ def shake(network: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def convnet4() -> LoadedNetwork:
-    """The catalog's smallest network with random weights."""
+    """Return convnet4 of the catalog, with random weights and ten labels."""
     loaded = load_network("convnet4", seed=3)
     shake(loaded.network)
     return replace(loaded, labels=tuple(map(str, range(10))))
@@ -32,6 +32,6 @@ def convnet4() -> LoadedNetwork:
 
 @pytest.fixture(scope="session")
 def exported(convnet4: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """One export of it."""
+    """Return an export of convnet4."""
     to: Path = tmp_path_factory.mktemp("repository") / "models"
     return export_model(convnet4, ExportSettings(to=to, name="tiny"))

@@ -1,4 +1,4 @@
-"""Small networks whose layer maps are looked at."""
+"""Helpers for tests of the layer maps of small networks."""
 
 import torch
 from torch import nn
@@ -15,18 +15,19 @@ SMALL = ImageInterface(Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6),
 
 
 def mapped(network: nn.Module, interface: Interface = SMALL) -> dict[str, manifest.Layer]:
-    """Return the layer map of `network`, by name, at 3x8x8."""
+    """Convert `network` with 3x8x8 images and return its layer map by layer name."""
     prepared = prepare(network.eval())
-    model = interface.attach(convert(prepared, interface.input_size, 20, interface.net_outputs))
+    model = interface.attach(convert(prepared, interface.input_size, 20, interface.network_outputs))
     return {layer.name: layer for layer in map_layers(model, prepared, expectations(prepared, interface)).layers}
 
 
 def status(layer: manifest.Layer) -> tuple[str, str]:
+    """Return the name of the layer's status, and the layer that an alias or a folded layer refers to."""
     return manifest.LayerStatus.Name(layer.status), layer.of
 
 
 class Base(nn.Module):
-    """A network of two convolutions with a linear end; the tests' networks differ in between."""
+    """A convolution and a linear layer; subclasses define the layers between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,4 +38,4 @@ class Base(nn.Module):
         return self.fc(self.middle(self.conv(x)).flatten(1))
 
     def middle(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError  # abstract: each network of these tests says what stands here
+        raise NotImplementedError  # defined by the networks of the tests

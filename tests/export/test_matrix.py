@@ -1,4 +1,4 @@
-"""The export matrix: every network of the catalog and backbones of many families, from PyTorch to a checked repository."""
+"""The export matrix: every network of the catalog, and backbones of many families, exported with all checks."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from bench.matrix import PAGE, Row, measure, page, read, write
 from bench.networks import BACKBONES, NETS, Net
 from zoo.catalog import CATALOG
 
-# Layers whose output stands nowhere in the file, and module outputs whose shape too few witnesses know: no more of
-# them, and of no other networks.
+# The largest accepted numbers of layers that are not in the file, and of module outputs with too few shape witnesses,
+# by network; 0 for all others.
 NOT_EXPORTED = {
     "resnest14d": 4,
     "dpn48b": 4,
@@ -22,19 +22,19 @@ NOT_EXPORTED = {
 TOO_FEW_WITNESSES = {"edgenext_xx_small": 1}
 
 
-def by_name(network: Net) -> str:
+def network_id(network: Net) -> str:
     return network.name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETS, ids=by_name)
+@pytest.mark.parametrize("network", NETS, ids=network_id)
 def test_exports(network: Net) -> None:
-    """The network passes the gate, its modules' shapes are verified, and no called module is left unaccounted for."""
+    """The network is exported, its modules' shapes are verified, and every called module is in the layer map."""
     require(measure(network))
 
 
 def require(row: Row) -> None:
-    """Hold a row to what the matrix promises."""
+    """Assert what the matrix guarantees of a row."""
     assert (row.refused, tuple(row.unaccounted)) == ("", ())
     assert 0 < row.parity <= 1
     assert row.module_outputs - row.module_outputs_verified <= TOO_FEW_WITNESSES.get(row.name, 0)
@@ -44,14 +44,14 @@ def require(row: Row) -> None:
     assert row.layers["exact"] > row.called / 3
 
 
-def test_every_row_of_the_page_holds() -> None:
-    """What was measured holds what the slow tests ask for."""
+def test_every_measured_row() -> None:
+    """The rows in bench/results fulfil what the slow tests require."""
     for row in read().values():
         require(row)
 
 
 def test_the_matrix_is_wide() -> None:
-    """The whole catalog, and 48 backbones or more of 20 families or more, each once."""
+    """The matrix has the whole catalog, and at least 48 backbones of at least 20 families, each once."""
     names = [network.name for network in NETS]
     assert len(set(names)) == len(names) == len(CATALOG) + len(BACKBONES)
     assert names[: len(CATALOG)] == list(CATALOG)
@@ -59,16 +59,16 @@ def test_the_matrix_is_wide() -> None:
     assert len({network.family for network in BACKBONES}) >= 20
 
 
-def test_the_page_is_what_was_measured() -> None:
-    """docs/matrix.md is made from the figures in bench/results, and names the networks that it lacks."""
+def test_the_page_matches_the_measurements() -> None:
+    """docs/matrix.md is generated from bench/results, and names the networks that are missing there."""
     rows = read()
     assert list(rows) == [network.name for network in NETS if network.name in rows]
     assert len(rows) > len(NETS) / 2
     assert PAGE.read_text() == page(list(rows.values()))
 
 
-def test_rows_survive_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that are written are read again as they were, so that a run can go on where it stopped."""
+def test_rows_are_read_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written rows are read unchanged, so that an interrupted run can be continued."""
     rows = read()
     monkeypatch.setattr(matrix, "ROWS", tmp_path / "matrix.json")
     write(rows)

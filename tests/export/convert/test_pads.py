@@ -1,4 +1,4 @@
-"""Pads before a pooling, which onnxruntime would take into it."""
+"""A Pad before a MaxPool, which onnxruntime must not fuse with it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from export.source.module import plain_preprocessing
 
 
 class Signal(nn.Module):
-    """A pooling over one axis."""
+    """A one-dimensional pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def pooled(*layers: nn.Module) -> nn.Module:
     ids=["zeros", "padding of its own", "another value", "mean", "signal"],
 )
 def test_negative_numbers(network: nn.Module, tmp_path: Path) -> None:
-    """A maximum beside a padding of zeros is zero where all numbers are negative, in the optimised file, too."""
+    """With a padding of zeros, the maximum of negative values is 0 at the border, in the optimised model, too."""
     torch.manual_seed(0)
     for parameter in (parameter for name, parameter in network.named_parameters() if name.endswith("bias")):
         parameter.data -= 3

@@ -1,4 +1,4 @@
-"""Probabilities are the same in PyTorch and in the file, whatever is made of the logits."""
+"""Heads compute the same probabilities in PyTorch and in the file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from export.interface.head import Activation, Head
 from export.interface.interface import ImageInterface
 from export.onnx_model.runtime import Runtime
 from export.reference.determinism import expectations
-from export.verify.parity import check_numbers
+from export.verify.parity import check_parity
 from protos import manifest
 from zoo import LoadedNetwork
 from zoo.runs.load import WeightsSource
@@ -25,7 +25,7 @@ from zoo.runs.load import WeightsSource
 
 @pytest.fixture(scope="module")
 def converted(convnet4: LoadedNetwork) -> tuple[torch.nn.Module, onnx.ModelProto]:
-    """The network and its model, nothing attached yet."""
+    """Return the prepared network and the converted model, without an interface."""
     network = prepare(convnet4.network)
     return network, convert(network, convnet4.preprocessing.input_size, 20)
 
@@ -37,20 +37,20 @@ def test_every_head(
     activation: Activation,
     temperature: float,
 ) -> None:
-    """The file's probabilities are activation(logits / temperature), and the gate sees to it."""
+    """The file's probabilities are activation(logits / temperature), and agree with PyTorch."""
     network, model = converted
     interface = ImageInterface(convnet4.preprocessing, Head(activation, temperature))
-    whole = interface.attach(model)
-    check_numbers(whole, manifest.LayerMap(), expectations(network, interface))
-    found = Runtime(whole).run({"image": interface.noise(4)})
-    cooled = torch.from_numpy(found["logits"]) / temperature
-    expected = cooled.softmax(-1) if activation == "softmax" else cooled.sigmoid()
-    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-6)
+    attached = interface.attach(model)
+    check_parity(attached, manifest.LayerMap(), expectations(network, interface))
+    outputs = Runtime(attached).run({"image": interface.noise(4)})
+    scaled = torch.from_numpy(outputs["logits"]) / temperature
+    expected = scaled.softmax(-1) if activation == "softmax" else scaled.sigmoid()
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("head", [{"activation": "relu"}, {"temperature": 0.0}, {"temperature": float("nan")}])
-def test_refused(head: dict[str, float]) -> None:
-    """An unknown activation and an impossible temperature are refused."""
+def test_invalid_head(head: dict[str, float]) -> None:
+    """An unknown activation and a temperature that is not positive are rejected."""
     with pytest.raises(SettingsError):
         Head(**head)  # type: ignore[arg-type]
 
@@ -59,37 +59,37 @@ def test_refused(head: dict[str, float]) -> None:
 def test_an_export_is_calibrated_on_request(
     convnet4: LoadedNetwork, tmp_path: Path, calibrated: bool, temperature: float
 ) -> None:
-    """The manifest names the temperature, the probabilities are at it, and the logits are as they were."""
+    """A calibrated export scales the probabilities by the temperature in the manifest, but not the logits."""
     run = replace(convnet4, weights=WeightsSource("trained", 0, metrics={"temperature": 0.4}))
     exported = export_model(run, ExportSettings(to=tmp_path, name="network", calibrated=calibrated))
     images = ImageInterface(convnet4.preprocessing).noise(3)
-    found = Runtime(onnx.load(exported.folder / "model.onnx")).run({"image": images})
+    outputs = Runtime(onnx.load(exported.folder / "model.onnx")).run({"image": images})
     with torch.inference_mode():
         logits = convnet4.network(convnet4.preprocessing.normalise(torch.from_numpy(images)))
     assert exported.manifest.head.temperature == temperature
-    np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found["probabilities"], (logits / temperature).softmax(-1), atol=1e-5)
+    np.testing.assert_allclose(outputs["logits"], logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs["probabilities"], (logits / temperature).softmax(-1), atol=1e-5)
 
 
 def test_no_temperature_no_calibration(convnet4: LoadedNetwork, tmp_path: Path) -> None:
-    """The message says where one would come from; a raw model has no probabilities at all."""
-    with pytest.raises(SettingsError, match=r"convnet4 has no temperature: runs that have ended have one"):
+    """Calibration without a temperature, and of a raw model, is rejected."""
+    with pytest.raises(SettingsError, match=r"convnet4 has no temperature: completed runs have one"):
         export_model(convnet4, ExportSettings(to=tmp_path / "models", name="network", calibrated=True))
     assert not (tmp_path / "models").exists()
-    with pytest.raises(SettingsError, match="a raw model gives no probabilities"):
+    with pytest.raises(SettingsError, match="a raw model has no probabilities"):
         ExportSettings(to=tmp_path, name="network", raw=True, calibrated=True)
 
 
 def test_restamp() -> None:
-    """A variant's own map follows renamed values, drops those that are gone, and keeps what the original says."""
+    """A variant's layer map follows renamed values, drops missing ones, and keeps the original's other metadata."""
     layers = [manifest.Layer(name=name, path=name, value=name, status=manifest.EXACT) for name in "abc"]
     original, variant = onnx.ModelProto(), onnx.ModelProto()
     onnx.helper.set_model_props(original, {"zoonnx.labels": "[]", "zoonnx.layers": "{}"})
     for name in ("a", "b_new"):
         variant.graph.node.append(onnx.helper.make_node("Relu", ["x"], [name]))
-    ours = restamp(variant, original, manifest.LayerMap(layers=layers), {"b": "b_new"})
-    assert [(each.name, each.value) for each in ours.layers] == [("a", "a"), ("b", "b_new"), ("c", "")]
-    assert ours.layers[2].status == manifest.NOT_EXPORTED
-    said = {entry.key: entry.value for entry in variant.metadata_props}
-    assert said["zoonnx.labels"] == "[]"
-    assert '"value":"b_new"' in said["zoonnx.layers"]
+    layer_map = restamp(variant, original, manifest.LayerMap(layers=layers), {"b": "b_new"})
+    assert [(layer.name, layer.value) for layer in layer_map.layers] == [("a", "a"), ("b", "b_new"), ("c", "")]
+    assert layer_map.layers[2].status == manifest.NOT_EXPORTED
+    metadata = {entry.key: entry.value for entry in variant.metadata_props}
+    assert metadata["zoonnx.labels"] == "[]"
+    assert '"value":"b_new"' in metadata["zoonnx.layers"]

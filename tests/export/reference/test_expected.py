@@ -1,17 +1,17 @@
-"""What PyTorch gives for several batches, from as few runs as are evidence."""
+"""PyTorch's results for several batches, derived from few runs."""
 
 import numpy as np
 import torch
 from torch import nn
 
-from export.interface.interface import Raw
+from export.interface.interface import RawInterface
 from export.reference.expected import ReferenceRuns
 
-SMALL = Raw((2, 4, 4), ("output",))
+SMALL = RawInterface((2, 4, 4), ("output",))
 
 
-class Company(nn.Module):
-    """Each input's answer depends on the mean of its batch."""
+class BatchMean(nn.Module):
+    """A network whose output for an input depends on the mean of the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,8 +23,8 @@ class Company(nn.Module):
         return centred.mean((2, 3))
 
 
-class Last(nn.Module):
-    """A layer with the batch last."""
+class BatchLast(nn.Module):
+    """A network that has a layer with the batch as the last axis."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,46 +32,46 @@ class Last(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 2, 4, 4) to (N, 2)."""
-        moved: torch.Tensor = self.act(x.permute(1, 2, 3, 0))
-        return moved.mean((1, 2)).T
+        permuted: torch.Tensor = self.act(x.permute(1, 2, 3, 0))
+        return permuted.mean((1, 2)).T
 
 
-def expectation(network: nn.Module) -> ReferenceRuns:
-    """Of the five telling inputs."""
+def reference_runs(network: nn.Module) -> ReferenceRuns:
+    """Run `network` on the five probe inputs."""
     return ReferenceRuns(network.eval(), SMALL, network)
 
 
-def plain() -> nn.Module:
-    """Rows that do not depend on each other."""
+def independent_rows() -> nn.Module:
+    """Return a network whose rows do not depend on each other."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
 
 
-def test_rows_stand_for_a_batch() -> None:
-    """What comes first is the largest batch's rows, what comes last PyTorch's own run; they are the same."""
-    rows, alone = expectation(plain()).samples(3)
-    assert rows.expected.layers.keys() == alone.expected.layers.keys() == {"0", "1", "2", "3", ""}
-    for name, layer in alone.expected.layers.items():
-        np.testing.assert_allclose(rows.expected.layers[name].value, layer.value, atol=1e-6)
-        np.testing.assert_allclose(rows.exact.layers[name].value, alone.exact.layers[name].value, atol=1e-12)
+def test_rows_of_the_largest_batch() -> None:
+    """The first candidate has rows of the largest batch, the second is a run of the batch itself; both are equal."""
+    rows, batch = reference_runs(independent_rows()).candidates(3)
+    assert rows.float32.layers.keys() == batch.float32.layers.keys() == {"0", "1", "2", "3", ""}
+    for name, layer in batch.float32.layers.items():
+        np.testing.assert_allclose(rows.float32.layers[name].value, layer.value, atol=1e-6)
+        np.testing.assert_allclose(rows.float64.layers[name].value, batch.float64.layers[name].value, atol=1e-12)
 
 
-def test_a_batch_is_a_beginning_of_the_largest() -> None:
-    """Inputs and expectation are of the same images."""
-    of = expectation(plain())
-    np.testing.assert_array_equal(of.inputs(2), SMALL.telling()[:2])
-    (whole,) = of.samples(5)
-    assert whole.expected.outputs["output"].shape == (5, 2)
+def test_inputs_of_a_batch() -> None:
+    """The inputs of a batch are the first probe inputs; the largest batch needs no further run."""
+    runs = reference_runs(independent_rows())
+    np.testing.assert_array_equal(runs.inputs(2), SMALL.probe_inputs()[:2])
+    (pair,) = runs.candidates(5)
+    assert pair.float32.outputs["output"].shape == (5, 2)
 
 
-def test_rows_that_depend_on_each_other_are_no_evidence() -> None:
-    """Such a network is run for each batch by itself."""
-    (alone,) = expectation(Company()).samples(3)
-    x = torch.from_numpy(SMALL.telling()[:3])
-    np.testing.assert_array_equal(alone.expected.outputs["output"], Company()(x).numpy())
+def test_rows_that_depend_on_each_other() -> None:
+    """A network whose rows depend on each other is run for each batch."""
+    (batch,) = reference_runs(BatchMean()).candidates(3)
+    x = torch.from_numpy(SMALL.probe_inputs()[:3])
+    np.testing.assert_array_equal(batch.float32.outputs["output"], BatchMean()(x).numpy())
 
 
-def test_a_layer_with_the_batch_elsewhere() -> None:
-    """Where one layer has no row for each input, every batch is run by itself."""
-    (alone,) = expectation(Last()).samples(2)
-    assert alone.expected.layers["act"].value.shape == (2, 4, 4, 2)
+def test_layer_with_the_batch_last() -> None:
+    """A network with a layer that has no row per input is run for each batch."""
+    (batch,) = reference_runs(BatchLast()).candidates(2)
+    assert batch.float32.layers["act"].value.shape == (2, 4, 4, 2)

@@ -1,4 +1,4 @@
-"""Networks as people write them: what works in PyTorch is exported, or refused in words."""
+"""Unusual forwards: a network that works in PyTorch is exported, or rejected with the cause."""
 
 import sys
 import threading
@@ -13,37 +13,37 @@ from torch import nn
 from export import Exported, ExportSettings, export_model
 from export.errors import ConversionError, ExportError, UnsupportedNetworkError
 from export.source.module import plain_preprocessing
-from export.verify.shapes import GEOMETRY, PYTORCH
+from export.verify.shape_witnesses import GEOMETRY, PYTORCH
 from protos import manifest
 
 SIZE = (3, 8, 8)
 
 
 class Net(nn.Module):
-    """A linear network that first does what the test asks for."""
+    """A linear network that first calls a function of the test; `attributes` are set on the network."""
 
-    def __init__(self, first: Callable[[nn.Module, torch.Tensor], Any], **kept: Any) -> None:
+    def __init__(self, first: Callable[[nn.Module, torch.Tensor], Any], **attributes: Any) -> None:
         super().__init__()
         self.head = nn.Linear(192, 5)
         self.first = first
-        for name, value in kept.items():
+        for name, value in attributes.items():
             setattr(self, name, value)
 
     def forward(self, x: torch.Tensor) -> Any:
-        """(N, 3, 8, 8) to (N, 5), unless `first` gives something else."""
-        given = self.first(self, x)
-        return self.head(given.flatten(1)) if isinstance(given, torch.Tensor) else given
+        """(N, 3, 8, 8) to (N, 5), unless `first` returns no tensor."""
+        output = self.first(self, x)
+        return self.head(output.flatten(1)) if isinstance(output, torch.Tensor) else output
 
 
 def export(network: nn.Module, to: Path, *, raw: bool = False) -> Exported:
-    """Export `network` for images, or as it is."""
+    """Export `network` with an image interface, or raw."""
     return export_model(
         network.eval(), ExportSettings(to=to, name="n", raw=raw), preprocessing=plain_preprocessing(SIZE)
     )
 
 
 def with_mask() -> Net:
-    """A buffer that holds infinities."""
+    """Return a network with a buffer that contains infinities."""
     network = Net(lambda self, x: torch.softmax(x + self.mask, -1))
     network.register_buffer("mask", torch.triu(torch.full((8, 8), -torch.inf), 1))
     return network
@@ -52,61 +52,61 @@ def with_mask() -> Net:
 @pytest.mark.parametrize(
     "network",
     [
-        Net(lambda self, x: x - self.kept, kept=torch.rand(3, 1, 1)),
-        Net(lambda self, x: x - self.kept["means"][1], kept={"means": [None, torch.rand(3, 1, 1)]}),
+        Net(lambda self, x: x - self.mean, mean=torch.rand(3, 1, 1)),
+        Net(lambda self, x: x - self.constants["means"][1], constants={"means": [None, torch.rand(3, 1, 1)]}),
         Net(lambda _, x: x.view(x.shape[0], -1)),
         Net(lambda _, x: x.sub_(0.5).relu_()),
         Net(lambda self, x: x * self.scale, scale=nn.Parameter(torch.tensor(3), requires_grad=False)),
         with_mask(),
     ],
-    ids=["plain-tensor", "tensors-in-a-dict", "view", "in-place", "whole-numbers", "infinite-mask"],
+    ids=["plain-tensor", "tensors-in-a-dict", "view", "in-place", "integers", "infinite-mask"],
 )
 @pytest.mark.parametrize("raw", [False, True], ids=["images", "raw"])
-def test_what_is_exported(network: Net, tmp_path: Path, raw: bool) -> None:
-    """Every layer's shape is verified by PyTorch's meta device too."""
-    found = export(network, tmp_path, raw=raw).manifest.shapes
-    assert found.module_outputs_verified == found.module_outputs > 0
+def test_supported(network: Net, tmp_path: Path, raw: bool) -> None:
+    """The network is exported, and the shapes of all module outputs are verified."""
+    shapes = export(network, tmp_path, raw=raw).manifest.shapes
+    assert shapes.module_outputs_verified == shapes.module_outputs > 0
 
 
-def test_a_forward_that_looks_at_values(tmp_path: Path) -> None:
-    """Where the meta device cannot run the network, it is silent, and no module's output is called verified."""
+def test_forward_that_reads_values(tmp_path: Path) -> None:
+    """If the network does not run on the meta device, that witness reports why, and no module output is verified."""
 
     def checked(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_exporting() and float(x.max()) > 1e6:
             raise ValueError("not images")
         return x
 
-    promise = export(Net(checked), tmp_path).manifest
-    silent = {each.name: each.silent_because for each in promise.shapes.witnesses if each.silent_because}
-    assert silent.keys() == {PYTORCH, GEOMETRY}
-    assert "meta" in silent[PYTORCH]
-    assert promise.shapes.module_outputs_verified == 0
-    assert {layer.status for layer in promise.layer_map.layers if layer.name == "head"} == {manifest.EXACT}
+    written = export(Net(checked), tmp_path).manifest
+    failures = {witness.name: witness.silent_because for witness in written.shapes.witnesses if witness.silent_because}
+    assert failures.keys() == {PYTORCH, GEOMETRY}
+    assert "meta" in failures[PYTORCH]
+    assert written.shapes.module_outputs_verified == 0
+    assert {layer.status for layer in written.layer_map.layers if layer.name == "head"} == {manifest.EXACT}
 
 
-def test_a_graph_with_sequences(tmp_path: Path) -> None:
-    """A value that is a list of tensors is no layer's, and has no shape."""
-    places = torch.arange(8).reshape(2, 4)
+def test_graph_with_sequences(tmp_path: Path) -> None:
+    """A network whose graph has values that are sequences of tensors is exported."""
+    indices = torch.arange(8).reshape(2, 4)
     bag = nn.EmbeddingBag(10, 192)
-    network = Net(lambda self, x: x.flatten(1) + self.bag(places).mean(0), bag=bag)
+    network = Net(lambda self, x: x.flatten(1) + self.bag(indices).mean(0), bag=bag)
     assert export(network, tmp_path).nodes > 5
 
 
 @pytest.mark.parametrize(
-    ("network", "error", "words"),
+    ("network", "error", "message"),
     [
         (
             Net(lambda _, x: x if x.sum() > 0 else -x),
             ConversionError,
-            r"decides by the values .* test_odd_forwards.py:",
+            r"branches on the values .* test_odd_forwards.py:",
         ),
-        (Net(lambda _, x: x.view(len(x), -1)), ConversionError, r"batch = 2 .a len\(\) fixes it: take x.shape"),
+        (Net(lambda _, x: x.view(len(x), -1)), ConversionError, r"batch = 2 .len\(\) fixes it: use x.shape"),
         (Net(lambda _, x: sys.exit(0)), UnsupportedNetworkError, "fails on an input of 3x8x8: SystemExit: 0"),
         (Net(lambda _, x: x, lock=threading.Lock()), UnsupportedNetworkError, "cannot be copied, .* cannot pickle"),
         (
             Net(lambda _, x: (x[:, :0],)),
             UnsupportedNetworkError,
-            r"output_0 is of shape \[5, 0, 8, 8\]: there is nothing in it",
+            r"output_0 has no elements: its shape is \[5, 0, 8, 8\]",
         ),
         (
             Net(lambda _, x: x).half(),
@@ -126,10 +126,10 @@ def test_a_graph_with_sequences(tmp_path: Path) -> None:
     ],
     ids=["branch", "len", "exit", "lock", "empty", "half", "double", "nan-buffer"],
 )
-def test_what_is_refused(network: nn.Module, error: type[ExportError], words: str, tmp_path: Path) -> None:
-    """Each is told what is wrong with it, and nothing is written."""
+def test_unsupported(network: nn.Module, error: type[ExportError], message: str, tmp_path: Path) -> None:
+    """The network is rejected with the cause, and nothing is written."""
     for buffer in network.buffers():
         buffer.fill_(torch.nan) if buffer.is_floating_point() else None
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         export(network, tmp_path, raw=True)
     assert list(tmp_path.iterdir()) == []

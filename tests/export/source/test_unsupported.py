@@ -1,4 +1,4 @@
-"""Networks of other makers: wrapped, computed, without numbers."""
+"""Networks with wrappers, with computed tensors, and without values."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch.nn.utils import prune, weight_norm
 from export import ExportSettings, export_model
 from export.errors import UnsupportedNetworkError
 from export.source.module import plain_preprocessing
-from export.source.unsupported import bare_net
+from export.source.unsupported import unwrap
 
 SMALL = plain_preprocessing((3, 8, 8))
 
@@ -22,7 +22,7 @@ def small() -> nn.Sequential:
 
 
 def normed() -> nn.Module:
-    """By the old hook, whose `weight` is the result of a computation."""
+    """Return a network with the old weight_norm hook, whose `weight` is the result of a computation."""
     network = small()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -36,21 +36,21 @@ def pruned() -> nn.Module:
     return network
 
 
-class Remembering(nn.Module):
-    """A network that keeps what its layer gave."""
+class Recording(nn.Module):
+    """A network that stores the outputs of its layer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = small()
-        self.seen: list[torch.Tensor] = []
+        self.outputs: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen.append(self.network(x))
-        return self.seen[-1]
+        self.outputs.append(self.network(x))
+        return self.outputs[-1]
 
 
-def remembering() -> nn.Module:
-    network = Remembering().eval()
+def recording() -> nn.Module:
+    network = Recording().eval()
     network(torch.zeros(1, 3, 8, 8))
     return network
 
@@ -60,12 +60,12 @@ def compiled(network: nn.Module) -> nn.Module:
     return wrapped
 
 
-class TestTaken:
+class TestSupported:
     """Networks that are exported."""
 
-    @pytest.mark.parametrize("make", [normed, pruned, remembering])
+    @pytest.mark.parametrize("make", [normed, pruned, recording])
     def test_computed_values(self, make: Callable[[], nn.Module], tmp_path: Path) -> None:
-        """A network that holds results of computations is exported, and stays as it was."""
+        """A network that holds computed tensors is exported, and is unchanged."""
         network = make()
         before = network(torch.ones(1, 3, 8, 8))
         exported = export_model(network, ExportSettings(to=tmp_path, name="network"), preprocessing=SMALL)
@@ -74,9 +74,9 @@ class TestTaken:
 
     @pytest.mark.parametrize("wrap", [nn.DataParallel, compiled, lambda network: nn.DataParallel(compiled(network))])
     def test_wrappers(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
-        """What wraps a network is taken off: the layers have the paths of the network itself."""
+        """Wrappers are removed, so that layers have the paths of the network itself."""
         network = small()
-        assert bare_net(wrap(network)) is network
+        assert unwrap(wrap(network)) is network
 
 
 def scripted() -> nn.Module:
@@ -96,16 +96,16 @@ def sparse() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (scripted, "its module '0' is TorchScript"),
-        (lambda: nn.Sequential(nn.LazyConv2d(3, 3)).eval(), "'0.weight' has no size yet"),
+        (lambda: nn.Sequential(nn.LazyConv2d(3, 3)).eval(), "'0.weight' has no shape yet"),
         (lambda: small().to("meta"), "'0.weight' is on the meta device"),
         (sparse, "'mask' is torch.sparse_coo"),
     ],
 )
-def test_refused(make: Callable[[], nn.Module], words: str, tmp_path: Path) -> None:
-    """What has no code or no numbers is refused by name."""
-    with pytest.raises(UnsupportedNetworkError, match=words):
+def test_unsupported(make: Callable[[], nn.Module], message: str, tmp_path: Path) -> None:
+    """A module without Python code, and a tensor without values, are rejected by name."""
+    with pytest.raises(UnsupportedNetworkError, match=message):
         export_model(make(), ExportSettings(to=tmp_path / "models", name="network"), preprocessing=SMALL)
     assert not (tmp_path / "models").exists()

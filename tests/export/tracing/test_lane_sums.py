@@ -1,4 +1,4 @@
-"""Networks that divide by the deviation of a map, which float32 knows only as well as it sums."""
+"""Summation in lanes, and the export of networks with norms, whose float32 error depends on the order of summation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,71 +11,73 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export import Exported, ExportSettings, export_model, pipeline
+from export import Exported, ExportSettings, export_model
 from export.convert.convert import convert
 from export.errors import ParityError
 from export.source.module import plain_preprocessing
-from export.tracing.lane_sums import NormsSeen, SumsInLanes
+from export.steps import convert_network
+from export.tracing.lane_sums import LaneSummation, NormDetector
 from zoo.networks.preprocessing import Preprocessing
 
-Way = Callable[[Tensor], Tensor]
-RULE = plain_preprocessing((3, 32, 32))
+Operation = Callable[[Tensor], Tensor]
+PREPROCESSING = plain_preprocessing((3, 32, 32))
 
-SUMS: dict[str, Way] = {
+SUMS: dict[str, Operation] = {
     "group norm": nn.GroupNorm(2, 6),
     "group norm without weights": nn.GroupNorm(3, 6, affine=False),
     "instance norm": nn.InstanceNorm2d(6, affine=True),
-    "instance norm in training": nn.InstanceNorm2d(6, track_running_stats=True).train(),
+    "instance norm in training mode": nn.InstanceNorm2d(6, track_running_stats=True).train(),
     "instance norm with statistics": nn.InstanceNorm2d(6, track_running_stats=True).eval(),
     "batch norm": nn.BatchNorm2d(6).eval(),
     "layer norm": nn.LayerNorm((6, 9, 11)),
     "mean": lambda x: x.mean(),
-    "mean of places": lambda x: x.mean((2, 3), keepdim=True),
-    "mean of others": lambda x: x.mean((0, -1)),
+    "spatial mean": lambda x: x.mean((2, 3), keepdim=True),
+    "mean over batch and width": lambda x: x.mean((0, -1)),
     "pool": nn.AdaptiveAvgPool2d(1),
     "sum": lambda x: x.sum(),
-    "sum of places": lambda x: x.sum((2, 3)),
+    "spatial sum": lambda x: x.sum((2, 3)),
     "sum in float64": lambda x: x.sum((2, 3), dtype=torch.float64),
     "variance": lambda x: x.var((2, 3), unbiased=False, keepdim=True),
-    "variance of all": lambda x: x.var(),
+    "variance of all elements": lambda x: x.var(),
     "deviation": lambda x: x.std((1, 3)),
-    "both": lambda x: torch.cat(torch.var_mean(x, (2, 3), correction=1)),
-    "whole numbers": lambda x: (10 * x).long().sum((1, 2)),
+    "variance and mean": lambda x: torch.cat(torch.var_mean(x, (2, 3), correction=1)),
+    "integers": lambda x: (10 * x).long().sum((1, 2)),
 }
 
 
-@pytest.mark.parametrize("way", SUMS.values(), ids=SUMS)
-def test_it_is_the_same_sum(way: Way) -> None:
-    """In another order, and so with the same result up to rounding."""
+@pytest.mark.parametrize("operation", SUMS.values(), ids=SUMS)
+def test_same_sum(operation: Operation) -> None:
+    """Summation in lanes has the same result as PyTorch's, up to rounding."""
     x = torch.randn(4, 6, 9, 11, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = way(x)
-        with SumsInLanes():
-            got = way(x)
-    assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        expected = operation(x)
+        with LaneSummation():
+            actual = operation(x)
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("flat", [0.0, 1.0])
-def test_it_is_as_far_from_float64_as_onnxruntime_is(flat: float) -> None:
-    """Many times farther than PyTorch, which sums more exactly."""
+def test_same_error_as_onnxruntime(flat: float) -> None:
+    """The error of summation in lanes is similar to onnxruntime's, and larger than PyTorch's."""
     torch.manual_seed(0)
     norm, x = nn.GroupNorm(1, 16).eval(), torch.randn(2, 16, 64, 64) * (1 - flat) + torch.randn(1, 16, 1, 1)
     model = convert(norm, (16, 64, 64), 20, ["y"])
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        ours = norm(x)
-        with SumsInLanes():
-            in_lanes = norm(x)
-        exact = norm.double()(x.double())
-    theirs = torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0])
-    pytorch, lanes, runtime = (float((each - exact).abs().max()) for each in (ours, in_lanes, theirs))
+        torch_result = norm(x)
+        with LaneSummation():
+            lanes_result = norm(x)
+        float64 = norm.double()(x.double())
+    runtime_result = torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0])
+    results = (torch_result, lanes_result, runtime_result)
+    pytorch, lanes, runtime = (float((result - float64).abs().max()) for result in results)
     assert lanes > 3 * pytorch
     assert 0.1 < runtime / lanes < 3
 
 
 class Norm(nn.Module):
-    """An instance norm as people write it."""
+    """A handwritten instance norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean((2, 3), keepdim=True)
@@ -83,21 +85,21 @@ class Norm(nn.Module):
 
 
 class Gate(nn.Module):
-    """Squeeze and excitation: a mean, and no deviation."""
+    """Squeeze and excitation, which has a mean but no deviation."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
 
 
 class OverChannels(nn.Module):
-    """A layer norm of each place."""
+    """A layer norm over the channels of each place."""
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize(
-    ("module", "seen"),
+    ("module", "detected"),
     [
         (nn.GroupNorm(2, 4), True),
         (nn.InstanceNorm2d(4), True),
@@ -108,65 +110,70 @@ class OverChannels(nn.Module):
         (OverChannels(), False),
     ],
 )
-def test_what_is_seen(module: nn.Module, seen: bool) -> None:
-    """Only what divides by a deviation over many places: other networks are not run once more."""
-    with torch.no_grad(), NormsSeen() as norms:
+def test_detection(module: nn.Module, detected: bool) -> None:
+    """Only a division by a deviation over many places is detected; other networks need no further run."""
+    with torch.no_grad(), NormDetector() as norms:
         module.eval()(torch.randn(2, 4, 32, 32))
-    assert norms.any == seen
+    assert norms.detected == detected
 
 
 def network(norm: Callable[[int], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     blocks = [
         layer
-        for taken, given in ((3, 8), (8, 16))
-        for layer in (nn.Conv2d(taken, given, 3, padding=1), norm(given), nn.ReLU(), nn.MaxPool2d(2))
+        for channels_in, channels_out in ((3, 8), (8, 16))
+        for layer in (
+            nn.Conv2d(channels_in, channels_out, 3, padding=1),
+            norm(channels_out),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
     ]
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
 
 
-def written(module: nn.Module, to: Path, rule: Preprocessing = RULE, **how: bool) -> Exported:
-    return export_model(module, ExportSettings(to=to, name="network", **how), preprocessing=rule)
+def export(module: nn.Module, to: Path, *, raw: bool, preprocessing: Preprocessing = PREPROCESSING) -> Exported:
+    return export_model(module, ExportSettings(to=to, name="network", raw=raw), preprocessing=preprocessing)
 
 
 @pytest.mark.parametrize(
-    ("norm", "raw", "left_out"),
+    ("norm", "raw", "zeros_replaced"),
     [
         (lambda c: nn.GroupNorm(c // 2, c), True, False),
         (lambda c: nn.InstanceNorm2d(c, affine=True), False, True),
         (lambda _: Norm(), True, True),
     ],
-    ids=["group", "instance", "by hand"],
+    ids=["group", "instance", "handwritten"],
 )
-def test_such_a_net_is_exported(norm: Callable[[int], nn.Module], raw: bool, left_out: bool, tmp_path: Path) -> None:
-    """Every layer of it is in the file; a flat image of which it leaves what rounding does is left out, and told."""
-    done = written(network(norm), tmp_path / "models", raw=raw)
+def test_network_with_norms(norm: Callable[[int], nn.Module], raw: bool, zeros_replaced: bool, tmp_path: Path) -> None:
+    """Every layer is in the file; a flat image whose results are only rounding errors is replaced."""
+    done = export(network(norm), tmp_path / "models", raw=raw)
     assert [layer.reason for layer in done.manifest.layer_map.layers if layer.reason] == []
     inputs = list(done.manifest.parity.inputs)
-    assert (inputs[:2], "zeros" not in inputs) == (["noise", "noise"], left_out)
-    assert ("Not on zeros" in done.report.read_text()) == left_out
+    assert (inputs[:2], "zeros" not in inputs) == (["noise", "noise"], zeros_replaced)
+    assert ("Not on zeros" in done.report.read_text()) == zeros_replaced
 
 
-def test_other_nets_are_compared_on_all(exported: Exported) -> None:
-    """Nothing is left out, and the page says nothing of it."""
+def test_network_without_norms(exported: Exported) -> None:
+    """No probe input is replaced, and the report mentions none."""
     inputs = list(exported.manifest.parity.inputs)
     assert inputs == ["noise", "noise", "zeros", "half and half", "a ramp"]
     assert "Not on" not in exported.report.read_text()
 
 
 def test_a_wrong_norm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What float32 cannot do better is allowed, and no more: not another epsilon."""
-    honest = pipeline.convert
+    """A norm with another epsilon is rejected, although the tolerance covers its rounding errors."""
+    original = convert_network.convert
 
-    def lying(*args: object, **how: object) -> onnx.ModelProto:
-        model = honest(*args, **how)  # type: ignore[arg-type]
+    def with_wrong_epsilon(*args: object, **options: object) -> onnx.ModelProto:
+        model = original(*args, **options)  # type: ignore[arg-type]
         for node in model.graph.node:
             if node.op_type == "InstanceNormalization":
                 del node.attribute[:]
                 node.attribute.append(helper.make_attribute("epsilon", 2e-4))
         return model
 
-    monkeypatch.setattr(pipeline, "convert", lying)
-    with pytest.raises(ParityError, match="departs from PyTorch"):
-        written(network(lambda c: nn.GroupNorm(2, c)), tmp_path / "models", raw=True)
+    monkeypatch.setattr(convert_network, "convert", with_wrong_epsilon)
+    with pytest.raises(ParityError, match="differs from PyTorch"):
+        export(network(lambda c: nn.GroupNorm(2, c)), tmp_path / "models", raw=True)
     assert not (tmp_path / "models").exists()

@@ -1,19 +1,19 @@
-"""Modules that are called, given and hidden in odd ways are found in the file, or their absence explained."""
+"""The layer map of networks whose modules are called, nested or shared in unusual ways."""
 
 import pytest
 import torch
 from torch import nn
 
 from export.errors import UnsupportedNetworkError
-from export.interface.interface import Raw
+from export.interface.interface import RawInterface
 from tests.export.networks import Base, mapped, status
 
 
 class TestOddNets:
-    """Networks whose modules do not each give one value of their own."""
+    """Networks whose modules do not each have exactly one value of their own."""
 
     def test_called_twice(self) -> None:
-        """A module called twice has two entries, and they hold different values."""
+        """A module that is called twice has two entries with different values."""
 
         class Twice(Base):
             def __init__(self) -> None:
@@ -28,7 +28,7 @@ class TestOddNets:
         assert layers["again"].value != layers["again@1"].value
 
     def test_called_twice_on_the_same(self) -> None:
-        """The exporter computes once what a block gives twice for one input; both calls have that value."""
+        """Two calls of a block with the same input, which the exporter computes once, have the same value."""
 
         class Again(Base):
             def __init__(self) -> None:
@@ -41,11 +41,11 @@ class TestOddNets:
         layers = mapped(Again())
         for name in ("block", "block.0"):
             calls = [layers[call] for call in (name, f"{name}@1", f"{name}@2")]
-            assert [status(each) for each in calls] == [("EXACT", "")] * 3
+            assert [status(layer) for layer in calls] == [("EXACT", "")] * 3
             assert calls[0].value == calls[1].value != calls[2].value
 
     def test_at_two_places(self) -> None:
-        """A module that stands in the network at two paths is found under the first, however the network calls it."""
+        """A module with two paths has entries under the first one only, whichever path is used in the forward."""
 
         class Block(nn.Module):
             def __init__(self, inner: nn.Module) -> None:
@@ -55,18 +55,18 @@ class TestOddNets:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return self.inner(x).tanh()
 
-        class Lent(Base):
+        class Shared(Base):
             def __init__(self) -> None:
                 super().__init__()
-                self.lent = nn.Conv2d(4, 4, 3, padding=1)
-                self.blocks = nn.Sequential(Block(self.lent), Block(self.lent))
+                self.shared = nn.Conv2d(4, 4, 3, padding=1)
+                self.blocks = nn.Sequential(Block(self.shared), Block(self.shared))
 
             def middle(self, x: torch.Tensor) -> torch.Tensor:
                 return self.blocks(x)
 
-        layers = mapped(Lent())
-        assert status(layers["lent"]) == status(layers["lent@1"]) == ("EXACT", "")
-        assert layers["lent"].value != layers["lent@1"].value
+        layers = mapped(Shared())
+        assert status(layers["shared"]) == status(layers["shared@1"]) == ("EXACT", "")
+        assert layers["shared"].value != layers["shared@1"].value
         assert "blocks.0.inner" not in layers
 
     def test_tuple_output(self) -> None:
@@ -89,7 +89,7 @@ class TestOddNets:
         assert (layers["split"].value, layers["split:1"].value) == ("tanh", "sigmoid")
 
     def test_dropout_first_in_the_head(self) -> None:
-        """What a head's dropout hands on was computed outside of the head, as in torchvision's networks."""
+        """A dropout that comes first in a head, as in torchvision, passes through a value from outside of the head."""
 
         class Headed(Base):
             def __init__(self) -> None:
@@ -103,23 +103,23 @@ class TestOddNets:
         assert status(layers["fc.0.0"]) == ("EXACT", "")
 
     def test_identity_after_an_operation(self) -> None:
-        """A module that hands on what no module made is found by its value."""
+        """A module that passes through a value that no module computed has that value."""
 
-        class Handed(Base):
+        class PassThrough(Base):
             def __init__(self) -> None:
                 super().__init__()
                 self.drop = nn.Dropout()
-                self.same = nn.Identity()
+                self.identity = nn.Identity()
 
             def middle(self, x: torch.Tensor) -> torch.Tensor:
-                return self.same(self.drop(x + x.tanh()))
+                return self.identity(self.drop(x + x.tanh()))
 
-        layers = mapped(Handed())
-        assert status(layers["drop"])[0] == status(layers["same"])[0] == "EXACT"
-        assert layers["drop"].value == layers["same"].value
+        layers = mapped(PassThrough())
+        assert status(layers["drop"])[0] == status(layers["identity"])[0] == "EXACT"
+        assert layers["drop"].value == layers["identity"].value
 
     def test_in_place(self) -> None:
-        """An in-place ReLU does not pass for its input."""
+        """An in-place ReLU and its input have different values."""
 
         class InPlace(Base):
             def __init__(self) -> None:
@@ -134,7 +134,7 @@ class TestOddNets:
         assert layers["conv"].value != layers["relu"].value
 
     def test_constant(self) -> None:
-        """A module whose output never depends on the input says why it is not there."""
+        """A module whose output does not depend on the input is not exported, with that reason."""
 
         class Grid(nn.Module):
             def __init__(self) -> None:
@@ -157,7 +157,7 @@ class TestOddNets:
         assert "does not depend on the input" in layer.reason
 
     def test_dead_on_noise(self) -> None:
-        """Calls of a ReLU that gives zeros for noise are not taken for each other: flat images tell them apart."""
+        """Calls of a ReLU that is 0 on noise are distinguished by the flat images."""
 
         class Shared(Base):
             def __init__(self) -> None:
@@ -175,7 +175,7 @@ class TestOddNets:
         assert [layers[name].value for name in ("act", "act@1", "act@2")] == ["relu", "relu_1", "relu_2"]
 
     def test_a_clamp_that_noise_does_not_reach(self) -> None:
-        """A module before a clamp is not taken for the clamp."""
+        """A module before a clamp is distinguished from the clamp."""
 
         class Clamped(Base):
             def __init__(self) -> None:
@@ -191,7 +191,7 @@ class TestOddNets:
 
     @pytest.mark.parametrize("share", [1e-5, 1e-9])
     def test_a_branch_that_adds_next_to_nothing(self, share: float) -> None:
-        """What a block hands on is not taken for what the block makes of it, however little that is."""
+        """The input and output of a residual block are distinguished, however small their difference is."""
 
         class Residual(nn.Module):
             def __init__(self) -> None:
@@ -214,8 +214,8 @@ class TestOddNets:
         layers = mapped(Net())
         assert (layers["block.keep"].value, layers["block"].value) == ("add", "add_1")
 
-    def test_a_clamp_that_no_telling_input_reaches(self) -> None:
-        """Where two values are equal for all telling inputs, others tell which of them is the module's."""
+    def test_a_clamp_that_no_probe_input_reaches(self) -> None:
+        """Values that are equal for all probe inputs are distinguished by inputs out of their range."""
 
         class Both(nn.Module):
             def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,11 +231,11 @@ class TestOddNets:
                 a, b = self.both(x)
                 return a + b
 
-        layers = mapped(Clamped(), Raw((3, 8, 8), ("output",)))
+        layers = mapped(Clamped(), RawInterface((3, 8, 8), ("output",)))
         assert [layers[name].value for name in ("both", "both:1")] == ["add", "clamp"]
 
     def test_a_relu_that_only_colours_reach(self) -> None:
-        """The same for images, which have an end: what noise and grey images do not reach."""
+        """Values of images that are equal for noise and grey images are distinguished by coloured ones."""
 
         class Mean(nn.Module):
             def __init__(self) -> None:
@@ -261,7 +261,7 @@ class TestOddNets:
         assert [layers[name].value for name in ("mean", "mean:1")] == ["add", "relu"]
 
     def test_two_layers_of_one_name(self) -> None:
-        """A module whose own name looks like another's second call is refused by name."""
+        """A network with a module whose name is that of another module's second call is rejected."""
 
         class Clash(Base):
             def __init__(self) -> None:
@@ -272,11 +272,11 @@ class TestOddNets:
             def middle(self, x: torch.Tensor) -> torch.Tensor:
                 return self.a(self.a(self.get_submodule("a@1")(x)))
 
-        with pytest.raises(UnsupportedNetworkError, match="2 layers would be called 'a@1'"):
+        with pytest.raises(UnsupportedNetworkError, match="2 layers would have the name 'a@1'"):
             mapped(Clash())
 
-    def test_wrong_values_are_not_believed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the runtime computes something else, no entry claims to be exact."""
+    def test_wrong_values(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the runtime computes wrong values, no entry is exact."""
 
         class Plain(Base):
             def middle(self, x: torch.Tensor) -> torch.Tensor:
@@ -284,12 +284,12 @@ class TestOddNets:
 
         from export.verify import layer_map as module
 
-        honest = module.Runtime.run
-        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.001 for k, v in honest(*a).items()})
+        original = module.Runtime.run
+        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.001 for k, v in original(*a).items()})
         assert {status(layer)[0] for layer in mapped(Plain()).values()} & {"EXACT", "ALIAS"} == set()
 
-    def test_what_is_computed_less_exactly_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A value that is nearly a layer's is not said to be rewritten, and not taken for it either."""
+    def test_imprecise_values(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A value that misses the tolerance slightly is reported as imprecise, not as rewritten or exact."""
 
         class Plain(Base):
             def middle(self, x: torch.Tensor) -> torch.Tensor:
@@ -297,8 +297,8 @@ class TestOddNets:
 
         from export.verify import layer_map as module
 
-        honest = module.Runtime.run
-        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.0001 for k, v in honest(*a).items()})
+        original = module.Runtime.run
+        monkeypatch.setattr(module.Runtime, "run", lambda *a: {k: v * 1.0001 for k, v in original(*a).items()})
         layer = mapped(Plain())["conv"]
         assert status(layer)[0] == "NOT_EXPORTED"
         assert "computes it less exactly than PyTorch does: 'conv2d' is " in layer.reason

@@ -1,4 +1,4 @@
-"""Shapes are what independent witnesses agree on; one that lies stops the export, one that is silent is counted."""
+"""The verification of shapes by independent witnesses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +16,9 @@ from export.convert.prepare import prepare
 from export.errors import ShapeError
 from export.interface.interface import ImageInterface
 from export.reference.determinism import expectations
-from export.verify import shapes
+from export.verify import shape_witnesses, shapes
 from export.verify.layer_map import map_layers
-from export.verify.shapes import Case
+from export.verify.shape_witnesses import Case
 from export.verify.symbolic_shapes import Inferred
 from protos import manifest
 from zoo import LoadedNetwork
@@ -29,67 +29,69 @@ Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, ImageInterface]
 
 @pytest.fixture(scope="module")
 def prepared(convnet4: LoadedNetwork) -> Prepared:
-    """A converted network with its layer map, as the check gets it."""
-    network, rule = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
-    model = rule.attach(convert(network, rule.input_size, 20))
-    return model, network, map_layers(model, network, expectations(network, rule)), rule
+    """Return the arguments of check_shapes for a converted network."""
+    network, interface = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
+    model = interface.attach(convert(network, interface.input_size, 20))
+    return model, network, map_layers(model, network, expectations(network, interface)), interface
 
 
-def knows(found: manifest.Shapes) -> dict[str, int]:
-    return {witness.name: witness.values for witness in found.witnesses}
+def known_shapes(verdict: manifest.Shapes) -> dict[str, int]:
+    """Return the number of shapes that each witness knows."""
+    return {witness.name: witness.values for witness in verdict.witnesses}
 
 
 class TestVerdict:
-    """What is verified, and by whom."""
+    """The numbers of verified shapes, and their witnesses."""
 
     def test_every_shape_of_convnet4(self, exported: Exported) -> None:
-        """All 12 module outputs and the 5 other values are verified; the manifest says by whom."""
-        found = exported.manifest.shapes
-        assert (found.module_outputs, found.module_outputs_verified) == (12, 12)
-        assert (found.other_values, found.other_values_verified, list(found.unverified)) == (5, 5, [])
+        """All 12 module outputs and the 5 other values are verified; the manifest lists the witnesses."""
+        verdict = exported.manifest.shapes
+        assert (verdict.module_outputs, verdict.module_outputs_verified) == (12, 12)
+        assert (verdict.other_values, verdict.other_values_verified, list(verdict.unverified)) == (5, 5, [])
         layers = {layer.name: layer for layer in exported.manifest.layer_map.layers}
         assert list(layers["act2"].shape_witnesses) == ["runtime", "pytorch", "geometry", "onnx", "symbolic"]
         assert list(layers["conv1"].shape_witnesses) == []
 
-    def test_the_exporters_shapes_are_not_heard(self, prepared: Prepared) -> None:
-        """What the exporter wrote into the file, right or wrong, is stripped before anybody is asked."""
-        model, network, layer_map, rule = prepared
-        lying = onnx.ModelProto()
-        lying.CopyFrom(model)
-        for info in lying.graph.value_info:
+    def test_the_exporters_shapes_are_ignored(self, prepared: Prepared) -> None:
+        """Wrong shapes in the file do not change the result, because they are removed first."""
+        model, network, layer_map, interface = prepared
+        wrong = onnx.ModelProto()
+        wrong.CopyFrom(model)
+        for info in wrong.graph.value_info:
             info.type.tensor_type.shape.dim[-1].dim_value = 77
-        assert lying.graph.value_info
-        assert knows(shapes.check_shapes(lying, network, layer_map, rule)) == knows(
-            shapes.check_shapes(model, network, layer_map, rule)
+        assert wrong.graph.value_info
+        assert known_shapes(shapes.check_shapes(wrong, network, layer_map, interface)) == known_shapes(
+            shapes.check_shapes(model, network, layer_map, interface)
         )
 
-    def test_fewer_witnesses_are_not_enough(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without geometry and both inferences nothing is verified, and each value is listed."""
-        monkeypatch.setattr(shapes, "_geometry", silent(GeometryError))
-        monkeypatch.setattr(shapes, "_onnx_inference", silent(onnx.shape_inference.InferenceError))
-        monkeypatch.setattr(shapes.symbolic_shapes, "infer", lambda _: Inferred([], "lost for words"))
-        found = shapes.check_shapes(*prepared[:3], prepared[3])
-        assert (found.module_outputs_verified, found.other_values_verified) == (0, 0)
-        assert len(found.unverified) == 17
-        assert [witness.name for witness in found.witnesses if witness.silent_because == "lost for words"] == [
+    def test_too_few_witnesses(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without geometry and both inferences, no shape is verified, and each value is listed as unverified."""
+        monkeypatch.setattr(shape_witnesses, "_geometry", failing(GeometryError))
+        monkeypatch.setattr(shape_witnesses, "_onnx_inference", failing(onnx.shape_inference.InferenceError))
+        monkeypatch.setattr(shape_witnesses.symbolic_shapes, "infer", lambda _: Inferred([], "no result"))
+        verdict = shapes.check_shapes(*prepared[:3], prepared[3])
+        assert (verdict.module_outputs_verified, verdict.other_values_verified) == (0, 0)
+        assert len(verdict.unverified) == 17
+        assert [witness.name for witness in verdict.witnesses if witness.silent_because == "no result"] == [
             "geometry",
             "onnx",
             "symbolic",
         ]
 
-    def test_a_witness_that_knows_no_size_says_so(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever has spoken of every value, and knows the whole shape of none, has a reason, too."""
-        honest = shapes._onnx_inference
+    def test_witness_without_complete_shapes(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A witness that knows no shape completely reports that as its reason."""
+        original = shape_witnesses._onnx_inference
 
-        def vague(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-            infos = honest(model)
+        def anonymous_dimensions(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+            infos = original(model)
             for dim in (dim for info in infos for dim in info.type.tensor_type.shape.dim):
                 dim.dim_param = "unk__7"
             return infos
 
-        monkeypatch.setattr(shapes, "_onnx_inference", vague)
-        (onnx_witness,) = (each for each in shapes.check_shapes(*prepared).witnesses if each.name == "onnx")
-        assert (onnx_witness.values, onnx_witness.silent_because) == (0, shapes.NOTHING_WHOLE)
+        monkeypatch.setattr(shape_witnesses, "_onnx_inference", anonymous_dimensions)
+        verdict = shapes.check_shapes(*prepared)
+        (onnx_witness,) = (witness for witness in verdict.witnesses if witness.name == "onnx")
+        assert (onnx_witness.values, onnx_witness.silent_because) == (0, shapes.NO_COMPLETE_SHAPE)
 
     @pytest.mark.parametrize(
         ("dim", "sizes"),
@@ -106,15 +108,15 @@ class TestVerdict:
             ({}, [None, None]),
         ],
     )
-    def test_an_anonymous_size_is_no_evidence(self, dim: dict[str, Any], sizes: list[int | None]) -> None:
-        """Only numbers, and what can be worked out from the input's own sizes, are evidence."""
+    def test_dimensions(self, dim: dict[str, Any], sizes: list[int | None]) -> None:
+        """Only numbers, and expressions of the input's own sizes, are known dimensions."""
         info = onnx.ValueInfoProto(name="v")
         info.type.tensor_type.shape.dim.add(**dim)
-        assert [next(shapes._sizes(info, Case(batch, 8, 8))) for batch in (1, 3)] == sizes
+        assert [next(shape_witnesses._dimensions(info, Case(batch, 8, 8))) for batch in (1, 3)] == sizes
 
 
 class Uneven(nn.Module):
-    """Two ways to half the size, which are one size only to those who know more than their formulas."""
+    """Two layers that halve the size, with different formulas that have the same values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,70 +132,70 @@ class Uneven(nn.Module):
         return result
 
 
-class TestGivingUp:
-    """onnxruntime's symbolic inference where it cannot tell all."""
+class TestIncompleteInference:
+    """Networks for which onnxruntime's symbolic inference fails."""
 
-    def test_leaves_no_file_and_what_it_knew_stands(
+    def test_partial_result_without_files(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convnet4: LoadedNetwork
     ) -> None:
-        """Nothing is left in the current directory; what came before counts, the verdict says where it gave up."""
+        """No file is written to the current folder; shapes before the failing node count, and the node is reported."""
         monkeypatch.chdir(tmp_path)
         to = tmp_path / "elsewhere" / "models"
         settings = ExportSettings(to=to, name="uneven", dynamic_size=True)
-        rule = replace(convnet4.preprocessing, input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
-        exported = export_model(Uneven().eval(), settings, preprocessing=rule, labels=tuple("abcd"))
-        assert [each.name for each in tmp_path.iterdir()] == ["elsewhere"]
-        (symbolic,) = [each for each in exported.manifest.shapes.witnesses if each.name == "symbolic"]
-        assert symbolic.silent_because.endswith("(Add): a size that it cannot work out")
+        preprocessing = replace(convnet4.preprocessing, input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
+        exported = export_model(Uneven().eval(), settings, preprocessing=preprocessing, labels=tuple("abcd"))
+        assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+        (symbolic,) = [witness for witness in exported.manifest.shapes.witnesses if witness.name == "symbolic"]
+        assert symbolic.silent_because.endswith("(Add): it cannot infer a size")
         layers = {layer.name: list(layer.shape_witnesses) for layer in exported.manifest.layer_map.layers}
         assert ["symbolic" in layers[name] for name in ("before", "strided", "pooled", "act")] == [True] * 3 + [False]
 
 
 class TestContradiction:
-    """A witness that says otherwise."""
+    """Witnesses that contradict each other."""
 
     def test_names_the_layer_and_every_witness(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The error says which layer, at which batch, and what each says."""
-        honest = shapes._geometry
+        """The error has the layer, the batch and the shape of each witness."""
+        original = shape_witnesses._geometry
 
-        def lying(*args: Any) -> Any:
-            return {**honest(*args), "pool": {Case(1, 8, 8): (1, 32, 5, 4)}}
+        def with_wrong_pool(*args: Any) -> Any:
+            return {**original(*args), "pool": {Case(1, 8, 8): (1, 32, 5, 4)}}
 
-        monkeypatch.setattr(shapes, "_geometry", lying)
+        monkeypatch.setattr(shape_witnesses, "_geometry", with_wrong_pool)
         with pytest.raises(ShapeError) as caught:
             shapes.check_shapes(*prepared[:3], prepared[3])
         message = str(caught.value)
         assert "layer 'pool'" in message
-        assert "runtime says [1, 32, 4, 4]; pytorch says [1, 32, 4, 4]; geometry says [1, 32, 5, 4]" in message
+        assert "runtime: [1, 32, 4, 4]; pytorch: [1, 32, 4, 4]; geometry: [1, 32, 5, 4]" in message
 
     def test_nothing_is_written(self, convnet4: LoadedNetwork, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """A contradiction stops the export."""
         frozen = {Case(batch, 8, 8): (1, 32, 8, 8) for batch in (1, 3)}
-        monkeypatch.setattr(shapes, "_pytorch", lambda *_: {"act1": frozen})
+        monkeypatch.setattr(shape_witnesses, "_pytorch", lambda *_: {"act1": frozen})
         with pytest.raises(ShapeError, match="at batch 3"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_frozen_batch_is_noticed(self, prepared: Prepared) -> None:
-        """A file in which a value forgets the batch contradicts PyTorch."""
-        model, network, _, rule = prepared
+    def test_frozen_batch(self, prepared: Prepared) -> None:
+        """A value without the batch dimension contradicts PyTorch."""
+        model, network, _, interface = prepared
         frozen = onnx.ModelProto()
         frozen.CopyFrom(model)
         relu = next(node for node in frozen.graph.node if node.op_type == "Relu")
         value = relu.output[0]
-        mean = onnx.helper.make_node("ReduceMean", [f"{value}_whole", "axis"], [value], keepdims=1)
-        relu.output[0] = f"{value}_whole"
+        mean = onnx.helper.make_node("ReduceMean", [f"{value}_before_mean", "axis"], [value], keepdims=1)
+        relu.output[0] = f"{value}_before_mean"
         frozen.graph.node.insert(list(frozen.graph.node).index(relu) + 1, mean)
         frozen.graph.initializer.append(onnx.numpy_helper.from_array(torch.tensor([0]).numpy(), "axis"))
         layer_map = manifest.LayerMap(layers=[manifest.Layer(path="act1", name="act1", value=value)])
-        with pytest.raises(ShapeError, match=r"layer 'act1'.*at batch 3 of 8x8: runtime says \[1, 32, 8, 8\]"):
-            shapes.check_shapes(frozen, network, layer_map, rule)
+        with pytest.raises(ShapeError, match=r"layer 'act1'.*at batch 3 of 8x8: runtime: \[1, 32, 8, 8\]"):
+            shapes.check_shapes(frozen, network, layer_map, interface)
 
 
-def silent(error: type[Exception]) -> Callable[..., Any]:
-    """A witness that cannot speak."""
+def failing(error: type[Exception]) -> Callable[..., Any]:
+    """Return a source of shapes that raises `error`."""
 
-    def ask(*_: Any) -> Any:
-        raise error("lost for words")
+    def source(*_: Any) -> Any:
+        raise error("no result")
 
-    return ask
+    return source

@@ -1,17 +1,17 @@
-"""What a network may give."""
+"""Names and types of the outputs of a network."""
 
 import pytest
 import torch
 
 from export.errors import UnsupportedNetworkError
-from export.interface.net_outputs import named_outputs
+from export.interface.network_outputs import named_outputs
 
 
 def test_complex_numbers_are_refused() -> None:
-    """A complex tensor is named, with what to give in its place; its real view is accepted."""
+    """A complex output is rejected with its name and a replacement; its real view is accepted."""
     spectrum = torch.fft.rfft(torch.ones(2, 4))
     with pytest.raises(
-        UnsupportedNetworkError, match=r"the network's 'spectrum' is complex64; .* give torch\.view_as_real"
+        UnsupportedNetworkError, match=r"the network's 'spectrum' is complex64, .* return torch\.view_as_real"
     ):
         named_outputs({"spectrum": spectrum})
     assert named_outputs(torch.view_as_real(spectrum))["output"].shape == (2, 3, 2)

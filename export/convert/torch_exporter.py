@@ -1,0 +1,104 @@
+"""Calls torch.onnx's dynamo exporter, silently, with dynamic axes."""
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.convert.branch_locations import branch_locations
+from export.convert.diagnosis import explain
+from export.convert.dynamic_shapes import LocateBranch
+from export.errors import ConversionError
+from export.names import BATCH, HEIGHT, INPUT, WIDTH
+
+MIN_SIZES = (1, 8, 32)  # candidates for the least height and width: a norm rejects a map of one place
+MIN_SIZE_MISSING = re.compile("Constraints violated|appropriate min value")  # PyTorch's message for a missing minimum
+
+
+def export_program(
+    network: nn.Module, example: torch.Tensor, opset: int, *, dynamic_size: bool
+) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
+    """Return the converted network, and its dynamic axes as torch.export.Dim by index.
+
+    With `dynamic_size`, height and width get the first minimum of MIN_SIZES that PyTorch accepts;
+    dynamic_shapes_check.py verifies smaller sizes.
+
+    Raises: ConversionError.
+    """
+    return _export_program(network, example, opset, MIN_SIZES if dynamic_size else (None,))
+
+
+def branch_locator(network: nn.Module, example: torch.Tensor, axes: Mapping[int, Any]) -> LocateBranch:
+    """Return a function that locates the branch behind an assumption, by capturing the network once more."""
+
+    def locate(expression: str) -> str:
+        with silence_exporter():
+            return branch_locations(network, example, (axes,)).get(expression, "")
+
+    return locate
+
+
+@contextlib.contextmanager
+def silence_exporter() -> Iterator[None]:
+    """Suppress the exporter's output, logs and warnings: what they report is checked on the model it returns."""
+    disabled_level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled_level)
+
+
+def _export_program(
+    network: nn.Module, example: torch.Tensor, opset: int, min_sizes: Sequence[int | None]
+) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
+    min_size, *larger = min_sizes
+    axes = _dynamic_axes(min_size)
+    try:
+        return _call_exporter(network, example, opset, axes), axes
+    except torch.onnx.errors.OnnxExporterError as error:
+        if larger and min(example.shape[2:]) >= (larger[0] or 0) and _needs_larger_minimum(error):
+            return _export_program(network, example, opset, larger)
+        with silence_exporter():
+            cause = explain(network, example, (axes,), error)
+        raise ConversionError(f"torch.onnx cannot convert {type(network).__name__}: {cause}.") from error
+
+
+def _dynamic_axes(min_size: int | None) -> dict[int, Any]:
+    """Return the batch axis, and with a `min_size` also height and width."""
+    spatial = {2: (HEIGHT, min_size), 3: (WIDTH, min_size)} if min_size else {}
+    return {axis: torch.export.Dim(name, min=least) for axis, (name, least) in {0: (BATCH, 1), **spatial}.items()}
+
+
+def _needs_larger_minimum(error: BaseException | None) -> bool:
+    return error is not None and (
+        MIN_SIZE_MISSING.search(str(error)) is not None or _needs_larger_minimum(error.__cause__)
+    )
+
+
+def _call_exporter(
+    network: nn.Module, example: torch.Tensor, opset: int, axes: dict[int, Any]
+) -> torch.onnx.ONNXProgram:
+    with silence_exporter():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT],
+            dynamic_shapes=(axes,),
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise ConversionError(f"torch.onnx returned nothing for {type(network).__name__}.")
+    return program

@@ -1,0 +1,55 @@
+"""Step 5: from a PyTorch network to an ONNX model."""
+
+from collections.abc import Sequence
+
+import onnx
+
+from export.convert.convert import convert
+from export.convert.taps import before_norms
+from export.errors import ConversionError
+from export.interface.check_sizes import require_larger_size
+from export.onnx_model import external_data
+from export.steps.stages import Converted, Described
+
+
+def convert_network(context: Described) -> Converted:
+    """Convert the network to ONNX, and attach the image preprocessing and the probabilities.
+
+    Reads: `network`, `interface`, `runs` and `settings`.
+    Adds: `model`.
+    Ensures: the model is valid ONNX of the requested opset with the inputs and outputs of the interface; its nodes
+    carry the paths of the modules inside which they were computed.
+    Raises: ConversionError; UnsupportedNetworkError where a layer only accepts the network's own size.
+    """
+    settings, interface = context.settings, context.interface
+    # The last size of the interface, because height and width must differ from each other where they are dynamic.
+    example_size = context.runs[-1].interface.input_size
+    try:
+        model = convert(
+            context.network,
+            example_size,
+            settings.opset,
+            interface.network_outputs,
+            _taps(context),
+            dynamic_size=settings.dynamic_size,
+        )
+    except ConversionError:
+        if settings.dynamic_size:
+            require_larger_size(context.network, interface.input_size)  # its error names the layer
+        raise
+    model = interface.attach(model)
+    _require_valid(model)
+    return Converted(**vars(context), model=model)
+
+
+def _taps(context: Described) -> Sequence[str]:
+    if not context.settings.taps:
+        return ()
+    return before_norms(context.network, list(context.runs[-1].small_batch.layers.values()))
+
+
+def _require_valid(model: onnx.ModelProto) -> None:
+    try:
+        external_data.check(model)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"torch.onnx wrote a model that ONNX's checker rejects: {error}") from error

@@ -1,0 +1,37 @@
+"""Step 1: from the caller's network to a network with preprocessing and labels."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from export.artifact import repository
+from export.errors import SettingsError
+from export.settings import ExportSettings
+from export.source.module import loaded_module
+from export.steps.stages import Source
+from zoo import LoadedNetwork
+from zoo.networks.preprocessing import Preprocessing
+
+
+def load_source(
+    network: LoadedNetwork | nn.Module,
+    settings: ExportSettings,
+    preprocessing: Preprocessing | None,
+    labels: Sequence[str],
+) -> Source:
+    """Combine the network with its preprocessing and labels.
+
+    Adds: `source` and `settings`.
+    Ensures: the network is not wrapped and can be copied; the repository can be written to.
+    Raises: RepositoryError, SettingsError, SourceError, UnsupportedNetworkError.
+    """
+    if isinstance(network, LoadedNetwork):
+        if preprocessing is not None or labels:
+            raise SettingsError(
+                "a loaded network has its own preprocessing and labels: to change them, use dataclasses.replace on it."
+            )
+        source = network
+    else:
+        source = loaded_module(network, preprocessing, labels)
+    repository.require_writable(settings.to / settings.name)
+    return Source(source=source, settings=settings)

@@ -1,0 +1,22 @@
+"""Step 2: from a loaded network to one that can be converted, with the interface of the model."""
+
+from export.convert.prepare import prepare, require_no_size_padding
+from export.interface.head import head_of
+from export.interface.interface import interface_of
+from export.steps.stages import Prepared, Source
+
+
+def prepare_network(context: Source) -> Prepared:
+    """Copy the network, make it convertible, and derive the model's interface from the settings.
+
+    Reads: `source` and `settings`.
+    Adds: `network` and `interface`.
+    Ensures: `network` is on the CPU, in evaluation mode, in finite float32; the caller's network is unchanged.
+    Raises: UnsupportedNetworkError, SettingsError.
+    """
+    source, settings = context.source, context.settings
+    network = prepare(source.network)
+    if settings.dynamic_size:
+        require_no_size_padding(network)
+    interface = interface_of(network, source.preprocessing, settings, head_of(source, settings.calibrated))
+    return Prepared(**vars(context), network=network, interface=interface)

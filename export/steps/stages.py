@@ -1,0 +1,129 @@
+"""The facts known after each step of an export.
+
+Each stage extends the one before, so that a fact has one name in all later steps. Stages are immutable; the two steps
+that change the ONNX model in place say so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from export.interface.interface import Interface
+from export.interface.signature import Contract
+from export.reference.expected import ReferenceRuns
+from export.settings import ExportSettings
+from export.verify.parity import Check
+from protos import manifest
+from zoo import LoadedNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """After load_source.
+
+    Attributes:
+        source: The network as loaded, with its preprocessing, labels and the origin of its weights.
+        settings: The settings of the export.
+    """
+
+    source: LoadedNetwork
+    settings: ExportSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Source):
+    """After prepare_network.
+
+    Attributes:
+        network: A copy of the network that can be converted and compared.
+        interface: The model's input and outputs, and how they relate to the network's.
+    """
+
+    network: nn.Module
+    interface: Interface
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference(Prepared):
+    """After run_reference.
+
+    Attributes:
+        runs: PyTorch's results for the probe inputs, at each size of the interface.
+    """
+
+    runs: Sequence[ReferenceRuns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described(Reference):
+    """After describe_model.
+
+    Attributes:
+        signature: The model's tensors, labels and image preprocessing.
+        shared_files: The files that all versions of the model share, by name.
+    """
+
+    signature: Contract
+    shared_files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted(Described):
+    """After convert_network and screen_reference.
+
+    Attributes:
+        model: The ONNX model with its interface.
+    """
+
+    model: onnx.ModelProto
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped(Converted):
+    """After map_model_layers.
+
+    Attributes:
+        layer_map: The value of the model, or the reason for its absence, for each module output.
+    """
+
+    layer_map: manifest.LayerMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesVerified(Mapped):
+    """After verify_shapes.
+
+    Attributes:
+        shapes: How many shapes were verified, and by which witnesses.
+    """
+
+    shapes: manifest.Shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified(ShapesVerified):
+    """After verify_parity.
+
+    Attributes:
+        checks: The comparison of each output with PyTorch, at each batch size and input size.
+    """
+
+    checks: Sequence[Check]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Verified):
+    """After write_version.
+
+    Attributes:
+        folder: The folder of the new version.
+        model_bytes: The size of the model file and its external data.
+        manifest: The version's manifest.
+    """
+
+    folder: Path
+    model_bytes: int
+    manifest: manifest.Manifest

@@ -1,0 +1,18 @@
+"""Step 8: from a mapped model to one whose shapes are verified."""
+
+from export.errors import dynamic_size_errors
+from export.steps.stages import Mapped, ShapesVerified
+from export.verify.shapes import check_shapes
+
+
+def verify_shapes(context: Mapped) -> ShapesVerified:
+    """Compare the shapes of all values between independent witnesses.
+
+    Reads: `network`, `interface`, `model` and `layer_map`.
+    Adds: `shapes`; writes the witnesses and the receptive field of each layer into `layer_map`.
+    Ensures: no two witnesses contradict each other.
+    Raises: ShapeError, ConversionError.
+    """
+    with dynamic_size_errors(context.settings.dynamic_size):
+        shapes = check_shapes(context.model, context.network, context.layer_map, context.interface)
+    return ShapesVerified(**vars(context), shapes=shapes)

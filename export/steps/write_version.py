@@ -1,0 +1,45 @@
+"""Step 10: from a verified model to a version in the repository."""
+
+from onnx import numpy_helper
+
+from export.artifact import repository
+from export.artifact.manifest import Found, manifest_of
+from export.artifact.manifest_json import seal, to_json
+from export.artifact.metadata import stamp, strip
+from export.names import MANIFEST, MODEL, TEST_DATA, WEIGHTS
+from export.onnx_model import external_data
+from export.reference.expected import SMALL_BATCH, ReferenceRuns
+from export.steps.stages import Verified, Written
+
+
+def write_version(context: Verified) -> Written:
+    """Write the model, its manifest and its test data as the next version.
+
+    Reads: everything.
+    Adds: `folder`, `manifest` and `model_bytes`.
+    Changes: `model`, whose metadata becomes the layer map, the labels and the preprocessing.
+    Ensures: the version is complete, or, on an error, the repository is unchanged.
+    Raises: RepositoryError.
+    """
+    settings, model, signature = context.settings, context.model, context.signature
+    strip(model)
+    stamp(model, context.layer_map, signature.labels, signature.preprocessing)
+    results = Found(context.layer_map, context.shapes, context.checks, context.runs[0].kinds)
+    manifest = manifest_of(context.source, settings, signature, context.interface, model, results)
+    files = {**external_data.contents(model), **_test_data(context.runs[0])}
+    seal(manifest, {**files, **{f"../{name}": content for name, content in context.shared_files.items()}})
+    files[MANIFEST] = to_json(manifest).encode()
+    folder = repository.write_version(settings.to / settings.name, context.shared_files, files)
+    model_bytes = sum(len(files[name]) for name in (MODEL, WEIGHTS) if name in files)
+    return Written(**vars(context), folder=folder, manifest=manifest, model_bytes=model_bytes)
+
+
+def _test_data(runs: ReferenceRuns) -> dict[str, bytes]:
+    """Return one batch and PyTorch's outputs for it, in the layout of ONNX's backend tests."""
+    tensors = {"input_0": (runs.interface.input_name, runs.inputs(SMALL_BATCH))}
+    outputs = runs.small_batch.outputs
+    tensors |= {f"output_{index}": (name, value.numpy()) for index, (name, value) in enumerate(outputs.items())}
+    return {
+        f"{TEST_DATA}/{file}.pb": numpy_helper.from_array(array, name).SerializeToString(deterministic=True)
+        for file, (name, array) in tensors.items()
+    }
