@@ -1,7 +1,7 @@
 """The facts known after each step of an export.
 
-Each stage extends the one before, so that a fact has one name in all later steps. Stages are immutable; the two steps
-that change the ONNX model in place say so.
+Each stage extends the one before, so that a fact has one name in all later steps. Stages are immutable, except that
+some steps write into the ONNX model or the layer map; their docstrings say so.
 """
 
 from collections.abc import Mapping, Sequence

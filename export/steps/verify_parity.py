@@ -9,7 +9,8 @@ def verify_parity(context: ShapesVerified) -> Verified:
     """Compare every output and every layer with PyTorch, at several batch sizes and each size of the interface.
 
     Reads: `runs`, `model` and `layer_map`.
-    Adds: `checks`; writes the largest error of each layer into `layer_map`.
+    Adds: `checks`.
+    Changes: `layer_map`, into which the largest error of each layer is written.
     Ensures: all differences are within the tolerance that follows from PyTorch's own float32 error.
     Raises: ParityError, ConversionError.
     """

@@ -9,7 +9,8 @@ def verify_shapes(context: Mapped) -> ShapesVerified:
     """Compare the shapes of all values between independent witnesses.
 
     Reads: `network`, `interface`, `model` and `layer_map`.
-    Adds: `shapes`; writes the witnesses and the receptive field of each layer into `layer_map`.
+    Adds: `shapes`.
+    Changes: `layer_map`, into which the witnesses and the receptive field of each layer are written.
     Ensures: no two witnesses contradict each other.
     Raises: ShapeError, ConversionError.
     """
