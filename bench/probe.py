@@ -1,9 +1,9 @@
-"""The cached probe against the head trained through the frozen backbone: the same network, data, epochs and order.
+"""Compare a probe on cached features with a head trained through the frozen backbone: same network, data and epochs.
 
-Both are whole runs: what the cached one takes includes the extraction of all features, into an empty store, and what
-each writes to disk, in CPU seconds of the process, so that others on the machine count little. No image changes from
-epoch to epoch. The backbone is resnet18 with random weights, on digits at 96x96 pixels: how fast either is does not
-depend on what the backbone knows. It does depend on how many images there are, since a run begins and ends once.
+Both are measured as complete runs in CPU seconds of the process, so that other load on the machine counts little: the
+cached run includes extracting all features into an empty cache, and both include what they write to disk. Images are
+not augmented. The backbone is resnet18 with random weights, on digits enlarged to 96x96 pixels: its speed does not
+depend on its weights. The ratio does depend on the number of images, since each run starts and ends once.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from zoo.training.trainer import train
 
 BACKBONE, SIDE, EPOCHS = "resnet18", 96, 20
 PER_CLASS = {"train": 64, "val": 5, "test": 5}
-LEAST_RATIO, MOST_POINTS_APART = 10.0, 0.5
+MIN_RATIO, MAX_DIFFERENCE_POINTS = 10.0, 0.5
 
 
 def main() -> None:
@@ -37,14 +37,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        settings = prepare(Path(folder))
-        rounds = [both(replace(settings, seed=seed), Path(folder) / str(seed)) for seed in range(options.rounds)]
-    result = judged(rounds)
+        settings = write_inputs(Path(folder))
+        rounds = [run_both(replace(settings, seed=seed), Path(folder) / str(seed)) for seed in range(options.rounds)]
+    result = summarise(rounds)
     write("probe", result, page(result), options.out)
 
 
-def prepare(folder: Path) -> TrainSettings:
-    """Images and weights in `folder`, and what is asked of them."""
+def write_inputs(folder: Path) -> TrainSettings:
+    """Write images and backbone weights into `folder`; return settings that use them."""
     for split, count in PER_CLASS.items():
         write_images(folder / "digits" / split, split, count)
     torch.manual_seed(0)
@@ -66,58 +66,59 @@ def prepare(folder: Path) -> TrainSettings:
 
 
 def write_images(folder: Path, split: str, count: int) -> None:
-    """The first `count` digits of each class of a split, enlarged."""
+    """Write the first `count` digits of each class of a split, enlarged."""
     digits = load_dataset("digits")
-    part = digits.split(split)  # type: ignore[arg-type]
+    images = digits.split(split)  # type: ignore[arg-type]
     for target, label in enumerate(digits.labels):
         (folder / label).mkdir(parents=True)
-        chosen = (part.targets == target).nonzero().flatten()[:count]
-        for index, image in zip(chosen.tolist(), part.images[chosen], strict=True):  # type: ignore[attr-defined]
+        chosen = (images.targets == target).nonzero().flatten()[:count]
+        for index, image in zip(chosen.tolist(), images.images[chosen], strict=True):  # type: ignore[attr-defined]
             file = Image.fromarray(image[:, :, 0].numpy()).resize((SIDE, SIDE)).convert("RGB")
             file.save(folder / label / f"{index:04d}.png")
 
 
-def both(settings: TrainSettings, folder: Path) -> dict[str, Any]:
-    """One run each way; which goes first changes from round to round."""
-    found: dict[str, Any] = {}
-    for way in ("frozen", "cached") if settings.seed % 2 == 0 else ("cached", "frozen"):
+def run_both(settings: TrainSettings, folder: Path) -> dict[str, Any]:
+    """Train once frozen and once cached, alternating in order; return test accuracies and CPU seconds."""
+    measured: dict[str, Any] = {}
+    for method in ("frozen", "cached") if settings.seed % 2 == 0 else ("cached", "frozen"):
         file = settings.transfer and settings.transfer.pretrained_file
-        transfer = Transfer(schedule="probe", cached=way == "cached", pretrained_file=file)
-        crop = None if way == "cached" else settings.min_crop  # either way the whole image
-        asked = replace(settings, transfer=transfer, min_crop=crop)
+        transfer = Transfer(schedule="probe", cached=method == "cached", pretrained_file=file)
+        min_crop = None if method == "cached" else settings.min_crop  # both use the whole image
+        method_settings = replace(settings, transfer=transfer, min_crop=min_crop)
         started = time.process_time()
-        found[f"{way}_test_accuracy"] = train(asked, folder / way / "run").test_accuracy
-        found[f"{way}_seconds"] = time.process_time() - started
-    return found
+        measured[f"{method}_test_accuracy"] = train(method_settings, folder / method / "run").test_accuracy
+        measured[f"{method}_seconds"] = time.process_time() - started
+    return measured
 
 
-def judged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    frozen, cached = ([each[f"{way}_seconds"] for each in rounds] for way in ("frozen", "cached"))
-    apart = [100 * (each["cached_test_accuracy"] - each["frozen_test_accuracy"]) for each in rounds]
+def summarise(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return median times, their ratio, accuracies, and whether the targets are reached."""
+    frozen, cached = ([measured[f"{method}_seconds"] for measured in rounds] for method in ("frozen", "cached"))
+    differences = [100 * (measured["cached_test_accuracy"] - measured["frozen_test_accuracy"]) for measured in rounds]
     ratio = ratios(frozen, cached)
     return {
         "frozen_s": summary(frozen),
         "cached_s": summary(cached),
         "ratio": ratio,
-        "test_accuracy": mean(each["cached_test_accuracy"] for each in rounds),
-        "points_apart": max(apart, key=abs),
-        "reached": ratio["median"] >= LEAST_RATIO and max(map(abs, apart)) <= MOST_POINTS_APART,
+        "test_accuracy": mean(measured["cached_test_accuracy"] for measured in rounds),
+        "points_apart": max(differences, key=abs),
+        "reached": ratio["median"] >= MIN_RATIO and max(map(abs, differences)) <= MAX_DIFFERENCE_POINTS,
     }
 
 
 def page(result: dict[str, Any]) -> str:
-    """The results for people."""
-    said = f"{BACKBONE} at {SIDE}x{SIDE}, {EPOCHS} epochs; {MEDIANS}"
+    """Return the results as Markdown."""
+    conditions = f"{BACKBONE} at {SIDE}x{SIDE}, {EPOCHS} epochs; {MEDIANS}"
     head = [
         "through the frozen backbone, CPU s",
         "cached, extraction included, CPU s",
         "ratio",
-        "accuracy apart, points",
+        "difference in accuracy, points",
     ]
     row = [shown(result[name], 1) for name in ("frozen_s", "cached_s", "ratio")]
     verdict = "reached" if result["reached"] else "NOT reached"
-    asked = f"At least {LEAST_RATIO:g} times faster, accuracy within {MOST_POINTS_APART:g} points: {verdict}.\n"
-    return machine_line(said) + table(head, [[*row, f"{result['points_apart']:+.2f}"]]) + "\n" + asked
+    target = f"At least {MIN_RATIO:g} times faster, accuracy within {MAX_DIFFERENCE_POINTS:g} points: {verdict}.\n"
+    return machine_line(conditions) + table(head, [[*row, f"{result['points_apart']:+.2f}"]]) + "\n" + target
 
 
 if __name__ == "__main__":

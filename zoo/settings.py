@@ -1,4 +1,4 @@
-"""What one training run is asked to do."""
+"""Settings of a training run, validated when they are created."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +16,7 @@ Schedule = Literal["probe", "head-then-all", "gradual"]
 Precision = Literal["no", "fp16", "bf16"]
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
 
-NOT_NEGATIVE = (
+NON_NEGATIVE = (
     "weight_decay",
     "max_shift_px",
     "workers",
@@ -34,17 +34,20 @@ CHOICES = {
     "track": get_args(Tracker),
 }
 
-MOST_FOLDS = 100
+MAX_FOLDS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """How a backbone's knowledge is used: the new head, what learns when (see freeze.py), where its weights are.
+    """How to reuse a pretrained backbone.
 
-    `cached` computes the backbone's features once (see probe.py), which goes with the schedule `probe` alone.
-    `pretrained_file` is None for the backbone's own weights: from its hub, or from the run that it is.
-    `head_init` "means" begins from the classes' mean features (see head_means.py); `cut_after` names the backbone's
-    last layer (see cut.py), None for all of them.
+    Attributes:
+        head: The new classifier, see zoo/transfer/heads.py.
+        schedule: Which parameters learn in which epoch, see zoo/transfer/freeze.py.
+        cached: Compute the backbone's features once and train the head on them; requires the schedule "probe".
+        pretrained_file: Weights of the backbone; None: those of its hub, or of the run that `network` names.
+        head_init: "random", or "means": start from the mean features of each class (heads "linear" and "flat").
+        cut_after: Path of the backbone's last layer; all layers after it are removed. None: keep all layers.
     """
 
     head: Head = "linear"
@@ -55,39 +58,60 @@ class Transfer:
     cut_after: str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("head", Head), ("schedule", Schedule), ("head_init", HeadInit)):
-            value, choices = getattr(self, name), get_args(kind)
+        for name, literal in (("head", Head), ("schedule", Schedule), ("head_init", HeadInit)):
+            value, choices = getattr(self, name), get_args(literal)
             _check(name, value in choices, f"one of {', '.join(choices)}", value)
         _check("cut_after", self.cut_after != "", "the name of a layer", repr(self.cut_after))
         if self.head_init == "means":
-            _check("head", self.head in ("linear", "flat"), "linear or flat where it begins from means", self.head)
+            _check("head", self.head in ("linear", "flat"), "linear or flat with head_init means", self.head)
         if self.cached:
             _check("schedule", self.schedule == "probe", "probe where features are cached", self.schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """A training run: the same settings on the same CPU with as many threads give the same weights, bit for bit.
+    """Everything that determines the result of a training run.
 
-    `network` is a name of `zoo.create_model`, `data` of `zoo.find_data`, `optimizer` of timm's `create_optimizer_v2`.
-    `flip` is the share of training images that are mirrored, `min_crop` the least share of its area that a random
-    crop keeps; None is what suits the data. `rand_augment` is RandAugment's magnitude, `mixup` and `cutmix` the alphas
-    by which pairs of images are mixed, all by timm, 0 for none. `input_size` is (C, H, W), None the data's or else
-    the network's own.
-    Against `imbalance`, "weights" lets rare classes count more in the loss, and "sampler" draws them more often.
-    `workers` processes decode the images of a folder, without any effect on the weights. The run's state is saved
-    after each epoch and, if not 0, every `checkpoint_every_steps`.
-    `transfer` is None for a network from scratch; with it `network` is the backbone, by name or by the folder of its run.
-    Each layer learns at `layer_decay` times the rate of the one after it. With an `ema_decay` the run's weights are the
-    exponential moving average of those that learn.
-    With `folds` the run is one of that many: it validates on `fold`, counted from 1, and trains on the others.
-    `batch_size` is that of a step over all processes; each computes its part of it in `accumulate_steps` pieces, so
-    neither number changes what is learned but for rounding, and but for BatchNorm, which looks at one piece at a time.
-    Gradients longer than `clip_grad_norm`, if not 0, are cut to that length. With a `patience` the run ends after so
-    many epochs without a better one. `track` sends what is measured to a tracker besides RUN/metrics.jsonl.
-    `lr` is the peak of its schedule, `max_shift_px` how far training moves each image at random in each direction,
-    `device` "auto" the best that this machine has. The defaults were tuned on digits by cross-validation
-    without its test split, where a shift of 1 cost 0.3 points of accuracy in ten epochs.
+    The same settings give the same weights bit for bit, on the same CPU with the same number of threads.
+    The defaults were tuned on digits by cross-validation without its test split, where a `max_shift_px` of 1 cost
+    0.3 points of accuracy in ten epochs.
+
+    Attributes:
+        network: Name for `zoo.create_model`; with `transfer` the backbone, by name or by the folder of its run.
+        data: Name for `zoo.find_data`.
+        epochs: Passes over the training images, 1 or more.
+        batch_size: Images per optimiser step, over all processes.
+        optimizer: Name for timm's `create_optimizer_v2`.
+        lr: Peak learning rate of the schedule, above 0.
+        weight_decay: Decay of weights, not of biases and norms, 0 or more.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        max_shift_px: Largest random shift of a training image along each axis, in pixels. 0: none.
+        flip: Probability of mirroring a training image, in [0, 1]. None: the data set's own.
+        min_crop: Smallest share of the image area that a random crop keeps, in (0, 1]. None: the data set's own.
+        rand_augment: Magnitude of timm's RandAugment, 0 to 10. 0: none.
+        mixup: Alpha of timm's mixup, which blends pairs of images. 0: none.
+        cutmix: Alpha of timm's CutMix, which pastes a part of one image into another. 0: none.
+        input_size: (C, H, W). None: the data set's size, or else the network's own.
+        bad_images: "fail" on unreadable image files, or "skip" them.
+        imbalance: "weights" weighs rare classes more in the loss, "sampler" draws them more often.
+        workers: Processes that decode images of a folder; no effect on the weights. 0: decode in the main process.
+        checkpoint_every_steps: Steps between saves of the run's state, besides those after each epoch. 0: none.
+        seed: Seed of all randomness, at least 0 and below 2**32.
+        device: Where to compute. "auto": the best device of this machine.
+        layer_decay: Learning rate of a layer as a multiple of that of the next layer, in (0, 1].
+        ema_decay: Decay of the exponential moving average that is evaluated and saved instead of the trained
+            weights, in [0, 1). 0: no average.
+        mixed_precision: 16-bit format of the forward pass; "fp16" requires a GPU. "no": float32.
+        accumulate_steps: Pieces of a batch that are computed one after the other, 1 or more. Changes results by
+            rounding only, except that BatchNorm computes its statistics per piece (and per process).
+        clip_grad_norm: Largest L2 norm of the gradient; larger ones are scaled down. 0: no clipping.
+        channels_last: Store images and weights with channels last in memory.
+        patience: End the run after this many epochs without a better one. 0: never.
+        track: Experiment tracker that receives the metrics besides RUN/metrics.jsonl. "none": no tracker.
+        transfer: Reuse of a pretrained backbone. None: train from scratch.
+        folds: Number of cross-validation folds, 2 to 100. 0: a single run on the data set's own splits.
+        fold: The fold to validate on, 1 to `folds`; the run trains on the others. 0: no cross-validation.
     """
 
     network: str
@@ -128,7 +152,7 @@ class TrainSettings:
         self._check_folds()
         for name in ("epochs", "batch_size", "accumulate_steps"):
             _check(name, getattr(self, name) >= 1, "1 or more", getattr(self, name))
-        for name in NOT_NEGATIVE:
+        for name in NON_NEGATIVE:
             _check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
         for name in ("label_smoothing", "drop_rate", "ema_decay"):
             _check(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1", getattr(self, name))
@@ -138,66 +162,77 @@ class TrainSettings:
         _check("seed", 0 <= self.seed < 2**32, "at least 0 and less than 2**32", self.seed)
         for name, choices in CHOICES.items():
             _check(name, getattr(self, name) in choices, f"one of {', '.join(choices)}", getattr(self, name))
-        least = self.accumulate_steps
-        _check("batch_size", self.batch_size >= least, f"{least} or more, an image for each piece", self.batch_size)
+        pieces = self.accumulate_steps
+        expected = f"{pieces} or more, at least one image per accumulation step"
+        _check("batch_size", self.batch_size >= pieces, expected, self.batch_size)
 
     @property
-    def mixes(self) -> bool:
-        """Whether images are mixed with each other."""
+    def mixes_images(self) -> bool:
+        """Whether mixup or CutMix is on."""
         return self.mixup > 0 or self.cutmix > 0
 
     def _check_folds(self) -> None:
         if self.folds or self.fold:
-            _check("folds", 2 <= self.folds <= MOST_FOLDS, f"from 2 to {MOST_FOLDS}", self.folds)
+            _check("folds", 2 <= self.folds <= MAX_FOLDS, f"from 2 to {MAX_FOLDS}", self.folds)
             _check("fold", 1 <= self.fold <= self.folds, f"from 1 to {self.folds}", self.fold)
 
     def _check_images(self) -> None:
         if self.transfer is not None and self.transfer.cached:
             for name in ("flip", "min_crop", "max_shift_px", "rand_augment", "mixup", "cutmix"):
                 value = getattr(self, name)
-                _check(name, not value, "left out where features are cached: no image changes", value)
+                _check(
+                    name,
+                    not value,
+                    "left out where features are cached, since they come from unaugmented images",
+                    value,
+                )
         _check("rand_augment", 0 <= self.rand_augment <= 10, "from 0 to 10", self.rand_augment)
-        if self.mixes:
-            _check("batch_size", self.batch_size % 2 == 0, "even where images are mixed in pairs", self.batch_size)
+        if self.mixes_images:
+            _check(
+                "batch_size",
+                self.batch_size % 2 == 0,
+                "even where images are mixed in pairs",
+                self.batch_size,
+            )
         if self.flip is not None:
             _check("flip", 0 <= self.flip <= 1, "at least 0 and at most 1", self.flip)
         if self.min_crop is not None:
             _check("min_crop", 0 < self.min_crop <= 1, "greater than 0 and at most 1", self.min_crop)
         if self.input_size is not None:
-            sound = len(self.input_size) == 3 and min(self.input_size) >= 1
-            _check("input_size", sound, "channels, height and width, each 1 or more", self.input_size)
+            is_valid = len(self.input_size) == 3 and min(self.input_size) >= 1
+            _check("input_size", is_valid, "channels, height and width, each 1 or more", self.input_size)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`.
+        """Restore settings written by `to_json`.
 
         Raises:
-            SettingsError: a setting is unknown, missing or out of its range.
+            SettingsError: A setting is unknown, missing or out of its range.
         """
-        size, transfer = values.get("input_size"), values.get("transfer")
+        input_size, transfer = values.get("input_size"), values.get("transfer")
         _check_names(cls, values)
         _check_names(Transfer, transfer or {})
         try:
-            rebuilt = {
-                **({"input_size": tuple(size)} if size else {}),
+            typed = {
+                **({"input_size": tuple(input_size)} if input_size else {}),
                 **({"transfer": Transfer(**transfer)} if transfer else {}),
             }
-            return cls(**{**values, **rebuilt})
+            return cls(**{**values, **typed})
         except TypeError as error:
             raise SettingsError(f"a setting is missing or of the wrong type: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values by the settings' names."""
+        """Return the settings as JSON values by name."""
         return asdict(self)
 
 
-def _check_names(kind: type[TrainSettings] | type[Transfer], values: Mapping[str, Any]) -> None:
-    names = [field.name for field in fields(kind)]
+def _check_names(settings_class: type[TrainSettings] | type[Transfer], values: Mapping[str, Any]) -> None:
+    names = [field.name for field in fields(settings_class)]
     for name in values:
         if name not in names:
             raise SettingsError(f"there is no setting '{name}'{did_you_mean(name, names)}")
 
 
-def _check(name: str, holds: bool, expected: str, value: object) -> None:
-    if not holds:
+def _check(name: str, is_valid: bool, expected: str, value: object) -> None:
+    if not is_valid:
         raise SettingsError(f"{name} must be {expected}; got {value}")

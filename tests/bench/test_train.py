@@ -1,37 +1,37 @@
-"""The training benchmark: that both loops do the same steps."""
+"""The training benchmark: both loops do the same steps."""
 
 import itertools
 
 import torch
 
 from bench import train as bench
-from zoo.training.context import Session, prepare
+from zoo.training.context import TrainingContext, build_context
 
 
 def test_both_loops_learn_the_same(monkeypatch) -> None:
-    """From the same weights and in the same order of images, both have the same weights after an epoch and more."""
+    """From the same weights and with the same order of images, both have the same weights after more than an epoch."""
     networks = {}
     weights = bench.create_model("convnet4", num_classes=10, in_chans=1, img_size=(8, 8)).state_dict()
     order = torch.randperm(len(bench.load_dataset("digits").train))
     monkeypatch.setattr(torch, "randperm", lambda count: order)
+    original_create_model = bench.create_model
 
-    def from_weights(name: str, **given: object) -> torch.nn.Module:
-        networks["bare"] = (network := made(name, **given))
+    def create_model(name: str, **options: object) -> torch.nn.Module:
+        networks["minimal"] = (network := original_create_model(name, **options))
         network.load_state_dict(weights)
         return network
 
-    def prepared(*given: object) -> Session:
-        session = prepare(*given)
-        session.whole.load_state_dict(weights)
-        networks["ours"] = session.whole
-        return session
+    def build_context_with_weights(*arguments: object) -> TrainingContext:
+        context = build_context(*arguments)
+        context.network.load_state_dict(weights)
+        networks["ours"] = context.network
+        return context
 
-    made = bench.create_model
-    monkeypatch.setattr(bench, "create_model", from_weights)
-    monkeypatch.setattr(bench, "prepare", prepared)
-    for loop in (bench._ours(), bench._bare()):
+    monkeypatch.setattr(bench, "create_model", create_model)
+    monkeypatch.setattr(bench, "build_context", build_context_with_weights)
+    for loop in (bench._our_loop(), bench._minimal_loop()):
         list(itertools.islice(loop, 45))
         loop.close()
-    ours, bare = (networks[name].state_dict() for name in ("ours", "bare"))
-    assert all(torch.allclose(ours[name], bare[name], rtol=1e-3, atol=1e-5) for name in ours)
+    ours, minimal = (networks[name].state_dict() for name in ("ours", "minimal"))
+    assert all(torch.allclose(ours[name], minimal[name], rtol=1e-3, atol=1e-5) for name in ours)
     assert not any(torch.equal(ours[name], weights[name]) for name in ours)

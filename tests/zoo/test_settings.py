@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""Settings of a training run."""
 
 import json
 
@@ -24,19 +24,19 @@ from zoo.settings import TrainSettings
     ],
 )
 def test_refuses_values_out_of_range(change, message):
-    """Each message names the setting, what is expected and what came."""
+    """Each error names the setting, the expected range and the value."""
     with pytest.raises(SettingsError, match=message):
         TrainSettings(network="convnet4", data="digits", **change)
 
 
-def test_survives_json():
-    """Written to JSON and read back, the settings are the same."""
+def test_json_round_trip():
+    """Settings written to JSON and read back are equal."""
     settings = TrainSettings(network="convnet4", data="digits", seed=7, lr=0.5, device="cpu")
     assert TrainSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
 def test_unknown_setting_is_refused():
-    """A misspelt name is not ignored."""
+    """A misspelt name is an error."""
     with pytest.raises(SettingsError, match="there is no setting 'epoch'; did you mean 'epochs'"):
         TrainSettings.from_json({"network": "convnet4", "data": "digits", "epoch": 3})
 
@@ -45,6 +45,6 @@ def test_unknown_setting_is_refused():
     "values", [{"network": "convnet4"}, {"network": "convnet4", "data": "digits", "epochs": "ten"}]
 )
 def test_missing_or_mistyped_setting_is_refused(values):
-    """JSON that lacks a setting, or has text for a number, is a mistake of the user's."""
+    """A missing setting, or text in place of a number, is an error."""
     with pytest.raises(SettingsError, match="a setting is missing or of the wrong type"):
         TrainSettings.from_json(values)

@@ -1,1 +1,1 @@
-"""Trains networks."""
+"""Train networks: single runs, cross-validation and the learning rate range test. Start reading at trainer.py."""

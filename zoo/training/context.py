@@ -1,4 +1,4 @@
-"""What one run works with: the network, its data, what changes its weights, and where."""
+"""Everything a training run works with, built once before the first step."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from timm.data import Mixup
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -17,204 +15,196 @@ from zoo.data.augmentation import Augmentation
 from zoo.data.crop_check import warn_if_cropped
 from zoo.data.registry import NO_AUGMENTATION, Dataset, find_data
 from zoo.data.targets import class_weights, make_loss
-from zoo.errors import DeviceError, SettingsError
+from zoo.errors import SettingsError
 from zoo.networks.preprocessing import InputRule
 from zoo.runs.load import WeightsSource
 from zoo.settings import TrainSettings
 from zoo.training.build import build_net
 from zoo.training.optim import make_optimizer, make_scheduler
-from zoo.training.trackers import check_tracker
 from zoo.transfer.feature_cache import features_of
 from zoo.transfer.prototype_init import init_from_class_means
 
 
 @dataclass(frozen=True)
-class Session:
-    """What one run works with; `network` is what is trained by `rule`: the `whole`, or its head on stored features.
+class TrainingContext:
+    """Everything a training run works with.
 
-    `data` are the `images`, or their features. Where processes train together `network` also joins their gradients.
+    Attributes:
+        settings: The settings of the run.
+        accelerator: Device, precision and processes.
+        dataset: The images with their splits, labels and preprocessing.
+        dataset_key: Hash of the training images; a run resumes on the same ones only.
+        network: The complete network, as it is saved.
+        initial_weights: Where the weights of `network` came from.
+        ema: Exponential moving average of `network`. None: no average.
+        on_features: Whether the head alone is trained, on stored features of the backbone.
+        inputs: `dataset`, or with `on_features` the same splits with features in place of images.
+        input_rule: Normalises a batch of `inputs`.
+        augmentation: Random changes to single training images; none with `on_features`.
+        mixer: Mixup and CutMix over a batch. None: neither.
+        trained_module: The module that a training step runs: `network`, or its head with `on_features`; wrapped to
+            average gradients where several processes train together.
+        optimizer: Updates all parameters of `network`; frozen ones have no gradient and stay as they are.
+        scheduler: Sets the learning rate after each step.
+        loss_function: Mean loss over a batch.
     """
 
     settings: TrainSettings
-    data: Dataset
-    images: Dataset
-    data_key: str
-    origin: WeightsSource
+    accelerator: Accelerator
+    dataset: Dataset
+    dataset_key: str
+    network: Any
+    initial_weights: WeightsSource
+    ema: ModelEmaV3 | None
+    on_features: bool
+    inputs: Dataset
+    input_rule: InputRule
     augmentation: Augmentation
     mixer: Mixup | None
-    accelerator: Accelerator
-    whole: Any
-    average: ModelEmaV3 | None
-    network: nn.Module
-    rule: InputRule
-    on_features: bool
+    trained_module: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
-    loss: nn.Module
+    loss_function: nn.Module
 
     @property
-    def result(self) -> Any:
-        """The network that is measured and kept: the average where there is one."""
-        return self.whole if self.average is None else self.average.module
+    def eval_network(self) -> Any:
+        """The complete network that is evaluated and saved: the moving average if there is one."""
+        return self.network if self.ema is None else self.ema.module
 
     @property
-    def measured(self) -> nn.Module:
-        """What of the result takes the data: all of it, or its head where the data are features."""
-        head: nn.Module = self.result.head if self.on_features else self.result
-        return head
+    def eval_module(self) -> nn.Module:
+        """The part of `eval_network` that accepts `inputs`: its head with `on_features`, else all of it."""
+        module: nn.Module = self.eval_network.head if self.on_features else self.eval_network
+        return module
 
     @property
-    def state(self) -> nn.Module:
-        """All tensors that change: what learns, and its average."""
-        learns: nn.Module = self.whole.head if self.on_features else self.whole
-        return learns if self.average is None else nn.ModuleList([learns, self.measured])
+    def checkpointed(self) -> nn.Module:
+        """All tensors that training changes: those that are trained, and their moving average."""
+        trained: nn.Module = self.network.head if self.on_features else self.network
+        return trained if self.ema is None else nn.ModuleList([trained, self.eval_module])
 
 
-def batches_of(settings: TrainSettings, data: Dataset) -> int:
-    """How many steps an epoch has."""
-    return max(1, len(data.train) // settings.batch_size)
+def steps_per_epoch(settings: TrainSettings, dataset: Dataset) -> int:
+    """Return the number of full batches of an epoch, at least 1."""
+    return max(1, len(dataset.train) // settings.batch_size)
 
 
-def batch_of(settings: TrainSettings, data: Dataset) -> int:
-    """How many images a step has, over all processes."""
-    return min(settings.batch_size, len(data.train))
+def images_per_step(settings: TrainSettings, dataset: Dataset) -> int:
+    """Return the number of images of a step, over all processes."""
+    return min(settings.batch_size, len(dataset.train))
 
 
-def make_accelerator(settings: TrainSettings, run: Path) -> Accelerator:
-    """Where to compute, and with whom.
+def build_context(settings: TrainSettings, accelerator: Accelerator, features_folder: Path) -> TrainingContext:
+    """Build, in this order: dataset and network, optimiser and schedule, inputs, loss.
+
+    The weights follow from `settings.seed`; torch's generator is seeded here. With `Transfer.cached` the backbone's
+    features are read from `features_folder`, or computed and stored there.
 
     Raises:
-        DeviceError: the device is not there.
-        SettingsError: the precision is not one of the device's, or a tracker is not installed.
+        ZooError: See its subclasses; the dataset, the network or the settings do not work together.
     """
-    device = device_of(settings)
-    check_tracker(settings.track)
-    # Precision is part of a state that all accelerators of a process share, and that another run may have made.
-    AcceleratorState._reset_state(reset_partial_state=False)
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=settings.mixed_precision,
-        log_with=None if settings.track == "none" else settings.track,
-        project_dir=run,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=settings.transfer is not None)],
+    network, dataset, initial_weights = _load_dataset_and_network(settings, accelerator)
+    network.to(accelerator.device)
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if settings.transfer is not None and settings.transfer.head_init == "means":
+        init_from_class_means(network, dataset, settings.max_shift_px)
+    optimizer = make_optimizer(network, settings)
+    scheduler = make_scheduler(optimizer, settings.lr, steps_per_epoch(settings, dataset) * settings.epochs)
+    augmentation, mixer = _augmentation(settings, dataset), _mixer(settings, dataset)
+    inputs = dataset
+    input_rule: InputRule = dataset.preprocessing
+    on_features = settings.transfer is not None and settings.transfer.cached
+    if on_features:
+        with accelerator.main_process_first():
+            inputs, input_rule = features_of(network, dataset, features_folder)
+        augmentation = NO_AUGMENTATION
+    trained_module = accelerator.prepare(network.head if on_features else network)
+    if accelerator.scaler is not None:  # accelerate's optimiser wrapper costs time and only serves the scaler
+        optimizer = accelerator.prepare(optimizer)
+    _remove_autocast_wrapper(accelerator, trained_module)
+    return TrainingContext(
+        settings=settings,
+        accelerator=accelerator,
+        dataset=dataset,
+        dataset_key=dataset.train.key(),
+        network=network,
+        initial_weights=initial_weights,
+        ema=ModelEmaV3(network, decay=settings.ema_decay) if settings.ema_decay else None,
+        on_features=on_features,
+        inputs=inputs,
+        input_rule=input_rule,
+        augmentation=augmentation,
+        mixer=mixer,
+        trained_module=trained_module,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        loss_function=_loss_function(settings, dataset).to(accelerator.device),
     )
-    if accelerator.device.type != device:
-        raise DeviceError(f"the device should be '{device}', but accelerate chose '{accelerator.device.type}'")
-    return accelerator
 
 
-def device_of(settings: TrainSettings) -> str:
-    """The device's type; with `auto` the best that is there.
-
-    Raises:
-        DeviceError: the device is not there.
-        SettingsError: the precision is not one of the device's.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    device = (
-        next(name for name, is_there in there.items() if is_there) if settings.device == "auto" else settings.device
-    )
-    if not there[device]:
-        known = ", ".join(["auto", *sorted(name for name, is_there in there.items() if is_there)])
-        raise DeviceError(f"there is no device '{device}' on this machine; choose one of {known}")
-    if device == "cpu" and settings.mixed_precision == "fp16":
-        raise SettingsError("mixed_precision fp16 needs a GPU; on a CPU choose bf16 or no")
-    return device
-
-
-def prepare(settings: TrainSettings, accelerator: Accelerator, features: Path) -> Session:
-    """Make all that a run works with; `features` is the folder where those of a cached probe are stored."""
-    cached = settings.transfer is not None and settings.transfer.cached
+def _load_dataset_and_network(settings: TrainSettings, accelerator: Accelerator) -> tuple[Any, Dataset, WeightsSource]:
+    """Load the dataset and build the network for it; the main process first, since it may download either."""
     with accelerator.main_process_first():
         source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
         torch.manual_seed(settings.seed)
-        network, data, origin = build_net(settings, source)
-    whole: Any = network
-    _check_pieces(settings, data, accelerator.num_processes)
-    _check_shift(settings, data)
+        network, dataset, initial_weights = build_net(settings, source)
+    _check_batches(settings, dataset, accelerator.num_processes)
+    _check_shift(settings, dataset)
     if source.input_size is None and accelerator.is_main_process and settings.fold <= 1:
-        warn_if_cropped(data)
-    whole.to(accelerator.device)
-    if settings.channels_last:
-        whole.to(memory_format=torch.channels_last)
-    if settings.transfer is not None and settings.transfer.head_init == "means":
-        init_from_class_means(whole, data, settings.max_shift_px)
-    optimizer = make_optimizer(whole, settings)
-    scheduler = make_scheduler(optimizer, settings.lr, batches_of(settings, data) * settings.epochs)
-    augmentation, mixer = _augmentation(settings, data), _mixer(settings, data)
-    images = data
-    rule: InputRule = data.preprocessing
-    if cached:
-        with accelerator.main_process_first():
-            data, rule = features_of(whole, data, features)
-        augmentation = NO_AUGMENTATION
-    network = accelerator.prepare(whole.head if cached else whole)
-    if accelerator.scaler is not None:  # all that accelerate's own kind of optimiser is for, and it costs time
-        optimizer = accelerator.prepare(optimizer)
-    _drop_wrappers(accelerator, network)
-    return Session(
-        settings=settings,
-        data=data,
-        images=images,
-        data_key=images.train.key(),
-        origin=origin,
-        augmentation=augmentation,
-        mixer=mixer,
-        accelerator=accelerator,
-        whole=whole,
-        average=ModelEmaV3(whole, decay=settings.ema_decay) if settings.ema_decay else None,
-        network=network,
-        rule=rule,
-        on_features=cached,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        loss=_loss(settings, images).to(accelerator.device),
-    )
+        warn_if_cropped(dataset)
+    return network, dataset, initial_weights
 
 
-def _check_pieces(settings: TrainSettings, data: Dataset, processes: int) -> None:
-    """Require an image for every piece of a batch, in every process."""
-    count = batch_of(settings, data)
-    least = count if processes == 1 else 2 * (count // 2 // processes)
-    if least < settings.accumulate_steps:
-        pieces = f"{settings.accumulate_steps} pieces in each of {processes} processes"
-        raise SettingsError(f"batches of {count} images are too small for {pieces}")
+def _check_batches(settings: TrainSettings, dataset: Dataset, processes: int) -> None:
+    """Require at least one image per accumulation step in every process."""
+    images = images_per_step(settings, dataset)
+    smallest_shard = images if processes == 1 else 2 * (images // 2 // processes)
+    if smallest_shard < settings.accumulate_steps:
+        needed = f"{settings.accumulate_steps} accumulation steps in each of {processes} processes"
+        raise SettingsError(f"batches of {images} images are too small for {needed}")
 
 
-def _check_shift(settings: TrainSettings, data: Dataset) -> None:
-    """Require that a shift leaves something of every image; an axis of length 1 does not move."""
-    sides = [side for side in data.input_size[1:] if side > 1]
+def _check_shift(settings: TrainSettings, dataset: Dataset) -> None:
+    """Require that a shifted image keeps at least one row and column; an axis of length 1 is never shifted."""
+    sides = [side for side in dataset.input_size[1:] if side > 1]
     if settings.max_shift_px and settings.max_shift_px >= min(sides, default=1):
-        size = "x".join(str(side) for side in data.input_size[1:])
+        size = "x".join(str(side) for side in dataset.input_size[1:])
         raise SettingsError(f"max_shift_px {settings.max_shift_px} moves images of {size} pixels out of sight")
 
 
-def _drop_wrappers(accelerator: Accelerator, network: nn.Module) -> None:
-    """Take accelerate's autocast off the network's own forward: steps ask for it themselves, and copies stay plain networks."""
-    plain = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
-    vars(plain).pop("forward", None)
+def _remove_autocast_wrapper(accelerator: Accelerator, trained_module: nn.Module) -> None:
+    """Restore the module's own forward: steps use autocast explicitly, and copies of the network stay unwrapped."""
+    module = accelerator.unwrap_model(trained_module, keep_fp32_wrapper=False)
+    vars(module).pop("forward", None)
 
 
-def _loss(settings: TrainSettings, data: Dataset) -> nn.Module:
-    weights = class_weights(data.train.targets, len(data.labels)) if settings.imbalance == "weights" else None
-    return make_loss(data.task, settings.label_smoothing, weights)
+def _loss_function(settings: TrainSettings, dataset: Dataset) -> nn.Module:
+    weights = class_weights(dataset.train.targets, len(dataset.labels)) if settings.imbalance == "weights" else None
+    return make_loss(dataset.task, settings.label_smoothing, weights)
 
 
-def _augmentation(settings: TrainSettings, data: Dataset) -> Augmentation:
-    suits = data.augmentation
+def _augmentation(settings: TrainSettings, dataset: Dataset) -> Augmentation:
+    default = dataset.augmentation
     return Augmentation(
-        flip=suits.flip if settings.flip is None else settings.flip,
-        min_crop=suits.min_crop if settings.min_crop is None else settings.min_crop,
+        flip=default.flip if settings.flip is None else settings.flip,
+        min_crop=default.min_crop if settings.min_crop is None else settings.min_crop,
         rand_augment=settings.rand_augment,
     )
 
 
-def _mixer(settings: TrainSettings, data: Dataset) -> Mixup | None:
-    if not settings.mixes:
+def _mixer(settings: TrainSettings, dataset: Dataset) -> Mixup | None:
+    if not settings.mixes_images:
         return None
-    if len(data.train) < settings.batch_size and len(data.train) % 2:
-        raise SettingsError(f"{data.name} trains on {len(data.train)} images at once, which cannot be mixed in pairs")
-    multi_label = data.task == "multi-label"
+    images = len(dataset.train)
+    if images < settings.batch_size and images % 2:
+        raise SettingsError(
+            f"{dataset.name} has {images} training images, all in one batch, which cannot be mixed in pairs"
+        )
     return Mixup(
-        settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=len(data.labels), multi_label=multi_label
+        settings.mixup,
+        settings.cutmix,
+        label_smoothing=0.0,
+        num_classes=len(dataset.labels),
+        multi_label=dataset.task == "multi-label",
     )

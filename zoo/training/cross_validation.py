@@ -1,8 +1,8 @@
-"""K-fold training, and what its networks say about the labels that they have not learned from.
+"""K-fold cross-validation: a run per fold, their summary, and likely label errors judged out of fold.
 
-RUN/folds.json                 what was asked, and what each fold that has ended measured
-RUN/fold-1 ... RUN/fold-K      a run each; its val split is the fold that it holds out
-RUN/label-noise.csv  .png      the labels that these networks doubt, where an image has one label; see label_noise.py
+RUN/folds.json                 results of the finished folds, and their mean and standard deviation
+RUN/fold-1 ... RUN/fold-K      one run each; its val split is the fold that it holds out
+RUN/label-noise.csv  .png      likely label errors of single-label data; see zoo/evaluation/label_noise.py
 """
 
 import json
@@ -26,7 +26,7 @@ from zoo.runs.checkpoint import read_json
 from zoo.runs.load import load_run
 from zoo.settings import TrainSettings
 from zoo.storage.atomic_io import standing_folder, write_file
-from zoo.training.resume import check_same_settings, has_ended
+from zoo.training.resume import check_same_settings, has_finished
 from zoo.training.trainer import Observer, train
 
 FOLDS_SCHEMA_VERSION = 1
@@ -37,16 +37,21 @@ MEASURES = (
     "val_mean_average_precision",
     "test_mean_average_precision",
 )
-Watch = Callable[[int], AbstractContextManager[Observer]]
+ObserveFold = Callable[[int], AbstractContextManager[Observer]]
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold measured.
+    """The metrics of one fold. The field names are keys of folds.json.
 
-    `val_accuracy` is that of the best epoch on the images held out, which also chose the epoch and so flatters it
-    a little; `last_val_accuracy` is that of the last epoch, which nothing chose. The mean average precisions are
-    those of multi-label data, None for others; there the one on the images held out chose the epoch.
+    Attributes:
+        fold: Counted from 1.
+        epoch: The best epoch.
+        val_accuracy: Of the best epoch on the images held out; slightly optimistic, since they also chose the epoch.
+        last_val_accuracy: Of the last epoch on the images held out; unbiased.
+        test_accuracy: Of the best epoch on the test split.
+        val_mean_average_precision: As `val_accuracy`, of multi-label data only, where it chose the epoch.
+        test_mean_average_precision: As `test_accuracy`, of multi-label data only.
     """
 
     fold: int
@@ -58,13 +63,20 @@ class FoldResult:
     test_mean_average_precision: float | None = None
 
     def to_json(self) -> dict[str, float]:
-        """Plain JSON values by name, without those that were not measured."""
+        """Return the measured values by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class FoldsResult:
-    """All folds; `suspicious` of `labels` labels are in doubt, None where an image may have several."""
+    """The outcome of a cross-validation.
+
+    Attributes:
+        results: The folds in order.
+        labels: Number of labelled images in train and val.
+        suspicious: How many of the labels are suspicious. None: not judged, since the data are multi-label.
+        skipped: Image files that could not be read.
+    """
 
     results: tuple[FoldResult, ...]
     labels: int
@@ -72,71 +84,77 @@ class FoldsResult:
     skipped: tuple[str, ...]
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Mean and standard deviation (of a sample: over folds - 1) of each measure."""
-        measured = [each.to_json() for each in self.results]
-        values = {name: [float(each[name]) for each in measured] for name in MEASURES if name in measured[0]}
-        return {name: {"mean": mean(each), "deviation": stdev(each)} for name, each in values.items()}
+        """Return mean and sample standard deviation (divided by folds - 1) over the folds, by measure."""
+        folds = [result.to_json() for result in self.results]
+        values = {name: [float(fold[name]) for fold in folds] for name in MEASURES if name in folds[0]}
+        return {name: {"mean": mean(scores), "deviation": stdev(scores)} for name, scores in values.items()}
 
 
 def train_folds(
-    settings: TrainSettings, folds: int, out: Path, watch: Watch | None = None, *, resume: bool = False
+    settings: TrainSettings, folds: int, out: Path, observe_fold: ObserveFold | None = None, *, resume: bool = False
 ) -> FoldsResult:
-    """Train a run for each fold into the new folder `out`; `watch` gives the observer of each fold.
+    """Train a run for each fold into the new folder `out`, then rank its labels by how likely they are wrong.
 
-    With `resume`, folds that have ended stay, one that stopped goes on, and the others begin.
+    Args:
+        settings: The settings of every fold.
+        folds: Number of folds, 2 to 100.
+        out: Folder of the cross-validation; must be new or empty, unless `resume` is set.
+        observe_fold: Returns a context that yields the observer of the fold with the given number.
+        resume: Keep finished folds, continue a stopped one and train the missing ones.
 
     Raises:
-        ZooError: see its subclasses, as `train`; nothing is written if the settings, the data or the device are at
-            fault.
-        CheckpointError: `out` is there already; or, to resume, holds no folds, or those of other images.
-        SettingsError: `out` to resume is one run.
+        ZooError: See its subclasses and `train`; invalid settings, data or devices are detected before anything is
+            written.
+        CheckpointError: `out` is not empty; or, to resume, it has no folds, or folds of other images.
+        SettingsError: `out` to resume is a single run.
     """
-    _check_place(settings, folds, out, resume)
+    _check_folder(settings, folds, out, resume)
     results: list[FoldResult] = []
     for fold in range(1, folds + 1):
-        _train_fold(replace(settings, fold=fold, folds=folds), out / f"fold-{fold}", watch or _unwatched)
-        results.append(_result(out / f"fold-{fold}", fold))
-        data = _same_data(settings, out)
-        _write(out, data, results)
-    suspicious = None if joined_targets(data).ndim > 1 else _write_label_noise(data, folds, out)
-    _write(out, data, results, suspicious)
-    return FoldsResult(tuple(results), len(joined_targets(data)), suspicious, data.skipped)
+        run = out / f"fold-{fold}"
+        _train_fold(replace(settings, fold=fold, folds=folds), run, observe_fold or _unobserved)
+        results.append(_read_result(run, fold))
+        dataset = _load_same_dataset(settings, out)
+        _write_summary(out, dataset, results)
+    suspicious = None if joined_targets(dataset).ndim > 1 else _write_label_noise(dataset, folds, out)
+    _write_summary(out, dataset, results, suspicious)
+    return FoldsResult(tuple(results), len(joined_targets(dataset)), suspicious, dataset.skipped)
 
 
-def out_of_fold(data: Dataset, folds: int, out: Path) -> Tensor:
-    """The probabilities of each image of train and val, (N, classes), by the fold that holds it out."""
-    found = torch.zeros(len(data.train) + len(data.val), len(data.labels))
-    for fold, held_out in enumerate(divide(data, folds), start=1):
+def out_of_fold(dataset: Dataset, folds: int, out: Path) -> Tensor:
+    """Return class probabilities (N, classes) of all train and val images, each by the fold that holds it out."""
+    probabilities = torch.zeros(len(dataset.train) + len(dataset.val), len(dataset.labels))
+    for fold, held_out in enumerate(divide(dataset, folds), start=1):
         loaded = load_run(out / f"fold-{fold}")
-        evaluation = evaluate(loaded.network, fold_of(data, fold, folds).val, loaded.preprocessing)
-        found[held_out] = evaluation.logits.softmax(dim=1)
-    return found
+        evaluation = evaluate(loaded.network, fold_of(dataset, fold, folds).val, loaded.preprocessing)
+        probabilities[held_out] = evaluation.logits.softmax(dim=1)
+    return probabilities
 
 
-def _check_place(settings: TrainSettings, folds: int, out: Path, resume: bool) -> None:
-    replace(settings, fold=1, folds=folds)  # refuses a number that is out of range
+def _check_folder(settings: TrainSettings, folds: int, out: Path, resume: bool) -> None:
+    replace(settings, fold=1, folds=folds)  # raises if the number of folds is out of range
     if not resume:
         refuse_taken(out)
     elif (out / "config.json").is_file():
-        raise SettingsError(f"{out} was begun without --folds: go on with it by --resume alone")
+        raise SettingsError(f"{out} was started without --folds; continue it with --resume alone")
     elif not standing_folder(out / "fold-1").is_dir():
-        raise CheckpointError(f"{out} holds no folds to go on with; leave --resume out to begin")
+        raise CheckpointError(f"{out} has no folds to resume; omit --resume to start")
 
 
-def _train_fold(settings: TrainSettings, run: Path, watch: Watch) -> None:
-    begun = (run / "config.json").is_file()
-    if begun and has_ended(run):
+def _train_fold(settings: TrainSettings, run: Path, observe_fold: ObserveFold) -> None:
+    has_started = (run / "config.json").is_file()
+    if has_started and has_finished(run):
         check_same_settings(run, settings)
         return
-    with watch(settings.fold) as observe:
-        train(settings, run, observe, resume=begun)
+    with observe_fold(settings.fold) as observe:
+        train(settings, run, observe, resume=has_started)
 
 
-def _unwatched(fold: int) -> AbstractContextManager[Observer]:
+def _unobserved(fold: int) -> AbstractContextManager[Observer]:
     return nullcontext(lambda event: None)
 
 
-def _result(run: Path, fold: int) -> FoldResult:
+def _read_result(run: Path, fold: int) -> FoldResult:
     best, last = (read_json(standing_folder(run / name) / "metrics.json") for name in ("best", "last"))
     return FoldResult(
         fold,
@@ -149,36 +167,38 @@ def _result(run: Path, fold: int) -> FoldResult:
     )
 
 
-def _same_data(settings: TrainSettings, out: Path) -> Dataset:
-    """The data as the first fold's network takes them, required to be those of the folds that folds.json knows of."""
+def _load_same_dataset(settings: TrainSettings, out: Path) -> Dataset:
+    """Load the dataset as the first fold's network preprocesses it; require the images that folds.json refers to."""
     source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
-    data = source.for_net(load_run(out / "fold-1").preprocessing)
-    if (out / "folds.json").exists() and read_json(out / "folds.json")["data_key"] != _key(data):
-        raise CheckpointError(f"the images of {out} have changed since it began; train new folds on them")
-    return data
+    dataset = source.for_net(load_run(out / "fold-1").preprocessing)
+    if (out / "folds.json").exists() and read_json(out / "folds.json")["data_key"] != _labelled_images(dataset).key():
+        raise CheckpointError(f"the images of {out} have changed since it started; train new folds on them")
+    return dataset
 
 
-def _key(data: Dataset) -> str:
-    return Subset((data.train, data.val), torch.arange(len(joined_targets(data)))).key()
+def _labelled_images(dataset: Dataset) -> Subset:
+    """Return the images of train and val as one split."""
+    return Subset((dataset.train, dataset.val), torch.arange(len(joined_targets(dataset))))
 
 
-def _write(out: Path, data: Dataset, results: Sequence[FoldResult], suspicious: int | None = None) -> None:
-    measured = FoldsResult(tuple(results), len(joined_targets(data)), suspicious, data.skipped)
+def _write_summary(out: Path, dataset: Dataset, results: Sequence[FoldResult], suspicious: int | None = None) -> None:
+    labels = len(joined_targets(dataset))
+    summary = FoldsResult(tuple(results), labels, suspicious, dataset.skipped).summary() if len(results) > 1 else None
     values = {
         "schema_version": FOLDS_SCHEMA_VERSION,
-        "data_key": _key(data),
-        "results": [each.to_json() for each in results],
-        **({"summary": measured.summary()} if len(results) > 1 else {}),
-        "labels": measured.labels,
+        "data_key": _labelled_images(dataset).key(),
+        "results": [result.to_json() for result in results],
+        **({"summary": summary} if summary else {}),
+        "labels": labels,
         "suspicious": suspicious,
     }
     write_file(out / "folds.json", (json.dumps(values, indent=2) + "\n").encode())
 
 
-def _write_label_noise(data: Dataset, folds: int, out: Path) -> int:
-    doubts = rank_doubts(out_of_fold(data, folds, out), joined_targets(data))
-    names = image_names({"train": data.train, "val": data.val})
-    every = Subset((data.train, data.val), torch.arange(len(names)))
-    write_file(out / "label-noise.csv", as_csv(doubts, names, data.labels))
-    write_file(out / "label-noise.png", as_sheet(doubts, every, data.labels))
-    return sum(doubt.is_suspicious for doubt in doubts)
+def _write_label_noise(dataset: Dataset, folds: int, out: Path) -> int:
+    """Write label-noise.csv and .png; return the number of suspicious labels."""
+    issues = rank_doubts(out_of_fold(dataset, folds, out), joined_targets(dataset))
+    names = image_names({"train": dataset.train, "val": dataset.val})
+    write_file(out / "label-noise.csv", as_csv(issues, names, dataset.labels))
+    write_file(out / "label-noise.png", as_sheet(issues, _labelled_images(dataset), dataset.labels))
+    return sum(issue.is_suspicious for issue in issues)

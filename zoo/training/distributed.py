@@ -1,6 +1,6 @@
-"""Processes that train together: each has its part of every batch, and all of them one result.
+"""Training in several processes: each computes its shard of every batch, and all share one result.
 
-With one process each function here gives back what it gets.
+In a single process a shard is the whole batch, and the other functions communicate nothing.
 """
 
 import torch
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from zoo.evaluation.reduce import all_reduce_sum
 
 
-def shard_indices(count: int, process: int, processes: int) -> Tensor:
-    """Which of a batch's `count` places belong to a process, as int64 indices.
+def shard_indices(batch_size: int, process: int, processes: int) -> Tensor:
+    """Return the positions within a batch that a process computes, int64 (shard size,).
 
-    For each place i it has the place count - 1 - i as well, so that images mixed in pairs find their partners.
+    A shard is symmetric: with position i it contains batch_size - 1 - i, the partner that timm's Mixup mixes with i.
     """
-    first = torch.tensor_split(torch.arange(count // 2), processes)[process]
-    middle = torch.tensor([count // 2] if count % 2 and process == processes - 1 else [], dtype=torch.int64)
-    return torch.cat([first, middle, count - 1 - first.flip(0)])
+    first = torch.tensor_split(torch.arange(batch_size // 2), processes)[process]
+    middle = torch.tensor([batch_size // 2] if batch_size % 2 and process == processes - 1 else [], dtype=torch.int64)
+    return torch.cat([first, middle, batch_size - 1 - first.flip(0)])
 
 
-def all_reduce_any(accelerator: Accelerator, here: bool) -> bool:
-    """Whether it is so in any process."""
-    return here if accelerator.num_processes == 1 else bool(all_reduce_sum(accelerator, torch.tensor(int(here))))
+def all_reduce_any(accelerator: Accelerator, flag: bool) -> bool:
+    """Return whether `flag` is true in any process."""
+    return flag if accelerator.num_processes == 1 else bool(all_reduce_sum(accelerator, torch.tensor(int(flag))))
 
 
-def broadcast_buffers(accelerator: Accelerator, network: nn.Module) -> None:
-    """Give every process the main one's BatchNorm statistics; each has measured them on its own images."""
+def broadcast_buffers(accelerator: Accelerator, module: nn.Module) -> None:
+    """Copy the buffers of the main process to all others: each has its own BatchNorm statistics, from its shards."""
     if accelerator.num_processes > 1:
-        for buffer in network.buffers():
+        for buffer in module.buffers():
             buffer.copy_(broadcast(buffer.detach().clone(), from_process=0))

@@ -1,4 +1,4 @@
-"""One epoch as steps. Its randomness is a function of the seed, the epoch and the batch, of nothing else."""
+"""One epoch as a sequence of steps. All randomness follows from the seed, the epoch and the batch alone."""
 
 import math
 from collections.abc import Iterator
@@ -13,16 +13,25 @@ from zoo.data.augmentation import TrainingView, draw_shifts, seeded, shift
 from zoo.data.targets import balanced_draws
 from zoo.errors import TrainingError
 from zoo.evaluation.reduce import all_reduce_sum
-from zoo.training.context import Session, batch_of, batches_of
+from zoo.training.context import TrainingContext, images_per_step, steps_per_epoch
 from zoo.training.distributed import shard_indices
 from zoo.transfer.freeze import freeze_for_epoch, train_unfrozen
 
-MIXING = 1  # sets the draws that mix a batch apart from those of the image of the same number
+MIXING = 1  # part of the mixer's seed: keeps it apart from the seed of the image whose index equals the batch number
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training step, as an observer sees it; `epoch` and `batch` count from 1."""
+    """One training step, as an observer receives it.
+
+    Attributes:
+        epoch: Counted from 1.
+        batch: Counted from 1 within the epoch.
+        batches: Batches of an epoch.
+        images: Images of the step, over all processes.
+        loss: Mean loss over these images, label smoothing included.
+        lr: Highest learning rate of any layer.
+    """
 
     epoch: int
     batch: int
@@ -32,104 +41,122 @@ class Step:
     lr: float
 
 
-def steps_of_epoch(session: Session, epoch: int, done: int) -> Iterator[Step]:
-    """Train on each image once, in a new order, or on as many balanced draws, but for the first `done` batches.
+def steps_of_epoch(context: TrainingContext, epoch: int, completed: int) -> Iterator[Step]:
+    """Train for one epoch, after its first `completed` batches, and yield each step.
 
-    The images of a last, smaller batch are left out this time. Each process gets its part of every batch.
+    An epoch uses each image once in a new order, or as many balanced draws; a last, smaller batch is dropped. Each
+    process trains on its own shard of every batch.
+
+    Raises:
+        TrainingError: The loss is infinite or not a number.
     """
-    settings, data = session.settings, session.data
-    batches, count = batches_of(settings, data), batch_of(settings, data)
-    device = session.accelerator.device
-    words = _words(settings.seed, epoch, 1 + batches)
-    _seed(device, words[0])
-    chosen = torch.split(_order(session), count)[done:batches]
-    _set_modes(session, epoch)
-    if epoch > 1 or done:
-        session.scheduler.step_update((epoch - 1) * batches + done)
-    part = shard_indices(count, session.accelerator.process_index, session.accelerator.num_processes)
-    view = TrainingView(data.preprocessing, session.augmentation, settings.seed, epoch)
-    image_batches = data.train.batches([indices[part] for indices in chosen], None if session.augmentation.is_none else view)
-    for batch, (images, indices) in enumerate(zip(image_batches, chosen, strict=True), start=done + 1):
-        _seed(device, words[batch])
-        wanted = data.train.targets[indices % len(data.train)]
-        moved = _moved(session, images, part, count)
-        x, targets = _inputs(session, moved, wanted[part], epoch, batch)
-        loss = _step(session, x, targets, count if session.mixer else _weight(session, wanted))
+    settings, train, device = context.settings, context.inputs.train, context.accelerator.device
+    batches, batch_size = steps_per_epoch(settings, context.inputs), images_per_step(settings, context.inputs)
+    seeds = _seeds(settings.seed, epoch, 1 + batches)
+    _set_seed(device, seeds[0])
+    batch_indices = torch.split(_image_order(context), batch_size)[completed:batches]
+    _set_train_mode(context, epoch)
+    if epoch > 1 or completed:
+        context.scheduler.step_update((epoch - 1) * batches + completed)
+    shard = shard_indices(batch_size, context.accelerator.process_index, context.accelerator.num_processes)
+    image_batches = train.batches([indices[shard] for indices in batch_indices], _training_view(context, epoch))
+    for batch, (images, indices) in enumerate(zip(image_batches, batch_indices, strict=True), start=completed + 1):
+        _set_seed(device, seeds[batch])
+        batch_targets = train.targets[indices % len(train)]  # balanced draws number an image's repeats i + k * N
+        shifted = _shift(context, images, shard, batch_size)
+        x, targets = _normalise_and_mix(context, shifted, batch_targets[shard], epoch, batch)
+        batch_weight = batch_size if context.mixer else _loss_weight(context, batch_targets)
+        loss = _step(context, x, targets, batch_weight)
         _check_finite(loss, epoch, batch, batches, settings.lr)
-        yield Step(epoch, batch, batches, count, loss, lr=top_rate(session.optimizer))
-        session.scheduler.step_update((epoch - 1) * batches + batch)
+        yield Step(epoch, batch, batches, batch_size, loss, lr=highest_lr(context.optimizer))
+        context.scheduler.step_update((epoch - 1) * batches + batch)
 
 
-def top_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The head's learning rate, if layers have their own."""
+def highest_lr(optimizer: torch.optim.Optimizer) -> float:
+    """Return the highest learning rate of all parameter groups: with layer decay, that of the head."""
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
-def _order(session: Session) -> Tensor:
-    data = session.data
-    if session.settings.imbalance == "sampler":
-        return balanced_draws(data.train.targets, len(data.labels))
-    return torch.randperm(len(data.train))
+def _image_order(context: TrainingContext) -> Tensor:
+    """Draw the indices of the epoch's training images, (N,)."""
+    inputs = context.inputs
+    if context.settings.imbalance == "sampler":
+        return balanced_draws(inputs.train.targets, len(inputs.labels))
+    return torch.randperm(len(inputs.train))
 
 
-def _set_modes(session: Session, epoch: int) -> None:
-    transfer = session.settings.transfer
+def _training_view(context: TrainingContext, epoch: int) -> TrainingView | None:
+    if context.augmentation.is_none:
+        return None
+    return TrainingView(context.inputs.preprocessing, context.augmentation, context.settings.seed, epoch)
+
+
+def _set_train_mode(context: TrainingContext, epoch: int) -> None:
+    """Freeze and unfreeze by the schedule; put all modules that learn into training mode."""
+    transfer = context.settings.transfer
     if transfer is not None:
-        freeze_for_epoch(session.whole, transfer.schedule, epoch, session.settings.epochs)
-    train_unfrozen(session.whole)
+        freeze_for_epoch(context.network, transfer.schedule, epoch, context.settings.epochs)
+    train_unfrozen(context.network)
 
 
-def _moved(session: Session, images: Tensor, part: Tensor, count: int) -> Tensor:
-    """Shifted by what is drawn for the batch of all processes; what is drawn afterwards is each one's own."""
-    pixels, process = session.settings.max_shift_px, session.accelerator.process_index
-    moved = shift(images, draw_shifts(count, pixels)[part]) if pixels else images
+def _shift(context: TrainingContext, images: Tensor, shard: Tensor, batch_size: int) -> Tensor:
+    """Shift images at random. The draw covers the batch of all processes; later draws differ between processes."""
+    max_shift_px, process = context.settings.max_shift_px, context.accelerator.process_index
+    shifted = shift(images, draw_shifts(batch_size, max_shift_px)[shard]) if max_shift_px else images
     if process:
-        _seed(session.accelerator.device, (torch.initial_seed() + process) % 2**63)
-    return moved
+        _set_seed(context.accelerator.device, (torch.initial_seed() + process) % 2**63)
+    return shifted
 
 
-def _inputs(session: Session, images: Tensor, targets: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-    """What the network gets, and the targets: see targets.py; where images are mixed, shares (N, classes)."""
-    device = session.accelerator.device
-    x, wanted = session.rule.normalise(images.to(device)), targets.to(device)
-    if session.settings.channels_last and x.dim() == 4:
+def _normalise_and_mix(
+    context: TrainingContext, images: Tensor, targets: Tensor, epoch: int, batch: int
+) -> tuple[Tensor, Tensor]:
+    """Return the network's input and its targets, as in zoo/data/targets.py; mixed targets are shares (N, classes)."""
+    device = context.accelerator.device
+    x, targets = context.input_rule.normalise(images.to(device)), targets.to(device)
+    if context.settings.channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    if session.mixer is None:
-        return x, wanted
-    with seeded(session.settings.seed, epoch, batch, MIXING):
-        mixed: tuple[Tensor, Tensor] = session.mixer(x, wanted)
+    if context.mixer is None:
+        return x, targets
+    with seeded(context.settings.seed, epoch, batch, MIXING):
+        mixed: tuple[Tensor, Tensor] = context.mixer(x, targets)
     return mixed
 
 
-def _step(session: Session, x: Tensor, targets: Tensor, weight: float) -> float:
-    """Move the weights once, by the mean over the images of all processes, which weigh `weight`; their mean loss."""
-    accelerator, pieces = session.accelerator, session.settings.accumulate_steps
-    session.optimizer.zero_grad()
-    total = torch.zeros((), device=x.device)
-    for piece, (inputs, wanted) in enumerate(
+def _step(context: TrainingContext, x: Tensor, targets: Tensor, batch_weight: float) -> float:
+    """Update the weights once; return the mean loss over the batch of all processes.
+
+    The mean is weighted: `batch_weight` is the sum of the weights of all its images.
+    """
+    accelerator, pieces = context.accelerator, context.settings.accumulate_steps
+    context.optimizer.zero_grad()
+    mean_loss = torch.zeros((), device=x.device)
+    for piece, (inputs, piece_targets) in enumerate(
         zip(x.tensor_split(pieces), targets.tensor_split(pieces), strict=True), start=1
     ):
-        with nullcontext() if piece == pieces else accelerator.no_sync(session.network):
+        with nullcontext() if piece == pieces else accelerator.no_sync(context.trained_module):
             with accelerator.autocast():
-                outputs = session.network(inputs)
-            loss = session.loss(outputs.float(), wanted)
-            share = _weight(session, wanted) / weight
-            # The share is where the gradient begins: as a factor of the loss it would be one more operation to undo.
-            first = torch.full_like(loss, share * accelerator.num_processes)  # whose gradients are averaged
-            # What accelerator.backward does, without its division by a number of steps that is always 1.
-            (accelerator.scaler.scale(loss) if accelerator.scaler else loss).backward(gradient=first)
-        total.add_(loss.detach(), alpha=share)
-    if session.settings.clip_grad_norm:
-        accelerator.clip_grad_norm_(session.network.parameters(), session.settings.clip_grad_norm)
-    session.optimizer.step()
-    if session.average is not None:
-        session.average.update(session.whole)
-    return float(all_reduce_sum(accelerator, total).item())
+                outputs = context.trained_module(inputs)
+            loss = context.loss_function(outputs.float(), piece_targets)
+            share = _loss_weight(context, piece_targets) / batch_weight
+            # The share is passed as the initial gradient: multiplying the loss by it would add an operation to
+            # backward. Gradients are averaged over the processes, hence the factor.
+            gradient = torch.full_like(loss, share * accelerator.num_processes)
+            # As accelerator.backward, without its division by a number of accumulation steps that is always 1.
+            (accelerator.scaler.scale(loss) if accelerator.scaler else loss).backward(gradient=gradient)
+        mean_loss.add_(loss.detach(), alpha=share)
+    if context.settings.clip_grad_norm:
+        accelerator.clip_grad_norm_(context.trained_module.parameters(), context.settings.clip_grad_norm)
+    context.optimizer.step()
+    if context.ema is not None:
+        context.ema.update(context.network)
+    return float(all_reduce_sum(accelerator, mean_loss).item())
 
 
-def _weight(session: Session, targets: Tensor) -> float:
-    """What the loss's mean over these targets counts in its mean over a batch."""
-    weights = session.loss.weight if isinstance(session.loss, nn.CrossEntropyLoss) else None
+def _loss_weight(context: TrainingContext, targets: Tensor) -> float:
+    """Return the weight of these targets in a mean over several batches: their number, or the sum of class weights."""
+    loss_function = context.loss_function
+    weights = loss_function.weight if isinstance(loss_function, nn.CrossEntropyLoss) else None
     if weights is None or targets.ndim > 1:
         return len(targets)
     return float(weights[targets.to(weights.device)].sum())
@@ -143,16 +170,16 @@ def _check_finite(loss: float, epoch: int, batch: int, batches: int, lr: float) 
         )
 
 
-def _words(seed: int, epoch: int, count: int) -> list[int]:
-    """What to seed with in an epoch: for its order, then for each batch; no word depends on how many there are."""
-    words: list[int] = np.random.SeedSequence((seed, epoch, 0)).generate_state(count, np.uint64).tolist()
-    return words
+def _seeds(seed: int, epoch: int, count: int) -> list[int]:
+    """Return seeds for the epoch's image order and for each batch; none of them depends on `count`."""
+    seeds: list[int] = np.random.SeedSequence((seed, epoch, 0)).generate_state(count, np.uint64).tolist()
+    return seeds
 
 
-def _seed(device: torch.device, word: int) -> None:
-    """What torch.manual_seed does, for the CPU and `device` alone: for all it takes a tenth of a small network's step."""
-    torch.default_generator.manual_seed(word)
+def _set_seed(device: torch.device, seed: int) -> None:
+    """Seed the CPU and `device` only: torch.manual_seed, for all devices, takes a tenth of a small network's step."""
+    torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(word)
+        torch.cuda.manual_seed(seed)
     elif device.type == "mps":
-        torch.mps.manual_seed(word)
+        torch.mps.manual_seed(seed)

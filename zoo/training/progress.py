@@ -1,4 +1,4 @@
-"""A training run as a line on the terminal."""
+"""A progress bar for a training run."""
 
 import time
 from types import TracebackType
@@ -8,20 +8,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zoo.training.epoch import Step
-from zoo.training.trainer import EpochMetrics
+from zoo.training.results import EpochMetrics
 
 REFRESHES_PER_S = 4
 
 
 class ProgressBar:
-    """Shows a run's epoch, loss, validation accuracy, speed and time left on `console` from its first step on.
+    """Shows epoch, loss, validation score, speed and remaining time on `console`, stderr by default.
 
-    It looks at few of the steps, however short they are: telling rich of each would take a small network's time.
+    The bar appears at the first step. Only a few steps a second update it: updating rich at each step would cost a
+    noticeable share of a small network's time.
     """
 
     def __init__(self, epochs: int, prefix: str = "", console: Console | None = None) -> None:
         self._epochs = epochs
-        self._due_s = 0.0
+        self._next_update_s = 0.0
         self._progress = Progress(
             TextColumn(f"{prefix}epoch {{task.fields[epoch]}}"),
             BarColumn(bar_width=20),
@@ -36,7 +37,7 @@ class ProgressBar:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._progress.live.is_started:
             self._progress.stop()
@@ -44,11 +45,11 @@ class ProgressBar:
     def __call__(self, event: Step | EpochMetrics) -> None:
         if isinstance(event, EpochMetrics):
             self._progress.update(self._task, accuracy=f"{event.rank[0]:.1%}")
-        elif event.batch == event.batches or time.monotonic() >= self._due_s:
-            self._due_s = time.monotonic() + 1 / REFRESHES_PER_S
-            self._show(event)
+        elif event.batch == event.batches or time.monotonic() >= self._next_update_s:
+            self._next_update_s = time.monotonic() + 1 / REFRESHES_PER_S
+            self._show_step(event)
 
-    def _show(self, step: Step) -> None:
+    def _show_step(self, step: Step) -> None:
         self._progress.start()
         self._progress.update(
             self._task,

@@ -1,7 +1,8 @@
-"""Where a run stands, on disk: RUN/state, safetensors and JSON, replaced whole. A run that has ended has none.
+"""The state of an unfinished run on disk: RUN/state, safetensors and JSON, replaced as a whole.
 
-What is drawn at random follows from the seed, the epoch and the batch or the image, and the learning rate from the
-number of the step. So weights, the optimiser's memory and a position are all that a run needs to go on bit by bit.
+All random draws follow from the seed, the epoch and the batch or the image, and the learning rate from the number of
+the step. So the weights, the optimiser's state and the position suffice to continue a run bit for bit. A finished run
+has no state.
 """
 
 import json
@@ -24,15 +25,22 @@ from zoo.errors import CheckpointError, SettingsError
 from zoo.runs.checkpoint import check_tensors, holds_folds, read_json, read_settings
 from zoo.settings import TrainSettings
 from zoo.storage.atomic_io import fallback, new_folder, standing_folder
-from zoo.training.context import device_of
+from zoo.training.device import device_of
 
-FREE = ("workers", "checkpoint_every_steps", "track")  # settings that may differ: they have no effect on the weights
-PLAIN = (bool, int, float, str, type(None))
+CHANGEABLE_SETTINGS = ("workers", "checkpoint_every_steps", "track")  # they have no effect on the weights
+JSON_TYPES = (bool, int, float, str, type(None))
 
 
 @dataclass
 class Position:
-    """How far a run has come: `batch` batches into `epoch`, with their losses; a line for each epoch before it."""
+    """How far a run has come. The field names are keys of RUN/state/state.json.
+
+    Attributes:
+        epoch: The current epoch, counted from 1.
+        batch: Completed batches of the current epoch.
+        losses: Their losses.
+        history: A line of metrics.jsonl for each completed epoch.
+    """
 
     epoch: int = 1
     batch: int = 0
@@ -42,21 +50,21 @@ class Position:
 
 def save_state(
     run: Path,
-    network: nn.Module,
+    module: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     position: Position,
-    data_key: str,
+    dataset_key: str,
 ) -> None:
-    """Write all that the run needs to go on from here."""
-    tensors, plain = _parts(optimizer.state_dict())
+    """Write everything that is needed to continue from `position`."""
+    tensors, values = _split_optimizer_state(optimizer.state_dict())
     state = {
         **asdict(position),
-        "data_key": data_key,
-        "optimizer": plain,
+        "data_key": dataset_key,
+        "optimizer": values,
         "scaler": scaler.state_dict() if scaler else None,
     }
-    weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
     with new_folder(run / "state") as unfinished:
         safetensors.torch.save_file(weights, unfinished / "model.safetensors")
         safetensors.torch.save_file(tensors, unfinished / "optimizer.safetensors")
@@ -65,146 +73,140 @@ def save_state(
 
 def load_state(
     run: Path,
-    network: nn.Module,
+    module: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
-    data_key: str,
+    dataset_key: str,
 ) -> Position:
-    """Put network, optimiser and scaler where the run stopped; a run that stopped before it saved anything begins anew.
+    """Restore module, optimiser and scaler; return the position, the beginning if nothing was saved.
 
     Raises:
-        CheckpointError: the state cannot be read, or is of other training data.
+        CheckpointError: The state cannot be read, or belongs to other training images.
     """
     folder = standing_folder(run / "state")
     if not folder.is_dir():
         return Position()
     state = read_json(folder / "state.json")
-    if state["data_key"] != data_key:
-        raise CheckpointError(f"the training images of {run} have changed since it began; train a new run on them")
+    if state["data_key"] != dataset_key:
+        raise CheckpointError(f"the training images of {run} have changed since it started; start a new run on them")
     try:
         weights, tensors = (
             safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer")
         )
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"the state {folder} cannot be read: {error}") from error
-    check_tensors(folder / "model.safetensors", weights, network.state_dict())
-    network.load_state_dict(weights)
-    optimizer.load_state_dict(_joined({**tensors, **state["optimizer"]}, optimizer.state_dict()))
-    _lay_like_parameters(optimizer)
+    check_tensors(folder / "model.safetensors", weights, module.state_dict())
+    module.load_state_dict(weights)
+    optimizer.load_state_dict(_join_optimizer_state({**tensors, **state["optimizer"]}, optimizer.state_dict()))
+    _restore_memory_layout(optimizer)
     if scaler is not None:
         scaler.load_state_dict(state["scaler"])
-    return Position(**{each.name: state[each.name] for each in fields(Position)})
+    return Position(**{field.name: state[field.name] for field in fields(Position)})
 
 
-def drop_state(run: Path) -> None:
-    """Forget where the run stood, since it has ended."""
+def delete_state(run: Path) -> None:
+    """Delete the state of a run that has finished."""
     for folder in (run / "state", fallback(run / "state")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_resumable(run: Path, settings: TrainSettings) -> None:
-    """Require a run that these settings began and that has not ended.
+    """Require an unfinished run with these settings.
 
     Raises:
-        CheckpointError: there is no run, or it has ended.
-        SettingsError: it was begun with other settings; they are named.
+        CheckpointError: There is no run, or it has finished.
+        SettingsError: The run has other settings (they are named), or is a cross-validation.
     """
-    _refuse_folds(run)
+    if holds_folds(run):
+        folds = read_settings(run / "fold-1").folds
+        raise SettingsError(f"{run} was started with --folds {folds}; continue it with --folds {folds} --resume")
     check_same_settings(run, settings)
-    if has_ended(run):
-        raise CheckpointError(f"{run} has ended; there is nothing to resume")
+    if has_finished(run):
+        raise CheckpointError(f"{run} has finished; there is nothing to resume")
 
 
 def check_same_settings(run: Path, settings: TrainSettings) -> None:
-    """Require a run that these settings began.
+    """Require a run with these settings, apart from CHANGEABLE_SETTINGS.
 
     Raises:
-        CheckpointError: there is no run.
-        SettingsError: it was begun with other settings; they are named.
+        CheckpointError: There is no run.
+        SettingsError: The run has other settings; they are named.
     """
-    was = read_settings(run)
-    names = [each.name for each in fields(TrainSettings) if each.name not in FREE]
-    differ = [
-        f"{name} was {getattr(was, name)}, now {getattr(settings, name)}"
-        for name in names
-        if _differ(was, settings, name)
+    earlier = read_settings(run)
+    differences = [
+        f"{name} was {getattr(earlier, name)}, now {getattr(settings, name)}"
+        for name in (field.name for field in fields(TrainSettings))
+        if name not in CHANGEABLE_SETTINGS and _differs(earlier, settings, name)
     ]
-    if differ:
-        raise SettingsError(f"{run} was begun with other settings: {'; '.join(differ)}")
+    if differences:
+        raise SettingsError(f"{run} was started with other settings: {'; '.join(differences)}")
 
 
-def has_ended(run: Path) -> bool:
-    """Whether a run has come to its end, where it is measured on the test split."""
+def has_finished(run: Path) -> bool:
+    """Return whether a run has been evaluated on the test split, its last step."""
     best = standing_folder(run / "best")
     return best.is_dir() and "test_accuracy" in read_json(best / "metrics.json")
 
 
 @contextmanager
-def interruptions() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that a step can be finished; the second one interrupts at once."""
-    asked = threading.Event()
+def deferred_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets, so that the current step is finished; a second one interrupts."""
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield interrupted
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
+    def set_event(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, previous_handler)
 
-    before = signal.signal(signal.SIGINT, note)
+    previous_handler = signal.signal(signal.SIGINT, set_event)
     try:
-        yield asked
+        yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous_handler)
 
 
-def _refuse_folds(run: Path) -> None:
-    """Say of a folder of folds how one goes on with them."""
-    if holds_folds(run):
-        folds = read_settings(run / "fold-1").folds
-        raise SettingsError(f"{run} was begun with --folds {folds}: go on with it by --folds {folds} --resume")
+def _differs(earlier: TrainSettings, settings: TrainSettings, name: str) -> bool:
+    if name == "device" and "auto" in (earlier.device, settings.device):  # compare the device that auto selects here
+        return device_of(earlier) != device_of(settings)
+    return bool(getattr(earlier, name) != getattr(settings, name))
 
 
-def _differ(was: TrainSettings, settings: TrainSettings, name: str) -> bool:
-    if name == "device" and "auto" in (was.device, settings.device):  # it is the device that it stands for here
-        return device_of(was) != device_of(settings)
-    return bool(getattr(was, name) != getattr(settings, name))
-
-
-def _parts(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors and as plain values, both by `parameter.INDEX.NAME` or `group.INDEX.NAME`."""
-    tensors, plain = {}, {}
-    for key, value in _entries(state):
+def _split_optimizer_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimiser's state into tensors and JSON values, by `parameter.INDEX.NAME` or `group.INDEX.NAME`."""
+    tensors, values = {}, {}
+    for key, value in _flat_items(state):
         if isinstance(value, Tensor):
             tensors[key] = value.detach().cpu().clone().contiguous()
-        elif isinstance(value, PLAIN):
-            plain[key] = value
+        elif isinstance(value, JSON_TYPES):
+            values[key] = value
         elif key.startswith("parameter."):
             raise CheckpointError(f"this optimizer keeps a {type(value).__name__} ({key}), which cannot be saved")
-    return tensors, plain
+    return tensors, values
 
 
-def _entries(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for index, memory in state["state"].items():
-        yield from ((f"parameter.{index}.{name}", value) for name, value in memory.items())
+def _flat_items(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for index, parameter_state in state["state"].items():
+        yield from ((f"parameter.{index}.{name}", value) for name, value in parameter_state.items())
     for index, group in enumerate(state["param_groups"]):
         yield from ((f"group.{index}.{name}", value) for name, value in group.items())
 
 
-def _lay_like_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give memories the layout of their parameters, as a fresh optimiser does: files know no strides."""
-    for parameter, memory in optimizer.state.items():
-        for name, value in memory.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                memory[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _joined(parts: Mapping[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_parts`, on the state of a fresh optimiser of the same parameters."""
-    memory: dict[int, dict[str, Any]] = {}
+def _join_optimizer_state(flat: Mapping[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:
+    """Undo `_split_optimizer_state`, starting from the state of a fresh optimiser of the same parameters."""
+    parameter_states: dict[int, dict[str, Any]] = {}
     groups = [dict(group) for group in fresh["param_groups"]]
-    for key, value in parts.items():
+    for key, value in flat.items():
         kind, index, name = key.split(".", 2)
-        place = groups[int(index)] if kind == "group" else memory.setdefault(int(index), {})
-        place[name] = value
-    return {"state": memory, "param_groups": groups}
+        target = groups[int(index)] if kind == "group" else parameter_states.setdefault(int(index), {})
+        target[name] = value
+    return {"state": parameter_states, "param_groups": groups}
+
+
+def _restore_memory_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out the state like its parameters, as a fresh optimiser does: safetensors files contain no strides."""
+    for parameter, parameter_state in optimizer.state.items():
+        for name, value in parameter_state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                parameter_state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

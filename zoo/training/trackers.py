@@ -1,6 +1,6 @@
-"""What a run measures, sent to a tracker by accelerate: TensorBoard in RUN/tensorboard, W&B, MLflow.
+"""Experiment trackers, driven by accelerate: TensorBoard in RUN/tensorboard, Weights & Biases, MLflow.
 
-RUN/metrics.jsonl holds the same in any case.
+RUN/metrics.jsonl contains the epochs' metrics with or without a tracker.
 """
 
 import importlib.util
@@ -14,27 +14,28 @@ from zoo.errors import SettingsError
 from zoo.settings import Tracker, TrainSettings
 
 PROJECT = "zoonnx"
-SCALARS = (bool, int, float, str)
+HYPERPARAMETER_TYPES = (bool, int, float, str)
 
 
 def check_tracker(track: Tracker) -> None:
-    """Require that the tracker's package is there.
+    """Require that the tracker's package is installed.
 
     Raises:
-        SettingsError: it is not; accelerate would leave it out without a word.
+        SettingsError: It is not; accelerate would silently log nothing.
     """
     if track != "none" and importlib.util.find_spec(track) is None:
-        raise SettingsError(f"the tracker '{track}' is not installed; pip install 'zoonnx[{track}]' brings it")
+        raise SettingsError(f"the tracker '{track}' is not installed; run: pip install 'zoonnx[{track}]'")
 
 
 @contextmanager
 def trackers(accelerator: Accelerator, settings: TrainSettings) -> Iterator[None]:
-    """Begin the tracker that was asked for, with the settings, and end it whatever happens."""
+    """Start the tracker of `settings`, if any, with the settings as hyperparameters; finish it in any case."""
     if settings.track == "none":
         yield
         return
-    project = settings.track if settings.track == "tensorboard" else PROJECT  # which is its folder in the run's
-    accelerator.init_trackers(project, config=_plain(settings))
+    # TensorBoard's project name is the folder inside the run.
+    project = settings.track if settings.track == "tensorboard" else PROJECT
+    accelerator.init_trackers(project, config=_hyperparameters(settings))
     try:
         yield
     finally:
@@ -42,7 +43,14 @@ def trackers(accelerator: Accelerator, settings: TrainSettings) -> Iterator[None
             tracker.finish()
 
 
-def _plain(settings: TrainSettings) -> dict[str, Any]:
+def log_metrics(accelerator: Accelerator, values: dict[str, float], step: int) -> None:
+    """Send values to the trackers, if any, under the number of the optimiser step."""
+    if accelerator.trackers:
+        accelerator.log(values, step=step)
+
+
+def _hyperparameters(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings as one flat mapping of scalars; other values as text."""
     values = settings.to_json()
     flat = {name: value for name, value in values.items() if name != "transfer"} | (values["transfer"] or {})
-    return {name: value if isinstance(value, SCALARS) else str(value) for name, value in flat.items()}
+    return {name: value if isinstance(value, HYPERPARAMETER_TYPES) else str(value) for name, value in flat.items()}

@@ -1,4 +1,4 @@
-"""A disk that fills up takes nothing that was saved."""
+"""A full disk does not damage earlier saves."""
 
 import resource
 from contextlib import contextmanager
@@ -8,12 +8,14 @@ import pytest
 
 from zoo.errors import TrainingError
 from zoo.runs.load import load_network
-from zoo.training.trainer import EpochMetrics, Step, train
+from zoo.training.epoch import Step
+from zoo.training.results import EpochMetrics
+from zoo.training.trainer import train
 
 
 @contextmanager
-def little_room(size):
-    """The system refuses to write any file further than `size` bytes, as it does where a disk is full."""
+def file_size_limit(size):
+    """Let writes beyond `size` bytes of a file fail, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -23,27 +25,27 @@ def little_room(size):
 
 
 @pytest.mark.parametrize("size", [0, 2000], ids=["no-byte", "half-a-file"])
-def test_what_was_saved_stays_and_the_run_goes_on(short_settings, short_run, tmp_path, size):
-    """In the second epoch: a sentence, the first epoch's checkpoint whole, no leftovers, the same weights."""
-    run, room = tmp_path / "run", []
+def test_earlier_saves_are_intact_and_the_run_resumes(short_settings, short_run, tmp_path, size):
+    """After a failure in the second epoch the first checkpoint is intact, and resuming gives the same weights."""
+    run, limits = tmp_path / "run", []
     settings = replace(short_settings, checkpoint_every_steps=5)
 
     def fill(event):
         if isinstance(event, Step) and (event.epoch, event.batch) == (2, 3):
-            room.append(little_room(size))
-            room[0].__enter__()
+            limits.append(file_size_limit(size))
+            limits[0].__enter__()
 
     try:
-        with pytest.raises(TrainingError, match=r"could not be saved: .*; what was saved before is whole") as caught:
+        with pytest.raises(TrainingError, match=r"could not be saved: .*; earlier saves are intact") as caught:
             train(settings, run, fill)
     finally:
-        room[0].__exit__(None, None, None)
+        limits[0].__exit__(None, None, None)
     assert caught.value.exit_status == 1
     assert load_network(run / "last").weights.metrics["epoch"] == 1
     assert not [file for file in run.iterdir() if file.name.endswith(".new")]
-    seen = []
-    train(settings, run, seen.append, resume=True)
-    assert [event.epoch for event in seen if isinstance(event, EpochMetrics)] == [2]
+    events = []
+    train(settings, run, events.append, resume=True)
+    assert [event.epoch for event in events if isinstance(event, EpochMetrics)] == [2]
     for name in ("last", "best"):
-        again, expected = (each / name / "model.safetensors" for each in (run, short_run))
-        assert again.read_bytes() == expected.read_bytes()
+        resumed, expected = (folder / name / "model.safetensors" for folder in (run, short_run))
+        assert resumed.read_bytes() == expected.read_bytes()

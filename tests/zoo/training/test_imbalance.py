@@ -1,4 +1,4 @@
-"""Rare classes that count more, or are drawn more often."""
+"""Class imbalance: rare classes weigh more in the loss, or are sampled more often."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,9 @@ from zoo.training.trainer import train
 
 
 @pytest.fixture(scope="session")
-def lopsided(tmp_path_factory) -> Path:
-    """Sixty grey images with bright noise and six with dark noise, hard to tell apart; to be read only."""
-    root = tmp_path_factory.mktemp("images") / "lopsided"
+def imbalanced(tmp_path_factory) -> Path:
+    """Write sixty grey images with bright noise and six with dark noise, hard to tell apart; read-only."""
+    root = tmp_path_factory.mktemp("images") / "imbalanced"
     rng = np.random.default_rng(0)
     for label, count, level in (("many", 60, 135), ("rare", 6, 115)):
         (root / label).mkdir(parents=True)
@@ -27,11 +27,11 @@ def lopsided(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(lopsided) -> TrainSettings:
-    """Two epochs of six steps."""
+def settings(imbalanced) -> TrainSettings:
+    """Settings of two epochs of six steps."""
     return TrainSettings(
         network="convnet4",
-        data=f"folder:{lopsided}",
+        data=f"folder:{imbalanced}",
         epochs=2,
         batch_size=8,
         input_size=(1, 8, 8),
@@ -42,47 +42,48 @@ def settings(lopsided) -> TrainSettings:
 
 
 def weights(run: Path) -> bytes:
+    """Read the file of the last weights."""
     return (run / "last" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("imbalance", ["weights", "sampler"])
-def test_it_changes_the_weights(settings, tmp_path, imbalance):
-    """And a sampled run goes on bit by bit: the draw is a function of seed and epoch."""
+def test_imbalance_changes_the_weights(settings, tmp_path, imbalance):
+    """The setting has an effect, and a stopped run resumes bit for bit: draws depend on seed and epoch only."""
 
     def stop(event):
         if getattr(event, "batch", 0) == 3 and event.epoch == 2:
             raise ZooError("stopped")
 
     chosen = replace(settings, imbalance=imbalance, checkpoint_every_steps=1)
-    train(chosen, tmp_path / "whole")
+    train(chosen, tmp_path / "uninterrupted")
     with pytest.raises(ZooError, match="stopped"):
         train(chosen, tmp_path / "stopped", stop)
     train(replace(chosen, workers=2), tmp_path / "stopped", resume=True)
-    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "uninterrupted")
     train(settings, tmp_path / "plain")
-    assert weights(tmp_path / "plain") != weights(tmp_path / "whole")
+    assert weights(tmp_path / "plain") != weights(tmp_path / "uninterrupted")
 
 
-def test_the_sampler_shows_both_classes_alike(settings, tmp_path, monkeypatch):
-    """The rare one in about half of what the network is trained on, each time another look at it."""
+def test_the_sampler_balances_the_classes(settings, tmp_path, monkeypatch):
+    """About half of the training images are of the rare class, each time augmented differently."""
     from zoo.training import epoch
 
-    seen, original = [], epoch._step
+    batches, original = [], epoch._step
 
-    def step(session, x, targets, weight):
-        seen.append((x.clone(), targets))
-        return original(session, x, targets, weight)
+    def step(context, x, targets, weight):
+        batches.append((x.clone(), targets))
+        return original(context, x, targets, weight)
 
     monkeypatch.setattr(epoch, "_step", step)
     train(replace(settings, imbalance="sampler", epochs=4), tmp_path / "run")
-    targets = torch.cat([each for _, each in seen])
+    targets = torch.cat([batch_targets for _, batch_targets in batches])
     assert 0.3 < targets.float().mean() < 0.7
-    rare = torch.cat([x[each == 1] for x, each in seen])
+    rare = torch.cat([x[batch_targets == 1] for x, batch_targets in batches])
     images, epochs = 4, 4
     assert len(rare.flatten(1).unique(dim=0)) > 2 * images * epochs
 
 
-def test_an_unknown_way_is_refused(settings):
-    """By name."""
+def test_an_unknown_imbalance_is_refused(settings):
+    """The error lists the choices."""
     with pytest.raises(SettingsError, match="imbalance must be one of none, weights, sampler; got oversample"):
         replace(settings, imbalance="oversample")

@@ -1,4 +1,4 @@
-"""16 bits, batches in pieces, cut gradients, channels last, early ends: what they change, and what they do not."""
+"""Mixed precision, gradient accumulation and clipping, channels last, early stopping: what they change."""
 
 import json
 from dataclasses import replace
@@ -9,67 +9,69 @@ import torch
 
 from zoo.errors import SettingsError
 from zoo.settings import TrainSettings
+from zoo.training.epoch import Step
+from zoo.training.results import EpochMetrics
 from zoo.training.resume import Position, load_state, save_state
-from zoo.training.trainer import EpochMetrics, Step, train
+from zoo.training.trainer import train
 
 
 @pytest.fixture(scope="module")
 def settings() -> TrainSettings:
-    """One epoch of a network without BatchNorm."""
+    """Settings of one epoch of a network without BatchNorm."""
     return TrainSettings(network="mlp", data="digits", epochs=1, batch_size=64, lr=1e-3, max_shift_px=1, device="cpu")
 
 
 def losses(settings, run):
-    """The loss of each step."""
-    seen = []
-    train(settings, run, seen.append)
-    return torch.tensor([event.loss for event in seen if isinstance(event, Step)])
+    """Train; return the loss of each step."""
+    events = []
+    train(settings, run, events.append)
+    return torch.tensor([event.loss for event in events if isinstance(event, Step)])
 
 
 @pytest.fixture(scope="module")
-def plain(settings, tmp_path_factory):
-    """The losses with nothing changed."""
-    return losses(settings, tmp_path_factory.mktemp("runs") / "plain")
+def baseline(settings, tmp_path_factory):
+    """Return the losses of the unchanged settings."""
+    return losses(settings, tmp_path_factory.mktemp("runs") / "baseline")
 
 
 def last_weights(run):
-    """By name."""
+    """Load the weights of the last checkpoint by name."""
     return safetensors.torch.load_file(run / "last" / "model.safetensors")
 
 
 @pytest.mark.parametrize("pieces", [4, 5])
-def test_pieces_of_a_batch_make_the_same_step(settings, plain, tmp_path, pieces):
-    """Of equal size or not."""
-    found = losses(replace(settings, accumulate_steps=pieces), tmp_path / "run")
-    torch.testing.assert_close(found, plain, rtol=2e-4, atol=1e-5)
+def test_accumulation_does_not_change_the_losses(settings, baseline, tmp_path, pieces):
+    """Accumulation steps give the same losses, whether or not their sizes are equal."""
+    actual = losses(replace(settings, accumulate_steps=pieces), tmp_path / "run")
+    torch.testing.assert_close(actual, baseline, rtol=2e-4, atol=1e-5)
 
 
-def test_rare_classes_weigh_the_same_in_pieces(settings, tmp_path):
-    """A piece counts by the weights of its images, not by their number."""
-    weighed = replace(settings, imbalance="weights", data="digits")
+def test_accumulation_respects_class_weights(settings, tmp_path):
+    """An accumulation step counts by the class weights of its images, not by their number."""
+    weighted = replace(settings, imbalance="weights", data="digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo.training.context.class_weights", lambda targets, classes: torch.arange(1.0, classes + 1))
-        whole = losses(weighed, tmp_path / "whole")
-        pieces = losses(replace(weighed, accumulate_steps=4), tmp_path / "pieces")
+        whole = losses(weighted, tmp_path / "whole")
+        pieces = losses(replace(weighted, accumulate_steps=4), tmp_path / "pieces")
     torch.testing.assert_close(pieces, whole, rtol=2e-4, atol=1e-5)
 
 
-def test_images_are_mixed_before_the_batch_is_cut(settings, tmp_path):
-    """So that the partners are the same."""
+def test_images_are_mixed_before_accumulation(settings, tmp_path):
+    """Images are mixed over the whole batch, so accumulation does not change the pairs."""
     mixing = replace(settings, mixup=0.3)
     whole, pieces = losses(mixing, tmp_path / "whole"), losses(replace(mixing, accumulate_steps=4), tmp_path / "pieces")
     torch.testing.assert_close(pieces, whole, rtol=2e-4, atol=1e-5)
 
 
-def test_pieces_reach_the_net_one_by_one(settings, tmp_path, monkeypatch):
-    """A quarter of the batch at a time."""
+def test_accumulation_limits_the_batch_of_a_forward(settings, tmp_path, monkeypatch):
+    """With four accumulation steps the network receives a quarter of the batch at a time."""
     from zoo.training import epoch
 
     sizes, original = [], epoch._step
 
-    def step(session, x, targets, count):
-        hook = session.network.register_forward_pre_hook(lambda network, inputs: sizes.append(len(inputs[0])))
-        loss = original(session, x, targets, count)
+    def step(context, x, targets, count):
+        hook = context.trained_module.register_forward_pre_hook(lambda network, inputs: sizes.append(len(inputs[0])))
+        loss = original(context, x, targets, count)
         hook.remove()
         return loss
 
@@ -78,27 +80,27 @@ def test_pieces_reach_the_net_one_by_one(settings, tmp_path, monkeypatch):
     assert set(sizes) == {16}
 
 
-def test_bf16_computes_in_16_bits_and_keeps_weights_in_32(settings, plain, tmp_path):
-    """The losses differ, though little; the file holds float32."""
-    found = losses(replace(settings, mixed_precision="bf16"), tmp_path / "run")
-    assert not torch.equal(found, plain)
-    torch.testing.assert_close(found, plain, rtol=0.05, atol=0.05)
+def test_bf16_keeps_float32_weights(settings, baseline, tmp_path):
+    """The losses differ a little; the saved weights are float32."""
+    actual = losses(replace(settings, mixed_precision="bf16"), tmp_path / "run")
+    assert not torch.equal(actual, baseline)
+    torch.testing.assert_close(actual, baseline, rtol=0.05, atol=0.05)
     assert {value.dtype for value in last_weights(tmp_path / "run").values()} == {torch.float32}
 
 
 def test_fp16_needs_a_gpu(settings, tmp_path):
-    """Which a CPU is not; nothing is written."""
+    """fp16 on a CPU is refused, and nothing is written."""
     with pytest.raises(SettingsError, match="mixed_precision fp16 needs a GPU; on a CPU choose bf16 or no"):
         train(replace(settings, mixed_precision="fp16"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cut_gradient_moves_as_far_as_it_may(settings, tmp_path):
-    """Plain descent with gradients of length 0.01 at most takes steps of at most the rate times 0.01."""
+def test_clipping_limits_the_step(settings, tmp_path):
+    """Plain gradient descent with a gradient norm of at most 0.01 moves by at most 0.01 times the learning rate."""
     descent = replace(settings, optimizer="momentum", weight_decay=0.0, lr=0.1, max_shift_px=0)
     weights, lengths = [], []
 
-    def note(network):
+    def record(network):
         weights.append(torch.cat([value.detach().flatten().clone() for value in network.parameters()]))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -106,52 +108,53 @@ def test_a_cut_gradient_moves_as_far_as_it_may(settings, tmp_path):
 
         original = epoch._step
 
-        def step(session, x, targets, count):
-            note(session.whole)
-            loss = original(session, x, targets, count)
-            note(session.whole)
-            lengths.append(float((weights[-1] - weights[-2]).norm()) / session.optimizer.param_groups[0]["lr"])
+        def step(context, x, targets, count):
+            record(context.network)
+            loss = original(context, x, targets, count)
+            record(context.network)
+            lengths.append(float((weights[-1] - weights[-2]).norm()) / context.optimizer.param_groups[0]["lr"])
             return loss
 
         patch.setattr(epoch, "_step", step)
-        train(replace(descent, clip_grad_norm=0.01), tmp_path / "cut")
-        cut = lengths.copy()
+        train(replace(descent, clip_grad_norm=0.01), tmp_path / "clipped")
+        clipped_lengths = lengths.copy()
         lengths.clear()
-        train(descent, tmp_path / "free")
-    assert cut[0] == pytest.approx(0.01, rel=0.01)
+        train(descent, tmp_path / "unclipped")
+    assert clipped_lengths[0] == pytest.approx(0.01, rel=0.01)
     assert lengths[0] > 0.1
 
 
 @pytest.mark.parametrize("network", ["convnet4", "resnet8"])
 def test_channels_last_computes_the_same(tmp_path, network):
-    """In another layout, that the weights' file does not show."""
+    """Losses agree, and the saved weights have the same names."""
     settings = TrainSettings(network=network, data="digits", epochs=1, batch_size=128, lr=1e-3, device="cpu")
-    usual, last = losses(settings, tmp_path / "usual"), losses(replace(settings, channels_last=True), tmp_path / "last")
-    torch.testing.assert_close(last, usual, rtol=1e-3, atol=1e-4)
-    assert last_weights(tmp_path / "last").keys() == last_weights(tmp_path / "usual").keys()
+    expected = losses(settings, tmp_path / "default")
+    actual = losses(replace(settings, channels_last=True), tmp_path / "channels_last")
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+    assert last_weights(tmp_path / "channels_last").keys() == last_weights(tmp_path / "default").keys()
 
 
-def test_channels_last_reaches_the_net(tmp_path, monkeypatch):
-    """Weights and images are laid out so."""
+def test_channels_last_applies_to_weights_and_images(tmp_path, monkeypatch):
+    """Both have the memory format channels_last in a step."""
     from zoo.training import epoch
 
-    seen, original = [], epoch._step
+    is_channels_last, original = [], epoch._step
 
-    def step(session, x, targets, count):
-        kernel = next(value for value in session.whole.parameters() if value.dim() == 4 and min(value.shape[1:]) > 1)
-        seen.append([each.is_contiguous(memory_format=torch.channels_last) for each in (x, kernel)])
-        return original(session, x, targets, count)
+    def step(context, x, targets, count):
+        kernel = next(value for value in context.network.parameters() if value.dim() == 4 and min(value.shape[1:]) > 1)
+        is_channels_last.append([tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, kernel)])
+        return original(context, x, targets, count)
 
     monkeypatch.setattr(epoch, "_step", step)
     settings = TrainSettings(network="resnet8", data="digits", epochs=1, batch_size=256, device="cpu")
     train(replace(settings, channels_last=True), tmp_path / "run")
-    assert seen[-1] == [True, True]
+    assert is_channels_last[-1] == [True, True]
 
 
 def test_patience_ends_a_run(settings, tmp_path, monkeypatch):
-    """After two epochs that are no better than the best one, and the best one is what counts."""
+    """A patience of 2 ends the run after two epochs without a better one, and the best epoch is the result."""
     measured = [EpochMetrics(n, 1.0, 0.5, accuracy) for n, accuracy in enumerate((0.5, 0.9, 0.8, 0.9, 0.95), start=1)]
-    monkeypatch.setattr("zoo.training.trainer._validate", lambda session, epoch, train_loss: measured[epoch - 1])
+    monkeypatch.setattr("zoo.training.trainer._validate", lambda context, epoch, train_loss: measured[epoch - 1])
     result = train(replace(settings, epochs=5, patience=2), tmp_path / "run")
     assert result.best == measured[1]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
@@ -159,12 +162,12 @@ def test_patience_ends_a_run(settings, tmp_path, monkeypatch):
 
 
 class StopError(Exception):
-    """Whatever ends a process."""
+    """Stops a run from its observer."""
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_stopped_run_goes_on_bit_by_bit(painted, tmp_path, workers):
-    """In the middle of an epoch, with every mechanism on."""
+def test_a_stopped_run_resumes_bit_for_bit(painted, tmp_path, workers):
+    """A run stopped within an epoch, with all of these settings on, ends with the same weights."""
     settings = TrainSettings(
         network="resnet8",
         data=f"folder:{painted}",
@@ -182,24 +185,24 @@ def test_a_stopped_run_goes_on_bit_by_bit(painted, tmp_path, workers):
         optimizer="lamb",
         patience=1,
     )
-    seen = []
+    events = []
 
     def stop(event):
-        seen.append(event)
-        if len(seen) == 4:
+        events.append(event)
+        if len(events) == 4:
             raise StopError
 
-    train(settings, tmp_path / "whole")
+    train(settings, tmp_path / "uninterrupted")
     with pytest.raises(StopError):
         train(settings, tmp_path / "run", stop)
     train(settings, tmp_path / "run", resume=True)
     for name in ("last", "best"):
-        files = [(tmp_path / run / name / "model.safetensors").read_bytes() for run in ("run", "whole")]
+        files = [(tmp_path / run / name / "model.safetensors").read_bytes() for run in ("run", "uninterrupted")]
         assert files[0] == files[1]
 
 
-def test_a_scaler_goes_on_where_it_was(tmp_path):
-    """Its scale, and how long it has held."""
+def test_a_scaler_is_restored(tmp_path):
+    """The state contains the scale, and the number of steps since it last changed."""
     network, scaler = torch.nn.Linear(2, 1), torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
@@ -214,7 +217,7 @@ def test_a_scaler_goes_on_where_it_was(tmp_path):
     assert fresh.state_dict() == scaler.state_dict()
 
 
-def test_batches_too_small_for_their_pieces(tmp_path):
-    """Every piece needs an image."""
+def test_batches_too_small_for_accumulation(tmp_path):
+    """Every accumulation step needs an image."""
     with pytest.raises(SettingsError, match="batch_size must be 8 or more"):
         TrainSettings(network="mlp", data="digits", batch_size=4, accumulate_steps=8)

@@ -1,4 +1,4 @@
-"""The line on the terminal: that it shows where a run stands, however few steps it looks at."""
+"""The progress bar."""
 
 import io
 
@@ -9,7 +9,7 @@ from zoo.training.progress import ProgressBar
 
 
 def test_the_last_step_is_always_shown() -> None:
-    """Of many steps within a moment rich is told of the first and the last, which say how far the run is."""
+    """Of many steps in quick succession, at least the first and the last of an epoch are shown."""
     out = io.StringIO()
     with ProgressBar(2, "fold 1 of 5, ", Console(file=out, width=120)) as progress:
         for epoch in (1, 2):

@@ -1,4 +1,4 @@
-"""What trackers are told."""
+"""Experiment trackers."""
 
 import json
 from dataclasses import replace
@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 
 from zoo.errors import SettingsError
-from zoo.training.trainer import Step, train
+from zoo.training.epoch import Step
+from zoo.training.trainer import train
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_holds_what_was_measured(short_settings, tmp_path):
-    """Every step's loss and rate, every epoch's accuracy, the settings; and the run is the same."""
+def test_tensorboard_receives_the_metrics(short_settings, tmp_path):
+    """TensorBoard has each step's loss and learning rate, each epoch's accuracy, and the settings."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    seen, run = [], tmp_path / "run"
-    train(replace(short_settings, track="tensorboard"), run, seen.append)
-    steps = [event for event in seen if isinstance(event, Step)]
+    observed, run = [], tmp_path / "run"
+    train(replace(short_settings, track="tensorboard"), run, observed.append)
+    steps = [event for event in observed if isinstance(event, Step)]
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, len(steps) + 1))
@@ -30,9 +31,9 @@ def test_tensorboard_holds_what_was_measured(short_settings, tmp_path):
 
 
 @pytest.mark.parametrize("track", ["wandb", "mlflow"])
-def test_a_missing_tracker_says_what_brings_it(short_settings, tmp_path, monkeypatch, track):
-    """Before anything is written."""
+def test_a_missing_tracker_names_its_extra(short_settings, tmp_path, monkeypatch, track):
+    """The error comes before anything is written."""
     monkeypatch.setattr("zoo.training.trackers.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=rf"'{track}' is not installed; pip install 'zoonnx\[{track}\]' brings it"):
+    with pytest.raises(SettingsError, match=rf"'{track}' is not installed; run: pip install 'zoonnx\[{track}\]'"):
         train(replace(short_settings, track=track), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -98,7 +98,7 @@ def test_a_class_without_images_is_rejected(few):
 @pytest.mark.parametrize("head", ["mlp", "conv1x1", "attention"])
 def test_other_heads_are_rejected(head):
     """Only heads of one linear layer can be initialised from means."""
-    with pytest.raises(SettingsError, match="head must be linear or flat where it begins from means"):
+    with pytest.raises(SettingsError, match="head must be linear or flat with head_init means"):
         Transfer(head=head, head_init="means")
 
 

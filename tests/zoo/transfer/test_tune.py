@@ -156,7 +156,7 @@ def test_rejected_settings_write_nothing(settings, tmp_path, change, message):
     ("network", "message"),
     [
         ("convnet4", "layer 'pool' does not accept an input of size 1x128: .* does not fit a length of 1"),
-        ("mlp", "mlp' does not take images of 1x1x128"),
+        ("mlp", "mlp' does not accept images of 1x1x128"),
     ],
 )
 def test_a_run_of_another_size_writes_nothing(short_settings, tmp_path, network, message):
