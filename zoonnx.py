@@ -71,7 +71,7 @@ VERBS = {
     "compare": ("zoo.cli.inspect:compare", "train", "compare networks, or layer types, side by side"),
     "train": ("zoo.cli.train:train", "train", "train a network from scratch"),
     "tune": ("zoo.cli.train:tune", "train", "fine-tune a pretrained backbone under a new head"),
-    "eval": ("zoo.cli.inspect:eval_", "train", "evaluate a trained network on a dataset"),
+    "eval": ("zoo.cli.evaluate:eval_", "train", "evaluate a trained network on a dataset"),
     "export": ("export.cli.export:export", "export", "export a network to ONNX, into a Triton model repository"),
     "check": ("export.cli.check:check", "serve", "verify an exported model from its files alone"),
     "serve": ("serve.cli.serve:serve", "serve", "serve a model repository over gRPC"),

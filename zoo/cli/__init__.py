@@ -1,1 +1,1 @@
-"""The verbs `zoonnx train`, `tune`, `eval`, `describe`, `compare` and `models`."""
+"""The command line's verbs for networks: train, tune, eval, describe, compare, models."""

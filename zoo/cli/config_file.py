@@ -1,4 +1,4 @@
-"""Where the options of `train` and `tune` come from: a TOML file, over it the environment, over that the flags."""
+"""Options of `train` and `tune` from a TOML file or the environment; flags override the environment, it the file."""
 
 import json
 import os
@@ -12,25 +12,25 @@ import typer
 from zoo.errors import SettingsError, did_you_mean
 
 PREFIX = "ZOONNX"
-HERE_ONLY = ("config", "resume", "find_lr")  # what is said with each command anew
-EXPECTED = {int: "a whole number", float: "a number"}  # by the type of the default
+FLAGS_ONLY = ("config", "resume", "find_lr")  # options of a single invocation
+EXPECTED_VALUES = {int: "a whole number", float: "a number"}  # by the type of the option's default
 
 
 def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
-    """Let the options that no flag gives come from the environment (ZOONNX_LR) or from `file` (lr = 0.01).
+    """Take options without a flag from the environment (ZOONNX_LR) or from `file` (lr = 0.01).
 
     Raises:
-        SettingsError: a name is no option of the verb, or the file cannot be read.
+        SettingsError: A name is not an option of the verb, a value has the wrong type, or the file cannot be read.
     """
-    known = [str(each.name) for each in ctx.command.params if each.name not in HERE_ONLY]
+    known = [str(option.name) for option in ctx.command.params if option.name not in FLAGS_ONLY]
     variables = (name.removeprefix(f"{PREFIX}_") for name in os.environ if name.startswith(f"{PREFIX}_"))
     _check_known(f"in the environment, behind {PREFIX}_", variables, [name.upper() for name in known])
     ctx.auto_envvar_prefix = PREFIX
     if file is not None:
-        values = _values(file)
-        _check_known(f"in {file}", values, known)
-        _check_kinds(file, values, ctx.command.params)
-        ctx.default_map = {name: value if isinstance(value, bool) else str(value) for name, value in values.items()}
+        options = _read_toml(file)
+        _check_known(f"in {file}", options, known)
+        _check_types(file, options, ctx.command.params)
+        ctx.default_map = {name: value if isinstance(value, bool) else str(value) for name, value in options.items()}
     return file
 
 
@@ -40,31 +40,33 @@ Config = Annotated[
         callback=read_config,
         is_eager=True,
         metavar="F.toml",
-        help="Options by name: batch_size = 64. The environment (ZOONNX_BATCH_SIZE) goes before it, flags before both.",
+        help="File of options, such as batch_size = 64. Environment variables (ZOONNX_BATCH_SIZE) override the file, "
+        "flags override both.",
     ),
 ]
 
 
-def _values(file: Path) -> dict[str, Any]:
-    """A file's options, each one value."""
+def _read_toml(file: Path) -> dict[str, Any]:
+    """Read a file of options, each with a single value."""
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        options = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file} cannot be read as TOML: {error}") from error
-    for name, value in values.items():
+    for name, value in options.items():
         if isinstance(value, dict | list):
-            raise SettingsError(f"in {file} the option '{name}' must be one value; got {value}")
-    return values
+            raise SettingsError(f"in {file} the option '{name}' must be a single value; got {value}")
+    return options
 
 
-def _check_kinds(file: Path, values: dict[str, Any], options: Iterable[Any]) -> None:
-    """Require true or false of switches, and of nothing else; all other values are then read as if they were typed."""
-    for option in options:
-        value, switch = values.get(option.name), getattr(option, "is_flag", False)
-        if value is not None and isinstance(value, bool) != switch:
-            expected = "true or false" if switch else EXPECTED.get(type(option.default), "other than true or false")
+def _check_types(file: Path, options: dict[str, Any], parameters: Iterable[Any]) -> None:
+    """Require true or false for switches only; all other values are then parsed like those of flags."""
+    for parameter in parameters:
+        value, is_switch = options.get(parameter.name), getattr(parameter, "is_flag", False)
+        if value is not None and isinstance(value, bool) != is_switch:
+            other = EXPECTED_VALUES.get(type(parameter.default), "a value other than true or false")
+            expected = "true or false" if is_switch else other
             raise SettingsError(
-                f"in {file} the option '{option.name}' must be {expected}; got {json.dumps(value, default=str)}"
+                f"in {file} the option '{parameter.name}' must be {expected}; got {json.dumps(value, default=str)}"
             )
 
 

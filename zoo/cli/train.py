@@ -1,6 +1,6 @@
-"""The verbs that make runs: `train` and `tune`. The options that they share stand in cli_options.py.
+"""The verbs that train: `train` and `tune`. Their shared options are in zoo/runs/options.py.
 
-What needs torch is imported inside them, so that help comes at once.
+Modules that need torch are imported inside the functions, so that help appears at once.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 import typer
 
 from zoo.cli.config_file import Config
+from zoo.cli.table import show_rows, skipped_rows
 from zoo.data.paths import FOLDER, check_file, folder_of, refuse_taken
 from zoo.errors import SettingsError
 from zoo.runs.options import (
@@ -28,12 +29,12 @@ from zoo.settings import Head, HeadInit, Schedule, TrainSettings, Transfer
 
 if TYPE_CHECKING:
     from zoo.training.cross_validation import FoldsResult
-    from zoo.training.trainer import TrainResult
+    from zoo.training.results import TrainResult
 
 
 @takes_run_options(defaults={})
 def train(
-    network: Annotated[str, typer.Argument(help="A network of the catalog, such as convnet4, or any of timm's.")],
+    network: Annotated[str, typer.Argument(help="A network of this catalog, such as convnet4, or of timm.")],
     data: DataOption,
     out: Out,
     resume: Resume = False,
@@ -44,19 +45,19 @@ def train(
 ) -> None:
     """Train a network from scratch.
 
-    The run's folder receives its settings, one line of metrics an epoch, the last checkpoint and the best one by
-    validation accuracy. The test split is looked at once, at the end. A run that was stopped, by Ctrl-C or by worse,
-    goes on with the same command and `--resume`, to the same weights bit by bit. At the end `report.html` and a model
-    card, `README.md`, join them, and the temperature that mends the probabilities.
+    The run's folder contains the settings, one line of metrics per epoch, the last checkpoint and the best one by
+    validation accuracy. The test split is evaluated once, at the end, together with a temperature that calibrates the
+    probabilities without changing predictions, `report.html`, and `README.md`, a model card. The same command with
+    `--resume` continues a run that was stopped, by Ctrl-C or a crash, to the same weights bit for bit.
 
-    `--folds K` trains K runs, each of which holds out another part of train and val, alike in classes; RUN/folds.json
-    says how they did, RUN/label-noise.csv and .png which labels they doubt of images that they have not learned from.
-    `--find-lr` trains for some steps at a rate that rises, keeps nothing of them, and suggests the rate at which the
-    loss falls most steeply; at the rate where it diverges, learning breaks down.
+    `--folds K` trains K runs, each of which holds out another part of train and val with the same mix of classes.
+    RUN/folds.json summarises them; RUN/label-noise.csv and .png show likely label errors, judged out of fold.
+    `--find-lr` trains for some steps at a rising learning rate, discards the weights, and suggests the rate at which
+    the loss falls most steeply; it also reports the rate at which training diverges.
 
     Example: `zoonnx train convnet4 --data digits --out runs/digits`
     """
-    _go(settings_from(network, data, options), RunRequest(out, resume, folds, find_lr))
+    _run(settings_from(network, data, options), RunRequest(out, resume, folds, find_lr))
 
 
 @takes_run_options(TUNE_DEFAULTS)
@@ -68,30 +69,32 @@ def tune(
     folds: Folds = 0,
     find_lr: FindLr = False,
     config: Config = None,
-    head: Annotated[Head, typer.Option(help="What classifies the backbone's features.")] = Transfer.head,
+    head: Annotated[Head, typer.Option(help="Classifier of the backbone's features.")] = Transfer.head,
     schedule: Annotated[
         Schedule | None,
-        typer.Option(help="What learns: the head; the head, then all (default); stage by stage from the last one."),
+        typer.Option(
+            help="What learns: the head; first the head, then all (default); stage by stage from the last one."
+        ),
     ] = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Train the head alone, on features that are computed once and stored.")
+        bool, typer.Option("--probe", help="Train the head alone, on features that are computed once and cached.")
     ] = False,
     pretrained_file: Annotated[
-        Path | None, typer.Option(help="Weights of the backbone. By default its own, from its hub or its run.")
+        Path | None, typer.Option(help="Weights of the backbone. Default: those of its hub or its run.")
     ] = None,
     head_init: Annotated[
-        HeadInit, typer.Option(help="How the head begins: at random, or from each class's mean features.")
+        HeadInit, typer.Option(help="Initial head: random, or the mean features of each class.")
     ] = Transfer.head_init,
     cut_after: Annotated[
-        str | None, typer.Option(metavar="LAYER", help="The backbone's last layer; what comes after it is left out.")
+        str | None, typer.Option(metavar="LAYER", help="Last layer of the backbone; all layers after it are removed.")
     ] = None,
     **options: Unpack[RunOptions],
 ) -> None:
     """Put a new head on a pretrained backbone, and train them on your data.
 
-    `--probe` stores the features beside the run, in `.features`, for as long as data and backbone are the same.
-    What is frozen stays as it is, BatchNorm's statistics included. The run's folder is as that of `train`; `eval` and
-    `export` take it. `--folds` and `--find-lr` are as in `train`; the rate is tested with all that ever learns.
+    `--probe` caches the features beside the run, in `.features`; they are reused while data and backbone stay the same.
+    Frozen layers do not change, BatchNorm statistics included. The run's folder is as for `train`; `eval` and `export`
+    accept it. `--folds` and `--find-lr` work as in `train`; the range test trains everything that ever learns.
 
     Example: zoonnx tune resnet18 --data folder:flowers --out runs/flowers
     """
@@ -103,24 +106,19 @@ def tune(
         head_init=head_init,
         cut_after=cut_after,
     )
-    _go(settings_from(backbone, data, options, transfer), RunRequest(out, resume, folds, find_lr))
-
-
-def show_rows(rows: dict[str, str]) -> None:
-    """Print names and values in two columns; long values are not wrapped."""
-    width = max(map(len, rows)) + 2
-    for name, value in rows.items():
-        typer.echo(f"{name:<{width}}" + value.replace("\n", "\n" + " " * width))
-
-
-def left_out(skipped: tuple[str, ...]) -> dict[str, str]:
-    """Bad images as a row of the table, if there are any."""
-    return {"left out": "\n".join(skipped)} if skipped else {}
+    _run(settings_from(backbone, data, options, transfer), RunRequest(out, resume, folds, find_lr))
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to do with the settings: a run at `out`; or as many as there are folds, if any; or find a rate instead."""
+    """What to do with the settings.
+
+    Attributes:
+        out: Folder of the run.
+        resume: Continue the stopped run in `out`.
+        folds: Number of cross-validation folds. 0: a single run.
+        find_lr: Run the learning rate range test instead of training.
+    """
 
     out: Path
     resume: bool
@@ -129,52 +127,53 @@ class RunRequest:
 
     def __post_init__(self) -> None:
         if self.find_lr and (self.resume or self.folds):
-            raise SettingsError("--find-lr makes no run: it goes with neither --resume nor --folds")
+            raise SettingsError("--find-lr trains no run; it cannot be combined with --resume or --folds")
 
 
-def _go(settings: TrainSettings, asked: RunRequest) -> None:
-    _check_places(settings, asked)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (asked.find_lr or asked.folds):
+def _run(settings: TrainSettings, request: RunRequest) -> None:
+    _check_places(settings, request)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (request.find_lr or request.folds):
         raise SettingsError("--find-lr and --folds run in one process; start them without torchrun")
-    if asked.find_lr:
-        _find_lr(settings, asked.out)
-    elif asked.folds:
-        _train_folds(settings, asked)
+    if request.find_lr:
+        _find_lr(settings, request.out)
+    elif request.folds:
+        _train_folds(settings, request)
     else:
-        _train(settings, asked.out, asked.resume)
+        _train(settings, request.out, request.resume)
 
 
-def _check_places(settings: TrainSettings, asked: RunRequest) -> None:
-    """Refuse at once what would be refused only after slow imports."""
+def _check_places(settings: TrainSettings, request: RunRequest) -> None:
+    """Check paths before the slow imports, which would only delay the same errors."""
     if settings.data.startswith(FOLDER):
         folder_of(settings.data)
     if settings.transfer is not None:
         check_file(settings.transfer.pretrained_file)
-    if not (asked.resume or asked.find_lr):
-        refuse_taken(asked.out)
+    if not (request.resume or request.find_lr):
+        refuse_taken(request.out)
 
 
 def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
     from accelerate import PartialState
 
     from zoo.training.progress import ProgressBar
-    from zoo.training.trainer import train as train_net
+    from zoo.training.trainer import train as train_network
 
     with ProgressBar(settings.epochs) as progress:
-        result = train_net(settings, run, progress, resume=resume)
+        result = train_network(settings, run, progress, resume=resume)
     if PartialState().is_main_process:
         _show_result(result, run)
     PartialState().destroy_process_group()
 
 
-def _train_folds(settings: TrainSettings, asked: RunRequest) -> None:
+def _train_folds(settings: TrainSettings, request: RunRequest) -> None:
     from zoo.training.cross_validation import train_folds
     from zoo.training.progress import ProgressBar
 
-    def watch(fold: int) -> ProgressBar:
-        return ProgressBar(settings.epochs, f"fold {fold} of {asked.folds}, ")
+    def observe_fold(fold: int) -> ProgressBar:
+        return ProgressBar(settings.epochs, f"fold {fold} of {request.folds}, ")
 
-    _show_folds(train_folds(settings, asked.folds, asked.out, watch, resume=asked.resume), asked.out)
+    result = train_folds(settings, request.folds, request.out, observe_fold, resume=request.resume)
+    _show_folds(result, request.out)
 
 
 def _find_lr(settings: TrainSettings, run: Path) -> None:
@@ -187,51 +186,53 @@ def _find_lr(settings: TrainSettings, run: Path) -> None:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("learning rate range test", total=STEPS)
         curve = find_lr(settings, lambda: progress.advance(task))
-    image = run.with_name(f"{run.name}.lr.png")
+    plot = run.with_name(f"{run.name}.lr.png")
     run.parent.mkdir(parents=True, exist_ok=True)
-    write_file(image, curve.png())
+    write_file(plot, curve.png())
     diverges = f"{curve.diverges:.2g}" if curve.diverges else f"not up to {curve.rates[-1]:.2g}"
-    show_rows({"suggested rate": f"--lr {curve.suggested:.2g}", "diverges at": diverges, "curve": str(image)})
+    show_rows({"suggested rate": f"--lr {curve.suggested:.2g}", "diverges at": diverges, "plot": str(plot)})
 
 
 def _show_result(result: "TrainResult", run: Path) -> None:
     rows = {
         "best epoch": str(result.best.epoch),
-        **_measured("validation", result.best.val_accuracy, result.best.val_mean_average_precision),
-        **_measured("test", result.test_accuracy, result.test_mean_average_precision),
+        **_score_rows("validation", result.best.val_accuracy, result.best.val_mean_average_precision),
+        **_score_rows("test", result.test_accuracy, result.test_mean_average_precision),
         "calibration error": result.calibration.in_words,
         "time": f"{result.seconds:.1f} s",
         "weights": str(run / "best" / "model.safetensors"),
-        "report": f"not written: {result.report_fault}" if result.report_fault else str(run / "report.html"),
+        "report": f"not written: {result.report_error}" if result.report_error else str(run / "report.html"),
     }
-    show_rows(rows | left_out(result.skipped))
+    show_rows(rows | skipped_rows(result.skipped))
+
+
+def _score_rows(split: str, accuracy: float, mean_average_precision: float | None) -> dict[str, str]:
+    if mean_average_precision is None:
+        return {f"{split} accuracy": f"{accuracy:.2%}"}
+    return {
+        f"{split} mean average precision": f"{mean_average_precision:.2%}",
+        f"{split}, every label right": f"{accuracy:.2%}",
+    }
 
 
 def _show_folds(result: "FoldsResult", out: Path) -> None:
     rows = {
-        f"fold {each.fold}": f"held out {each.val_accuracy:.2%} (last epoch {each.last_val_accuracy:.2%}), "
-        f"test {each.test_accuracy:.2%}"
-        for each in result.results
+        f"fold {fold.fold}": f"held out {fold.val_accuracy:.2%} (last epoch {fold.last_val_accuracy:.2%}), "
+        f"test {fold.test_accuracy:.2%}"
+        for fold in result.results
     }
-    found = {name: f"{each['mean']:.2%} ± {each['deviation']:.2%}" for name, each in result.summary().items()}
-    all_right = ", every label right" if result.suspicious is None else ""
-    for name, split in {"val": "held out", "test": "test"}.items():
-        if f"{name}_mean_average_precision" in found:
-            rows[f"{split}, mean average precision"] = found[f"{name}_mean_average_precision"]
-    rows[f"held out{all_right}"] = f"{found['val_accuracy']}, of each fold's best epoch, which it chose itself"
-    rows[f"last epoch{all_right}"] = found["last_val_accuracy"]
-    rows[f"test{all_right}"] = found["test_accuracy"]
-    show_rows(rows | {"labels": _suspicious(result, out)} | left_out(result.skipped))
+    summary = {name: f"{scores['mean']:.2%} ± {scores['deviation']:.2%}" for name, scores in result.summary().items()}
+    for split, title in {"val": "held out", "test": "test"}.items():
+        if f"{split}_mean_average_precision" in summary:
+            rows[f"{title}, mean average precision"] = summary[f"{split}_mean_average_precision"]
+    measure = ", every label right" if result.suspicious is None else ""
+    rows[f"held out{measure}"] = f"{summary['val_accuracy']} at the best epoch, which was chosen by this score"
+    rows[f"held out, last epoch{measure}"] = summary["last_val_accuracy"]
+    rows[f"test{measure}"] = summary["test_accuracy"]
+    show_rows(rows | {"labels": _label_issues(result, out)} | skipped_rows(result.skipped))
 
 
-def _suspicious(result: "FoldsResult", out: Path) -> str:
+def _label_issues(result: "FoldsResult", out: Path) -> str:
     if result.suspicious is None:
-        return "no report of suspicious labels: there is one where each image has a single label"
-    where = f"see {out / 'label-noise.png'} and .csv"
-    return f"{result.suspicious} of {result.labels} are suspicious; {where}"
-
-
-def _measured(split: str, accuracy: float, precision: float | None) -> dict[str, str]:
-    if precision is None:
-        return {f"{split} accuracy": f"{accuracy:.2%}"}
-    return {f"{split} mean average precision": f"{precision:.2%}", f"{split} all labels right": f"{accuracy:.2%}"}
+        return "no report of suspicious labels, which requires a single label per image"
+    return f"{result.suspicious} of {result.labels} are suspicious; see {out / 'label-noise.png'} and .csv"

@@ -1,1 +1,1 @@
-"""Training runs on disk: atomic file writes, checkpoints, loading."""
+"""Training runs on disk: checkpoints, loading, and the options that describe a run on the command line."""

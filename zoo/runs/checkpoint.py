@@ -1,9 +1,9 @@
-"""A run on disk: what was asked, what each epoch measured, and the weights. JSON and safetensors, nothing pickled.
+"""A run on disk: settings, metrics and weights. JSON and safetensors, nothing pickled.
 
     RUN/config.json        the settings
-    RUN/metrics.jsonl      one line an epoch
-    RUN/state/             where an unfinished run stands, see resume.py
-    RUN/report.html        what there is to see of it, see report/
+    RUN/metrics.jsonl      one line per epoch
+    RUN/state/             how to continue an unfinished run, see zoo/training/resume.py
+    RUN/report.html        figures and tables, see zoo/report/
     RUN/README.md          a model card
     RUN/last/  RUN/best/   checkpoints: model.safetensors, config.json, metrics.json
 
@@ -31,13 +31,23 @@ from zoo.transfer.pretrained import Origin
 
 RUN_SCHEMA_VERSION = 1
 LAYOUT = (
-    "a run holds config.json, metrics.jsonl, last/ and best/, as `zoonnx train NET --data SET --out RUN` writes them"
+    "a run holds config.json, metrics.jsonl, last/ and best/, as written by "
+    "`zoonnx train NETWORK --data DATA --out RUN`"
 )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as it lies on disk; `metrics` are those of its epoch, without timings."""
+    """A checkpoint on disk, apart from its weights.
+
+    Attributes:
+        folder: The checkpoint's folder.
+        architecture: Name of the network, or of its backbone.
+        labels: Names of the classes by index.
+        preprocessing: What the network expects of an image.
+        metrics: Of the checkpoint's epoch, without timings.
+        task: Whether an image has one label or several.
+    """
 
     folder: Path
     architecture: str
@@ -47,10 +57,10 @@ class Checkpoint:
     task: Task = "single-label"
 
     def load_into(self, network: nn.Module) -> None:
-        """Give `network` these weights.
+        """Load the weights into `network`.
 
         Raises:
-            CheckpointError: the file is damaged, or a tensor's name or shape is not the network's.
+            CheckpointError: The file cannot be read, or its tensors differ from the network's in name or shape.
         """
         file = self.folder / "model.safetensors"
         try:
@@ -62,40 +72,45 @@ class Checkpoint:
 
 
 def start_run(run: Path, settings: TrainSettings, licence: str = "", url: str = "") -> None:
-    """Make the folder of a new run; `licence` and `url` are those of the weights it begins with, if it does.
+    """Create the folder of a new run, with its settings and the licence and URL of its pretrained weights, if any.
 
     Raises:
-        CheckpointError: something lies there already.
+        CheckpointError: The folder exists and is not empty.
     """
     refuse_taken(run)
     run.mkdir(parents=True, exist_ok=True)
-    begun_with = {"licence": licence, "url": url}
-    config = {"schema_version": RUN_SCHEMA_VERSION, "settings": settings.to_json(), "begun_with": begun_with}
-    write_file(run / "config.json", _json(config))
+    config = {
+        "schema_version": RUN_SCHEMA_VERSION,
+        "settings": settings.to_json(),
+        "begun_with": {"licence": licence, "url": url},
+    }
+    write_file(run / "config.json", _json_bytes(config))
 
 
 def read_settings(run: Path) -> TrainSettings:
-    """The settings of a run.
+    """Read the settings of a run.
 
     Raises:
-        CheckpointError: the folder is not a run but of folds or none, or of a schema that this version does not know.
+        CheckpointError: The folder is not a run, or a cross-validation, or has an unknown schema version.
     """
     if holds_folds(run):
-        raise CheckpointError(f"{run} holds a run for each of several folds; name one of them: {run / 'fold-1'}")
+        raise CheckpointError(f"{run} is a cross-validation with a run per fold; name one of them: {run / 'fold-1'}")
     config = read_json(run / "config.json")
     if config.get("schema_version") != RUN_SCHEMA_VERSION:
-        found = config.get("schema_version")
-        raise CheckpointError(f"{run / 'config.json'} should have schema_version {RUN_SCHEMA_VERSION}; it has {found}")
+        version = config.get("schema_version")
+        raise CheckpointError(
+            f"{run / 'config.json'} should have schema_version {RUN_SCHEMA_VERSION}; it has {version}"
+        )
     return TrainSettings.from_json(config["settings"])
 
 
 def holds_folds(run: Path) -> bool:
-    """Whether `--folds` made the folder: its runs lie in fold-1 and so on."""
+    """Return whether the folder is a cross-validation: its runs are in fold-1, fold-2, ..."""
     return (run / "fold-1" / "config.json").is_file()
 
 
 def read_origin(run: Path) -> Origin:
-    """Where the weights come from that the run began with."""
+    """Read where the pretrained weights of a run came from; empty if it was trained from scratch."""
     return Origin(**read_json(run / "config.json").get("begun_with", {"licence": "", "url": ""}))
 
 
@@ -105,10 +120,10 @@ def write_epochs(run: Path, epochs: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_epochs(run: Path) -> list[dict[str, float]]:
-    """What each epoch measured.
+    """Read the metrics of each epoch.
 
     Raises:
-        CheckpointError: the run's metrics.jsonl is missing or cannot be read.
+        CheckpointError: The run's metrics.jsonl is missing or cannot be read.
     """
     file = run / "metrics.jsonl"
     try:
@@ -124,51 +139,51 @@ def save_checkpoint(
     metrics: Mapping[str, float],
     task: Task = "single-label",
 ) -> None:
-    """Write a checkpoint; one that stood there is replaced only by a whole new one."""
-    # A copy of each tensor, since safetensors refuses those that share memory.
+    """Write a checkpoint; an existing one is replaced only once the new one is complete."""
+    # Clone each tensor, since safetensors refuses tensors that share memory.
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
     with new_folder(folder) as unfinished:
         safetensors.torch.save_file(weights, unfinished / "model.safetensors")
-        (unfinished / "config.json").write_bytes(_json({**_timm_config(network, labels), "task": task}))
-        (unfinished / "metrics.json").write_bytes(_json(metrics))
+        (unfinished / "config.json").write_bytes(_json_bytes({**_timm_config(network, labels), "task": task}))
+        (unfinished / "metrics.json").write_bytes(_json_bytes(metrics))
 
 
 def save_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Replace the metrics of a checkpoint that is there."""
-    write_file(folder / "metrics.json", _json(metrics))
+    """Replace the metrics of an existing checkpoint."""
+    write_file(folder / "metrics.json", _json_bytes(metrics))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read all of a checkpoint but its weights.
+    """Read a checkpoint, apart from its weights.
 
     Raises:
-        CheckpointError: it is missing or incomplete.
+        CheckpointError: It is missing or incomplete.
     """
     folder = standing_folder(folder)
     config = read_json(folder / "config.json")
     try:
         cfg = config["pretrained_cfg"]
-        shape = {name: cfg[name] for name in Preprocessing.__dataclass_fields__}
+        preprocessing = {name: cfg[name] for name in Preprocessing.__dataclass_fields__}
         architecture, labels = str(config["architecture"]), tuple(config["label_names"])
     except KeyError as error:
         raise CheckpointError(f"{folder / 'config.json'} lacks {error}; {LAYOUT}") from error
     metrics = read_json(folder / "metrics.json")
     task = config.get("task", "single-label")
     if task not in get_args(Task):
-        raise CheckpointError(f"{folder / 'config.json'} has the task '{task}'; it is {' or '.join(get_args(Task))}")
-    return Checkpoint(folder, architecture, labels, Preprocessing.from_json(shape), metrics, task)
+        raise CheckpointError(f"{folder / 'config.json'} has the task '{task}'; expected {' or '.join(get_args(Task))}")
+    return Checkpoint(folder, architecture, labels, Preprocessing.from_json(preprocessing), metrics, task)
 
 
 def _timm_config(network: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
-    """What timm's `local-dir:` source reads beside the weights."""
+    """Return what timm's `local-dir:` source reads besides the weights."""
     preprocessing, cfg, classes = Preprocessing.from_net(network), config_of(network), classes_of(network)
-    kept = {name: cfg.get(name) for name in ("first_conv", "classifier", "fixed_input_size")}
+    inherited = {name: cfg.get(name) for name in ("first_conv", "classifier", "fixed_input_size")}
     return {
         "architecture": cfg["architecture"],
         "num_classes": classes,
         "num_features": network.num_features,
         "label_names": list(labels),
-        "pretrained_cfg": {**kept, **preprocessing.to_json(), "num_classes": classes},
+        "pretrained_cfg": {**inherited, **preprocessing.to_json(), "num_classes": classes},
     }
 
 
@@ -176,30 +191,32 @@ def check_tensors(file: Path, weights: Mapping[str, Tensor], expected: Mapping[s
     """Require tensors of exactly the expected names and shapes.
 
     Raises:
-        CheckpointError: the first one that does not match is named.
+        CheckpointError: A tensor is missing, unexpected or of another shape; the first one is named.
     """
     for name in expected:
         if name not in weights:
-            raise CheckpointError(f"{file} lacks the tensor '{name}' that the network has; it is of another network")
+            raise CheckpointError(f"{file} lacks the network's tensor '{name}'; it belongs to another network")
         if weights[name].shape != expected[name].shape:
-            have, want = tuple(weights[name].shape), tuple(expected[name].shape)
-            raise CheckpointError(f"in {file} the tensor '{name}' has shape {have}; the network's has {want}")
+            actual_shape, expected_shape = tuple(weights[name].shape), tuple(expected[name].shape)
+            raise CheckpointError(
+                f"in {file} the tensor '{name}' has shape {actual_shape}; the network's has {expected_shape}"
+            )
     for name in weights:
         if name not in expected:
             raise CheckpointError(
-                f"{file} holds a tensor '{name}' that the network does not have; it is of another network"
+                f"{file} contains the tensor '{name}', which the network does not have; it belongs to another network"
             )
 
 
-def _json(values: Mapping[str, Any]) -> bytes:
+def _json_bytes(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(dict(values), indent=2) + "\n").encode()
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object that a run's file holds.
+    """Read a JSON object from a run's file.
 
     Raises:
-        CheckpointError: it is missing, or holds none.
+        CheckpointError: The file is missing, or is not a JSON object.
     """
     try:
         values = json.loads(file.read_bytes())
@@ -208,5 +225,5 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{file} should hold a JSON object; it holds a {type(values).__name__}")
+        raise CheckpointError(f"{file} should contain a JSON object; it contains a {type(values).__name__}")
     return values

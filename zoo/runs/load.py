@@ -1,4 +1,4 @@
-"""Any network with its weights and all that is known of them: from a run's folder, or fresh from a name."""
+"""Load a network with its weights and everything known about them, from a run's folder or by name."""
 
 import os
 from collections.abc import Mapping
@@ -26,10 +26,16 @@ from zoo.transfer.pretrained import origin_of
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from; `dataset`, `licence` and `url` are empty where there is nothing to say.
+    """Where weights come from.
 
-    Of `given` ones, inside a network that somebody else made, nothing is known.
-    Licence and URL of trained weights are those of the pretrained weights that they began as.
+    Attributes:
+        kind: "random" (from `seed`), "trained" by a run, "pretrained" from a hub or file, or "given" inside a network
+            object from elsewhere, of which nothing is known.
+        seed: Seed of the random weights, or of the run.
+        dataset: What a run trained on, without paths of this machine; else empty.
+        licence: Of pretrained weights, or of those that a run started from. Empty: unknown or none.
+        url: Of the same weights as `licence`.
+        metrics: Of a run's checkpoint; else empty.
     """
 
     kind: Literal["random", "trained", "pretrained", "given"]
@@ -42,11 +48,18 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network in eval mode, float32, on the CPU; `name` is the run's folder or the network's name.
+    """A network in eval mode, float32, on the CPU.
 
-    `fold` is the number of the fold that its run held out, and how many there are; None where there are none.
-    Its logits are for a softmax, or with the task "multi-label" each for a sigmoid.
-    `data` is the data set of a run as it was given to --data, paths of this machine included; empty for other networks.
+    Attributes:
+        network: The network; its logits are for a softmax, or with the task "multi-label" for a sigmoid each.
+        name: Name of the run's folder, or of the network.
+        architecture: Name of the network, or of its backbone.
+        labels: Names of the classes by index. Empty: unknown.
+        preprocessing: What the network expects of an image.
+        weights: Where its weights came from.
+        fold: Number of the fold that its run held out, from 1, and number of folds. None: no cross-validation.
+        task: Whether an image has one label or several.
+        data: A run's --data, paths of this machine included; else empty.
     """
 
     network: nn.Module
@@ -63,61 +76,65 @@ class LoadedNetwork:
 def load_network(
     source: str | Path, *, seed: int = 0, pretrained: bool = False, pretrained_file: Path | None = None
 ) -> LoadedNetwork:
-    """Load a run (its best checkpoint, or RUN/best, RUN/last as named), or build a network by name.
+    """Load a run's best checkpoint, or the checkpoint RUN/best or RUN/last, or build a network by name.
 
-    A network by name has random weights, drawn by `seed` and no branch of them zero, or `pretrained` ones: its own, or
-    those of `pretrained_file`. Its classes have labels where they are known to be ImageNet's.
+    A network by name has random weights from `seed`, with no branch that is constantly zero, or with `pretrained` or
+    `pretrained_file` those of its hub or of the file. It has labels if its classes are known to be ImageNet's.
 
     Raises:
-        CheckpointError: `source` looks like a folder, but is none, or holds no whole run; or see `create_model`.
-        SettingsError: pretrained weights are asked for a run, which has its own.
-        UnknownNetworkError: `source` is neither a folder nor a network.
+        CheckpointError: `source` is a missing folder or an incomplete run; for networks by name see `create_model`.
+        SettingsError: `source` is a run, which has its own weights, and pretrained ones are requested.
+        UnknownNetworkError: `source` is neither a folder nor the name of a network.
     """
     if str(source).startswith(SOURCES):
-        return _net_by_name(str(source), seed, pretrained=True, file=pretrained_file)
+        return _build_by_name(str(source), seed, pretrained=True, file=pretrained_file)
     folder = standing_folder(Path(source))
     if folder.is_dir():
         if pretrained or pretrained_file is not None:
             raise SettingsError(
-                f"{source} is a run, which has its own weights; pretrained ones are for a network by name"
+                f"{source} is a run, which has its own weights; pretrained weights require a network by name"
             )
         return load_run(folder)
     if isinstance(source, Path) or os.sep in source or folder.exists():
         raise CheckpointError(f"there is no folder {source}; {LAYOUT}")
-    return _net_by_name(source, seed, pretrained, pretrained_file)
+    return _build_by_name(source, seed, pretrained, pretrained_file)
 
 
 def load_run(folder: Path) -> LoadedNetwork:
-    """Load the best checkpoint of a run, or the one checkpoint that `folder` is.
+    """Load the best checkpoint of a run, or the checkpoint `folder` itself.
 
     Raises:
-        CheckpointError: it is missing, incomplete, or its weights are not those of its network.
+        CheckpointError: It is missing, incomplete, or its weights belong to another network.
     """
     run, checkpoint_folder = places_of(folder)
     settings, checkpoint = read_settings(run), read_checkpoint(checkpoint_folder)
-    preprocessing = checkpoint.preprocessing
-    network = _rebuild(checkpoint, settings.transfer)
+    network = _build_for(checkpoint, settings.transfer)
     checkpoint.load_into(network)
-    preprocessing.attach_to(network)
+    checkpoint.preprocessing.attach_to(network)
     origin = read_origin(run)
-    source = WeightsSource(
-        "trained", settings.seed, redacted_name(settings.data), origin.licence, origin.url, checkpoint.metrics
-    )
-    fold = (settings.fold, settings.folds) if settings.folds else None
-    name, architecture, labels = run.resolve().name, checkpoint.architecture, checkpoint.labels
     return LoadedNetwork(
-        network.eval(), name, architecture, labels, preprocessing, source, fold, checkpoint.task, settings.data
+        network=network.eval(),
+        name=run.resolve().name,
+        architecture=checkpoint.architecture,
+        labels=checkpoint.labels,
+        preprocessing=checkpoint.preprocessing,
+        weights=WeightsSource(
+            "trained", settings.seed, redacted_name(settings.data), origin.licence, origin.url, checkpoint.metrics
+        ),
+        fold=(settings.fold, settings.folds) if settings.folds else None,
+        task=checkpoint.task,
+        data=settings.data,
     )
 
 
 def places_of(folder: Path) -> tuple[Path, Path]:
-    """The run's folder and the checkpoint's: the best one's, or the one checkpoint that `folder` is."""
+    """Return the folders of the run and of its checkpoint: `folder` itself, or the best one if `folder` is a run."""
     is_checkpoint = (folder / "model.safetensors").exists()
     return (folder.parent, folder) if is_checkpoint else (folder, folder / "best")
 
 
-def _rebuild(checkpoint: Checkpoint, transfer: Transfer | None) -> nn.Module:
-    """The checkpoint's network without its weights: a headed backbone where the run tuned one."""
+def _build_for(checkpoint: Checkpoint, transfer: Transfer | None) -> nn.Module:
+    """Build the checkpoint's network, without its weights; a backbone with a head if the run tuned one."""
     channels, classes = checkpoint.preprocessing.channels, len(checkpoint.labels)
     size = checkpoint.preprocessing.input_size[1:]
     if transfer is None:
@@ -126,7 +143,7 @@ def _rebuild(checkpoint: Checkpoint, transfer: Transfer | None) -> nn.Module:
     return attach_head(backbone, transfer.head, classes, cut=transfer.cut_after)
 
 
-def _net_by_name(name: str, seed: int, pretrained: bool, file: Path | None) -> LoadedNetwork:
+def _build_by_name(name: str, seed: int, pretrained: bool, file: Path | None) -> LoadedNetwork:
     if not 0 <= seed < 2**32:
         raise SettingsError(f"seed must be at least 0 and less than 2**32; got {seed}")
     with torch.random.fork_rng(devices=[]):
@@ -140,12 +157,12 @@ def _net_by_name(name: str, seed: int, pretrained: bool, file: Path | None) -> L
         weights = WeightsSource("pretrained", seed, licence=origin.licence, url=origin.url)
     labels = _imagenet_labels(network) if pretrained and file is None else ()
     architecture = config_of(network)["architecture"]
-    plain_name = Path(name).name if name.startswith(SOURCES) else name
-    return LoadedNetwork(network.eval(), plain_name, architecture, labels, Preprocessing.from_net(network), weights)
+    short_name = Path(name).name if name.startswith(SOURCES) else name
+    return LoadedNetwork(network.eval(), short_name, architecture, labels, Preprocessing.from_net(network), weights)
 
 
 def _imagenet_labels(network: nn.Module) -> tuple[str, ...]:
-    """ImageNet's names of the classes, where timm knows an ImageNet of so many classes."""
+    """Return ImageNet's class names if timm knows an ImageNet variant with as many classes, else nothing."""
     subset = infer_imagenet_subset(network)
     if subset is None:
         return ()

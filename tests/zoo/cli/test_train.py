@@ -1,4 +1,4 @@
-"""The verbs `train` and `eval`, as a user runs them."""
+"""The verbs `train` and `eval` on the command line."""
 
 import csv
 import json
@@ -16,31 +16,31 @@ from zoo.settings import TrainSettings
 
 @pytest.fixture(scope="session")
 def command_run(zoonnx, tmp_path_factory):
-    """A run made by the command, and what the command said."""
+    """Train by the command; return the run and the finished process."""
     run = tmp_path_factory.mktemp("command") / "run"
     options = ["--data", "digits", "--out", run, "--epochs", 2, "--batch-size", 64, "--max-shift", 1, "--device", "cpu"]
-    said = zoonnx("train", "convnet4", *options, OMP_NUM_THREADS="1")
-    return run, said
+    finished = zoonnx("train", "convnet4", *options, OMP_NUM_THREADS="1")
+    return run, finished
 
 
 def test_train_ends_with_a_summary(command_run):
-    """On stdout: the accuracies and where the weights lie; on stderr: the progress, and no warning."""
-    run, said = command_run
-    assert said.returncode == 0
-    assert "test accuracy" in said.stdout
-    assert str(run / "best" / "model.safetensors") in said.stdout
-    assert "epoch 2/2" in said.stderr
-    assert "Warning" not in said.stderr
+    """stdout has the accuracies and the path of the weights; stderr has the progress and no warning."""
+    run, finished = command_run
+    assert finished.returncode == 0
+    assert "test accuracy" in finished.stdout
+    assert str(run / "best" / "model.safetensors") in finished.stdout
+    assert "epoch 2/2" in finished.stderr
+    assert "Warning" not in finished.stderr
 
 
 def test_the_command_gives_the_same_weights_as_the_function(command_run, short_run):
-    """Another process, the same settings and threads: bit by bit the same network."""
+    """Another process with the same settings and threads gives the same weights bit for bit."""
     run, _ = command_run
     assert (run / "best" / "model.safetensors").read_bytes() == (short_run / "best" / "model.safetensors").read_bytes()
 
 
 def test_every_option_reaches_the_settings(command, tmp_path):
-    """The run's config.json holds what the command line said."""
+    """The run's config.json has the values of the command line."""
     options = {
         "--epochs": 1,
         "--batch-size": 100,
@@ -68,29 +68,29 @@ def test_every_option_reaches_the_settings(command, tmp_path):
         "--seed": 9,
         "--device": "cpu",
     }
-    flat = [part for option in options.items() for part in option]
-    command("train", "convnet4", "--data", "digits", "--out", tmp_path / "run", *flat)
+    arguments = [part for option in options.items() for part in option]
+    command("train", "convnet4", "--data", "digits", "--out", tmp_path / "run", *arguments)
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     renamed = {"max_shift": "max_shift_px"}
     names = {option: option.removeprefix("--").replace("-", "_") for option in options}
-    asked = {renamed.get(name, name): options[option] for option, name in names.items()}
-    expected = TrainSettings(network="convnet4", data="digits").to_json() | asked
+    changed = {renamed.get(name, name): options[option] for option, name in names.items()}
+    expected = TrainSettings(network="convnet4", data="digits").to_json() | changed
     assert settings == expected
 
 
-def test_eval_measures_what_training_noted(command, short_run):
-    """eval --json on the test split gives the accuracy that train noted."""
-    said = command("eval", short_run, "--data", "digits", "--json")
-    found, noted = json.loads(said.out), load_network(short_run).weights.metrics
-    assert (found["split"], found["images"], found["accuracy"]) == ("test", 360, noted["test_accuracy"])
-    assert said.err == ""
+def test_eval_reproduces_the_test_accuracy(command, short_run):
+    """eval --json on the test split gives the accuracy that train recorded."""
+    finished = command("eval", short_run, "--data", "digits", "--json")
+    result, metrics = json.loads(finished.out), load_network(short_run).weights.metrics
+    assert (result["split"], result["images"], result["accuracy"]) == ("test", 360, metrics["test_accuracy"])
+    assert finished.err == ""
 
 
 def test_eval_saves_images_and_logits(command, short_run, tmp_path):
-    """It says how good the network is; what is saved, sent through the network again, gives the saved logits."""
-    said = command("eval", short_run / "last", "--data", "digits", "--split", "val", "--save", tmp_path / "saved")
-    assert "digits, val split" in said.out
-    assert "of 137 images wrong" in said.out
+    """The output has the score; the network gives the saved logits for the saved images."""
+    finished = command("eval", short_run / "last", "--data", "digits", "--split", "val", "--save", tmp_path / "saved")
+    assert "digits, val split" in finished.out
+    assert "of 137 images wrong" in finished.out
     rows = list(csv.DictReader((tmp_path / "saved" / "predictions.csv").read_text().splitlines()))
     loaded = load_network(short_run / "last")
     pixels = np.stack([np.asarray(Image.open(tmp_path / "saved" / row["file"])) for row in rows])  # (137, 8, 8)
@@ -109,11 +109,11 @@ def test_eval_saves_images_and_logits(command, short_run, tmp_path):
     ],
 )
 def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
-    """Status 2, the sentence on stderr, no traceback and no folder."""
-    said = command("train", *arguments, "--out", tmp_path / "run")
-    assert said.status == 2
-    assert said.err.startswith(f"zoonnx train: {message}")
-    assert said.err.count("\n") == 1
+    """The exit status is 2, with one sentence on stderr, no traceback and no folder."""
+    finished = command("train", *arguments, "--out", tmp_path / "run")
+    assert finished.status == 2
+    assert finished.err.startswith(f"zoonnx train: {message}")
+    assert finished.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -134,22 +134,22 @@ def test_a_mistake_is_one_sentence(command, tmp_path, arguments, message):
         ),
     ],
 )
-def test_plain_mistakes_do_not_wait_for_torch(tmp_path, arguments, message):
-    """They are told before anything that is slow to import."""
+def test_simple_mistakes_do_not_wait_for_torch(tmp_path, arguments, message):
+    """They are reported before any slow import."""
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "other.txt").write_text("")
-    asked = [each.format(taken=tmp_path / "taken", new=tmp_path / "new") for each in arguments]
+    formatted = [argument.format(taken=tmp_path / "taken", new=tmp_path / "new") for argument in arguments]
     code = "import sys; sys.modules['torch'] = None; import zoonnx; zoonnx.main(sys.argv[1:])"
-    said = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)
-    assert (said.returncode, message in said.stderr) == (2, True), said.stderr
+    finished = subprocess.run([sys.executable, "-c", code, *formatted], capture_output=True, text=True, check=False)
+    assert (finished.returncode, message in finished.stderr) == (2, True), finished.stderr
 
 
 def test_help_does_not_wait_for_torch():
-    """Where torch cannot be imported the command line can, and the trainer cannot."""
+    """The command line can be imported without torch; the trainer cannot."""
     code = "import sys; sys.modules['torch'] = None; import {}"
-    done = [
+    finished = [
         subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=False)
-        for module in ("zoo.cli.inspect", "zoo.training.trainer")
+        for module in ("zoo.cli.inspect", "zoo.cli.evaluate", "zoo.training.trainer")
     ]
-    assert [each.returncode for each in done] == [0, 1]
-    assert "import of torch halted" in done[1].stderr
+    assert [process.returncode for process in finished] == [0, 0, 1]
+    assert "import of torch halted" in finished[-1].stderr

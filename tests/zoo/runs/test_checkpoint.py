@@ -1,4 +1,4 @@
-"""A run on disk."""
+"""Runs and checkpoints on disk."""
 
 import json
 import shutil
@@ -17,32 +17,32 @@ LABELS = tuple("abcdefghij")
 
 @pytest.fixture
 def network():
-    """A network to save."""
+    """Return a network to save."""
     return create_model("convnet4").eval()
 
 
 @pytest.fixture
 def saved(network, tmp_path):
-    """A checkpoint of `network`."""
+    """Save a checkpoint of `network`; return its folder."""
     save_checkpoint(tmp_path / "best", network, LABELS, {"val_accuracy": 0.5})
     return tmp_path / "best"
 
 
 def change_json(file, **change):
-    """Change values of a JSON file; None takes one away."""
+    """Change values of a JSON file; None removes one."""
     values = {**json.loads(file.read_text()), **change}
     file.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
 
 
 def change_weights(folder, change):
-    """Let `change` alter the tensors of a checkpoint."""
+    """Modify the tensors of a checkpoint by `change`."""
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     change(tensors)
     safetensors.torch.save_file(tensors, folder / "model.safetensors")
 
 
-def test_checkpoint_survives_the_disk(network, saved):
-    """Every tensor comes back bit by bit, with labels and metrics."""
+def test_checkpoint_round_trip(network, saved):
+    """Every tensor is restored bit for bit, with labels and metrics."""
     checkpoint, other = read_checkpoint(saved), create_model("convnet4")
     checkpoint.load_into(other)
     assert (checkpoint.architecture, checkpoint.labels) == ("convnet4", LABELS)
@@ -52,14 +52,14 @@ def test_checkpoint_survives_the_disk(network, saved):
 
 
 def test_timm_loads_a_checkpoint_folder(network, saved):
-    """timm's own local-dir source reads what we write."""
+    """timm's local-dir source reads a checkpoint."""
     loaded = timm.create_model(f"local-dir:{saved}", pretrained=True).eval()
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(loaded(x), network(x))
 
 
-def test_timm_finds_channels_and_classes(tmp_path):
-    """Also where they are not the architecture's own."""
+def test_timm_reads_channels_and_classes(tmp_path):
+    """timm restores numbers of channels and classes that differ from the architecture's own."""
     network = create_model("test_resnet", num_classes=4, in_chans=2).eval()
     save_checkpoint(tmp_path / "c", network, LABELS[:4], {})
     loaded = timm.create_model(f"local-dir:{tmp_path / 'c'}", pretrained=True).eval()
@@ -68,7 +68,7 @@ def test_timm_finds_channels_and_classes(tmp_path):
 
 
 def test_failed_save_leaves_the_old_checkpoint(network, saved, monkeypatch):
-    """A full disk in the middle of a save costs the new checkpoint only."""
+    """If the disk fills up during a save, only the new checkpoint is lost."""
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
     monkeypatch.setattr("zoo.storage.atomic_io._flush", full_disk)
     with torch.no_grad():
@@ -80,17 +80,17 @@ def test_failed_save_leaves_the_old_checkpoint(network, saved, monkeypatch):
 
 
 def full_disk(_):
-    """No room."""
+    """Fail as on a full disk."""
     raise OSError("the disk is full")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("conv3.weight"), r"lacks the tensor 'conv3.weight' that the network has"),
+        (lambda t: t.pop("conv3.weight"), r"lacks the network's tensor 'conv3.weight'"),
         (
             lambda t: t.update({"conv9.weight": torch.zeros(1)}),
-            r"holds a tensor 'conv9.weight' that the network does not have",
+            r"contains the tensor 'conv9.weight', which the network does not have",
         ),
         (
             lambda t: t.update({"conv2.weight": torch.zeros(32, 16, 3, 3)}),
@@ -99,15 +99,15 @@ def full_disk(_):
     ],
     ids=["missing", "surplus", "shape"],
 )
-def test_weights_of_another_net_are_refused(network, saved, change, message):
-    """The first tensor that does not match is named."""
+def test_weights_of_another_network_are_refused(network, saved, change, message):
+    """The error names the first tensor that does not match."""
     change_weights(saved, change)
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(saved).load_into(network)
 
 
 def test_damaged_weights_are_refused(network, saved):
-    """A file cut short is named."""
+    """The error names a truncated file."""
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"the weights .*model\.safetensors cannot be read"):
@@ -116,7 +116,7 @@ def test_damaged_weights_are_refused(network, saved):
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 def test_incomplete_checkpoint_is_refused(saved, name):
-    """The missing file is named, with what a run looks like."""
+    """The error names the missing file and describes a run's layout."""
     (saved / name).unlink()
     with pytest.raises(
         CheckpointError, match=rf"there is no .*{name}; a run holds config\.json, metrics\.jsonl, last/"
@@ -125,35 +125,35 @@ def test_incomplete_checkpoint_is_refused(saved, name):
 
 
 def test_config_without_labels_is_refused(saved):
-    """A folder that timm wrote lacks what we need, and we say what."""
+    """The error names the key that a folder written by timm lacks."""
     change_json(saved / "config.json", label_names=None)
     with pytest.raises(CheckpointError, match="lacks 'label_names'"):
         read_checkpoint(saved)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("[]", "should hold a JSON object")])
+@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("[]", "should contain a JSON object")])
 def test_broken_json_is_refused(saved, text, message):
-    """Text that is no JSON object is named by its file."""
+    """The error names the file that is not a JSON object."""
     (saved / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=rf"config\.json .*{message}|{message}"):
         read_checkpoint(saved)
 
 
 def test_a_run_starts_in_an_empty_folder(tmp_path, short_settings):
-    """An empty folder is as good as none."""
+    """An existing empty folder is accepted."""
     start_run(tmp_path, short_settings)
     assert read_settings(tmp_path) == short_settings
 
 
 def test_a_run_is_never_overwritten(tmp_path, short_settings):
-    """A folder with a run in it is refused and left as it is."""
+    """A folder that contains a run is refused."""
     start_run(tmp_path / "run", short_settings)
     with pytest.raises(CheckpointError, match="already holds a run; nothing was overwritten"):
         start_run(tmp_path / "run", short_settings)
 
 
-def test_other_peoples_folders_are_left_alone(tmp_path, short_settings):
-    """Nor do we write among files that are not ours."""
+def test_a_run_does_not_start_among_other_files(tmp_path, short_settings):
+    """A folder with other files is refused and not changed."""
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(CheckpointError, match="already exists and is not empty"):
         start_run(tmp_path, short_settings)
@@ -161,14 +161,14 @@ def test_other_peoples_folders_are_left_alone(tmp_path, short_settings):
 
 
 def test_a_run_of_a_later_version_is_refused(short_run, tmp_path):
-    """An unknown schema is not guessed at."""
+    """An unknown schema version is an error."""
     run = shutil.copytree(short_run, tmp_path / "run")
     change_json(run / "config.json", schema_version=99)
     with pytest.raises(CheckpointError, match="should have schema_version 1; it has 99"):
         read_settings(run)
 
 
-def test_a_run_holds_nothing_pickled(short_run):
-    """JSON and safetensors only, and two pages to read."""
+def test_a_run_contains_no_pickles(short_run):
+    """A run consists of JSON, safetensors, report.html and README.md."""
     kinds = {file.suffix for file in short_run.rglob("*") if file.is_file()}
     assert kinds == {".json", ".jsonl", ".safetensors", ".html", ".md"}
