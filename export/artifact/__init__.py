@@ -1,1 +1,1 @@
-"""Writes a model version: config.pbtxt, manifest.json, metadata, the report, and the repository around them."""
+"""Writes a model version: config.pbtxt, manifest.json, ONNX metadata, the report, and the model repository."""

@@ -1,4 +1,4 @@
-"""The files that all versions of a model share: config.pbtxt, which an unmodified Triton accepts, and labels.txt."""
+"""The files that all versions of a model share: labels.txt, and a config.pbtxt that an unmodified Triton accepts."""
 
 import json
 from typing import cast
@@ -8,41 +8,39 @@ from google.protobuf import text_format
 from export.artifact.metadata import compact_json
 from export.errors import UnsupportedNetworkError
 from export.interface.signature import Contract
-from export.names import BACKEND, LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
-from export.names import CONFIG as CONFIG
-from export.names import LABELS as LABELS
+from export.names import BACKEND, CONFIG, LABELS, LABELS_KEY, MODEL, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from export.settings import ExportSettings
 from protos import inference, manifest
 
 
 def shared_files(settings: ExportSettings, contract: Contract) -> dict[str, bytes]:
-    """Return what stands beside the versions, by file name. Raises: UnsupportedNetworkError."""
+    """Return the contents of the shared files by file name. Raises: UnsupportedNetworkError."""
+    files = {CONFIG: config_text(settings, contract).encode()}
     labels = labels_text(contract)
-    config = {CONFIG: config_text(settings, contract).encode()}
-    return {**config, LABELS: labels.encode()} if labels else config
+    return {**files, LABELS: labels.encode()} if labels else files
 
 
 def config_text(settings: ExportSettings, contract: Contract) -> str:
-    """Return config.pbtxt. Labels and preprocessing ride along as parameters, so that any client can ask for them."""
+    """Return the text of config.pbtxt. Labels and preprocessing are parameters, which every client can request."""
     config = inference.ModelConfig(
         name=settings.name,
         backend=BACKEND,
         max_batch_size=settings.max_batch_size,
         input=[
-            inference.ModelInput(name=each.name, data_type=_datatype(each), dims=each.shape[1:])
-            for each in contract.inputs
+            inference.ModelInput(name=tensor.name, data_type=_datatype(tensor), dims=tensor.shape[1:])
+            for tensor in contract.inputs
         ],
         output=[
             inference.ModelOutput(
-                name=each.name,
-                data_type=_datatype(each),
-                dims=each.shape[1:],
+                name=tensor.name,
+                data_type=_datatype(tensor),
+                dims=tensor.shape[1:],
                 label_filename=LABELS if contract.labels else "",
             )
-            for each in contract.outputs
+            for tensor in contract.outputs
         ],
         dynamic_batching=inference.ModelDynamicBatching(max_queue_delay_microseconds=settings.max_queue_delay_us),
-        default_model_filename="model.onnx",
+        default_model_filename=MODEL,
     )
     if contract.preprocessing:
         config.parameters[PREPROCESSING_KEY].string_value = compact_json(contract.preprocessing)
@@ -54,18 +52,18 @@ def config_text(settings: ExportSettings, contract: Contract) -> str:
 
 
 def labels_text(contract: Contract) -> str:
-    """Return labels.txt, one label a line, by class index. Raises: UnsupportedNetworkError."""
+    """Return the text of labels.txt: one label per line, in class order. Raises: UnsupportedNetworkError."""
     labels = contract.labels
     for output in contract.outputs if labels else ():
         if list(output.shape[1:]) != [len(labels)]:
             classes = f"{output.shape[1]} classes" if len(output.shape) == 2 else f"an output of {list(output.shape)}"
             raise UnsupportedNetworkError(
-                f"the labels are {len(labels)}, and the network has {classes}: give one for each class."
+                f"got {len(labels)} labels for a network with {classes}: provide one label per class."
             )
-    broken = [label for label in labels if label.splitlines() not in ([], [label])]  # Unicode has eight more of them
-    if broken:
+    multiline = [label for label in labels if label.splitlines() not in ([], [label])]  # includes Unicode line breaks
+    if multiline:
         raise UnsupportedNetworkError(
-            f"the label {broken[0]!r} holds a line break, but labels.txt has one label a line."
+            f"the label {multiline[0]!r} contains a line break, but labels.txt holds one label per line."
         )
     return "".join(f"{label}\n" for label in labels)
 

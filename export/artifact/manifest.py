@@ -1,4 +1,4 @@
-"""What an export promises: the manifest, from what was asked for and what the checks found."""
+"""Builds the manifest of a version from its settings and from the results of its checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,28 +26,35 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What the checks found."""
+    """Results of all checks of one export.
+
+    Attributes:
+        layer_map: where each layer's output is in the ONNX model, with its errors against PyTorch.
+        shapes: how many shapes independent sources confirm.
+        checks: parity of each output, by batch size and input size.
+        inputs: kinds of the inputs that were compared, such as "noise"; one for each row of the largest batch.
+    """
 
     layer_map: manifest.LayerMap
     shapes: manifest.Shapes
     checks: Sequence[Check]
-    inputs: Sequence[str]  # what the network was compared on
+    inputs: Sequence[str]
 
 
 def manifest_of(
-    given: LoadedNetwork,
+    loaded: LoadedNetwork,
     settings: ExportSettings,
     contract: Contract,
     interface: Interface,
     model: onnx.ModelProto,
-    found: Found,
+    results: Found,
 ) -> manifest.Manifest:
-    """Return the manifest of `model`, not yet sealed."""
+    """Return the manifest of `model`, without the hashes that `seal` adds."""
     return manifest.Manifest(
         schema_version=SCHEMA_VERSION,
         name=settings.name,
         zoonnx_version=VERSION,
-        source=_source(given.architecture, given.weights),
+        source=_source(loaded.architecture, loaded.weights),
         preprocessing=contract.preprocessing,
         labels=contract.labels,
         inputs=contract.inputs,
@@ -56,10 +63,10 @@ def manifest_of(
         format=manifest.Format(
             opset=settings.opset, ir_version=model.ir_version, exporter=f"torch {torch.__version__}"
         ),
-        layer_map=found.layer_map,
-        shapes=found.shapes,
+        layer_map=results.layer_map,
+        shapes=results.shapes,
         parity=manifest.Parity(
-            checks=[_parity(check, settings.dynamic_size) for check in found.checks], inputs=found.inputs
+            checks=[_parity_check(check, settings.dynamic_size) for check in results.checks], inputs=results.inputs
         ),
     )
 
@@ -82,14 +89,14 @@ def _head(interface: Interface) -> manifest.Head | None:
     return manifest.Head(activation=interface.head.activation, temperature=interface.head.temperature)
 
 
-def _parity(check: Check, dynamic_size: bool) -> manifest.ParityCheck:
-    found, size = check.agreement, check.size if dynamic_size else (0, 0)
+def _parity_check(check: Check, dynamic_size: bool) -> manifest.ParityCheck:
+    height, width = check.size if dynamic_size else (0, 0)
     return manifest.ParityCheck(
         batch=check.batch,
         output=check.output,
-        max_abs_error=found.max_abs_error,
-        reference_error=found.reference_error,
-        tolerance=found.tolerance,
-        height=size[0],
-        width=size[1],
+        max_abs_error=check.agreement.max_abs_error,
+        reference_error=check.agreement.reference_error,
+        tolerance=check.agreement.tolerance,
+        height=height,
+        width=width,
     )

@@ -1,4 +1,4 @@
-"""manifest.json: the promise of a version, and the hashes that hold it to that."""
+"""Serialises manifest.json and computes the hashes that detect later changes."""
 
 import hashlib
 import json
@@ -7,39 +7,39 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from protos import manifest
+from protos.manifest import File, Manifest
 from protos.version import SCHEMA_VERSION as SCHEMA_VERSION
 
 
-def to_json(message: manifest.Manifest) -> str:
-    """Return `message` as it stands on disk."""
-    return written(_fields(message))
+def to_json(manifest: Manifest) -> str:
+    """Return the text of manifest.json."""
+    return serialize(_fields(manifest))
 
 
-def written(fields: Mapping[str, Any]) -> str:
-    """Return a manifest's fields in the one form in which they are written."""
+def serialize(fields: Mapping[str, Any]) -> str:
+    """Return the fields of a manifest in the only JSON layout that zoonnx writes."""
     return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
 
 
 def canonical_sha256(fields: Mapping[str, Any]) -> str:
-    """Return the hash of a manifest's fields without their own `sha256`: sorted keys, no spaces, UTF-8.
+    """Return the SHA-256 of a manifest's fields without their own `sha256`: sorted keys, no spaces, UTF-8.
 
-    It is taken of the fields as they stand on disk, so that a reader can check fields that it does not know.
+    It covers the fields as they are on disk, so a reader can verify fields that it does not know.
     """
-    bare = {name: value for name, value in fields.items() if name != "sha256"}
-    canonical = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    hashed_fields = {name: value for name, value in fields.items() if name != "sha256"}
+    canonical = json.dumps(hashed_fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def seal(message: manifest.Manifest, contents: Mapping[str, bytes]) -> None:
-    """Write the files' hashes, then the manifest's own, into `message`."""
-    del message.files[:]
-    message.files.extend(
-        manifest.File(path=path, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+def seal(manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+    """Set the hash of each file in `contents`, by path, and then the hash of the manifest itself."""
+    del manifest.files[:]
+    manifest.files.extend(
+        File(path=path, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
         for path, content in sorted(contents.items())
     )
-    message.sha256 = canonical_sha256(_fields(message))
+    manifest.sha256 = canonical_sha256(_fields(manifest))
 
 
-def _fields(message: manifest.Manifest) -> dict[str, Any]:
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return json_format.MessageToDict(manifest, preserving_proto_field_name=True)

@@ -1,7 +1,6 @@
-"""The page of an export: what was checked, layer by layer, how long it took, on which machine.
+"""The report of an export: the results of all checks by layer, the time of each step, and the machine.
 
-Written under reports/NAME/VERSION beside the repository: what depends on the machine and the day belongs there, outside
-every hash.
+Written to reports/NAME/VERSION beside the repository and covered by no hash, because it depends on machine and date.
 """
 
 import os
@@ -16,120 +15,139 @@ import torch
 
 from export.errors import TargetError
 from export.interface.interface import TELLING
-from protos import manifest
+from protos.manifest import EXACT, Layer, LayerStatus, Manifest, ParityCheck, Shapes
 from zoo.storage.atomic_io import write_file
 
-PAGE = "export.md"
-SHOWN = 20  # values by name where something is missing
-FREE = ("N", "free")  # the batch, and what else the input decides
-HOPELESS = (
-    "there even PyTorch's float32 is too far from its float64 to compare with, as behind a norm over a flat image"
-)
+REPORT = "export.md"
+MAX_UNVERIFIED_NAMES = 20
+BATCH_SIZE, DYNAMIC_SIZE = "N", "dynamic"  # how a dynamic first axis, and any other one, is written
+UNRELIABLE = "PyTorch's float32 and float64 results differ too much there, as behind a norm over a constant image"
 TERMS = """\
-`act@1` is the second call of `act`, `split:1` the second tensor that `split` gives. Exact: the file holds it, under its
-name or the one that is told. Alias: that layer gives the same tensor. Folded: computed as part of that layer. Sees: the
-pixels of the input that one unit depends on. Witnesses: PyTorch's meta device, arithmetic of our own (geometry), ONNX's
-and onnxruntime's (symbolic) inferences, and what onnxruntime computes (runtime)."""
+- `act@1`: the output of the second call of `act`; `split:1`: the second tensor that `split` returns.
+- exact: the ONNX file contains this output, under its own name or the name shown.
+- alias: the layer passes on the output of the layer shown.
+- folded: the exporter merged the layer into the layer shown.
+- receptive field: the input pixels that one unit depends on.
+- max difference: between onnxruntime and PyTorch. Tolerance: the largest difference that is accepted.
+- shape witnesses: independent sources of the output's shape, which all agree. `pytorch`: PyTorch's meta device.
+  `geometry`: zoonnx's own arithmetic. `onnx`, `symbolic`: shape inference by ONNX and by onnxruntime. `runtime`: the
+  shapes that onnxruntime computes."""
 
 
 def report_folder(models: Path, name: str, version: int) -> Path:
-    """Where the reports on a version stand."""
+    """Return the folder of a version's reports, beside the repository `models`."""
     return models.resolve().parent / "reports" / name / str(version)
 
 
-def write_report(models: Path, version: int, promise: manifest.Manifest, seconds: Mapping[str, float]) -> Path:
-    """Write the page and return its path. Raises: TargetError; the version itself then stands."""
-    path = report_folder(models, promise.name, version) / PAGE
+def write_report(models: Path, version: int, manifest: Manifest, seconds: Mapping[str, float]) -> Path:
+    """Write the report and return its path. Raises: TargetError; the version itself is already written then."""
+    path = report_folder(models, manifest.name, version) / REPORT
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, page(version, promise, seconds).encode())
+        write_file(path, report_text(version, manifest, seconds).encode())
     except OSError as error:
         raise TargetError(
-            f"version {version} of {promise.name} was checked and written, but not its report: cannot write {path}: "
-            f"{error.strerror or error}."
+            f"version {version} of {manifest.name} was checked and written, but its report was not: cannot write "
+            f"{path}: {error.strerror or error}."
         ) from error
     return path
 
 
-def page(version: int, promise: manifest.Manifest, seconds: Mapping[str, float]) -> str:
-    """The page for people, as Markdown."""
+def report_text(version: int, manifest: Manifest, seconds: Mapping[str, float]) -> str:
+    """Return the report as Markdown."""
+    timing = table(("step", "seconds"), [(step, f"{duration:.2f}") for step, duration in seconds.items()])
     sections = [
-        f"# {promise.name}, version {version}\n\nEvery check held.\n",
-        f"## Outputs\n\n{_outputs(promise)}",
-        f"## Shapes\n\n{_shapes(promise.shapes)}",
-        f"## Layers\n\n{_layers(promise.layer_map.layers)}",
-        f"## Seconds\n\n{table(('step', 'seconds'), [(step, f'{each:.2f}') for step, each in seconds.items()])}",
-        _environment(promise),
+        f"# {manifest.name}, version {version}\n\nAll checks passed.\n",
+        f"## Outputs\n\n{_outputs(manifest)}",
+        f"## Shapes\n\n{_shapes(manifest.shapes)}",
+        f"## Layers\n\n{_layers(manifest.layer_map.layers)}",
+        f"## Time\n\n{timing}",
+        _environment(manifest),
     ]
     return "\n".join(sections)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; ends with a line break."""
+    """Return a Markdown table that ends with a line break."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def _outputs(promise: manifest.Manifest) -> str:
+def _outputs(manifest: Manifest) -> str:
     rows = [
-        (check.output, _batch(check), *_numbers(check.max_abs_error, check.tolerance, check.reference_error))
-        for check in promise.parity.checks
+        (check.output, _batch(check), *_scientific(check.max_abs_error, check.tolerance, check.reference_error))
+        for check in manifest.parity.checks
     ]
-    head = ("output", "batch", "largest difference", "allowed", "float32's own error")
-    inputs = list(promise.parity.inputs)
-    replaced = [kind for kind, used in zip(TELLING, inputs, strict=True) if used != kind]
-    instead = f" Not on {', '.join(replaced)}: {HOPELESS}." if replaced else ""
+    head = ("output", "batch", "max difference", "tolerance", "error of PyTorch's float32")
+    inputs = list(manifest.parity.inputs)
+    skipped = [kind for kind, used in zip(TELLING, inputs, strict=True) if used != kind]
+    note = f" Skipped: {', '.join(skipped)}; {UNRELIABLE}." if skipped else ""
     return (
-        f"Compared with PyTorch on {', '.join(inputs)}; a smaller batch is the first of them.{instead}\n\n"
-        f"{table(head, rows)}"
+        f"Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch takes the first of "
+        f"them.{note}\n\n{table(head, rows)}"
     )
 
 
-def _batch(check: manifest.ParityCheck) -> str:
+def _batch(check: ParityCheck) -> str:
     return f"{check.batch} of {check.height} x {check.width}" if check.height else str(check.batch)
 
 
-def _shapes(found: manifest.Shapes) -> str:
-    rows = [(each.name, each.values, each.silent_because or "") for each in found.witnesses]
-    fewer = ", ".join(f"`{name}`" for name in found.unverified[:SHOWN])
-    more = f" and {len(found.unverified) - SHOWN} more" if len(found.unverified) > SHOWN else ""
-    modules = f"{found.module_outputs_verified} of {found.module_outputs} module outputs"
-    others = f"{found.other_values_verified} of {found.other_values} other values"
+def _shapes(shapes: Shapes) -> str:
+    rows = [(witness.name, witness.values, witness.silent_because or "") for witness in shapes.witnesses]
+    names = ", ".join(f"`{name}`" for name in shapes.unverified[:MAX_UNVERIFIED_NAMES])
+    hidden = len(shapes.unverified) - MAX_UNVERIFIED_NAMES
+    more = f" and {hidden} more" if hidden > 0 else ""
     return (
-        f"Verified: {modules}, by PyTorch's meta device, the runtime and one more witness; {others}, "
-        f"by the runtime at two batch sizes and one more. No two witnesses disagree.\n\n"
-        + (f"Not verified, for lack of witnesses: {fewer}{more}.\n\n" if fewer else "")
-        + table(("witness", "shapes that it knows whole", "silent because"), rows)
+        f"Verified: {shapes.module_outputs_verified} of {shapes.module_outputs} module outputs (by PyTorch's meta "
+        f"device, onnxruntime and at least one more witness); {shapes.other_values_verified} of {shapes.other_values} "
+        "other values (by onnxruntime at two batch sizes and at least one more witness). No two witnesses disagree.\n\n"
+        + (f"Not verified, because too few witnesses know the shape: {names}{more}.\n\n" if names else "")
+        + table(("witness", "shapes known completely", "why not all"), rows)
     )
 
 
-def _layers(layers: Sequence[manifest.Layer]) -> str:
-    head = ("layer", "kind", "in the file", "shape", "sees", "largest difference", "allowed", "shape witnesses")
-    return f"{TERMS}\n\n{table(head, [_row(layer) for layer in layers])}"
+def _layers(layers: Sequence[Layer]) -> str:
+    head = (
+        "layer",
+        "type",
+        "in the ONNX file",
+        "shape",
+        "receptive field",
+        "max difference",
+        "tolerance",
+        "shape witnesses",
+    )
+    return f"{TERMS}\n\n{table(head, [_layer_row(layer) for layer in layers])}"
 
 
-def _row(layer: manifest.Layer) -> Sequence[object]:
-    where = manifest.LayerStatus.Name(layer.status).lower().replace("_", " ")
-    told = layer.of or layer.reason or _other_name(layer)
-    numbers = _numbers(layer.max_abs_error, layer.tolerance) if layer.value else ("", "")
-    shape = " x ".join(FREE[axis > 0] if size == -1 else str(size) for axis, size in enumerate(layer.shape))
-    sees = " x ".join(f"{field.size:g}{'' if field.exact else ' at most'}" for field in layer.fields)
+def _layer_row(layer: Layer) -> Sequence[object]:
+    status = LayerStatus.Name(layer.status).lower().replace("_", " ")
+    details = layer.of or layer.reason or _other_name(layer)
+    errors = _scientific(layer.max_abs_error, layer.tolerance) if layer.value else ("", "")
+    shape = " x ".join(_size(axis, size) for axis, size in enumerate(layer.shape))
+    field = " x ".join(f"{field.size:g}" if field.exact else f"at most {field.size:g}" for field in layer.fields)
     witnesses = ", ".join(layer.shape_witnesses)
-    return (layer.name, layer.kind, f"{where}: {told}" if told else where, shape, sees, *numbers, witnesses)
+    return (layer.name, layer.kind, f"{status}: {details}" if details else status, shape, field, *errors, witnesses)
 
 
-def _other_name(layer: manifest.Layer) -> str:
-    return f"as `{layer.value}`" if layer.status == manifest.EXACT and layer.value != layer.name else ""
+def _size(axis: int, size: int) -> str:
+    if size >= 0:
+        return str(size)
+    return DYNAMIC_SIZE if axis else BATCH_SIZE
 
 
-def _numbers(*values: float) -> tuple[str, ...]:
+def _other_name(layer: Layer) -> str:
+    return f"as `{layer.value}`" if layer.status == EXACT and layer.value != layer.name else ""
+
+
+def _scientific(*values: float) -> tuple[str, ...]:
     return tuple(f"{value:.1e}" for value in values)
 
 
-def _environment(promise: manifest.Manifest) -> str:
+def _environment(manifest: Manifest) -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"Exported on {date.today()} by zoonnx {promise.zoonnx_version}: Python {platform.python_version()}, "
+        f"Exported on {date.today()} by zoonnx {manifest.zoonnx_version}: Python {platform.python_version()}, "
         f"torch {torch.__version__}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, "
-        f"{cores} cores of {platform.machine()}; opset {promise.format.opset}.\n"
+        f"{cores} cores of {platform.machine()}; opset {manifest.format.opset}.\n"
     )

@@ -1,6 +1,6 @@
-"""Words: the ONNX file, the manifest and config.pbtxt must say the same.
+"""Checks that the ONNX file, the manifest and config.pbtxt agree with each other.
 
-What has no manifest promises less: then the file and config.pbtxt are compared with each other.
+Without a manifest, only the ONNX file and config.pbtxt are compared.
 """
 
 import json
@@ -11,8 +11,8 @@ import onnx
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from export.check.artifact import Subject
-from export.check.results import Fault, Finding, found
+from export.check.artifact import Artifact
+from export.check.results import CheckResult, Failure
 from export.names import CONFIG, LABELS, LABELS_KEY, MANIFEST, PREPROCESSING_KEY
 from protos import inference, manifest
 
@@ -32,136 +32,145 @@ DATATYPES: dict[int, str] = {
     onnx.TensorProto.STRING: "STRING",
     onnx.TensorProto.BFLOAT16: "BF16",
 }
-Tensor = tuple[str, tuple[int, ...]]  # datatype and shape, -1 where a size is free
+Tensor = tuple[str, tuple[int, ...]]  # datatype and shape, -1 for a dynamic size
 
 
-def check_format(subject: Subject) -> Finding:
-    """Ask ONNX's own checker; compare opset and IR version with the manifest."""
-    file = str(subject.model_path)
-    faults = []
+def check_format(artifact: Artifact) -> CheckResult:
+    """Run the ONNX checker; compare opset and IR version with the manifest."""
+    file = str(artifact.model_path)
+    failures = []
     try:
         onnx.checker.check_model(file, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        faults.append(Fault(file, f"ONNX's own checker refuses it: {' '.join(str(error).split())[:300]}"))
-    opset = next((each.version for each in subject.model.opset_import if each.domain in ("", "ai.onnx")), 0)
-    has = {"opset": opset, "IR version": subject.model.ir_version}
-    if subject.promise:
-        form = subject.promise.format
-        promised = {"opset": form.opset, "IR version": form.ir_version}
-        faults += [
-            Fault(file, f"it has {name} {has[name]}; {MANIFEST} promises {value}")
-            for name, value in promised.items()
-            if has[name] != value
+        failures.append(Failure(file, f"rejected by the ONNX checker: {' '.join(str(error).split())[:300]}"))
+    opset = next((entry.version for entry in artifact.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    actual = {"opset": opset, "IR version": artifact.model.ir_version}
+    if artifact.manifest:
+        recorded = artifact.manifest.format
+        expected = {"opset": recorded.opset, "IR version": recorded.ir_version}
+        failures += [
+            Failure(file, f"expected {name} {value} ({MANIFEST}), got {actual[name]}")
+            for name, value in expected.items()
+            if actual[name] != value
         ]
-    return found("format", f"ONNX's checker; opset {opset}, IR version {has['IR version']}", faults)
+    details = f"ONNX checker; opset {opset}, IR version {actual['IR version']}"
+    return CheckResult.from_failures("format", details, failures)
 
 
-def check_interface(subject: Subject) -> Finding:
+def check_interface(artifact: Artifact) -> CheckResult:
     """Compare names, datatypes and shapes of inputs and outputs."""
-    weights = {weight.name for weight in subject.model.graph.initializer}
-    inputs = {info.name: _tensor(info) for info in subject.model.graph.input if info.name not in weights}
-    outputs = {info.name: _tensor(info) for info in subject.model.graph.output}
-    faults: list[Fault] = []
-    if subject.promise:
-        file = str(subject.model_path)
-        faults += _differences(file, "input", inputs, _promised(subject.promise.inputs), MANIFEST)
-        faults += _differences(file, "output", outputs, _promised(subject.promise.outputs), MANIFEST)
-    if subject.config:
-        config = str(subject.shared / CONFIG)
-        faults += _differences(config, "input", _configured(subject.config, subject.config.input), inputs, "the file")
-        faults += _differences(
-            config, "output", _configured(subject.config, subject.config.output), outputs, "the file"
-        )
-        faults += _name_faults(subject)
-    return found("interface", f"inputs {', '.join(inputs)}; outputs {', '.join(outputs)}", faults)
+    weights = {weight.name for weight in artifact.model.graph.initializer}
+    inputs = {info.name: _graph_tensor(info) for info in artifact.model.graph.input if info.name not in weights}
+    outputs = {info.name: _graph_tensor(info) for info in artifact.model.graph.output}
+    failures: list[Failure] = []
+    if artifact.manifest:
+        file = str(artifact.model_path)
+        failures += _differences(file, "input", inputs, _manifest_tensors(artifact.manifest.inputs), MANIFEST)
+        failures += _differences(file, "output", outputs, _manifest_tensors(artifact.manifest.outputs), MANIFEST)
+    if artifact.config:
+        config, source = str(artifact.model_folder / CONFIG), artifact.model_path.name
+        configured_inputs = _configured_tensors(artifact.config, artifact.config.input)
+        configured_outputs = _configured_tensors(artifact.config, artifact.config.output)
+        failures += _differences(config, "input", configured_inputs, inputs, source)
+        failures += _differences(config, "output", configured_outputs, outputs, source)
+        failures += _name_failures(artifact)
+    details = f"inputs: {', '.join(inputs)}; outputs: {', '.join(outputs)}"
+    return CheckResult.from_failures("interface", details, failures)
 
 
-def _name_faults(subject: Subject) -> Iterator[Fault]:
-    """The model's name is its folder's, in config.pbtxt and in the manifest."""
-    named = {CONFIG: (subject.shared / CONFIG, subject.config.name if subject.config else "")}
-    if subject.promise:
-        named[MANIFEST] = (subject.folder / MANIFEST, subject.promise.name)
-    for path, name in named.values():
-        if name not in ("", subject.name):
-            yield Fault(str(path), f"it is of a model '{name}', but its folder is '{subject.name}'")
+def _name_failures(artifact: Artifact) -> Iterator[Failure]:
+    """Compare the model's name in config.pbtxt and in the manifest with the name of its folder."""
+    names = {artifact.model_folder / CONFIG: artifact.config.name if artifact.config else ""}
+    if artifact.manifest:
+        names[artifact.folder / MANIFEST] = artifact.manifest.name
+    for path, name in names.items():
+        if name not in ("", artifact.model_name):
+            yield Failure(str(path), f"expected model name '{artifact.model_name}' (its folder), got '{name}'")
 
 
 def _differences(
-    file: str, kind: str, has: Mapping[str, Tensor], wanted: Mapping[str, Tensor], of: str
-) -> Iterator[Fault]:
-    for name in sorted(has.keys() | wanted.keys()):
-        if has.get(name) != wanted.get(name):
-            yield Fault(file, f"{kind} '{name}' is {_shown(has.get(name))}; {of} says {_shown(wanted.get(name))}")
+    file: str, kind: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
+) -> Iterator[Failure]:
+    for name in sorted(actual.keys() | expected.keys()):
+        if actual.get(name) != expected.get(name):
+            want, got = _format_tensor(expected.get(name)), _format_tensor(actual.get(name))
+            yield Failure(file, f"{kind} '{name}': expected {want} ({source}), got {got}")
 
 
-def _shown(tensor: Tensor | None) -> str:
-    return f"{tensor[0]} of {list(tensor[1])}" if tensor else "not there"
+def _format_tensor(tensor: Tensor | None) -> str:
+    return f"{tensor[0]} {list(tensor[1])}" if tensor else "no such tensor"
 
 
-def _tensor(info: onnx.ValueInfoProto) -> Tensor:
-    kind = info.type.tensor_type
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
-    return DATATYPES.get(kind.elem_type, f"ONNX type {kind.elem_type}"), shape
+def _graph_tensor(info: onnx.ValueInfoProto) -> Tensor:
+    tensor = info.type.tensor_type
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+    return DATATYPES.get(tensor.elem_type, f"ONNX type {tensor.elem_type}"), shape
 
 
-def _promised(tensors: Sequence[manifest.Tensor]) -> dict[str, Tensor]:
+def _manifest_tensors(tensors: Sequence[manifest.Tensor]) -> dict[str, Tensor]:
     return {tensor.name: (tensor.datatype, tuple(tensor.shape)) for tensor in tensors}
 
 
-def _configured(config: inference.ModelConfig, tensors: Sequence[Any]) -> dict[str, Tensor]:
-    """What config.pbtxt says of tensors: its shapes leave out the batch where there may be one."""
-    free = (-1,) if config.max_batch_size > 0 else ()
+def _configured_tensors(config: inference.ModelConfig, tensors: Sequence[Any]) -> dict[str, Tensor]:
+    """Return the tensors in config.pbtxt; its shapes omit the batch unless max_batch_size is 0."""
+    batch = (-1,) if config.max_batch_size > 0 else ()
     return {
-        each.name: (inference.DataType.Name(each.data_type).removeprefix("TYPE_"), (*free, *each.dims))
-        for each in tensors
+        tensor.name: (inference.DataType.Name(tensor.data_type).removeprefix("TYPE_"), (*batch, *tensor.dims))
+        for tensor in tensors
     }
 
 
-def check_labels(subject: Subject) -> Finding:
-    """Compare labels.txt with the labels in the manifest, in the file and in config.pbtxt, and with the outputs."""
-    path = subject.shared / LABELS
+def check_labels(artifact: Artifact) -> CheckResult:
+    """Compare labels.txt with the labels in manifest, ONNX file and config.pbtxt, and with the number of classes."""
+    path = artifact.model_folder / LABELS
     lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
-    faults = [
-        Fault(file, f"its labels are not those of {LABELS}")
-        for file, labels in _said(subject, LABELS_KEY, lambda promise: list(promise.labels))
+    failures = [
+        Failure(file, f"labels differ from {LABELS}")
+        for file, labels in _declarations(artifact, LABELS_KEY, lambda manifest: list(manifest.labels))
         if (labels or []) != lines
     ]
-    for output in subject.config.output if subject.config else ():
+    for output in artifact.config.output if artifact.config else ():
         if output.label_filename == LABELS and [len(lines)] != output.dims[-1:]:
             classes = f"{output.dims[-1]} classes" if output.dims else "no classes"
-            faults.append(Fault(str(path), f"it has {len(lines)} labels; output '{output.name}' has {classes}"))
-    return found("labels", f"{len(lines)} labels" if lines else "no labels", faults)
+            failures.append(Failure(str(path), f"has {len(lines)} labels, but output '{output.name}' has {classes}"))
+    return CheckResult.from_failures("labels", f"{len(lines)} labels" if lines else "no labels", failures)
 
 
-def check_preprocessing(subject: Subject) -> Finding:
-    """Compare the rule from an image to the input in the manifest, in the file and in config.pbtxt."""
-    rules = list(_said(subject, PREPROCESSING_KEY, lambda promise: _fields(promise.preprocessing)))
-    first = rules[0] if rules else ("", None)
-    faults = [
-        Fault(file, f"its rule for images is not that of {first[0]}")
-        for file, rule in rules
-        if (rule or {}) != (first[1] or {})
+def check_preprocessing(artifact: Artifact) -> CheckResult:
+    """Compare the preprocessing of images in manifest, ONNX file and config.pbtxt."""
+    declarations = list(_declarations(artifact, PREPROCESSING_KEY, lambda manifest: _fields(manifest.preprocessing)))
+    first_file, first = declarations[0] if declarations else ("", None)
+    failures = [
+        Failure(file, f"preprocessing differs from {first_file}")
+        for file, preprocessing in declarations
+        if (preprocessing or {}) != (first or {})
     ]
-    return found("preprocessing", f"the same rule in {len(rules)} places" if first[1] else "no rule", faults)
+    details = f"the same in {len(declarations)} files" if first else "no preprocessing"
+    return CheckResult.from_failures("preprocessing", details, failures)
 
 
-def _said(subject: Subject, key: str, of: Callable[[manifest.Manifest], Any]) -> Iterator[tuple[str, Any]]:
-    """What each place says, by its file, the manifest first; what others made need not say anything."""
-    if subject.promise:
-        yield str(subject.folder / MANIFEST), of(subject.promise)
-    if subject.promise or key in subject.metadata:
-        yield str(subject.model_path), _json(subject.metadata.get(key, ""))
-    if subject.config and (subject.promise or key in subject.config.parameters):
-        yield str(subject.shared / CONFIG), _json(subject.config.parameters[key].string_value)
+def _declarations(
+    artifact: Artifact, key: str, from_manifest: Callable[[manifest.Manifest], Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield each file that must contain an item, and the item; the manifest first.
+
+    In a model without a manifest only the files that contain the item count.
+    """
+    if artifact.manifest:
+        yield str(artifact.folder / MANIFEST), from_manifest(artifact.manifest)
+    if artifact.manifest or key in artifact.metadata:
+        yield str(artifact.model_path), _parse_json(artifact.metadata.get(key, ""))
+    if artifact.config and (artifact.manifest or key in artifact.config.parameters):
+        yield str(artifact.model_folder / CONFIG), _parse_json(artifact.config.parameters[key].string_value)
 
 
 def _fields(message: Message) -> dict[str, Any]:
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
-def _json(text: str) -> Any:
-    """Return what JSON text holds, None where there is none."""
+def _parse_json(text: str) -> Any:
+    """Return the parsed JSON, None for an empty text, and the text itself if it is not JSON: equal to no valid item."""
     try:
         return json.loads(text) if text else None
     except ValueError:
-        return text  # equal to nothing that is promised
+        return text

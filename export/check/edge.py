@@ -1,7 +1,7 @@
-"""Files for devices, as they stand in edge/NAME/VERSION: every byte against the hashes beside them.
+"""Checks the files for devices in edge/NAME/VERSION against the hashes in files.json.
 
-files.json holds the SHA-256 of each file and its own, as a manifest does. What the files compute was measured when
-they were made; `.ort` files cannot be read here.
+files.json records the SHA-256 of each file and of itself, as a manifest does. The outputs of these files were compared
+when they were made; `.ort` files cannot be inspected here.
 """
 
 import json
@@ -9,47 +9,48 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.check.artifact import read_plain
-from export.check.files import difference, form_faults
-from export.check.results import Fault, Finding, VersionReport, found
+from export.check.artifact import read_regular_file
+from export.check.files import difference, form_errors
+from export.check.results import CheckResult, Failure, VersionReport
 from export.names import EDGE_FILES
 
 
 def is_edge(folder: Path) -> bool:
-    """Whether files for devices stand in a version's folder."""
+    """Return whether a version's folder holds files for devices."""
     return (folder / EDGE_FILES).is_file()
 
 
 def check_edge(folder: Path) -> VersionReport:
-    """Compare each file with files.json, and that with its own hash and its place."""
-    fields, own = _read(folder / EDGE_FILES)
-    findings = (own,) if fields is None else (own, _check_files(folder, fields["files"]))
-    return VersionReport(str(folder), int(folder.name), True, findings)
+    """Compare each file with files.json, and files.json with its own hash and its folder."""
+    fields, list_result = _read_list(folder / EDGE_FILES)
+    results = (list_result,) if fields is None else (list_result, _check_files(folder, fields["files"]))
+    return VersionReport(str(folder), int(folder.name), True, results)
 
 
-def _read(path: Path) -> tuple[Any, Finding]:
+def _read_list(path: Path) -> tuple[Any, CheckResult]:
     try:
-        content = read_plain(path)
+        content = read_regular_file(path)
         fields = json.loads(content.decode("utf-8"))
-        words = [*form_faults(fields, content)] or [*_place_faults(fields["of"], path.resolve().parent)]
+        messages = [*form_errors(fields, content)] or [*_folder_errors(fields["of"], path.resolve().parent)]
     except (ValueError, RecursionError) as error:
-        words = [f"it cannot be read as JSON: {error}"]
-    faults = [Fault(str(path), each) for each in words]
-    return (None if faults else fields), found("list", f"{EDGE_FILES}: its own hash and its form", faults)
+        messages = [f"cannot be read as JSON: {error}"]
+    failures = [Failure(str(path), message) for message in messages]
+    result = CheckResult.from_failures("list", f"own hash and layout of {EDGE_FILES}", failures)
+    return (None if failures else fields), result
 
 
-def _place_faults(of: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    stands = f"{folder.parent.name}/{folder.name}"
-    if f"{of['name']}/{of['version']}" != stands:
-        yield f"it is of {of['name']}, version {of['version']}, but stands in {stands}"
+def _folder_errors(original: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    actual, recorded = f"{folder.parent.name}/{folder.name}", f"{original['name']}/{original['version']}"
+    if actual != recorded:
+        yield f"expected in a folder {recorded}, but it is in {actual}"
 
 
-def _check_files(folder: Path, promised: Mapping[str, Mapping[str, Any]]) -> Finding:
-    faults = [
-        Fault(str(folder / name), words)
-        for name, entry in sorted(promised.items())
-        if (words := difference(folder / name, int(entry["bytes"]), str(entry["sha256"]), EDGE_FILES))
+def _check_files(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> CheckResult:
+    failures = [
+        Failure(str(folder / name), message)
+        for name, entry in sorted(recorded.items())
+        if (message := difference(folder / name, int(entry["bytes"]), str(entry["sha256"]), EDGE_FILES))
     ]
-    extra = sorted({path.name for path in folder.iterdir()} - promised.keys() - {EDGE_FILES})
-    faults += [Fault(str(folder / name), f"{EDGE_FILES} does not name it: move it away") for name in extra]
-    return found("files", f"size and SHA-256 of {len(promised)} files; none more", faults)
+    unlisted = sorted({path.name for path in folder.iterdir()} - recorded.keys() - {EDGE_FILES})
+    failures += [Failure(str(folder / name), f"not listed in {EDGE_FILES}: move it away") for name in unlisted]
+    return CheckResult.from_failures("files", f"size and SHA-256 of {len(recorded)} files; no other files", failures)

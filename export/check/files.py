@@ -1,7 +1,7 @@
-"""Bytes: every file is the one that was written, and none holds a path of a machine.
+"""Checks that every file is the one that was written, and that none contains an absolute path.
 
-A changed bit shows in any file: the manifest holds the SHA-256 of all others, its own of its fields, and it must stand
-in the one form in which it is written, so that no byte of it is free.
+A changed bit in any file is detected: the manifest records the SHA-256 of all other files and of its own fields, and
+only one JSON layout is accepted for it.
 """
 
 import hashlib
@@ -14,79 +14,84 @@ from typing import Any
 import onnx
 from google.protobuf.message import Message
 
-from export.artifact.manifest_json import canonical_sha256, written
-from export.check.artifact import Subject, read_plain
-from export.check.results import Fault, Finding, found
+from export.artifact.manifest_json import canonical_sha256, serialize
+from export.check.artifact import Artifact, read_regular_file
+from export.check.results import CheckResult, Failure
 from export.names import CONFIG, LABELS, LAYERS_KEY, MANIFEST
 
 CHUNK_BYTES = 1 << 20
-# A path of two names or more that begins at the root or at a drive: what stands behind a letter, a colon or a slash is
-# part of an address or of a relative path.
+# A path of two or more names that starts at the root or at a drive. After a letter, a colon or a slash it would be part
+# of a URL or of a relative path.
 ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'(\[=,;])(?:(?:file://)?/[\w.+-]+/[\w./+-]+|[A-Za-z]:[\\/]+[\w./\\+-]+)")
-IN_BINARY = re.compile(rb"/(?:home|root|tmp|usr|var|opt|mnt|Users|private|workspace)/[\w./+-]{2,}")
-TEXTS = (CONFIG, LABELS, MANIFEST)
+ABSOLUTE_PATH_IN_BINARY = re.compile(rb"/(?:home|root|tmp|usr|var|opt|mnt|Users|private|workspace)/[\w./+-]{2,}")
+TEXT_FILES = (CONFIG, LABELS, MANIFEST)
 
 
-def read_manifest(folder: Path) -> tuple[Any, Finding]:
-    """Return a version's manifest as it stands on disk, None where it is absent or broken, and what was found."""
-    name = "manifest"
+def read_manifest(folder: Path) -> tuple[Any, CheckResult]:
+    """Return the fields of a version's manifest, None if it is missing or broken, and the result of its check."""
+    check, details = "manifest", "own hash and layout"
     path = folder / MANIFEST
     if not path.exists() and not path.is_symlink():
-        return None, Finding(name, "not done", f"there is no {MANIFEST}: nothing says which bytes are the right ones")
+        return None, CheckResult.not_run(check, f"no {MANIFEST}: the expected bytes are unknown")
     try:
-        content = read_plain(path)
+        content = read_regular_file(path)
         fields = json.loads(content.decode("utf-8"))
-        faults = [Fault(str(path), words) for words in form_faults(fields, content)]
+        failures = [Failure(str(path), message) for message in form_errors(fields, content)]
     except (ValueError, RecursionError) as error:
-        return None, found(name, "its form", [Fault(str(path), f"it cannot be read as JSON: {error}")])
+        failures = [Failure(str(path), f"cannot be read as JSON: {error}")]
     except OSError as error:
-        return None, found(name, "its form", [Fault(str(path), f"it cannot be read: {error.strerror}")])
-    return (None if faults else fields), found(name, "its own hash and its form", faults)
+        failures = [Failure(str(path), f"cannot be read: {error.strerror}")]
+    return (None if failures else fields), CheckResult.from_failures(check, details, failures)
 
 
-def form_faults(fields: Any, content: bytes) -> Iterator[str]:
-    """Say what is wrong with a manifest, or another list that holds its own hash."""
+def form_errors(fields: Any, content: bytes) -> Iterator[str]:
+    """Yield what is wrong with the form of a manifest, or of another file list that records its own hash."""
     if not isinstance(fields, dict):
-        yield "it is JSON, but no manifest"
+        yield "is JSON, but not a manifest"
     elif fields.get("sha256") != canonical_sha256(fields):
-        yield "its fields do not have the hash that it names itself: it was changed after the export"
-    elif written(fields).encode() != content:
-        yield "it does not stand in the form in which zoonnx writes it: it was changed after the export"
+        yield "its fields do not match the hash that it records: changed after the export"
+    elif serialize(fields).encode() != content:
+        yield "not in the JSON layout that zoonnx writes: changed after the export"
 
 
-def check_files(subject: Subject) -> Finding:
-    """Compare each file with the manifest; look for files that it does not name."""
-    promised = {entry.path: entry for entry in subject.promise.files} if subject.promise else {}
-    faults = []
-    for path, entry in sorted(promised.items()):
-        words = _outside(path) or difference(subject.folder / path, entry.bytes, entry.sha256)
-        faults += [Fault(_shown(subject, path), words)] if words else []
-    known = {_place(subject.folder / path) for path in (*promised, MANIFEST)}
-    extra = [path for path in (*subject.paths, *subject.strange_folders) if _place(path) not in known]
-    faults += [Fault(str(path), f"{MANIFEST} does not name it: move it away") for path in extra]
-    total = sum(entry.bytes for entry in promised.values())
-    return found("files", f"size and SHA-256 of {len(promised)} files, {total:,} bytes; none more", faults)
+def check_files(artifact: Artifact) -> CheckResult:
+    """Compare each file with the manifest; look for files that the manifest does not list."""
+    recorded = {entry.path: entry for entry in artifact.manifest.files} if artifact.manifest else {}
+    failures = []
+    for path, entry in sorted(recorded.items()):
+        if _is_outside(path):
+            message = "listed in the manifest, but outside the model's folder"
+        else:
+            message = difference(artifact.folder / path, entry.bytes, entry.sha256)
+        failures += [Failure(_display_path(artifact, path), message)] if message else []
+    known = {_location(artifact.folder / path) for path in (*recorded, MANIFEST)}
+    unlisted = [path for path in (*artifact.file_paths, *artifact.unknown_folders) if _location(path) not in known]
+    failures += [Failure(str(path), f"not listed in {MANIFEST}: move it away") for path in unlisted]
+    total = sum(entry.bytes for entry in recorded.values())
+    details = f"size and SHA-256 of {len(recorded)} files, {total:,} bytes; no other files"
+    return CheckResult.from_failures("files", details, failures)
 
 
-def _place(path: Path) -> Path:
-    """Where a file stands, wherever it leads as a link."""
+def _location(path: Path) -> Path:
+    """Return the resolved folder and the name of a file; the file itself may be a link."""
     return path.parent.resolve() / path.name
 
 
-def _outside(path: str) -> str:
-    """Refuse names that lead out of the model's folder."""
+def _is_outside(path: str) -> bool:
+    """Return whether a listed path leads out of the model's folder; `..` may only be its first part."""
     parts = Path(path).parts
-    inside = not Path(path).is_absolute() and ".." not in parts[1:] and (parts[:1] != ("..",) or len(parts) == 2)
-    return "" if inside and parts else "the manifest names a file outside the model's folder"
+    if not parts or Path(path).is_absolute() or ".." in parts[1:]:
+        return True
+    return parts[0] == ".." and len(parts) != 2
 
 
-def difference(path: Path, size: int, sha256: str, of: str = MANIFEST) -> str:
-    """Say how a file differs from what the list `of` promises; nothing where it does not."""
+def difference(path: Path, size: int, sha256: str, source: str = MANIFEST) -> str:
+    """Describe how a file differs from the size and hash that the file list `source` records; empty if it does not."""
     if not path.is_file():
-        return "it is no file" if path.is_dir() or path.is_symlink() else "it is missing"
+        return "not a regular file" if path.is_dir() or path.is_symlink() else "missing"
     if path.stat().st_size != size:
-        return f"it has {path.stat().st_size:,} bytes; {of} promises {size:,}"
-    return "" if _sha256(path) == sha256 else f"its SHA-256 is not the one in {of}: it was changed or damaged"
+        return f"expected {size:,} bytes ({source}), got {path.stat().st_size:,}"
+    return "" if _sha256(path) == sha256 else f"SHA-256 differs from the one in {source}: changed or damaged"
 
 
 def _sha256(path: Path) -> str:
@@ -97,41 +102,42 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _shown(subject: Subject, path: str) -> str:
-    return str(subject.shared / path[3:] if path.startswith("../") else subject.folder / path)
+def _display_path(artifact: Artifact, path: str) -> str:
+    return str(artifact.model_folder / path[3:] if path.startswith("../") else artifact.folder / path)
 
 
-def check_paths(subject: Subject) -> Finding:
-    """Look for absolute paths, which say on whose machine a model was made; a label may look like one."""
-    if not subject.promise:
-        return Finding("paths", "not done", "what others made may hold paths of their machines")
-    names = "\n".join((*subject.promise.labels, *(output.name for output in subject.promise.outputs)))
-    faults = [
-        Fault(str(path), f"it holds an absolute path of a machine: {words}")
-        for path in subject.paths
-        for words in [each for each in _absolute_paths(subject, path) if each not in names][:1]
-    ]
-    return found("paths", "no absolute path in any file", faults)
+def check_paths(artifact: Artifact) -> CheckResult:
+    """Look for absolute paths, which reveal the machine that made the model; a label may look like one."""
+    if not artifact.manifest:
+        return CheckResult.not_run("paths", "not exported by zoonnx: it may contain absolute paths")
+    allowed = "\n".join((*artifact.manifest.labels, *(output.name for output in artifact.manifest.outputs)))
+    failures = []
+    for file in artifact.file_paths:
+        path = next((path for path in _absolute_paths(artifact, file) if path not in allowed), None)
+        if path is not None:
+            failures.append(Failure(str(file), f"contains an absolute path: {path}"))
+    return CheckResult.from_failures("paths", "no absolute path in any file", failures)
 
 
-def _absolute_paths(subject: Subject, path: Path) -> Iterator[str]:
-    if not path.is_file():
-        return  # which is a fault of its own
-    if path.name in TEXTS:
-        yield from _in_text(path.read_text("utf-8"))
-    elif path == subject.model_path:
-        for text in _strings(subject.model):
-            yield from _in_text(text)
+def _absolute_paths(artifact: Artifact, file: Path) -> Iterator[str]:
+    if not file.is_file():
+        return  # reported by check_files
+    if file.name in TEXT_FILES:
+        yield from _paths_in_text(file.read_text("utf-8"))
+    elif file == artifact.model_path:
+        for text in _strings(artifact.model):
+            yield from _paths_in_text(text)
     else:
-        yield from (match[0].decode("ascii", "replace") for match in IN_BINARY.finditer(path.read_bytes()))
+        content = file.read_bytes()
+        yield from (match[0].decode("ascii", "replace") for match in ABSOLUTE_PATH_IN_BINARY.finditer(content))
 
 
-def _in_text(text: str) -> Iterator[str]:
+def _paths_in_text(text: str) -> Iterator[str]:
     return (match[0].strip("\"'([=,; \n") for match in ABSOLUTE_PATH.finditer(text))
 
 
 def _strings(message: Message) -> Iterator[str]:
-    """Every string of a protobuf message, down to the innermost; weights are numbers and left out."""
+    """Yield every string in a protobuf message and its nested messages; weights are skipped."""
     for field, value in message.ListFields():
         values: Iterable[Any] = [value] if isinstance(value, str | bytes | int | float | Message) else value
         if field.type == field.TYPE_MESSAGE:
@@ -140,12 +146,13 @@ def _strings(message: Message) -> Iterator[str]:
         elif field.type == field.TYPE_STRING:
             yield from values
         elif field.type == field.TYPE_BYTES and isinstance(message, onnx.AttributeProto):
-            yield from (each.decode("utf-8", "replace") for each in values)
+            yield from (item.decode("utf-8", "replace") for item in values)
 
 
-def check_origin(subject: Subject) -> Finding:
-    """A file of ours without its manifest is a fault; a model that others made has none."""
-    ours = LAYERS_KEY in subject.metadata
-    words = f"{MANIFEST} is missing, but the model beside it was exported by zoonnx: export it again"
-    faults = [Fault(str(subject.folder / MANIFEST), words)] if ours else []
-    return found("origin", "a model that others made", faults)
+def check_origin(artifact: Artifact) -> CheckResult:
+    """Fail if a model that zoonnx exported has no manifest; other models have none."""
+    failures = []
+    if LAYERS_KEY in artifact.metadata:
+        message = "missing, although zoonnx exported the model beside it: export it again"
+        failures.append(Failure(str(artifact.folder / MANIFEST), message))
+    return CheckResult.from_failures("origin", "the model has no metadata of zoonnx", failures)

@@ -1,4 +1,4 @@
-"""The layer map: the file and the manifest say the same, and nothing that the graph's own names contradict."""
+"""Checks that the layer map is the same in the ONNX file and in the manifest, and that it fits the graph."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -6,98 +6,98 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from export.check.artifact import Subject
-from export.check.results import Fault, Finding, found
+from export.check.artifact import Artifact
+from export.check.results import CheckResult, Failure
 from export.names import LAYERS_KEY, MANIFEST, MEASURED, layer_name
 from protos import manifest
 
-HOLDING = (manifest.EXACT, manifest.ALIAS)
+WITH_VALUE = (manifest.EXACT, manifest.ALIAS)
 Layers = Mapping[str, manifest.Layer]
 
 
-def check_layers(subject: Subject) -> Finding:
-    """Compare the layer map in the file with the manifest's; look for each named value in the graph."""
-    file = str(subject.model_path)
-    if not subject.promise:
-        return Finding("layers", "not done", "no manifest, so no layer is promised")
-    layers = subject.promise.layer_map.layers
-    stamped = _json(subject.metadata.get(LAYERS_KEY, "")) or {}
-    promised = [json_format.MessageToDict(layer, preserving_proto_field_name=True) for layer in layers]
-    words = list(_map_differences(stamped.get("layers", []), promised))
-    words += [each for layer in layers for each in _value_faults(layer, _values(subject))]
-    words += _name_faults(subject, {layer.name: layer for layer in layers}) if not words else ()
-    words += _map_faults(layers)
-    about = f"{len(promised)} layers, the same in the file and in {MANIFEST}"
-    return found("layers", about, [Fault(file, each) for each in words])
+def check_layers(artifact: Artifact) -> CheckResult:
+    """Compare the layer map in the ONNX file with the manifest; look up the value of each layer in the graph."""
+    file = str(artifact.model_path)
+    if not artifact.manifest:
+        return CheckResult.not_run("layers", "no manifest, so no layers are declared")
+    layers = artifact.manifest.layer_map.layers
+    in_file = _json_object(artifact.metadata.get(LAYERS_KEY, "")).get("layers", [])
+    in_manifest = [json_format.MessageToDict(layer, preserving_proto_field_name=True) for layer in layers]
+    values = _value_names(artifact)
+    messages = list(_map_differences(in_file, in_manifest))
+    messages += [message for layer in layers for message in _missing_value(layer, values)]
+    messages += _name_conflicts(artifact, {layer.name: layer for layer in layers}) if not messages else ()
+    messages += _map_errors(layers)
+    details = f"{len(in_manifest)} layers, the same in the ONNX file and {MANIFEST}"
+    return CheckResult.from_failures("layers", details, [Failure(file, message) for message in messages])
 
 
-def _map_differences(stamped: Sequence[Mapping[str, Any]], promised: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if len(stamped) != len(promised):
-        yield f"its layer map has {len(stamped)} layers; {MANIFEST} promises {len(promised)}"
+def _map_differences(actual: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if len(actual) != len(expected):
+        yield f"layer map: expected {len(expected)} layers ({MANIFEST}), got {len(actual)}"
         return
-    for has, wanted in zip(stamped, promised, strict=True):
-        odd = sorted(key for key in has.keys() | wanted.keys() - MEASURED if has.get(key) != wanted.get(key))
-        if odd:
-            yield f"its layer map differs from {MANIFEST} at layer '{wanted.get('name')}': {', '.join(odd)}"
+    for got, want in zip(actual, expected, strict=True):
+        differing = sorted(key for key in got.keys() | want.keys() - MEASURED if got.get(key) != want.get(key))
+        if differing:
+            yield f"layer map differs from {MANIFEST} at layer '{want.get('name')}': {', '.join(differing)}"
 
 
-def _values(subject: Subject) -> set[str]:
-    """Every name that stands for a value in the graph."""
-    return {name for node in subject.model.graph.node for name in node.output} | _fixed(subject)
+def _value_names(artifact: Artifact) -> set[str]:
+    """Return the names of all values in the graph."""
+    return {name for node in artifact.model.graph.node for name in node.output} | _reserved_names(artifact)
 
 
-def _fixed(subject: Subject) -> set[str]:
-    """The names that are not a layer's to have: of inputs, outputs and weights."""
-    graph = subject.model.graph
+def _reserved_names(artifact: Artifact) -> set[str]:
+    """Return the names of inputs, outputs and weights, which no layer can claim."""
+    graph = artifact.model.graph
     tensors = {info.name for info in (*graph.input, *graph.output)}
     return tensors | {weight.name for weight in graph.initializer}
 
 
-def _value_faults(layer: manifest.Layer, values: Collection[str]) -> Iterator[str]:
+def _missing_value(layer: manifest.Layer, values: Collection[str]) -> Iterator[str]:
     if layer.value and layer.value not in values:
-        yield f"layer '{layer.name}' should be its value '{layer.value}', which is not there"
+        yield f"layer '{layer.name}': expected value '{layer.value}', which is not in the graph"
 
 
-def _name_faults(subject: Subject, layers: Layers) -> Iterator[str]:
-    """A value that bears a layer's name is that layer's, and no other's that has another."""
-    fixed = _fixed(subject)
-    named = (_values(subject) & layers.keys()) - fixed
+def _name_conflicts(artifact: Artifact, layers: Layers) -> Iterator[str]:
+    """Yield layers whose value has the name of another layer, or whose name another value has."""
+    named = (_value_names(artifact) & layers.keys()) - _reserved_names(artifact)
     for layer in layers.values():
         other = layers.get(layer.value)
         if layer.name in named and layer.value not in ("", layer.name):
-            yield f"layer '{layer.name}' should be its value '{layer.value}'; another value bears its name"
+            yield f"layer '{layer.name}': expected value '{layer.value}', but another value has the layer's name"
         elif other and layer.value in named and other.value != layer.value:
-            yield f"layer '{layer.name}' should be its value '{layer.value}', which bears another layer's name"
+            yield f"layer '{layer.name}': expected value '{layer.value}', which has the name of another layer"
 
 
-def _map_faults(layers: Sequence[manifest.Layer]) -> Iterator[str]:
-    known = {layer.name: layer for layer in layers}
-    if len(known) < len(layers):
-        yield "its layer map has two layers of one name"
+def _map_errors(layers: Sequence[manifest.Layer]) -> Iterator[str]:
+    by_name = {layer.name: layer for layer in layers}
+    if len(by_name) < len(layers):
+        yield "layer map: two layers have the same name"
     for layer in layers:
-        words = _entry_fault(layer, known.get(layer.of))
-        if words:
-            yield f"layer '{layer.name}' of its layer map {words}"
+        message = _entry_error(layer, by_name.get(layer.of))
+        if message:
+            yield f"layer map: layer '{layer.name}' {message}"
 
 
-def _entry_fault(layer: manifest.Layer, of: manifest.Layer | None) -> str:
-    """Say what is wrong with one entry by itself, or beside the layer that it is of."""
+def _entry_error(layer: manifest.Layer, target: manifest.Layer | None) -> str:
+    """Describe what is wrong with one entry; `target` is the layer that it is an alias of, or was folded into."""
     status = manifest.LayerStatus.Name(layer.status)
     if layer.name != layer_name(layer.path, layer.call, layer.element):
-        return f"is not called after its path, '{layer.path}'"
-    if (layer.status == manifest.EXACT and not layer.value) or (layer.status not in HOLDING and layer.value):
+        return f"does not have the name of its path, '{layer.path}'"
+    if (layer.status == manifest.EXACT and not layer.value) or (layer.status not in WITH_VALUE and layer.value):
         return f"is {status} with the value '{layer.value}'"
-    if layer.status in (manifest.ALIAS, manifest.FOLDED) and not of:
-        return f"is {status} of '{layer.of}', which is no layer"
-    if of and layer.status == manifest.ALIAS and of.value != layer.value:
+    if layer.status in (manifest.ALIAS, manifest.FOLDED) and not target:
+        return f"is {status} of '{layer.of}', which is not a layer"
+    if target and layer.status == manifest.ALIAS and target.value != layer.value:
         return f"is {status} of '{layer.of}', but has another value"
     return ""
 
 
-def _json(text: str) -> Any:
-    """Return what JSON text holds, None where it is no object."""
+def _json_object(text: str) -> dict[str, Any]:
+    """Return a JSON object, empty if `text` is not one."""
     try:
-        held = json.loads(text) if text else None
+        parsed = json.loads(text) if text else None
     except ValueError:
-        return None
-    return held if isinstance(held, dict) else None
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,113 +1,129 @@
-"""What runs: every value's shape at two batch sizes, at each promised size."""
+"""Runs the model and checks the shape of every value at two batch sizes and at each recorded input size."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from export.check.artifact import Subject
-from export.check.results import Fault, Finding, found
+from export.check.artifact import Artifact
+from export.check.results import CheckResult, Failure
 from export.errors import ConversionError
+from export.onnx_model.array import Array
 from export.onnx_model.runtime import Runtime, every_value
 from protos import manifest
 
-BATCHES = (1, 3)
-Array = npt.NDArray[Any]
-Shapes = Mapping[str, Mapping[int, tuple[int, ...]]]  # of each value, at each batch
+BATCH_SIZES = (1, 3)
+Shape = tuple[int, ...]
+ShapesByBatch = Mapping[int, Shape]
+InputShapes = dict[str, Shape]  # by input, without the batch
 
 
-def check_shapes(subject: Subject) -> Finding:
-    """Run the model at two batch sizes and infer its shapes anew; compare every value with what is promised.
+class ExpectedShape(NamedTuple):
+    """The declared shape of an output or a layer.
 
-    Where height and width are free it runs at each of those at which the export was checked.
+    Attributes:
+        owner: the output or layer, as error messages name it.
+        value: name of the value in the graph.
+        shape: the sizes, -1 for a dynamic one.
     """
-    file, name = str(subject.model_path), "shapes"
-    sizes = _sizes(subject)
+
+    owner: str
+    value: str
+    shape: Sequence[int]
+
+
+def check_shapes(artifact: Artifact) -> CheckResult:
+    """Run the model at two batch sizes and infer its shapes; compare every value with the declared shapes.
+
+    With dynamic height and width, the model runs at each input size that the export checked.
+    """
+    file, check = str(artifact.model_path), "shapes"
+    sizes = _input_sizes(artifact)
     if not sizes:
-        return Finding(name, "not done", "an input has a free size besides the batch, and nothing says which is usual")
+        return CheckResult.not_run(check, "an input has a dynamic size besides the batch, and no usual size is known")
     try:
-        seen = [_seen(subject, each) for each in sizes]
+        runs = [_computed_shapes(artifact, shapes) for shapes in sizes]
     except ConversionError as error:
-        return found(name, "what onnxruntime computes", [Fault(file, str(error))])
-    inferred, silence = _inferred(subject.model)
-    promised = _promised(subject)
-    broken = [words for each in seen for words in (*_broken(promised, each), *_contradicted(inferred, each))]
-    faults = [Fault(file, words) for words in (*broken, *_never_free(subject, promised, seen))]
-    agree = "ONNX's inference agrees where it knows" if not silence else f"ONNX's inference is silent: {silence}"
-    ran = " and ".join(map(str, _batches(subject)))
-    ran += f", each at {len(sizes)} sizes" if len(sizes) > 1 else ""
-    return found(name, f"{len(seen[0])} values and {len(promised)} promises at batch {ran}; {agree}", faults)
+        return CheckResult.from_failures(check, "shapes in onnxruntime", [Failure(file, str(error))])
+    inferred, inference_error = _inferred_shapes(artifact.model)
+    expected = _expected_shapes(artifact)
+    messages = [message for run in runs for message in (*_mismatches(expected, run), *_contradictions(inferred, run))]
+    messages += _constant_sizes(artifact, expected, runs)
+    inference = f"fails: {inference_error}" if inference_error else "agrees where it knows a shape"
+    at = " and ".join(map(str, _batch_sizes(artifact)))
+    at += f", each at {len(sizes)} sizes" if len(sizes) > 1 else ""
+    details = f"{len(runs[0])} values, {len(expected)} declared shapes, at batch {at}; ONNX shape inference {inference}"
+    return CheckResult.from_failures(check, details, [Failure(file, message) for message in messages])
 
 
-def _batches(subject: Subject) -> tuple[int, ...]:
-    """The batch sizes to run at: what the inputs fix, or BATCHES."""
-    fixed = {dims[0] for dims in _inputs(subject).values() if dims and isinstance(dims[0], int)}
-    return tuple(sorted(fixed)) or BATCHES
+def _batch_sizes(artifact: Artifact) -> tuple[int, ...]:
+    """Return the batch sizes to run at: the fixed ones of the inputs, or else BATCH_SIZES."""
+    fixed = {dims[0] for dims in _input_dims(artifact).values() if dims and isinstance(dims[0], int)}
+    return tuple(sorted(fixed)) or BATCH_SIZES
 
 
-def _inputs(subject: Subject) -> dict[str, tuple[int | None, ...]]:
-    weights = {weight.name for weight in subject.model.graph.initializer}
+def _input_dims(artifact: Artifact) -> dict[str, tuple[int | None, ...]]:
+    """Return the sizes of each input, None for a dynamic one."""
+    weights = {weight.name for weight in artifact.model.graph.initializer}
     return {
         info.name: tuple(
             dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim
         )
-        for info in subject.model.graph.input
+        for info in artifact.model.graph.input
         if info.name not in weights
     }
 
 
-def _sizes(subject: Subject) -> list[dict[str, tuple[int, ...]]]:
-    """The sizes of each input behind the batch, as often as there are some to run at.
-
-    There are none where they are free and nothing says which are usual.
-    """
-    inputs = {name: dims[1:] for name, dims in _inputs(subject).items()}
-    if not any(None in tail for tail in inputs.values()):
-        return [{name: tuple(size for size in tail if size is not None) for name, tail in inputs.items()}]
+def _input_sizes(artifact: Artifact) -> list[InputShapes]:
+    """Return the input shapes to run at; none if a size is dynamic and no usual size is known."""
+    inputs = {name: dims[1:] for name, dims in _input_dims(artifact).items()}
+    if not any(None in dims for dims in inputs.values()):
+        return [{name: tuple(size for size in dims if size is not None) for name, dims in inputs.items()}]
     return [
-        {name: _filled(tail, _datatype(subject, name), size) for name, tail in inputs.items()}
-        for size in _usual_sizes(subject)
+        {name: _fill(dims, _elem_type(artifact, name), image_size) for name, dims in inputs.items()}
+        for image_size in _image_sizes(artifact)
     ]
 
 
-def _usual_sizes(subject: Subject) -> list[tuple[int, int, int]]:
-    """(C, H, W) of images: those at which the export was checked, or that of the rule for images."""
-    if not subject.promise:
+def _image_sizes(artifact: Artifact) -> list[tuple[int, int, int]]:
+    """Return (C, H, W) of images: the sizes that the export checked, or else the size of the preprocessing."""
+    if not artifact.manifest:
         return []
-    rule = subject.promise.preprocessing
-    checked = dict.fromkeys((check.height, check.width) for check in subject.promise.parity.checks if check.height)
-    usual = list(checked) or ([(rule.height, rule.width)] if rule.height else [])
-    return [(rule.channels, *size) for size in usual]
+    preprocessing, checks = artifact.manifest.preprocessing, artifact.manifest.parity.checks
+    sizes = list(dict.fromkeys((check.height, check.width) for check in checks if check.height))
+    if not sizes and preprocessing.height:
+        sizes = [(preprocessing.height, preprocessing.width)]
+    return [(preprocessing.channels, *size) for size in sizes]
 
 
-def _filled(tail: Sequence[int | None], elem_type: int, size: tuple[int, int, int]) -> tuple[int, ...]:
-    """Bytes have their channels last."""
-    channels, height, width = size
-    usual = (height, width, channels) if elem_type == onnx.TensorProto.UINT8 else size
-    return tuple(given if given is not None else own for given, own in zip(tail, usual, strict=True))
+def _fill(dims: Sequence[int | None], elem_type: int, image_size: tuple[int, int, int]) -> Shape:
+    """Replace dynamic sizes by those of an image: NHWC for bytes, NCHW otherwise."""
+    channels, height, width = image_size
+    usual = (height, width, channels) if elem_type == onnx.TensorProto.UINT8 else image_size
+    return tuple(fixed if fixed is not None else size for fixed, size in zip(dims, usual, strict=True))
 
 
-def _datatype(subject: Subject, name: str) -> int:
-    return next(info.type.tensor_type.elem_type for info in subject.model.graph.input if info.name == name)
+def _elem_type(artifact: Artifact, name: str) -> int:
+    return next(info.type.tensor_type.elem_type for info in artifact.model.graph.input if info.name == name)
 
 
-def _seen(subject: Subject, sizes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    values = every_value(subject.model)
-    runtime = Runtime(subject.model, values, optimise=False, weights=subject.folder)
-    seen: dict[str, dict[int, tuple[int, ...]]] = {value: {} for value in values}
-    for batch in _batches(subject):
-        feeds = {name: _noise(_datatype(subject, name), (batch, *tail)) for name, tail in sizes.items()}
-        computed = runtime.run(feeds, values)
+def _computed_shapes(artifact: Artifact, inputs: InputShapes) -> Mapping[str, ShapesByBatch]:
+    """Run the model without optimisation at each batch size and return the shape of every value."""
+    values = every_value(artifact.model)
+    runtime = Runtime(artifact.model, values, optimise=False, weights=artifact.folder)
+    shapes: dict[str, dict[int, Shape]] = {value: {} for value in values}
+    for batch in _batch_sizes(artifact):
+        feeds = {name: _test_input(_elem_type(artifact, name), (batch, *dims)) for name, dims in inputs.items()}
+        arrays = runtime.run(feeds, values)
         for value in values:
-            seen[value][batch] = np.shape(computed[value])
-    return seen
+            shapes[value][batch] = np.shape(arrays[value])
+    return shapes
 
 
-def _noise(elem_type: int, shape: tuple[int, ...]) -> Array:
-    """Pixels for bytes, normal numbers for floats; zeros, which are always valid, for everything else."""
+def _test_input(elem_type: int, shape: Shape) -> Array:
+    """Return random pixels for bytes, normal numbers for floats, and zeros, which are always valid, for other types."""
     dtype = helper.tensor_dtype_to_np_dtype(elem_type)
     random = np.random.default_rng(0)
     if dtype == np.uint8:
@@ -115,69 +131,79 @@ def _noise(elem_type: int, shape: tuple[int, ...]) -> Array:
     return random.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)
 
 
-def _promised(subject: Subject) -> list[tuple[str, str, Sequence[int]]]:
-    """Who is promised which shape, -1 where the batch decides, and the value that has it."""
-    outputs: list[tuple[str, str, Sequence[int]]] = [
-        (f"output '{info.name}'", info.name, [dim.dim_value if dim.HasField("dim_value") else -1 for dim in shape.dim])
-        for info in subject.model.graph.output
-        if (shape := info.type.tensor_type.shape) and info.type.tensor_type.HasField("shape")
+def _expected_shapes(artifact: Artifact) -> list[ExpectedShape]:
+    """Return the shapes that the graph declares for its outputs and the manifest for its layers."""
+    outputs = [
+        ExpectedShape(
+            f"output '{info.name}'",
+            info.name,
+            [dim.dim_value if dim.HasField("dim_value") else -1 for dim in info.type.tensor_type.shape.dim],
+        )
+        for info in artifact.model.graph.output
+        if info.type.tensor_type.HasField("shape")
     ]
-    layers: Sequence[manifest.Layer] = subject.promise.layer_map.layers if subject.promise else ()
-    return outputs + [(f"layer '{layer.name}'", layer.value, list(layer.shape)) for layer in layers if layer.value]
+    layers: Sequence[manifest.Layer] = artifact.manifest.layer_map.layers if artifact.manifest else ()
+    return outputs + [
+        ExpectedShape(f"layer '{layer.name}'", layer.value, list(layer.shape)) for layer in layers if layer.value
+    ]
 
 
-def _broken(promised: Sequence[tuple[str, str, Sequence[int]]], seen: Shapes) -> Iterator[str]:
-    for who, value, shape in promised:
-        if value in seen and not _fits(shape, seen[value]):
-            shown = ", ".join(f"{list(has)} at batch {batch}" for batch, has in seen[value].items())
-            yield f"{who} should have the shape {list(shape)}; onnxruntime gives {shown}"
+def _mismatches(expected: Sequence[ExpectedShape], computed: Mapping[str, ShapesByBatch]) -> Iterator[str]:
+    for owner, value, shape in expected:
+        if value in computed and not _fits(shape, computed[value]):
+            got = ", ".join(f"{list(actual)} at batch {batch}" for batch, actual in computed[value].items())
+            yield f"{owner}: expected shape {list(shape)}, got {got}"
 
 
-def _fits(shape: Sequence[int], seen: Mapping[int, tuple[int, ...]]) -> bool:
-    """Whether sizes are as promised; one that is free stays, or grows with the batch."""
-    if any(len(has) != len(shape) for has in seen.values()):
+def _fits(shape: Sequence[int], computed: ShapesByBatch) -> bool:
+    """Return whether each size is as declared; a dynamic size may be constant or proportional to the batch."""
+    if any(len(actual) != len(shape) for actual in computed.values()):
         return False
     for axis, size in enumerate(shape):
-        sizes = {has[axis] for has in seen.values()}
-        grows = len({has[axis] / batch for batch, has in seen.items()}) == 1
-        if sizes != {size} and (size >= 0 or not (grows or len(sizes) == 1)):
+        sizes = {actual[axis] for actual in computed.values()}
+        is_proportional = len({actual[axis] / batch for batch, actual in computed.items()}) == 1
+        if sizes != {size} and (size >= 0 or not (is_proportional or len(sizes) == 1)):
             return False
     return True
 
 
-def _never_free(
-    subject: Subject, promised: Sequence[tuple[str, str, Sequence[int]]], seen: Sequence[Shapes]
+def _constant_sizes(
+    artifact: Artifact, expected: Sequence[ExpectedShape], runs: Sequence[Mapping[str, ShapesByBatch]]
 ) -> Iterator[str]:
-    """Free sizes of layers that nothing decides: they are the same at every batch and size that are free."""
-    if len(seen) == 1 and any(None in dims[1:] for dims in _inputs(subject).values()):
-        return  # a variant of a model with free sizes, which names but the usual one
-    for who, value, shape in promised:
-        shapes = [has for each in seen for has in each.get(value, {}).values()]
-        if who.startswith("layer") and len(shapes) > 1 and all(len(has) == len(shape) for has in shapes):
+    """Yield layers with a size that is declared as dynamic, but is the same in all runs."""
+    if len(runs) == 1 and any(None in dims[1:] for dims in _input_dims(artifact).values()):
+        return  # a variant of a model with dynamic sizes, whose manifest records only the usual size
+    for owner, value, shape in expected:
+        shapes = [actual for run in runs for actual in run.get(value, {}).values()]
+        if owner.startswith("layer") and len(shapes) > 1 and all(len(actual) == len(shape) for actual in shapes):
             for axis, size in enumerate(shape):
-                if size < 0 and len({has[axis] for has in shapes}) == 1:
-                    yield f"{who} should have a free size on axis {axis}; it is always {shapes[0][axis]}"
+                if size < 0 and len({actual[axis] for actual in shapes}) == 1:
+                    yield f"{owner}: expected a dynamic size on axis {axis}, got {shapes[0][axis]} in all runs"
 
 
-def _inferred(model: onnx.ModelProto) -> tuple[dict[str, list[int | None]], str]:
-    """What ONNX's strict inference says of each value, None where it knows no size; why it says nothing."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]
+def _inferred_shapes(model: onnx.ModelProto) -> tuple[dict[str, list[int | None]], str]:
+    """Return the shapes that ONNX's strict inference knows, None for an unknown size, and its error, if any."""
+    without_infos = onnx.ModelProto()
+    without_infos.CopyFrom(model)
+    del without_infos.graph.value_info[:]
     try:
-        whole = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(without_infos, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         return {}, " ".join(str(error).split())[:100]
     return {
         info.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim]
-        for info in whole.graph.value_info
+        for info in inferred.graph.value_info
         if info.type.tensor_type.HasField("shape")
     }, ""
 
 
-def _contradicted(inferred: Mapping[str, list[int | None]], seen: Shapes) -> Iterator[str]:
+def _contradictions(inferred: Mapping[str, list[int | None]], computed: Mapping[str, ShapesByBatch]) -> Iterator[str]:
     for value, shape in inferred.items():
-        for batch, has in seen.get(value, {}).items():
-            known = [size for size in zip(shape, has, strict=False) if size[0] is not None]
-            if len(shape) != len(has) or any(said != size for said, size in known):
-                yield f"value '{value}' is {list(has)} at batch {batch}; ONNX's inference says {shape}"
+        for batch, actual in computed.get(value, {}).items():
+            known = [pair for pair in zip(shape, actual, strict=False) if pair[0] is not None]
+            if len(shape) != len(actual) or any(expected != size for expected, size in known):
+                sizes = ", ".join("?" if size is None else str(size) for size in shape)
+                yield (
+                    f"value '{value}': expected shape [{sizes}] (ONNX shape inference), "
+                    f"got {list(actual)} at batch {batch}"
+                )

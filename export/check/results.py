@@ -1,50 +1,69 @@
-"""What a check found."""
+"""The results of the checks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-Result = Literal["holds", "fails", "not done"]
+Status = Literal["verified", "failed", "not run"]
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One thing that is not as promised, in the file where it stands."""
+class Failure:
+    """One difference from what is expected, and the file that has it."""
 
     file: str
-    words: str
+    message: str
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One check of one version; `about` says what was looked at, or why nothing was."""
+class CheckResult:
+    """The result of one check of one version.
+
+    Attributes:
+        check: name of the check.
+        status: "verified", "failed" or "not run".
+        details: what was checked, or why the check did not run.
+        failures: all differences; empty unless the check failed.
+    """
 
     check: str
-    result: Result
-    about: str
-    faults: tuple[Fault, ...] = ()
+    status: Status
+    details: str
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def from_failures(cls, check: str, details: str, failures: Sequence[Failure]) -> Self:
+        """Return a result that is verified if there are no failures."""
+        return cls(check, "failed" if failures else "verified", details, tuple(failures))
+
+    @classmethod
+    def not_run(cls, check: str, reason: str) -> Self:
+        """Return the result of a check that did not run."""
+        return cls(check, "not run", reason)
 
 
 @dataclass(frozen=True)
 class VersionReport:
-    """All checks of one version. `sealed` is whether it has a manifest, which alone makes a changed bit visible."""
+    """The results of all checks of one version.
+
+    Attributes:
+        folder: the version's folder.
+        version: its number.
+        has_manifest: whether its files are listed with their hashes; without, a changed bit cannot be detected.
+        results: one entry per check, in the order in which they ran.
+    """
 
     folder: str
     version: int
-    sealed: bool
-    findings: tuple[Finding, ...]
+    has_manifest: bool
+    results: tuple[CheckResult, ...]
 
     @property
-    def faults(self) -> Iterator[Fault]:
-        """Everything that is not as promised."""
-        return (fault for finding in self.findings for fault in finding.faults)
+    def failures(self) -> Iterator[Failure]:
+        """The failures of all checks."""
+        return (failure for result in self.results for failure in result.failures)
 
 
-def found(check: str, about: str, faults: Sequence[Fault]) -> Finding:
-    """Return a finding that holds where there are no faults."""
-    return Finding(check, "fails" if faults else "holds", about, tuple(faults))
-
-
-def visible(text: str) -> str:
-    """Return `text` on one line, with an escape for each character that would steer a terminal."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+def printable(text: str) -> str:
+    """Return `text` on one line, with each control character escaped, so that it cannot control a terminal."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -1,95 +1,104 @@
-"""What a manifest says of the checks that an export made: it must not belie itself, nor the graph beside it."""
+"""Checks that the results recorded in a manifest contradict neither each other nor the graph."""
 
 from collections.abc import Iterator
 
-from export.check.artifact import Subject
-from export.check.results import Fault, Finding, found
+from export.check.artifact import Artifact
+from export.check.results import CheckResult, Failure
 from export.names import BACKEND, CONFIG, LABELS, MANIFEST, MODEL
 from export.onnx_model.runtime import every_value
-from protos import manifest
+from protos.manifest import WEIGHTS_RANDOM, Layer, LayerSqnr, Manifest, Weights
 
-WITNESSES = {"runtime", "pytorch"}  # who must know the shape of a module's output, and one more
-
-
-def check_record(subject: Subject) -> Finding:
-    """Compare the manifest's verdicts and counts with each other, and with the values of the graph."""
-    if not subject.promise:
-        return Finding("record", "not done", "no manifest, so no checks are recorded")
-    promise, file = subject.promise, str(subject.folder / MANIFEST)
-    words = [*_absent(promise), *_backend(subject), *_parity(promise), *_shapes(subject, promise), *_variant(promise)]
-    checks = len(promise.parity.checks)
-    return found("record", f"{checks} comparisons and the witnesses' verdict", [Fault(file, each) for each in words])
+REQUIRED_WITNESSES = {"runtime", "pytorch"}  # a verified module output needs these two and one more
 
 
-def _absent(promise: manifest.Manifest) -> Iterator[str]:
-    if promise.schema_version < 1:
-        yield f"its schema_version is {promise.schema_version}: it is 1 or more"
-    named = {entry.path for entry in promise.files}
-    for path in (MODEL, f"../{CONFIG}", *([f"../{LABELS}"] if promise.labels else [])):
-        if path not in named:
-            yield f"it names no {path.removeprefix('../')} among its files"
+def check_self_consistency(artifact: Artifact) -> CheckResult:
+    """Compare the recorded errors and counts with each other and with the values of the graph."""
+    manifest = artifact.manifest
+    if not manifest:
+        return CheckResult.not_run("self-consistency", "no manifest, so no results are recorded")
+    messages = [
+        *_required_entries(manifest),
+        *_backend(artifact),
+        *_parity(manifest),
+        *_shape_counts(artifact, manifest),
+        *_variant(manifest),
+    ]
+    file = str(artifact.folder / MANIFEST)
+    details = f"{len(manifest.parity.checks)} recorded parity checks, counts of verified shapes"
+    return CheckResult.from_failures("self-consistency", details, [Failure(file, message) for message in messages])
 
 
-def _backend(subject: Subject) -> Iterator[str]:
-    """Which of its backends a Triton gives the model to."""
-    if subject.config and subject.config.backend != BACKEND:
-        yield f"{CONFIG} beside it names the backend '{subject.config.backend}'; an export's is '{BACKEND}'"
+def _required_entries(manifest: Manifest) -> Iterator[str]:
+    if manifest.schema_version < 1:
+        yield f"expected schema_version 1 or more, got {manifest.schema_version}"
+    listed = {entry.path for entry in manifest.files}
+    for path in (MODEL, f"../{CONFIG}", *([f"../{LABELS}"] if manifest.labels else [])):
+        if path not in listed:
+            yield f"{path.removeprefix('../')} is missing in its list of files"
 
 
-def _parity(promise: manifest.Manifest) -> Iterator[str]:
-    """An export is written only where every number lies within its tolerance."""
-    for check in promise.parity.checks:
+def _backend(artifact: Artifact) -> Iterator[str]:
+    """Check the name by which Triton selects its backend."""
+    if artifact.config and artifact.config.backend != BACKEND:
+        yield f"expected backend '{BACKEND}' in {CONFIG}, got '{artifact.config.backend}'"
+
+
+def _parity(manifest: Manifest) -> Iterator[str]:
+    """Check that every recorded error is within its tolerance: otherwise nothing would have been exported."""
+    for check in manifest.parity.checks:
         if not check.max_abs_error <= check.tolerance:
             yield (
-                f"it says that '{check.output}' departed from PyTorch by {check.max_abs_error:.3g} at batch "
-                f"{check.batch}, where {check.tolerance:.3g} were allowed"
+                f"records that '{check.output}' differs from PyTorch by {check.max_abs_error:.3g} at batch "
+                f"{check.batch}, more than its tolerance of {check.tolerance:.3g}"
             )
-    for layer in promise.layer_map.layers:
+    for layer in manifest.layer_map.layers:
         if layer.tolerance and not layer.max_abs_error <= layer.tolerance:
             yield (
-                f"it says that layer '{layer.name}' departed from PyTorch by {layer.max_abs_error:.3g}, "
-                f"where {layer.tolerance:.3g} were allowed"
+                f"records that layer '{layer.name}' differs from PyTorch by {layer.max_abs_error:.3g}, "
+                f"more than its tolerance of {layer.tolerance:.3g}"
             )
 
 
-def _shapes(subject: Subject, promise: manifest.Manifest) -> Iterator[str]:
-    """A variant has no witnesses of its own."""
-    if promise.HasField("variant"):
+def _shape_counts(artifact: Artifact, manifest: Manifest) -> Iterator[str]:
+    """Compare the counts of verified shapes with the layer map and the graph; a variant records none."""
+    if manifest.HasField("variant"):
         return
-    said, layers = promise.shapes, promise.layer_map.layers
-    holding = {layer.value for layer in layers if layer.value}
+    shapes, layers = manifest.shapes, manifest.layer_map.layers
+    module_outputs = {layer.value for layer in layers if layer.value}
     verified = {layer.value for layer in layers if layer.value and _is_verified(layer)}
-    values = len(every_value(subject.model))
-    if (said.module_outputs, said.module_outputs_verified) != (len(holding), len(verified)):
+    values = len(every_value(artifact.model))
+    if (shapes.module_outputs, shapes.module_outputs_verified) != (len(module_outputs), len(verified)):
         yield (
-            f"it counts {said.module_outputs_verified} of {said.module_outputs} module outputs as verified; "
-            f"its layer map has {len(verified)} of {len(holding)}"
+            f"counts {shapes.module_outputs_verified} of {shapes.module_outputs} module outputs as verified, but "
+            f"its layer map has {len(verified)} of {len(module_outputs)}"
         )
-    counted = said.module_outputs + said.other_values
-    lacking = counted - said.module_outputs_verified - said.other_values_verified
-    if counted > values or lacking != len(said.unverified):
+    counted = shapes.module_outputs + shapes.other_values
+    unverified = counted - shapes.module_outputs_verified - shapes.other_values_verified
+    if counted > values or unverified != len(shapes.unverified):
         yield (
-            f"it counts the shapes of {counted} values, {lacking} of them unverified, and lists "
-            f"{len(said.unverified)}; the graph has {values} values"
+            f"counts the shapes of {counted} values, {unverified} of them unverified, but lists "
+            f"{len(shapes.unverified)} as unverified, and the graph has {values} values"
         )
 
 
-def _is_verified(layer: manifest.Layer) -> bool:
-    return set(layer.shape_witnesses) > WITNESSES
+def _is_verified(layer: Layer) -> bool:
+    return set(layer.shape_witnesses) > REQUIRED_WITNESSES
 
 
-def _variant(promise: manifest.Manifest) -> Iterator[str]:
-    if not promise.HasField("variant"):
+def _variant(manifest: Manifest) -> Iterator[str]:
+    if not manifest.HasField("variant"):
         return
-    said = promise.variant
-    if promise.name != f"{said.of}-{said.kind}":
-        yield f"it is the {said.kind} variant of '{said.of}', but is called '{promise.name}'"
-    if said.untrained != (promise.source.weights == manifest.WEIGHTS_RANDOM):
-        weights = manifest.Weights.Name(promise.source.weights).removeprefix("WEIGHTS_").lower()
-        yield f"its weights are {weights}, and its variant is called {'un' if said.untrained else ''}trained"
-    held = {layer.name for layer in promise.layer_map.layers if layer.value}
-    for name in [each.name for each in said.layers if each.name not in held][:1]:
-        yield f"it measured its variant's layer '{name}', which its layer map does not hold"
-    worst = min(said.layers, key=lambda layer: layer.sqnr_db, default=manifest.LayerSqnr())
-    if said.worst_layer not in {each.name for each in said.layers if each.sqnr_db == worst.sqnr_db} | {worst.name}:
-        yield f"it calls '{said.worst_layer}' the worst layer; by its figures that is '{worst.name}'"
+    variant = manifest.variant
+    if manifest.name != f"{variant.of}-{variant.kind}":
+        yield f"expected the name '{variant.of}-{variant.kind}' for this variant, got '{manifest.name}'"
+    if variant.untrained != (manifest.source.weights == WEIGHTS_RANDOM):
+        weights = Weights.Name(manifest.source.weights).removeprefix("WEIGHTS_").lower()
+        yield f"has {weights} weights, but records its variant as {'un' if variant.untrained else ''}trained"
+    in_layer_map = {layer.name for layer in manifest.layer_map.layers if layer.value}
+    for name in [layer.name for layer in variant.layers if layer.name not in in_layer_map][:1]:
+        yield f"records the SQNR of layer '{name}', for which its layer map has no value"
+    worst = min(variant.layers, key=lambda layer: layer.sqnr_db, default=LayerSqnr())
+    if variant.worst_layer not in {layer.name for layer in variant.layers if layer.sqnr_db == worst.sqnr_db} | {
+        worst.name
+    }:
+        yield f"records '{variant.worst_layer}' as the worst layer, but '{worst.name}' has the lowest SQNR"

@@ -1,4 +1,4 @@
-"""The manifest's own hash: of what it says, whatever the order in which it says it."""
+"""The hash of a manifest covers all its fields and does not depend on their order."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.artifact.manifest_json import canonical_sha256, seal, to_json, written
-from protos import manifest
+from export.artifact.manifest_json import canonical_sha256, seal, serialize, to_json
+from protos.manifest import Manifest, Parity
 from tests.conftest import ROOT
 
 SCALARS = st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
@@ -16,7 +16,7 @@ FIELDS = st.dictionaries(st.text(), SCALARS | st.lists(SCALARS) | st.dictionarie
 
 
 @given(FIELDS, st.randoms())
-def test_order_does_not_count(fields: dict, random) -> None:
+def test_hash_ignores_field_order(fields: dict, random) -> None:
     """The same fields in another order have the same hash."""
     names = list(fields)
     random.shuffle(names)
@@ -24,36 +24,36 @@ def test_order_does_not_count(fields: dict, random) -> None:
 
 
 @given(FIELDS, st.text(), SCALARS)
-def test_every_value_counts(fields: dict, name: str, value) -> None:
-    """Another value, or a further field, has another hash; only its own is left out."""
+def test_hash_covers_every_value(fields: dict, name: str, value) -> None:
+    """A changed value or an additional field changes the hash; only the field `sha256` itself is excluded."""
     changed = {**fields, name: [value, "changed"]}
     assert (canonical_sha256(changed) == canonical_sha256(fields)) == (name == "sha256" or changed == fields)
     assert canonical_sha256({**fields, "sha256": str(value)}) == canonical_sha256(fields)
 
 
 @given(FIELDS)
-def test_the_written_form_is_one(fields: dict) -> None:
-    """What is read from the written form is written again byte for byte, and has the same hash."""
-    text = written(fields)
-    assert written(json.loads(text)) == text
+def test_serialize_is_stable(fields: dict) -> None:
+    """Parsing and serialising a manifest again gives the same bytes and the same hash."""
+    text = serialize(fields)
+    assert serialize(json.loads(text)) == text
     assert canonical_sha256(json.loads(text)) == canonical_sha256(fields)
 
 
-def test_the_seal_is_that_of_the_file() -> None:
-    """The hash that a manifest is sealed with is the one that a reader of the file computes."""
-    promise = manifest.Manifest(schema_version=1, name="m", labels=["één"], parity=manifest.Parity())
-    promise.parity.checks.add(batch=2, output="logits", max_abs_error=8.94e-08)
-    seal(promise, {"model.onnx": b"model", "../labels.txt": b"labels"})
-    assert canonical_sha256(json.loads(to_json(promise))) == promise.sha256
+def test_seal_matches_the_file() -> None:
+    """The hash in a sealed manifest is the hash that a reader of the file computes."""
+    manifest = Manifest(schema_version=1, name="m", labels=["één"], parity=Parity())
+    manifest.parity.checks.add(batch=2, output="logits", max_abs_error=8.94e-08)
+    seal(manifest, {"model.onnx": b"model", "../labels.txt": b"labels"})
+    assert canonical_sha256(json.loads(to_json(manifest))) == manifest.sha256
 
 
-def test_hash_seeds_do_not_count() -> None:
-    """Processes with other hash seeds agree."""
+def test_hash_ignores_the_hash_seed() -> None:
+    """Processes with different values of PYTHONHASHSEED compute the same hash."""
     code = (
         "from export.artifact.manifest_json import canonical_sha256\n"
         "print(canonical_sha256({n: {m: 1 for m in set('abcdef')} for n in {'x', 'y', 'z', 'sha256'}}))"
     )
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,
@@ -64,4 +64,4 @@ def test_hash_seeds_do_not_count() -> None:
         ).stdout
         for seed in ("1", "2", "3", "random")
     }
-    assert len(said) == 1
+    assert len(outputs) == 1

@@ -1,4 +1,4 @@
-"""Versions appear whole or not at all."""
+"""A version appears in the repository completely or not at all."""
 
 import os
 import time
@@ -14,12 +14,12 @@ SHARED = {"config.pbtxt": b"config"}
 FILES = {"model.onnx": b"model", "test_data_set_0/input_0.pb": b"input"}
 
 
-def below(folder: Path) -> list[str]:
+def paths_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_versions_count_up(tmp_path: Path) -> None:
-    """The next version is one above the highest, whatever else lies there."""
+def test_next_version(tmp_path: Path) -> None:
+    """The next version is the highest number plus one; other files and folders are ignored."""
     model = tmp_path / "m"
     assert repository.next_version(model) == 1
     for name in ("2", "10", "notes", ".staging-x"):
@@ -28,9 +28,9 @@ def test_versions_count_up(tmp_path: Path) -> None:
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk fails while files are written, the repository is as it was."""
+    """If the disk fails during writing, the repository stays unchanged."""
     repository.write_version(tmp_path / "m", SHARED, FILES)
-    before = below(tmp_path)
+    before = paths_below(tmp_path)
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -40,23 +40,23 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         repository.write_version(tmp_path / "m", SHARED, FILES)
     with pytest.raises(RepositoryError):
         repository.write_version(tmp_path / "new", SHARED, FILES)
-    assert below(tmp_path) == before
+    assert paths_below(tmp_path) == before
 
 
 def test_written_version_never_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When another export takes the number in between, this one takes the next; neither writes over the other."""
+    """If another export takes the version number meanwhile, this one takes the next; neither overwrites the other."""
     repository.write_version(tmp_path / "m", SHARED, FILES)
-    honest = repository.next_version
-    seen = iter([1, 1])
-    monkeypatch.setattr(repository, "next_version", lambda model: next(seen, None) or honest(model))
+    real_next_version = repository.next_version
+    outdated = iter([1, 1])
+    monkeypatch.setattr(repository, "next_version", lambda model: next(outdated, None) or real_next_version(model))
     folder = repository.write_version(tmp_path / "m", SHARED, {"model.onnx": b"other"})
     assert folder == tmp_path / "m" / "2"
     assert (tmp_path / "m/1/model.onnx").read_bytes() == b"model"
     assert (folder / "model.onnx").read_bytes() == b"other"
 
 
-def test_exports_at_once(tmp_path: Path) -> None:
-    """Exports into one new model at the same time all become versions of it."""
+def test_concurrent_exports(tmp_path: Path) -> None:
+    """Concurrent exports into the same new model all become versions of it."""
     with ThreadPoolExecutor(8) as threads:
         folders = list(threads.map(lambda _: repository.write_version(tmp_path / "m", SHARED, FILES), range(16)))
     assert sorted(int(folder.name) for folder in folders) == list(range(1, 17))
@@ -64,56 +64,56 @@ def test_exports_at_once(tmp_path: Path) -> None:
 
 
 def test_target_is_a_file(tmp_path: Path) -> None:
-    """A file where the repository should be is named."""
+    """The error names a file that is in the repository's place."""
     (tmp_path / "models").write_text("not a folder")
     with pytest.raises(RepositoryError, match="models/m"):
         repository.write_version(tmp_path / "models" / "m", SHARED, FILES)
 
 
 def test_conflict_names_the_file(tmp_path: Path) -> None:
-    """Shared files that differ are refused by name, with the line that does."""
+    """The error names the shared file and the first line that differ."""
     repository.write_version(tmp_path / "m", {"labels.txt": b"cat\ndog\n"}, FILES)
-    for other, words in (
-        (b"cat\nbird\n", r"labels\.txt has 'dog' in line 2, this export 'bird', and all versions"),
-        (b"cat\n", "has 'dog' in line 2, this export nothing"),
-        (b"cat\r\ndog\n", "has other line ends than this export"),
+    for other, message in (
+        (b"cat\nbird\n", r"labels\.txt differs in line 2: this export has 'bird', the file has 'dog'\. All versions"),
+        (b"cat\n", "differs in line 2: this export has no such line, the file has 'dog'"),
+        (b"cat\r\ndog\n", "has different line endings than this export"),
     ):
-        with pytest.raises(RepositoryConflictError, match=words):
+        with pytest.raises(RepositoryConflictError, match=message):
             repository.write_version(tmp_path / "m", {"labels.txt": other}, FILES)
-    with pytest.raises(RepositoryConflictError, match=r"config\.pbtxt is not there"):
+    with pytest.raises(RepositoryConflictError, match=r"config\.pbtxt does not exist"):
         repository.write_version(tmp_path / "m", SHARED, FILES)
 
 
-def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
-    """A day later; what another export writes just now stays."""
+def test_abandoned_staging_folders_are_removed(tmp_path: Path) -> None:
+    """The staging folder of a killed export is removed after a day; that of a running export stays."""
     for name, age_s in ((".staging-old", 2 * repository.ABANDONED_S), (".staging-new", 60)):
         (tmp_path / name / "model").mkdir(parents=True)
-        then = time.time() - age_s
-        os.utime(tmp_path / name, (then, then))
+        modified = time.time() - age_s
+        os.utime(tmp_path / name, (modified, modified))
     repository.write_version(tmp_path / "m", SHARED, FILES)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".staging-new", "m"]
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is named, with the reason; folders that are still to be made are none."""
+def test_unwritable_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the path and the reason; missing folders are accepted, because they can be created."""
     repository.require_writable(tmp_path / "a" / "b" / "m")
     (tmp_path / "file").touch()
-    with pytest.raises(RepositoryError, match=r"because .*/file is no folder: give another place") as caught:
+    with pytest.raises(RepositoryError, match=r": .*/file is not a folder; choose another with --to") as caught:
         repository.require_writable(tmp_path / "file" / "models" / "m")
     assert caught.value.exit_status == 2
-    monkeypatch.setattr(os, "access", lambda place, _mode: place != tmp_path)  # root may write everywhere
-    with pytest.raises(TargetError, match=f"because of {tmp_path}: nothing can be written there"):
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(TargetError, match=f"no write permission for {tmp_path}; nothing was changed"):
         repository.require_writable(tmp_path / "models" / "m")
 
 
-def test_a_folder_stands_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What devices get: no half of it on a full disk, none over another, and nobody's staging stays for ever."""
+def test_write_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is written completely or not at all, never over another; abandoned staging folders are removed."""
     (tmp_path / "m" / ".staging-old").mkdir(parents=True)
     os.utime(tmp_path / "m" / ".staging-old", (0, 0))
     repository.write_folder(tmp_path / "m" / "1", FILES)
-    before = below(tmp_path)
+    before = paths_below(tmp_path)
     assert before == ["m", "m/1", *(f"m/1/{name}" for name in ("model.onnx", "test_data_set_0", *list(FILES)[1:]))]
-    with pytest.raises(RepositoryError, match=r"/m/1 stands there already"):
+    with pytest.raises(RepositoryError, match=r"/m/1 already exists"):
         repository.write_folder(tmp_path / "m" / "1", FILES)
 
     def full(_descriptor: int) -> None:
@@ -123,4 +123,4 @@ def test_a_folder_stands_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(TargetError, match="No space left on device; nothing was changed") as caught:
         repository.write_folder(tmp_path / "m" / "2", FILES)
     assert caught.value.exit_status == 1
-    assert below(tmp_path) == before
+    assert paths_below(tmp_path) == before

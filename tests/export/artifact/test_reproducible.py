@@ -1,4 +1,4 @@
-"""Two processes, which hash in different orders, write the same bytes."""
+"""Exports are reproducible: another process with another hash seed writes the same bytes."""
 
 import os
 import random
@@ -28,7 +28,7 @@ def contents(model: Path) -> dict[str, bytes]:
 
 
 def test_another_process_writes_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
-    """Every file, shared ones included, with another hash seed, another folder and another home."""
+    """All files, shared ones included, are equal for another hash seed, target folder and home folder."""
     seed = str(random.SystemRandom().randrange(1, 2**32))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed, "HOME": str(tmp_path)}
     command = [sys.executable, "-c", EXPORT, str(tmp_path / "models")]

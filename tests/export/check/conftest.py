@@ -1,4 +1,4 @@
-"""A small model as an older zoonnx wrote it, and ways to change it."""
+"""A small model that an older zoonnx wrote, and functions that change it."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 
-from export.artifact.manifest_json import canonical_sha256, written
+from export.artifact.manifest_json import canonical_sha256, serialize
 from tests.conftest import ROOT
 
 SCHEMA_1 = ROOT / "tests" / "data" / "schema1" / "models" / "bottleneck4"
@@ -23,7 +23,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def reseal(version: Path, change: Callable[[dict[str, Any]], None] = lambda fields: None) -> None:
-    """Change a manifest as someone would who knows how to seal it: all hashes fit again."""
+    """Change a manifest and update all its hashes, as an informed attacker would."""
     path = version / "manifest.json"
     fields = json.loads(path.read_text("utf-8"))
     for file in fields["files"]:
@@ -31,11 +31,11 @@ def reseal(version: Path, change: Callable[[dict[str, Any]], None] = lambda fiel
         file["sha256"], file["bytes"] = sha256(content).hexdigest(), str(len(content))
     change(fields)
     fields["sha256"] = canonical_sha256(fields)
-    path.write_text(written(fields), "utf-8")
+    path.write_text(serialize(fields), "utf-8")
 
 
 def change_model(model: Path, change: Callable[[onnx.ModelProto], None]) -> None:
-    """Change the first version's ONNX file, and seal it."""
+    """Change the ONNX file of the first version and update the hashes."""
     path = model / "1" / "model.onnx"
     proto = onnx.load(path)
     change(proto)

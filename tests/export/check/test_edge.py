@@ -1,4 +1,4 @@
-"""Files for devices: every byte of them is held to what was written."""
+"""Checks of the files for devices."""
 
 import shutil
 from collections.abc import Callable
@@ -20,38 +20,40 @@ def edge(model: Path) -> Path:
     return write_edge(read_original(repository / model.name / "1"), FILES).parent
 
 
-def faults(place: Path) -> list[str]:
-    return [f"{Path(fault.file).name}: {fault.words}" for report in check_model(place) for fault in report.faults]
+def failures(folder: Path) -> list[str]:
+    return [
+        f"{Path(failure.file).name}: {failure.message}" for report in check_model(folder) for failure in report.failures
+    ]
 
 
-def test_whole(edge: Path) -> None:
-    """What was written holds, by its name and by its version."""
-    assert (faults(edge), faults(edge / "1")) == ([], [])
+def test_unchanged(edge: Path) -> None:
+    """Unchanged files pass, for the model's folder and for the version's folder."""
+    assert (failures(edge), failures(edge / "1")) == ([], [])
 
 
-def test_a_changed_bit(edge: Path) -> None:
-    """A changed bit in any file is found, wherever it is, and the file named."""
+def test_changed_bit(edge: Path) -> None:
+    """A changed bit anywhere in any file is detected, and the file is named."""
     for path in sorted((edge / "1").iterdir()):
         content = path.read_bytes()
-        for place in range(0, len(content), 7):
+        for position in range(0, len(content), 7):
             changed = bytearray(content)
-            changed[place] ^= 1 << place % 8
+            changed[position] ^= 1 << position % 8
             path.write_bytes(changed)
-            assert faults(edge)[0].startswith(f"{path.name}: "), (path.name, place)
+            assert failures(edge)[0].startswith(f"{path.name}: "), (path.name, position)
         path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
-        (lambda edge: (edge / "1" / "model.ort").unlink(), "model.ort: it is missing"),
-        (lambda edge: (edge / "1" / "b").mkdir(), "b: files.json does not name it: move it away"),
-        (lambda edge: (edge / "1").rename(edge / "2"), "files.json: it is of bottleneck4, version 1, but stands in"),
-        (lambda edge: (edge / "1" / "files.json").write_text("[]"), "files.json: it is JSON, but no"),
+        (lambda edge: (edge / "1" / "model.ort").unlink(), "model.ort: missing"),
+        (lambda edge: (edge / "1" / "b").mkdir(), "b: not listed in files.json: move it away"),
+        (lambda edge: (edge / "1").rename(edge / "2"), "files.json: expected in a folder bottleneck4/1, but it is in"),
+        (lambda edge: (edge / "1" / "files.json").write_text("[]"), "files.json: is JSON, but not"),
     ],
 )
-def test_changes(edge: Path, change: Callable[[Path], object], words: str) -> None:
-    """What is missing, added, or stands elsewhere is found."""
+def test_changed_folder(edge: Path, change: Callable[[Path], object], expected: str) -> None:
+    """A missing, additional, moved or broken file is detected."""
     change(edge)
-    (found,) = faults(edge)
-    assert found.startswith(words)
+    (message,) = failures(edge)
+    assert message.startswith(expected)

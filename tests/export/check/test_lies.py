@@ -1,4 +1,4 @@
-"""Lies that are sealed: all hashes fit and all places say the same, but the graph or the manifest itself belies it."""
+"""Edited, re-hashed artifacts whose files all agree: contradictions with the graph or in the manifest are detected."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import text_format
 from onnx import helper, numpy_helper
 
-from export.artifact.manifest_json import canonical_sha256, written
+from export.artifact.manifest_json import canonical_sha256, serialize
 from export.check.run import check_model
 from protos import inference
 from tests.export.check.conftest import change_model, reseal
@@ -20,35 +20,35 @@ Fields = dict[str, Any]
 Layers = list[Fields]
 
 
-def faults(model: Path) -> list[str]:
-    """All faults, the check before each, the file without its folders."""
+def failures(model: Path) -> list[str]:
+    """Return all failures as "check: file name: message"."""
     return [
-        f"{finding.check}: {Path(fault.file).name}: {fault.words}"
+        f"{result.check}: {Path(failure.file).name}: {failure.message}"
         for report in check_model(model)
-        for finding in report.findings
-        for fault in finding.faults
+        for result in report.results
+        for failure in result.failures
     ]
 
 
 def layer(layers: Layers, name: str) -> Fields:
-    return next(each for each in layers if each["name"] == name)
+    return next(entry for entry in layers if entry["name"] == name)
 
 
-def change_said(model: Path, key: str, change: Callable[[Any], object]) -> None:
-    """Change a JSON text in the metadata of the file."""
+def change_metadata(model: Path, key: str, change: Callable[[Any], object]) -> None:
+    """Change a JSON value in the metadata of the ONNX file."""
 
-    def both(proto: onnx.ModelProto) -> None:
-        said = {entry.key: entry.value for entry in proto.metadata_props}
-        held = json.loads(said[key])
-        change(held)
-        helper.set_model_props(proto, {**said, key: json.dumps(held, ensure_ascii=False)})
+    def change_proto(proto: onnx.ModelProto) -> None:
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        value = json.loads(metadata[key])
+        change(value)
+        helper.set_model_props(proto, {**metadata, key: json.dumps(value, ensure_ascii=False)})
 
-    change_model(model, both)
+    change_model(model, change_proto)
 
 
 def change_layers(model: Path, change: Callable[[Layers], object]) -> None:
-    """In the file and in the manifest."""
-    change_said(model, "zoonnx.layers", lambda held: change(held["layers"]))
+    """Change the layer map in the ONNX file and in the manifest."""
+    change_metadata(model, "zoonnx.layers", lambda layer_map: change(layer_map["layers"]))
     reseal(model / "1", lambda fields: change(fields["layer_map"]["layers"]))
 
 
@@ -60,205 +60,207 @@ def change_config(model: Path, change: Callable[[inference.ModelConfig], object]
     reseal(model / "1")
 
 
-def change_rule(model: Path, **values: object) -> None:
-    """In all three places."""
+def change_preprocessing(model: Path, **values: object) -> None:
+    """Change the preprocessing in the ONNX file, config.pbtxt and the manifest."""
 
     def in_config(config: inference.ModelConfig) -> None:
-        held = config.parameters["zoonnx.preprocessing"]
-        held.string_value = json.dumps({**json.loads(held.string_value), **values})
+        parameter = config.parameters["zoonnx.preprocessing"]
+        parameter.string_value = json.dumps({**json.loads(parameter.string_value), **values})
 
-    change_said(model, "zoonnx.preprocessing", lambda held: held.update(values))
+    change_metadata(model, "zoonnx.preprocessing", lambda preprocessing: preprocessing.update(values))
     change_config(model, in_config)
     reseal(model / "1", lambda fields: fields["preprocessing"].update(values))
 
 
-def forget(model: Path, pattern: str) -> None:
-    """Remove files, and their names from the manifest."""
-    gone = list((model / "1").glob(pattern))
-    for path in gone:
+def remove(model: Path, pattern: str) -> None:
+    """Remove files, also from the manifest's list."""
+    for path in list((model / "1").glob(pattern)):
         path.unlink()
     path = model / "1" / "manifest.json"
     fields = json.loads(path.read_text("utf-8"))
-    fields["files"] = [each for each in fields["files"] if (model / "1" / each["path"]).is_file()]
+    fields["files"] = [entry for entry in fields["files"] if (model / "1" / entry["path"]).is_file()]
     fields["sha256"] = canonical_sha256(fields)
-    path.write_text(written(fields), "utf-8")
+    path.write_text(serialize(fields), "utf-8")
 
 
-def swap(layers: Layers) -> None:
+def swap_values(layers: Layers) -> None:
     a, b = layer(layers, "stem.norm"), layer(layers, "stem.act")
     a["value"], b["value"] = b["value"], a["value"]
 
 
-def tolerate(fields: Fields, tolerance: float | str) -> None:
-    for each in fields["parity"]["checks"]:
-        each["tolerance"] = tolerance
+def set_tolerance(fields: Fields, tolerance: float | str) -> None:
+    for check in fields["parity"]["checks"]:
+        check["tolerance"] = tolerance
 
 
-LAYERS: dict[str, tuple[Callable[[Layers], object], str]] = {
-    "values of two layers exchanged": (swap, "layer 'stem.norm' should be its value 'stem.act'; another value bears"),
-    "a value that is another layer's": (
+LAYER_MAP_CHANGES: dict[str, tuple[Callable[[Layers], object], str]] = {
+    "values of two layers swapped": (
+        swap_values,
+        "layer 'stem.norm': expected value 'stem.act', but another value has the layer's name",
+    ),
+    "value of another layer": (
         lambda layers: layer(layers, "stem.norm").update(value="stem.act"),
-        "layer 'stem.norm' should be its value 'stem.act'; another value bears its name",
+        "layer 'stem.norm': expected value 'stem.act', but another value has the layer's name",
     ),
-    "folded into nothing": (
+    "folded into a missing layer": (
         lambda layers: layer(layers, "stem.conv").update(of="nowhere"),
-        "layer 'stem.conv' of its layer map is FOLDED of 'nowhere', which is no layer",
+        "layer map: layer 'stem.conv' is FOLDED of 'nowhere', which is not a layer",
     ),
-    "an alias of another": (
+    "alias of the wrong layer": (
         lambda layers: layer(layers, "stem").update(status="ALIAS", of="stem.norm"),
-        "layer 'stem' of its layer map is ALIAS of 'stem.norm', but has another value",
+        "layer map: layer 'stem' is ALIAS of 'stem.norm', but has another value",
     ),
-    "exact, and nowhere": (
+    "exact without a value": (
         lambda layers: layer(layers, "stem.act").pop("value"),
-        "layer 'stem.act' of its layer map is EXACT with the value ''",
+        "layer map: layer 'stem.act' is EXACT with the value ''",
     ),
-    "not exported, and there": (
+    "not exported with a value": (
         lambda layers: layer(layers, "stem.act").update(status="NOT_EXPORTED"),
-        "layer 'stem.act' of its layer map is NOT_EXPORTED with the value 'stem.act'",
+        "layer map: layer 'stem.act' is NOT_EXPORTED with the value 'stem.act'",
     ),
     "another path": (
         lambda layers: layer(layers, "stem.act").update(path="stem.norm"),
-        "layer 'stem.act' of its layer map is not called after its path, 'stem.norm'",
+        "layer map: layer 'stem.act' does not have the name of its path, 'stem.norm'",
     ),
-    "twice": (lambda layers: layers.append(dict(layers[0])), "its layer map has two layers of one name"),
-    "a size that is free": (
+    "duplicate": (lambda layers: layers.append(dict(layers[0])), "layer map: two layers have the same name"),
+    "constant size declared as dynamic": (
         lambda layers: layer(layers, "stem.act").update(shape=[-1, -1, 8, 8]),
-        "layer 'stem.act' should have a free size on axis 1; it is always 32",
+        "layer 'stem.act': expected a dynamic size on axis 1, got 32 in all runs",
     ),
 }
 
 
-@pytest.mark.parametrize("lie", LAYERS)
-def test_a_layer_map(model: Path, lie: str) -> None:
-    """What file and manifest say of layers alike is held against the graph's own names, and against itself."""
-    change, words = LAYERS[lie]
+@pytest.mark.parametrize("case", LAYER_MAP_CHANGES)
+def test_changed_layer_map(model: Path, case: str) -> None:
+    """A layer map that is changed in all files is compared with the names in the graph and with itself."""
+    change, message = LAYER_MAP_CHANGES[case]
     change_layers(model, change)
-    assert [each for each in faults(model) if f"model.onnx: {words}" in each]
+    assert [failure for failure in failures(model) if f"model.onnx: {message}" in failure]
 
 
-MANIFEST: dict[str, tuple[Callable[[Fields], object], str]] = {
-    "any tolerance": (
-        lambda fields: tolerate(fields, 1e9),
-        "test data: manifest.json: it allows 'logits' to depart from PyTorch by 1e+09; no export allows over ",
+MANIFEST_CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
+    "huge tolerance": (
+        lambda fields: set_tolerance(fields, 1e9),
+        "test data: manifest.json: records a tolerance of 1e+09 for 'logits'; an export allows ",
     ),
-    "no limit at all": (
-        lambda fields: tolerate(fields, "Infinity"),
-        "test data: manifest.json: it allows 'logits' to depart from PyTorch by inf; no export allows over ",
+    "infinite tolerance": (
+        lambda fields: set_tolerance(fields, "Infinity"),
+        "test data: manifest.json: records a tolerance of inf for 'logits'; an export allows ",
     ),
-    "an error beyond its tolerance": (
+    "error beyond its tolerance": (
         lambda fields: fields["parity"]["checks"][0].update(max_abs_error=5.0),
-        "record: manifest.json: it says that 'logits' departed from PyTorch by 5 at batch 1, where ",
+        "self-consistency: manifest.json: records that 'logits' differs from PyTorch by 5 at batch 1, more than its ",
     ),
-    "a layer's error beyond its tolerance": (
+    "error of a layer beyond its tolerance": (
         lambda fields: layer(fields["layer_map"]["layers"], "stem.act").update(tolerance=1e-5, max_abs_error=7.0),
-        "record: manifest.json: it says that layer 'stem.act' departed from PyTorch by 7, where 1e-05 were allowed",
+        "self-consistency: manifest.json: records that layer 'stem.act' differs from PyTorch by 7, more than its "
+        "tolerance of 1e-05",
     ),
     "temperature": (
         lambda fields: fields.update(head={"activation": "softmax", "temperature": 1.2}),
-        "frame: manifest.json: its head, softmax(logits / 1.2), is not what the graph makes of the logits",
+        "pre/postprocessing: manifest.json: declares the head softmax(logits / 1.2), but the graph computes other",
     ),
     "activation": (
         lambda fields: fields.update(head={"activation": "sigmoid", "temperature": 1.0}),
-        "frame: manifest.json: its head, sigmoid(logits / 1), is not what the graph makes of the logits",
+        "pre/postprocessing: manifest.json: declares the head sigmoid(logits / 1), but the graph computes other",
     ),
     "more witnesses": (
         lambda fields: fields["shapes"].update(module_outputs=99, module_outputs_verified=99),
-        "record: manifest.json: it counts 99 of 99 module outputs as verified; its layer map has 32 of 32",
+        "self-consistency: manifest.json: counts 99 of 99 module outputs as verified, but its layer map has 32 of 32",
     ),
     "fewer unverified": (
         lambda fields: fields["shapes"].update(other_values_verified=1),
-        "record: manifest.json: it counts the shapes of 37 values, 4 of them unverified, and lists 0; the graph has 37",
+        "self-consistency: manifest.json: counts the shapes of 37 values, 4 of them unverified, but lists 0 as "
+        "unverified, and the graph has 37",
     ),
     "no schema": (
         lambda fields: fields.pop("schema_version"),
-        "record: manifest.json: its schema_version is 0: it is 1 or more",
+        "self-consistency: manifest.json: expected schema_version 1 or more, got 0",
     ),
-    "another's variant": (
+    "variant of another model": (
         lambda fields: fields.update(variant={"kind": "int8", "of": "vgg"}),
-        "record: manifest.json: it is the int8 variant of 'vgg', but is called 'bottleneck4'",
+        "self-consistency: manifest.json: expected the name 'vgg-int8' for this variant, got 'bottleneck4'",
     ),
     "trained": (
         lambda fields: fields.update(variant={"kind": "int8", "of": "bottleneck4"}),
-        "record: manifest.json: its weights are random, and its variant is called trained",
+        "self-consistency: manifest.json: has random weights, but records its variant as trained",
     ),
 }
 
 
-@pytest.mark.parametrize("lie", MANIFEST)
-def test_a_manifest(model: Path, lie: str) -> None:
-    """What the manifest says of the checks that were made, and of what stands around the network."""
-    change, words = MANIFEST[lie]
+@pytest.mark.parametrize("case", MANIFEST_CHANGES)
+def test_changed_manifest(model: Path, case: str) -> None:
+    """The recorded results, the head and the variant are compared with the graph and with each other."""
+    change, message = MANIFEST_CHANGES[case]
     reseal(model / "1", change)
-    assert [each for each in faults(model) if each.startswith(words)]
+    assert [failure for failure in failures(model) if failure.startswith(message)]
 
 
-def test_a_tolerance_that_hides_other_weights(model: Path) -> None:
-    """A model that is not PyTorch's any more cannot be excused by what the manifest allows."""
+def test_tolerance_that_would_hide_changed_weights(model: Path) -> None:
+    """Changed weights are detected even if the manifest records a huge tolerance."""
 
     def nudge(proto: onnx.ModelProto) -> None:
-        weight = next(each for each in proto.graph.initializer if len(each.dims) == 4 and each.dims[1] > 1)
+        weight = next(tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4 and tensor.dims[1] > 1)
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
 
     change_model(model, nudge)
-    reseal(model / "1", lambda fields: tolerate(fields, 1e9))
-    assert faults(model)
+    reseal(model / "1", lambda fields: set_tolerance(fields, 1e9))
+    assert failures(model)
 
 
-def test_a_variant_that_loses_anything(model: Path) -> None:
-    """What a variant lost is measured again."""
+def test_variant_with_a_huge_error(model: Path) -> None:
+    """The recorded error of a variant is compared with its error on the test data."""
     variant = {"kind": "fp16", "of": "other", "untrained": True}
     checks = [
         {"batch": 2, "output": name, "max_abs_error": 1e8, "tolerance": 2e8} for name in ("logits", "probabilities")
     ]
     reseal(model / "1", lambda fields: fields.update(variant=variant, parity={"checks": checks}))
-    words = "it allows 'logits' to depart from PyTorch by 2e+08; no export allows over 0.000202"
-    assert f"test data: manifest.json: {words}" in faults(model)
+    message = "records a tolerance of 2e+08 for 'logits'; an export allows 0.000202"
+    assert f"test data: manifest.json: {message}" in failures(model)
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
 def test_another_normalisation(model: Path, key: str) -> None:
-    """A mean or a std that all places name alike, but by which the graph does not normalise."""
-    change_rule(model, **{key: [0.501]})
-    words = "its mean and std are not those by which the graph normalises images"
-    assert faults(model) == [f"frame: manifest.json: {words}"]
+    """A mean or std that all files declare, but that the graph does not use, is detected."""
+    change_preprocessing(model, **{key: [0.501]})
+    message = "mean and std are not those with which the graph normalises images"
+    assert failures(model) == [f"pre/postprocessing: manifest.json: {message}"]
 
 
 def test_images_of_another_size(model: Path) -> None:
-    """A rule for images that do not fit the input."""
-    change_rule(model, height=9)
-    assert faults(model) == ["frame: manifest.json: its rule is for 1x9x8; the images are 8x8x1 behind the batch"]
+    """Preprocessing to another size than that of the input is detected."""
+    change_preprocessing(model, height=9)
+    message = "declares preprocessing to 9x8x1 images (H, W, C), but the test images are 8x8x1"
+    assert failures(model) == [f"pre/postprocessing: manifest.json: {message}"]
 
 
 def test_another_task(model: Path) -> None:
-    """A configuration that tells clients of several labels, where the head knows of one."""
-    change_config(model, lambda config: config.parameters["zoonnx.task"].MergeFrom(_text("multi-label")))
-    assert faults(model) == ["frame: manifest.json: its head is softmax; config.pbtxt names the task 'multi-label'"]
-
-
-def _text(value: str) -> inference.ModelParameter:
-    return inference.ModelParameter(string_value=value)
+    """A configuration that declares a multi-label task for a softmax head is detected."""
+    task = inference.ModelParameter(string_value="multi-label")
+    change_config(model, lambda config: config.parameters["zoonnx.task"].MergeFrom(task))
+    message = "the head is softmax, but config.pbtxt has the task 'multi-label'"
+    assert failures(model) == [f"pre/postprocessing: manifest.json: {message}"]
 
 
 def test_another_backend(model: Path) -> None:
-    """A configuration by which a Triton would not load the model."""
+    """A backend with which Triton would not load the model is detected."""
     change_config(model, lambda config: setattr(config, "backend", "tensorflow"))
-    (words,) = faults(model)
-    assert "names the backend 'tensorflow'; an export's is 'onnxruntime'" in words
+    (failure,) = failures(model)
+    assert "expected backend 'onnxruntime' in config.pbtxt, got 'tensorflow'" in failure
 
 
 @pytest.mark.parametrize(
-    ("pattern", "words"), [("test_data_set_0/*.pb", "none"), ("test_data_set_0/output_1.pb", "logits")]
+    ("pattern", "remaining"), [("test_data_set_0/*.pb", "none"), ("test_data_set_0/output_1.pb", "logits")]
 )
-def test_data_that_is_gone(model: Path, pattern: str, words: str) -> None:
-    """A model of ours has test data for its input and for every output, whatever the manifest lists."""
-    forget(model, pattern)
-    kinds = [
-        each for each in faults(model) if each.startswith("test data: test_data_set_0: it should hold the outputs")
-    ]
-    assert [each for each in kinds if each.endswith(f"it holds {words}")]
+def test_missing_test_data(model: Path, pattern: str, remaining: str) -> None:
+    """Missing test data for an input or an output is detected, even if the manifest does not list it."""
+    remove(model, pattern)
+    start = "test data: test_data_set_0: expected the outputs "
+    missing = [failure for failure in failures(model) if failure.startswith(start)]
+    assert [failure for failure in missing if failure.endswith(f"got {remaining}")]
 
 
-def test_a_configuration_that_is_gone(model: Path) -> None:
-    """So has it a config.pbtxt, without which no server knows what it takes."""
-    forget(model, "../config.pbtxt")
-    assert "record: manifest.json: it names no config.pbtxt among its files" in faults(model)
+def test_missing_configuration(model: Path) -> None:
+    """A missing config.pbtxt is detected, even if the manifest does not list it."""
+    remove(model, "../config.pbtxt")
+    assert "self-consistency: manifest.json: config.pbtxt is missing in its list of files" in failures(model)
