@@ -1,1 +1,1 @@
-"""The verbs `zoonnx export`, `zoonnx check` and `zoonnx demo`."""
+"""The commands `zoonnx export`, `zoonnx check` and `zoonnx demo`."""

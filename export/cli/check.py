@@ -7,41 +7,49 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from export.check.results import VersionReport
 
-SHOWN = 50  # of a version's faults on the terminal
+MAX_FAILURES = 50  # of a version on the terminal
+STYLES = {"verified": "green", "failed": "red", "not run": "yellow"}
+HEADER = ("check", "result", "details")
 
 
 def check(
-    place: Annotated[
+    path: Annotated[
         Path,
-        typer.Argument(metavar="models/NAME", help="a model's folder, one version's, or all models'; edge/ likewise"),
+        typer.Argument(
+            metavar="models/NAME", help="folder of a model, of one version, or of a repository; also below edge/"
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
-    """Verify a written model again, from its files alone; PyTorch is not needed.
+    """Verify a written model from its files alone. PyTorch is not needed.
 
-    Every file against the manifest's hashes, the manifest against its own; ONNX's checker; opset, inputs, outputs,
-    labels, the rule for images and the layer map as promised, wherever they stand; every value's shape as it is
-    computed at two batch sizes; the test data's outputs, within a tolerance that an export can have allowed; what the
-    graph makes of images and of logits. A single changed bit in any file is found, and so is a manifest that is
-    sealed again but belies the graph or itself. The exit status is 1 when something is not as promised.
+    Compares every file with the hashes in the manifest, and the manifest with its own hash. Runs the ONNX checker.
+    Compares opset, inputs, outputs, labels, preprocessing and layer map between the ONNX file, the manifest and
+    config.pbtxt. Runs the model: the shape of every value at two batch sizes, the outputs for the test data, the
+    normalisation of images and the probabilities.
+
+    A single changed bit in any file is detected. An edited, re-hashed manifest is rejected if it contradicts the graph
+    or itself. The exit status is 1 if a check fails.
 
     Example: zoonnx check models/digits
     """
     from rich.console import Console
 
-    from export.check.results import visible
+    from export.check.results import printable
     from export.check.run import check_model
     from export.errors import CheckError
 
     with Console(stderr=True).status("checking") as status:
-        reports = check_model(place, status.update)
-    _print_json(reports) if as_json else _print_tables(reports)
-    faults = [fault for report in reports for fault in report.faults]
-    if faults:
-        more = f" ({len(faults) - 1} more above)" if len(faults) > 1 else ""
-        raise CheckError(f"{visible(faults[0].file)}: {visible(faults[0].words)}{more}.")
+        reports = check_model(path, status.update)
+    _print_json(reports) if as_json else _print_reports(reports)
+    failures = [failure for report in reports for failure in report.failures]
+    if failures:
+        more = f" ({len(failures) - 1} more above)" if len(failures) > 1 else ""
+        raise CheckError(f"{printable(failures[0].file)}: {printable(failures[0].message)}{more}.")
 
 
 def _print_json(reports: "Sequence[VersionReport]") -> None:
@@ -49,52 +57,51 @@ def _print_json(reports: "Sequence[VersionReport]") -> None:
     import sys
     from dataclasses import asdict
 
-    holds = not any(True for report in reports for _ in report.faults)
-    versions = [asdict(report) for report in reports]
-    sys.stdout.write(
-        json.dumps({"holds": holds, "versions": versions}, indent=1) + "\n"
-    )  # ASCII: names of files may be no UTF-8
+    verified = not any(True for report in reports for _ in report.failures)
+    output = {"verified": verified, "versions": [asdict(report) for report in reports]}
+    sys.stdout.write(json.dumps(output, indent=1) + "\n")  # ASCII, because file names may not be UTF-8
 
 
-def _print_tables(reports: "Sequence[VersionReport]") -> None:
+def _print_reports(reports: "Sequence[VersionReport]") -> None:
     from rich.console import Console
+    from rich.text import Text
+
+    from export.check.results import printable
 
     console = Console()
     for report in reports:
-        console.print(_table(report))
-        faults = list(report.faults)
-        for fault in faults[:SHOWN]:
-            console.print(f"  [red]{_plain(fault.file)}[/]: {_plain(fault.words)}", soft_wrap=True, highlight=False)
-        if len(faults) > SHOWN:
-            console.print(f"  and {len(faults) - SHOWN:,} more: --json has them all.", highlight=False)
-        console.print(_verdict(report), soft_wrap=True, highlight=False)
+        console.print(Text(printable(report.folder), "bold"), soft_wrap=True)
+        for row in table(report, console.width):
+            console.print(row, soft_wrap=True)
+        failures = list(report.failures)
+        for failure in failures[:MAX_FAILURES]:
+            line = f"  failed: {printable(failure.file)}: {printable(failure.message)}"
+            console.print(Text(line, "red"), soft_wrap=True)
+        if len(failures) > MAX_FAILURES:
+            console.print(f"  and {len(failures) - MAX_FAILURES:,} more: --json prints them all.", highlight=False)
+        console.print(Text(_summary(report)), soft_wrap=True)
 
 
-def _table(report: "VersionReport") -> object:
-    from rich.table import Table
+def table(report: "VersionReport", width: int) -> "list[Text]":
+    """Return the table of a version's checks, one text per row, for a terminal of `width` columns."""
+    from rich.text import Text
 
-    table = Table(title=_plain(report.folder), title_justify="left", box=None, pad_edge=False)
-    for heading in ("check", "result", "what was looked at"):
-        table.add_column(heading)
-    colours = {"holds": "green", "fails": "red", "not done": "yellow"}
-    for finding in report.findings:
-        result = f"[{colours[finding.result]}]{finding.result}[/]"
-        table.add_row(finding.check, result, _plain(finding.about))
-    return table
+    from export.check.results import printable
+    from export.cli.columns import GAP, column_widths, format_rows
 
-
-def _verdict(report: "VersionReport") -> str:
-    held = sum(finding.result == "holds" for finding in report.findings)
-    if any(True for _ in report.faults):
-        return f"{held} of {len(report.findings)} checks hold."
-    if report.sealed:
-        return f"All {held} checks hold."
-    return f"{held} checks hold. There is no manifest.json: a changed bit in its files cannot be found."
+    rows = [HEADER, *((result.check, result.status, printable(result.details)) for result in report.results)]
+    status_column = column_widths(rows)[0] + GAP
+    texts = [Text(text) for text in format_rows(rows, width)]
+    texts[0].stylize("bold")
+    for text, (_, status, _) in zip(texts[1:], rows[1:], strict=True):
+        text.stylize(STYLES[status], status_column, status_column + len(status))
+    return texts
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    from export.check.results import visible
-
-    return escape(visible(text))
+def _summary(report: "VersionReport") -> str:
+    verified = sum(result.status == "verified" for result in report.results)
+    if any(True for _ in report.failures):
+        return f"{verified} of {len(report.results)} checks passed."
+    if report.has_manifest:
+        return f"All {verified} checks passed."
+    return f"{verified} checks passed. There is no manifest.json: a changed bit in the files cannot be detected."

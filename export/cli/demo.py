@@ -1,4 +1,4 @@
-"""`zoonnx demo`: the main job, as a script of `zoonnx` commands. It imports none of the packages that they run."""
+"""`zoonnx demo`: trains, exports and serves a network with `zoonnx` commands; imports none of their packages."""
 
 import contextlib
 import csv
@@ -15,20 +15,30 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from export.cli.columns import Cell, format_rows
 from export.errors import DemoError, OccupiedFolderError
 
-NET, DATA, MODEL = "convnet4", "digits", "digits"
-LEAST_ACCURACY = 0.97
+NETWORK, DATASET, MODEL = "convnet4", "digits", "digits"
+MIN_ACCURACY = 0.97
 LOGIT_TOLERANCE = 1e-4
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
-IMAGED = "3"  # the digit whose layers are shown
+DUMPED_CLASS = "3"  # the class of the image whose layer outputs are saved
 MARKER = ".made-by-zoonnx-demo"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What PyTorch and the server said of the same images; accuracies are shares of 1."""
+    """The results of PyTorch and of the server for the same images.
+
+    Attributes:
+        images: number of images.
+        torch_accuracy: fraction of correct predictions, 0 to 1.
+        served_accuracy: likewise, of the served model.
+        same_classes: number of images for which both predict the same class.
+        max_logit_difference: largest absolute difference of two logits.
+        images_per_s: throughput of the server as seen by the client.
+    """
 
     images: int
     torch_accuracy: float
@@ -39,54 +49,71 @@ class Comparison:
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(help="the folder for everything that the demo makes; made anew each time")
-    ] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="folder for all files of the demo; an earlier demo in it is replaced")] = (
+        Path("demo")
+    ),
 ) -> None:
-    """Train, export, serve and ask, offline, on real handwritten digits.
+    """Train, export and serve a network for handwritten digits, and compare the server with PyTorch, all offline.
 
     Example: zoonnx demo --out demo
     """
     _clear(out)
     run, test, models = out / "run", out / "test", out / "models"
-    _zoonnx("train", NET, "--data", DATA, "--out", run)
-    _zoonnx("eval", run, "--data", DATA, "--save", test)
+    _zoonnx("train", NETWORK, "--data", DATASET, "--out", run)
+    _zoonnx("eval", run, "--data", DATASET, "--save", test)
     _zoonnx("export", run, "--to", models, "--name", MODEL)
     with _server(models, out / "server.log") as url:
         (out / "served.json").write_text(_zoonnx("infer", test / "images", "--model", MODEL, "--url", url, "--json"))
-        _zoonnx("dump", _one_image(test), "--model", MODEL, "--url", url, "--out", out / "layers.safetensors")
+        image = min((test / "images" / DUMPED_CLASS).iterdir())
+        _zoonnx("dump", image, "--model", MODEL, "--url", url, "--out", out / "layers.safetensors")
     comparison = compare(_predictions(test), json.loads((out / "served.json").read_text()))
-    places = {"run": run, "images": test / "images", "model": models / MODEL, "answers": out / "served.json"}
-    _show(comparison, {**places, "layers": out / "layers.safetensors", "a look at them": out / "layers.png"})
+    _print_rows(
+        f"{comparison.images} test images of handwritten digits",
+        [
+            ("accuracy (PyTorch)", f"{comparison.torch_accuracy:.2%}"),
+            ("accuracy (served)", f"{comparison.served_accuracy:.2%}"),
+            ("largest logit difference", f"{comparison.max_logit_difference:.1e}"),
+            ("throughput", f"{comparison.images_per_s:,.0f} images/s"),
+            ("run", run),
+            ("images", test / "images"),
+            ("model", models / MODEL),
+            ("predictions", out / "served.json"),
+            ("layer outputs", out / "layers.safetensors"),
+            ("layer outputs as an image", out / "layers.png"),
+        ],
+    )
     require(comparison)
 
 
 def compare(predictions: Mapping[str, Mapping[str, str]], served: Mapping[str, Any]) -> Comparison:
-    """Compare PyTorch's `predictions`, by file name, with the server's answers."""
-    answers = {Path(answer["file"]).name: answer for answer in served["results"]}
-    if answers.keys() != predictions.keys():
-        raise DemoError(f"{len(predictions)} images were sent, but the server answered for {len(answers)} of them.")
-    rows = [(row, answers[name]) for name, row in predictions.items()]
-    count = len(rows)
+    """Compare PyTorch's `predictions`, by file name, with the JSON output of `zoonnx infer`. Raises: DemoError."""
+    results = {Path(result["file"]).name: result for result in served["results"]}
+    if results.keys() != predictions.keys():
+        raise DemoError(f"expected a prediction for each of {len(predictions)} images, got {len(results)}.")
+    pairs = [(row, results[name]) for name, row in predictions.items()]
+    count = len(pairs)
     return Comparison(
         images=count,
-        torch_accuracy=sum(row["predicted"] == row["label"] for row, _ in rows) / count,
-        served_accuracy=sum(answer["label"] == row["label"] for row, answer in rows) / count,
-        same_classes=sum(answer["label"] == row["predicted"] for row, answer in rows),
-        max_logit_difference=max(_logit_difference(row, answer["logits"]) for row, answer in rows),
+        torch_accuracy=sum(row["predicted"] == row["label"] for row, _ in pairs) / count,
+        served_accuracy=sum(result["label"] == row["label"] for row, result in pairs) / count,
+        same_classes=sum(result["label"] == row["predicted"] for row, result in pairs),
+        max_logit_difference=max(_logit_difference(row, result["logits"]) for row, result in pairs),
         images_per_s=served["images_per_s"],
     )
 
 
-def require(found: Comparison) -> None:
-    """Refuse a demo that did not show what it promises. Raises: DemoError."""
-    if found.same_classes != found.images or not found.max_logit_difference <= LOGIT_TOLERANCE:
+def require(comparison: Comparison) -> None:
+    """Fail the demo if the server and PyTorch disagree, or if the accuracy is too low. Raises: DemoError."""
+    difference = comparison.max_logit_difference
+    if comparison.same_classes != comparison.images or not difference <= LOGIT_TOLERANCE:
         raise DemoError(
-            f"the server and PyTorch disagree: {found.images - found.same_classes} of {found.images} classes differ, "
-            f"the largest logit difference is {found.max_logit_difference:.2g} (allowed {LOGIT_TOLERANCE:.0e})."
+            f"the server and PyTorch disagree: {comparison.images - comparison.same_classes} of {comparison.images} "
+            f"classes differ, the largest logit difference is {difference:.2g} (tolerance {LOGIT_TOLERANCE:.0e})."
         )
-    if found.torch_accuracy < LEAST_ACCURACY:
-        raise DemoError(f"test accuracy is {found.torch_accuracy:.1%}, less than the {LEAST_ACCURACY:.0%} promised.")
+    if comparison.torch_accuracy < MIN_ACCURACY:
+        raise DemoError(
+            f"expected a test accuracy of at least {MIN_ACCURACY:.0%}, got {comparison.torch_accuracy:.1%}."
+        )
 
 
 def _clear(out: Path) -> None:
@@ -99,18 +126,18 @@ def _clear(out: Path) -> None:
 
 
 def _zoonnx(verb: str, *arguments: object) -> str:
-    """Run a verb; what it says to people passes through, what it says on stdout is returned as well."""
+    """Run a `zoonnx` command. Return its standard output if it prints JSON; otherwise that goes to the terminal."""
     _announce(verb, arguments)
-    quiet = "--json" in arguments
-    done = subprocess.run(_command(verb, arguments), stdout=subprocess.PIPE if quiet else None, text=True, check=False)
+    stdout = subprocess.PIPE if "--json" in arguments else None
+    done = subprocess.run(_command(verb, arguments), stdout=stdout, text=True, check=False)
     if done.returncode != 0:
-        raise DemoError(f"'zoonnx {verb}' ended with exit status {done.returncode}; its reason stands above.")
+        raise DemoError(f"'zoonnx {verb}' ended with exit status {done.returncode}; see its error above.")
     return done.stdout or ""
 
 
 @contextlib.contextmanager
 def _server(models: Path, log: Path) -> Iterator[str]:
-    """A server process on a free loopback port, stopped cleanly at the end. Gives its HOST:PORT."""
+    """Start a server process on a free loopback port, yield its HOST:PORT, and stop it cleanly at the end."""
     arguments = (models, "--grpc-port", 0)
     _announce("serve", arguments)
     with log.open("w") as errors:
@@ -128,7 +155,7 @@ def _address(server: "subprocess.Popen[str]", log: Path) -> str:
     line = stdout.readline() if stdout else ""
     if not line.startswith("ready:"):
         server.wait(READY_TIMEOUT_S)
-        raise DemoError(f"the server did not start: {log.read_text().strip() or 'it said nothing'}")
+        raise DemoError(f"the server did not start: {log.read_text().strip() or 'its log is empty'}")
     _print(line.strip())
     return line.split()[-1]
 
@@ -143,11 +170,8 @@ def _stop(server: "subprocess.Popen[str]", log: Path) -> None:
         raise DemoError(f"the server stopped with exit status {status}; see {log}.")
 
 
-def _one_image(test: Path) -> Path:
-    return min((test / "images" / IMAGED).iterdir())
-
-
 def _predictions(test: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of predictions.csv by file name."""
     with (test / "predictions.csv").open(newline="") as file:
         return {Path(row["file"]).name: row for row in csv.DictReader(file)}
 
@@ -171,17 +195,9 @@ def _print(text: str) -> None:
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(found: Comparison, places: Mapping[str, Path]) -> None:
+def _print_rows(title: str, rows: Sequence[tuple[str, Cell]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{found.images} test images of handwritten digits", show_header=False, title_justify="left")
-    table.add_row("accuracy in PyTorch", f"{found.torch_accuracy:.2%}")
-    table.add_row("accuracy as served", f"{found.served_accuracy:.2%}")
-    table.add_row("largest logit difference", f"{found.max_logit_difference:.1e}")
-    table.add_row("served", f"{found.images_per_s:,.0f} images/s")
-    for what, place in places.items():
-        table.add_row(what, str(place))
-    console = Console()
-    console.print()
-    console.print(table)
+    _print(f"\n{title}")
+    for row in format_rows(rows, Console().width):
+        _print(row)

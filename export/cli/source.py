@@ -1,4 +1,4 @@
-"""The network that the command line names, with the options that go with each kind of source."""
+"""Loads the network that the command line names, with the options of each kind of source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,22 @@ from zoo import LoadedNetwork, load_network
 from zoo.geometry.input_size import parse_size
 from zoo.networks.preprocessing import Preprocessing
 
+FUNCTION_OPTIONS = ("input_size", "mean", "std", "labels")
+
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What was said of the source, as written."""
+    """Options of the source, as typed.
+
+    Attributes:
+        seed: for the random weights of a network without trained ones.
+        pretrained: whether to load the pretrained weights of a network by name.
+        pretrained_file: file with pretrained weights for a network by name.
+        input_size: "C,H,W" of the input, for package.module:function.
+        mean: numbers with commas, of pixel values from 0 to 1, by channel; for package.module:function.
+        std: likewise.
+        labels: text file with one label per line, for package.module:function.
+    """
 
     seed: int = 0
     pretrained: bool = False
@@ -24,17 +36,21 @@ class SourceOptions:
 
 
 def load_source(source: str, options: SourceOptions) -> LoadedNetwork:
-    """Return the network of a run, of a name, or of package.module:function. Raises: SettingsError, and the loaders'."""
+    """Load a network from a run, by name, or from package.module:function.
+
+    Raises: SettingsError, SourceError, ZooError.
+    """
     if is_function(source):
         if options.pretrained or options.pretrained_file:
-            raise SettingsError(f"{source} gives its own weights: --pretrained and --pretrained-file are for a NET.")
+            raise SettingsError(
+                f"{source} has its own weights: --pretrained and --pretrained-file need a network name."
+            )
         return load_function(source, _preprocessing(options), _labels(options.labels), options.seed)
-    own = ("input_size", "mean", "std", "labels")
-    misplaced = [f"--{name.replace('_', '-')}" for name in own if getattr(options, name) is not None]
+    misplaced = [f"--{name.replace('_', '-')}" for name in FUNCTION_OPTIONS if getattr(options, name) is not None]
     if misplaced:
         raise SettingsError(
-            f"{', '.join(misplaced)}: only for a network of your own, package.module:function; '{source}' is read as "
-            "a network's name or a run's folder, which says it itself."
+            f"{', '.join(misplaced)}: only for a network of your own, package.module:function; '{source}' is the "
+            "name of a network or the folder of a run, which define it themselves."
         )
     return load_network(
         source, seed=options.seed, pretrained=options.pretrained, pretrained_file=options.pretrained_file
@@ -44,11 +60,11 @@ def load_source(source: str, options: SourceOptions) -> LoadedNetwork:
 def _preprocessing(options: SourceOptions) -> Preprocessing | None:
     if options.input_size is None:
         if options.mean or options.std:
-            raise SettingsError("--mean and --std need --input-size C,H,W beside them.")
+            raise SettingsError("--mean and --std also need --input-size C,H,W.")
         return None
     size = parse_size(options.input_size)
     if len(size) != 3:
-        raise SettingsError(f"--input-size is C,H,W, such as 3,224,224; got '{options.input_size}'.")
+        raise SettingsError(f"--input-size must be C,H,W, such as 3,224,224; got '{options.input_size}'.")
     mean, std = _numbers("--mean", options.mean), _numbers("--std", options.std)
     return plain_preprocessing((size[0], size[1], size[2]), mean, std)
 
@@ -57,10 +73,10 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         numbers = tuple(float(part) for part in text.split(",")) if text is not None else None
     except ValueError:
-        raise SettingsError(f"numbers are written like 0.5,0.5,0.5; got '{text}'.") from None
+        raise SettingsError(f"{option} must be numbers such as 0.5,0.5,0.5; got '{text}'.") from None
     if numbers and 1 < max(numbers) < float("inf"):
         raise SettingsError(
-            f"{option} is of pixels from 0 to 1; got '{text}': divide what is of pixels from 0 to 255 by 255."
+            f"{option} refers to pixel values from 0 to 1; got '{text}': divide values for 0 to 255 by 255."
         )
     return numbers
 
@@ -69,15 +85,13 @@ def _labels(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise SettingsError(f"the labels in {path} cannot be read: it is no plain file, and might never end.")
+        raise SettingsError(f"cannot read labels from {path}: not a regular file, so reading it might never end.")
     try:
-        labels = tuple(path.read_text("utf-8-sig").splitlines())  # Windows' editors begin a file with a mark
+        labels = tuple(path.read_text("utf-8-sig").splitlines())  # editors on Windows write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the labels in {path} cannot be read: {error}") from error
+        raise SettingsError(f"cannot read labels from {path}: {error}") from error
     if not labels:
-        raise SettingsError(f"{path} holds no labels: write one for each class, one a line.")
+        raise SettingsError(f"{path} contains no labels: write one label per class, each on its own line.")
     if "" in labels:
-        raise SettingsError(
-            f"line {labels.index('') + 1} of {path} is empty: write one label for each class, one a line."
-        )
+        raise SettingsError(f"line {labels.index('') + 1} of {path} is empty: write one label per line.")
     return labels

@@ -1,4 +1,4 @@
-"""The demo shows what it promises, or fails in one sentence."""
+"""The demo prints its results, or fails with one sentence."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ GOOD = Comparison(
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo's verbs run here, where torch is imported already; only its server is a process of its own."""
+    """Run the demo's commands in this process, where torch is already imported; only its server is another process."""
 
     def run(verb: str, *arguments: object) -> str:
         capsys.readouterr()
@@ -37,11 +37,11 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     monkeypatch.setattr(export.cli.demo, "_zoonnx", run)
 
 
-def expect_what_it_makes(out: Path, said: str) -> None:
+def assert_results(out: Path, printed: str) -> None:
     assert [path.name for path in (out / "models" / "digits").iterdir() if path.is_dir()] == ["1"]
-    shown = re.findall(r"accuracy (?:in PyTorch|as served) +│ (\d\d\.\d\d)%", said)
-    assert len(shown) == 2
-    assert shown[0] == shown[1] >= "97.00"
+    accuracies = re.findall(r"^accuracy \((?:PyTorch|served)\) +(\d\d\.\d\d)%$", printed, re.MULTILINE)
+    assert len(accuracies) == 2
+    assert accuracies[0] == accuracies[1] >= "97.00"
     assert len(json.loads((out / "served.json").read_text())["results"]) == 360
     assert (out / "layers.safetensors").exists()
     assert (out / "layers.png").exists()
@@ -49,33 +49,33 @@ def expect_what_it_makes(out: Path, said: str) -> None:
 
 @pytest.mark.usefixtures("in_this_process")
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Train, export, serve, ask and dump; what an earlier demo left is made anew."""
+    """The demo trains, exports, serves, infers and dumps; it replaces the files of an earlier demo."""
     out = tmp_path / "demo"
     (out / "models" / "digits" / "1").mkdir(parents=True)
     (out / MARKER).touch()
     demo(out)
-    expect_what_it_makes(out, capsys.readouterr().out)
+    assert_results(out, capsys.readouterr().out)
 
 
 @pytest.mark.slow
-def test_demo_as_it_is(zoonnx: Zoonnx, tmp_path: Path) -> None:
-    """The same by the command, each verb in a process of its own."""
+def test_demo_command(zoonnx: Zoonnx, tmp_path: Path) -> None:
+    """`zoonnx demo` does the same, with each command in its own process."""
     done = zoonnx("demo", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stdout + done.stderr
-    expect_what_it_makes(tmp_path / "demo", done.stdout)
+    assert_results(tmp_path / "demo", done.stdout)
 
 
-def test_a_verb_of_its_script(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It is announced, runs in a process of its own, and ends the demo when it fails."""
-    with pytest.raises(DemoError, match="'zoonnx check' ended with exit status 2; its reason stands above"):
+def test_failing_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A command is announced, runs in its own process, and ends the demo if it fails."""
+    with pytest.raises(DemoError, match="'zoonnx check' ended with exit status 2; see its error above"):
         export.cli.demo._zoonnx("check", tmp_path / "nothing")
-    said = capfd.readouterr()
-    assert f"$ zoonnx check {tmp_path}/nothing" in said.out.replace("\n", "")
-    assert said.err.startswith("zoonnx check: ")
+    captured = capfd.readouterr()
+    assert f"$ zoonnx check {tmp_path}/nothing" in captured.out.replace("\n", "")
+    assert captured.err.startswith("zoonnx check: ")
 
 
-def test_a_folder_of_somebody_else_stays(zoonnx: Zoonnx, tmp_path: Path) -> None:
-    """A folder that the demo did not make is not touched."""
+def test_occupied_folder(zoonnx: Zoonnx, tmp_path: Path) -> None:
+    """A folder that the demo did not make is left unchanged."""
     (tmp_path / "thesis.tex").write_text("...")
     done = zoonnx("demo", "--out", tmp_path)
     assert (done.returncode, "was not made by this demo" in done.stderr) == (2, True)
@@ -83,23 +83,23 @@ def test_a_folder_of_somebody_else_stays(zoonnx: Zoonnx, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        ({"torch_accuracy": 0.96}, "96.0%, less than the 97% promised"),
+        ({"torch_accuracy": 0.96}, "expected a test accuracy of at least 97%, got 96.0%"),
         ({"same_classes": 99}, "1 of 100 classes differ"),
         ({"max_logit_difference": 1e-3}, "largest logit difference is 0.001"),
         ({"max_logit_difference": float("nan")}, "largest logit difference is nan"),
     ],
 )
-def test_broken_promises(change: dict[str, float], words: str) -> None:
-    """Each promise that does not hold ends the demo."""
+def test_insufficient_results(change: dict[str, float], message: str) -> None:
+    """The demo fails if the accuracy is low or if the server and PyTorch disagree."""
     require(GOOD)
-    with pytest.raises(DemoError, match=re.escape(words)):
+    with pytest.raises(DemoError, match=re.escape(message)):
         require(dataclasses.replace(GOOD, **change))
 
 
 def test_compare() -> None:
-    """Answers are matched by file; accuracy, agreement and logits are each counted."""
+    """Results are matched by file name; accuracies, equal classes and logit differences are computed."""
     predictions = {
         "a.png": {"file": "images/1/a.png", "label": "1", "predicted": "1", "logit_0": "0.5", "logit_1": "2.0"},
         "b.png": {"file": "images/0/b.png", "label": "0", "predicted": "1", "logit_0": "1.0", "logit_1": "1.5"},
@@ -108,7 +108,7 @@ def test_compare() -> None:
         {"file": "/x/b.png", "label": "0", "logits": [1.0, 1.25]},
         {"file": "/x/a.png", "label": "1", "logits": [0.5, 2.0]},
     ]
-    found = compare(predictions, {"results": results, "images_per_s": 7.0})
-    assert found == Comparison(2, 0.5, 1.0, 1, 0.25, 7.0)
-    with pytest.raises(DemoError, match="2 images were sent, but the server answered for 1"):
+    comparison = compare(predictions, {"results": results, "images_per_s": 7.0})
+    assert comparison == Comparison(2, 0.5, 1.0, 1, 0.25, 7.0)
+    with pytest.raises(DemoError, match="expected a prediction for each of 2 images, got 1"):
         compare(predictions, {"results": results[:1], "images_per_s": 7.0})
