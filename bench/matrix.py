@@ -163,11 +163,11 @@ def int8_verdict(network: Net) -> str:
         planned = plan(loaded, Path(folder), network.name, VariantSettings(("int8",)))
         exported = export_model(loaded, ExportSettings(to=Path(folder), name=network.name))
         (outcome,) = make_variants(planned, exported.folder)
-    verdict = "kept" if outcome.verdict.kept else "refused"
-    if outcome.figures is None:
+    verdict = "kept" if outcome.verdict.accepted else "refused"
+    if outcome.measured is None:
         return f"{verdict}: {outcome.verdict.reasons[0]}"
-    speed = f", {outcome.figures.latency.speedup:.1f}x" if outcome.figures.latency else ""
-    return f"{verdict}: {outcome.figures.output_db:.0f} dB{speed}"
+    speed = f", {outcome.measured.latency.speedup:.1f}x" if outcome.measured.latency else ""
+    return f"{verdict}: {outcome.measured.output_db:.0f} dB{speed}"
 
 
 def load(network: Net) -> LoadedNetwork:

@@ -1,1 +1,1 @@
-"""Operations on an ONNX model in memory: run it, rename its values, store large weights beside it."""
+"""Operations on ONNX models in memory: running them, renaming values, storing large weights in a separate file."""

@@ -1,8 +1,9 @@
-"""Models whose weights are too many for one protobuf message, which ends at 2 GB.
+"""Handles models whose weights exceed 2 GB, the limit of one protobuf message.
 
-Requires: a model in memory. How many weights it holds is told by their shapes: nothing is serialised to know.
-Ensures: the weights of a large model are never serialised with its graph. They stand in a file of their own beside it,
-each at a whole page, in the order of the graph, so that the same model gives the same bytes. A small one is one file.
+Requires: a model in memory. The size of its weights follows from their shapes, without serialising anything.
+Ensures: the weights of a large model are never serialised together with its graph. They are stored in a separate file,
+each at the start of a page and in the order of the graph, so the same model gives the same bytes. A small model is one
+file.
 """
 
 import tempfile
@@ -10,59 +11,56 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from export.names import MODEL, WEIGHTS
+from export.onnx_model.array import Array
 
-EXTERNAL_FROM_BYTES = 1_900_000_000  # of weights: the graph and its notes need room, too
-INSIDE_BELOW_BYTES = 1024  # a weight this small may be a shape, which inference must read
+EXTERNAL_FROM_BYTES = 1_900_000_000  # of weights; the rest of 2 GB is for the graph and its metadata
+INLINE_MAX_BYTES = 1024  # such a small weight may be a shape, which shape inference must read
 PAGE_BYTES = 4096
-NUMPYS_OWN = 1  # numpy's mark of the dtypes that it has itself
-
-Array = npt.NDArray[Any]
+NUMPY_BUILTIN = 1  # numpy.dtype.isbuiltin of the types that NumPy itself defines
 
 
 def is_large(model: onnx.ModelProto) -> bool:
-    """Whether `model` holds more weights than go into one file with it."""
-    inside = (weight for weight in model.graph.initializer if weight.data_location != TensorProto.EXTERNAL)
-    return sum(map(_bytes, inside)) >= EXTERNAL_FROM_BYTES
+    """Return whether the weights in `model` are too large to be stored in one file with its graph."""
+    weights = (weight for weight in model.graph.initializer if weight.data_location != TensorProto.EXTERNAL)
+    return sum(map(_byte_count, weights)) >= EXTERNAL_FROM_BYTES
 
 
-def light(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a large `model` without its large weights: their places in WEIGHTS stand instead."""
-    copy, places = _without_weights(model), _places(model)
+def with_external_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a large `model` in which each large weight refers to its place in the file WEIGHTS."""
+    copy, locations = _without_weights(model), _locations(model)
     for weight in model.graph.initializer:
-        if weight.name in places:
-            _add_outside(copy.graph, weight, places[weight.name])
+        if weight.name in locations:
+            _add_external(copy.graph, weight, *locations[weight.name])
         else:
             copy.graph.initializer.append(weight)
     return copy
 
 
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of `model` to infer shapes from: a weight that is no shape is an input of its type and sizes."""
+    """Return a copy of `model` for shape inference, in which each large weight is an input of its type and shape."""
     copy = _without_weights(model)
     for weight in model.graph.initializer:
-        if _may_be_outside(weight):
+        if _can_be_external(weight):
             copy.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
         else:
             copy.graph.initializer.append(weight)
     return copy
 
 
-def apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Mapping[str, Array]]:
-    """Return a copy of `model` and, by name, those of its weights that the copy only says to be outside."""
+def split_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Mapping[str, Array]]:
+    """Return a copy of `model` that marks its large weights as external, and these weights by name."""
     copy, weights = _without_weights(model), {}
-    taken = {name for node in model.graph.node for name in node.input}  # onnxruntime misses those of loops and branches
+    used = {name for node in model.graph.node for name in node.input}  # onnxruntime ignores those of loops and branches
     for weight in model.graph.initializer:
-        if weight.name in taken and _may_be_outside(weight) and _is_numpys(weight):
-            _add_outside(copy.graph, weight, (0, _bytes(weight)))
+        if weight.name in used and _can_be_external(weight) and _is_numpy_type(weight):
+            _add_external(copy.graph, weight, 0, _byte_count(weight))
             weights[weight.name] = numpy_helper.to_array(weight)
         else:
             copy.graph.initializer.append(weight)
@@ -70,14 +68,15 @@ def apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Mapping[str, Array]]
 
 
 def contents(model: onnx.ModelProto) -> dict[str, bytes]:
-    """Return the files that `model` consists of on disk, by name."""
+    """Return the files of `model` on disk by name."""
     if not is_large(model):
         return {MODEL: model.SerializeToString(deterministic=True)}
-    return {MODEL: light(model).SerializeToString(deterministic=True), WEIGHTS: b"".join(_chunks(model))}
+    graph = with_external_weights(model).SerializeToString(deterministic=True)
+    return {MODEL: graph, WEIGHTS: b"".join(_weight_chunks(model))}
 
 
 def check(model: onnx.ModelProto) -> None:
-    """Ask ONNX's own checker, which takes a large model only as files.
+    """Run the ONNX checker, which accepts a large model only as files.
 
     Raises: onnx.checker.ValidationError, onnx.shape_inference.InferenceError.
     """
@@ -90,31 +89,32 @@ def check(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def on_disk(model: onnx.ModelProto) -> Iterator[Path]:
-    """The path of a large model, written for the length of the block; what is mapped by then stays mapped."""
+    """Write a large model to a temporary folder and yield its path; files that are mapped by the end stay mapped."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / MODEL
-        path.write_bytes(light(model).SerializeToString())
+        path.write_bytes(with_external_weights(model).SerializeToString())
         with (path.parent / WEIGHTS).open("wb") as file:
-            file.writelines(_chunks(model))
+            file.writelines(_weight_chunks(model))
         yield path
 
 
-def _bytes(weight: onnx.TensorProto) -> int:
+def _byte_count(weight: onnx.TensorProto) -> int:
     return prod(weight.dims) * helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
 
 
-def _outside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+def _external_weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Return the weights that are stored in the separate file; none for a small model."""
     if not is_large(model):
         return []
-    return [each for each in model.graph.initializer if _may_be_outside(each)]
+    return [weight for weight in model.graph.initializer if _can_be_external(weight)]
 
 
-def _is_numpys(weight: onnx.TensorProto) -> bool:
-    return helper.tensor_dtype_to_np_dtype(weight.data_type).isbuiltin == NUMPYS_OWN
+def _is_numpy_type(weight: onnx.TensorProto) -> bool:
+    return helper.tensor_dtype_to_np_dtype(weight.data_type).isbuiltin == NUMPY_BUILTIN
 
 
-def _may_be_outside(weight: onnx.TensorProto) -> bool:
-    return weight.HasField("raw_data") and _bytes(weight) > INSIDE_BELOW_BYTES
+def _can_be_external(weight: onnx.TensorProto) -> bool:
+    return weight.HasField("raw_data") and _byte_count(weight) > INLINE_MAX_BYTES
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -124,37 +124,37 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _places(model: onnx.ModelProto) -> Mapping[str, tuple[int, int]]:
-    """The offset and the length of each outside weight."""
-    places, end = {}, 0
-    for weight in _outside(model):
+def _locations(model: onnx.ModelProto) -> Mapping[str, tuple[int, int]]:
+    """Return the offset and the length in bytes of each external weight in the separate file."""
+    locations, end = {}, 0
+    for weight in _external_weights(model):
         offset = -(-end // PAGE_BYTES) * PAGE_BYTES
-        places[weight.name] = offset, _bytes(weight)
-        end = offset + _bytes(weight)
-    return places
+        locations[weight.name] = offset, _byte_count(weight)
+        end = offset + _byte_count(weight)
+    return locations
 
 
-def _chunks(model: onnx.ModelProto) -> Iterator[bytes]:
-    """The content of WEIGHTS, in order."""
-    places, end = _places(model), 0
-    for weight in _outside(model):
-        offset, length = places[weight.name]
+def _weight_chunks(model: onnx.ModelProto) -> Iterator[bytes]:
+    """Yield the content of the file WEIGHTS in order."""
+    locations, end = _locations(model), 0
+    for weight in _external_weights(model):
+        offset, length = locations[weight.name]
         yield bytes(offset - end)
         yield weight.raw_data
         end = offset + length
 
 
-def _add_outside(graph: onnx.GraphProto, weight: onnx.TensorProto, place: tuple[int, int]) -> None:
-    added = graph.initializer.add()
-    _copy_fields(weight, added, {"raw_data"})
-    added.raw_data = b""
-    set_external_data(added, WEIGHTS, *place)
-    added.ClearField("raw_data")
+def _add_external(graph: onnx.GraphProto, weight: onnx.TensorProto, offset: int, length: int) -> None:
+    external = graph.initializer.add()
+    _copy_fields(weight, external, {"raw_data"})
+    external.raw_data = b""  # set_external_data requires the field
+    set_external_data(external, WEIGHTS, offset, length)
+    external.ClearField("raw_data")
 
 
-def _copy_fields(source: Message, target: Message, left_out: set[str]) -> None:
+def _copy_fields(source: Message, target: Message, excluded: set[str]) -> None:
     for field, value in source.ListFields():
-        if field.name in left_out:
+        if field.name in excluded:
             continue
         if isinstance(value, Message):
             getattr(target, field.name).CopyFrom(value)

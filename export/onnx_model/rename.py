@@ -1,11 +1,11 @@
-"""Gives the file's values the names of the layers that they are the output of.
+"""Names the values of an ONNX graph after the layers that compute them.
 
 Requires: a layer map of this model.
-Ensures: a value that is a layer's output bears the layer's name, in the file as in PyTorch; the model's inputs, outputs
-and weights keep theirs; nothing is computed differently.
+Ensures: the output of a layer has the layer's name from PyTorch; the model's inputs, outputs and weights keep their
+names; the computation is unchanged.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 
@@ -13,67 +13,69 @@ from protos import manifest
 
 
 def name_values(model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
-    """Rename the values of `model` after their layers, in the file and in `layer_map`."""
-    wanted = _wanted(model.graph, layer_map)
-    makes_way = {name: f"{name}/unnamed" for name in _values(model.graph) if name in wanted.values()}
-    _rename(model.graph, {**makes_way, **wanted})
+    """Rename the values of `model` after their layers, in the model and in `layer_map`."""
+    new_names = _layer_names(model.graph, layer_map)
+    conflicting = _value_names(model.graph) & set(new_names.values())
+    _rename(model.graph, {**{name: f"{name}/unnamed" for name in conflicting}, **new_names})
     for layer in layer_map.layers:
-        layer.value = wanted.get(layer.value, layer.value)
+        layer.value = new_names.get(layer.value, layer.value)
 
 
 def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Rename the outputs of `model`, in order; another value that bears such a name gives it up."""
+    """Rename the outputs of `model`, in order; other values and weights with these names get new ones."""
     graph = model.graph
     _separate_outputs(graph)
-    wanted = {info.name: name for info, name in zip(graph.output, names, strict=True)}
-    taken = set(names) & {*_values(graph), *(weight.name for weight in graph.initializer)} - set(wanted)
-    _rename(graph, {**{name: f"{name}/unnamed" for name in taken}, **wanted})
+    new_names = {info.name: name for info, name in zip(graph.output, names, strict=True)}
+    existing = _value_names(graph) | {weight.name for weight in graph.initializer}
+    conflicting = set(names) & existing - set(new_names)
+    _rename(graph, {**{name: f"{name}/unnamed" for name in conflicting}, **new_names})
     for info, name in zip(graph.output, names, strict=True):
         info.name = name
 
 
 def make_way(graph: onnx.GraphProto, names: Collection[str]) -> None:
-    """Give weights of `graph` that bear one of `names` another: a network may have a parameter called that."""
-    taken = {weight.name for weight in graph.initializer} & set(names)
-    _rename(graph, {name: f"{name}/unnamed" for name in sorted(taken)})
+    """Rename the weights of `graph` that have one of `names`: a network's parameters may be called anything."""
+    conflicting = {weight.name for weight in graph.initializer} & set(names)
+    _rename(graph, {name: f"{name}/unnamed" for name in sorted(conflicting)})
 
 
 def _separate_outputs(graph: onnx.GraphProto) -> None:
-    """Give each output a value of its own, where it is an input, a weight, or another output as well."""
+    """Add an Identity for each output that is also an input, a weight, or another output."""
     for node in [node for node in graph.node if node.input[:1] == node.output[:1]]:
-        graph.node.remove(node)  # torch.onnx writes an Identity from x to x where a network gives its input back
-    taken = {info.name for info in graph.input} | {weight.name for weight in graph.initializer}
+        graph.node.remove(node)  # torch.onnx writes an Identity from x to x if a network returns its input
+    used = {info.name for info in graph.input} | {weight.name for weight in graph.initializer}
     for index, info in enumerate(graph.output):
-        if info.name in taken:
+        if info.name in used:
             name = f"{info.name}/output{index}"
             graph.node.append(onnx.helper.make_node("Identity", [info.name], [name], name))
             info.name = name
-        taken.add(info.name)
+        used.add(info.name)
 
 
-def _wanted(graph: onnx.GraphProto, layer_map: manifest.LayerMap) -> dict[str, str]:
-    """Return the new name of each value that gets one. Of several layers with one value, the innermost names it."""
+def _layer_names(graph: onnx.GraphProto, layer_map: manifest.LayerMap) -> dict[str, str]:
+    """Return the new names by old name. If several layers have the same value, it is named after the innermost."""
     fixed = {info.name for info in (*graph.input, *graph.output)} | {weight.name for weight in graph.initializer}
-    wanted: dict[str, str] = {}
+    names: dict[str, str] = {}
     for layer in layer_map.layers:
         if layer.value and layer.value not in fixed and layer.name not in fixed:
-            wanted.setdefault(layer.value, layer.name)
-    return wanted
+            names.setdefault(layer.value, layer.name)
+    return names
 
 
-def _values(graph: onnx.GraphProto) -> Iterator[str]:
-    return (name for node in graph.node for name in node.output)
+def _value_names(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.output}
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values, weights and the nodes that compute the values, also in nested graphs."""
     for node in graph.node:
         if node.output and node.output[0] in names:
             node.name = names[node.output[0]]
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                _rename(inner, names)
+            for nested in (attribute.g, *attribute.graphs):
+                _rename(nested, names)
     for info in graph.value_info:
         info.name = names.get(info.name, info.name)
     for weight in graph.initializer:

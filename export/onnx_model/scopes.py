@@ -1,4 +1,4 @@
-"""In which modules a node of a converted graph was computed, as torch.onnx notes on it."""
+"""Reads which modules a node of a converted graph belongs to, from the metadata that torch.onnx writes."""
 
 import ast
 
@@ -8,7 +8,7 @@ NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Return the paths of the modules around `node`, outermost first; the network itself is ''."""
+    """Return the paths of the modules that contain `node`, outermost first; the path of the network itself is ''."""
     for entry in node.metadata_props:
         if entry.key == NAME_SCOPES:
             return tuple(ast.literal_eval(entry.value))[:-1]

@@ -1,8 +1,10 @@
-"""Smaller, faster or fixed forms of an exported model, each measured beside it and kept only within bounds.
+"""Builds smaller, faster or static-shape variants of an exported model, measures each, and accepts or rejects it.
 
-plan      what is asked for and the images to judge it by, before anything is written
-int8, fp16, fixed, ort     one file a variant: how it is made
-measure   accuracy, SQNR by layer, size, latency and memory beside fp32, in one run
-bounds    what is kept and what is refused, and why
-make      the whole way, in order
+settings                       which variants, and the bounds on accuracy and speed
+eval_data                      the images for calibration and evaluation
+int8, fp16, static_shape, ort  one module per variant: how it is built
+measure, latency, memory       accuracy, SQNR by layer, size, latency and memory beside fp32, on the same images
+acceptance                     accepted or rejected, with the reasons
+write, report                  the files of accepted variants; the measurements of all
+runner                         all steps, in order
 """

@@ -1,72 +1,81 @@
-"""What is kept and what is refused, with the figures that say so."""
+"""Accepts or rejects a variant by its measurements."""
 
 from dataclasses import dataclass
 
-from export.variants.eval_data import Evidence
-from export.variants.measure import Figures
-from export.variants.settings import Kind, VariantSettings
+from export.variants.eval_data import EvalData
+from export.variants.measure import Measurements
+from export.variants.settings import SERVABLE, Kind, VariantSettings
 
-SAME_DB = 80.0  # an edge form computes the same in another order
+EQUAL_DB = 80.0  # the least SQNR of ort and fixed, which compute the same numbers in another order
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reasons` are why a variant is refused, none where it is kept; `notes` what could not be judged."""
+    """Whether a variant is accepted.
+
+    Attributes:
+        reasons: why it is rejected; empty if it is accepted.
+        notes: what could not be judged, and why.
+    """
 
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
-    def kept(self) -> bool:
+    def accepted(self) -> bool:
         return not self.reasons
 
 
-def judge(kind: Kind, figures: Figures, evidence: Evidence, settings: VariantSettings) -> Verdict:
-    """Hold a servable variant to the bounds, and an edge form to the original's own numbers."""
-    if kind in ("ort", "fixed"):
-        return _judge_same(figures)
-    numbers, notes = _judge_numbers(figures, evidence, settings)
-    speed, more = _judge_speed(figures, settings)
-    reasons = [*numbers, *speed]
-    if reasons and figures.worst_layer:
-        layer, db = figures.worst_layer
+def judge(kind: Kind, measured: Measurements, eval_data: EvalData, settings: VariantSettings) -> Verdict:
+    """Compare a servable variant with the bounds, and files for devices with the original's outputs."""
+    if kind not in SERVABLE:
+        return _judge_equality(measured)
+    quality_reasons, quality_notes = _judge_quality(measured, eval_data, settings)
+    speed_reasons, speed_notes = _judge_speed(measured, settings)
+    reasons = [*quality_reasons, *speed_reasons]
+    if reasons and measured.worst_layer:
+        layer, db = measured.worst_layer
         reasons.append(f"the worst layer is '{layer}' with {db:.1f} dB")
-    return Verdict(tuple(reasons), (*notes, *more))
+    return Verdict(tuple(reasons), (*quality_notes, *speed_notes))
 
 
-def _judge_same(figures: Figures) -> Verdict:
-    if figures.output_db < SAME_DB:
-        return Verdict((f"its outputs are not the original's: {figures.output_db:.1f} dB",), ())
-    return Verdict(
-        (), ("speed and memory on the device: not measured, no such device here; this machine's judge nothing",)
-    )
+def _judge_equality(measured: Measurements) -> Verdict:
+    if measured.output_db < EQUAL_DB:
+        return Verdict((f"outputs differ from the original's: SQNR {measured.output_db:.1f} dB",), ())
+    return Verdict((), ("not measured on a device: latency and memory are those of this machine, and do not count",))
 
 
-def _judge_numbers(figures: Figures, evidence: Evidence, settings: VariantSettings) -> tuple[list[str], list[str]]:
+def _judge_quality(
+    measured: Measurements, eval_data: EvalData, settings: VariantSettings
+) -> tuple[list[str], list[str]]:
+    """Return reasons to reject and notes, by accuracy, else by equal predictions, else by SQNR."""
     bounds = settings.bounds
-    most = bounds.max_accuracy_drop_points
-    if figures.accuracy is not None:
-        drop = figures.accuracy.drop_points
-        words = f"accuracy drops by {drop:.2f} points, allowed are {most:g}"
-        return ([words] if drop > most else []), []
-    if evidence.trained and figures.agreement is not None:
-        changed = 100 * (1 - figures.agreement)
-        note = f"accuracy not measured ({evidence.unlabelled}); it cannot drop by more points than classes change"
-        words = f"the class changes on {changed:.2f} % of the images, allowed are {most:g}"
-        return ([words] if changed > most else []), [note]
-    note = "untrained: accuracy would mean nothing" if not evidence.trained else "accuracy not measured"
-    words = f"the outputs' SQNR is {figures.output_db:.1f} dB, needed are {bounds.min_sqnr_db:g}"
-    return ([words] if figures.output_db < bounds.min_sqnr_db else []), [note]
+    max_drop = bounds.max_accuracy_drop_points
+    if measured.accuracy is not None:
+        drop = measured.accuracy.drop_points
+        reason = f"accuracy drops by {drop:.2f} points (limit {max_drop:g})"
+        return ([reason] if drop > max_drop else []), []
+    if eval_data.is_trained and measured.agreement is not None:
+        changed = 100 * (1 - measured.agreement)
+        note = (
+            f"accuracy not measured ({eval_data.unlabelled_reason}); it cannot drop by more points than the "
+            "percentage of changed predictions"
+        )
+        reason = f"the prediction changes on {changed:.2f} % of the images (limit {max_drop:g})"
+        return ([reason] if changed > max_drop else []), [note]
+    note = "accuracy not measured" if eval_data.is_trained else "untrained: accuracy would be meaningless"
+    reason = f"SQNR of the outputs is {measured.output_db:.1f} dB (minimum {bounds.min_sqnr_db:g})"
+    return ([reason] if measured.output_db < bounds.min_sqnr_db else []), [note]
 
 
-def _judge_speed(figures: Figures, settings: VariantSettings) -> tuple[list[str], list[str]]:
-    """Refuse what is slower than the bound beyond the noise of the measurement."""
-    found, bound = figures.latency, settings.bounds.min_speedup
-    if found is None:
+def _judge_speed(measured: Measurements, settings: VariantSettings) -> tuple[list[str], list[str]]:
+    """Return reasons to reject and notes; a variant is rejected only if noise does not explain its slowness."""
+    latency, minimum = measured.latency, settings.bounds.min_speedup
+    if latency is None:
         return [], [f"speed not measured: no {settings.target} device here"]
-    if found.speedup_high < bound:
-        interval = f"95 % between {found.speedup_low:.2f} and {found.speedup_high:.2f}"
-        return [f"its speedup is {found.speedup:.2f} ({interval}), needed is {bound:g}"], []
-    if found.speedup_low < bound:
-        return [], [f"the speedup of {found.speedup:.2f} cannot be told from {bound:g} within the noise"]
+    if latency.speedup_high < minimum:
+        interval = f"95 % interval {latency.speedup_low:.2f} to {latency.speedup_high:.2f}"
+        return [f"speedup is {latency.speedup:.2f} ({interval}), minimum {minimum:g}"], []
+    if latency.speedup_low < minimum:
+        return [], [f"within its noise, the speedup of {latency.speedup:.2f} cannot be told from {minimum:g}"]
     return [], []

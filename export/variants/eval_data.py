@@ -1,8 +1,9 @@
-"""The images that a variant is made and judged by.
+"""The images with which variants are calibrated and evaluated.
 
-Requires: trained weights come with a data set, the run's own or one that the user names.
-Ensures: calibration sees training images, the choice between methods validation images, the verdict test
-images; the same ones in every run. A network with random weights may have noise, and then says that it is untrained.
+Requires: a dataset for trained weights, the run's own or one that the user names.
+Ensures: calibration uses training images, the choice between calibration methods validation images, and the
+evaluation test images; they are the same in every run. A network with random weights may be evaluated on noise, and
+its report says that it is untrained.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from zoo.networks.preprocessing import Preprocessing
 
 NOISE = "noise"
 NOISE_IMAGES = 32
-BATCH = 64
+READ_BATCH_SIZE = 64
 
 Images = npt.NDArray[np.uint8]
 Targets = npt.NDArray[np.int64]
@@ -29,80 +30,96 @@ Targets = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Uint8 images (N, H, W, C) with their classes, None where those are not the network's; `of` stand in the split."""
+    """Images from one split.
+
+    Attributes:
+        images: uint8, (N, H, W, C).
+        targets: their classes; None if the dataset's classes are not the network's.
+        split_size: number of images in the whole split.
+    """
 
     images: Images
     targets: Targets | None
-    of: int
+    split_size: int
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """`dataset` is public, or `noise`; `unlabelled` says why there is no accuracy, empty where there is.
+class EvalData:
+    """The images for calibrating and evaluating the variants of one network.
 
-    `several` is whether an image may be of several classes: right is then each yes and each no.
+    Attributes:
+        dataset: name of the dataset without private parts, or "noise".
+        is_trained: whether the network has trained weights.
+        calibration: training images.
+        validation: validation images, which choose the calibration method.
+        test: test images.
+        unlabelled_reason: why accuracy cannot be measured; empty if it can.
+        multi_label: whether an image may have several classes; each class then counts as one binary prediction.
     """
 
     dataset: str
-    trained: bool
+    is_trained: bool
     calibration: ImageSet
-    choosing: ImageSet
+    validation: ImageSet
     test: ImageSet
-    unlabelled: str = ""
-    several: bool = False
+    unlabelled_reason: str = ""
+    multi_label: bool = False
 
 
-def gather(loaded: LoadedNetwork, settings: VariantSettings) -> Evidence:
-    """Read the images. Raises: CalibrationDataError when there are none that mean something to these weights."""
+def load_eval_data(loaded: LoadedNetwork, settings: VariantSettings) -> EvalData:
+    """Load the images. Raises: CalibrationDataError if trained weights have no dataset, or not a suitable one."""
     name = settings.calibration_data or loaded.data
     if name:
-        return _of_dataset(name, loaded, settings)
-    trained = loaded.weights.kind != "random"
-    if trained and set(settings.kinds) & set(SERVABLE):
+        return _from_dataset(name, loaded, settings)
+    is_trained = loaded.weights.kind != "random"
+    if is_trained and set(settings.kinds) & set(SERVABLE):
         raise CalibrationDataError(
-            f"{loaded.name} has {loaded.weights.kind} weights, and no data set is known to judge "
-            f"{', '.join(kind for kind in settings.kinds if kind in SERVABLE)} by: name one with --calibration-data."
+            f"{loaded.name} has {loaded.weights.kind} weights, but no dataset to evaluate its variants "
+            f"{', '.join(kind for kind in settings.kinds if kind in SERVABLE)}: name one with --calibration-data."
         )
-    calibration, choosing, test = (_noise(loaded.preprocessing, seed) for seed in range(3))
-    why = "no data set" if trained else "untrained"
-    return Evidence(NOISE, trained, calibration, choosing, test, why, loaded.task == "multi-label")
+    calibration, validation, test = (_noise(loaded.preprocessing, seed) for seed in range(3))
+    reason = "no dataset" if is_trained else "untrained"
+    return EvalData(NOISE, is_trained, calibration, validation, test, reason, loaded.task == "multi-label")
 
 
-def _of_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -> Evidence:
-    data = find_data(name).for_net(loaded.preprocessing)
+def _from_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -> EvalData:
+    dataset = find_data(name).for_net(loaded.preprocessing)
     if loaded.fold and name == loaded.data:
-        data = fold_of(data, *loaded.fold)  # what the run held out is what it has not seen
-    if tuple(data.input_size) != tuple(loaded.preprocessing.input_size):
+        dataset = fold_of(dataset, *loaded.fold)  # the test split is then the one that the run held out
+    if tuple(dataset.input_size) != tuple(loaded.preprocessing.input_size):
         raise CalibrationDataError(
-            f"{redacted_name(name)} has images of (channels, height, width) {tuple(data.input_size)}, but "
-            f"{loaded.name} takes {tuple(loaded.preprocessing.input_size)}: name another with --calibration-data."
+            f"{redacted_name(name)} has images of (channels, height, width) {tuple(dataset.input_size)}, but "
+            f"{loaded.name} accepts {tuple(loaded.preprocessing.input_size)}: name another with --calibration-data."
         )
-    trained = loaded.weights.kind != "random"
-    unlabelled = _why_unlabelled(data, loaded, trained)
+    is_trained = loaded.weights.kind != "random"
+    reason = _unlabelled_reason(dataset, loaded) if is_trained else "untrained"
     splits = (
-        (data.train, settings.calibration_pictures),
-        (data.val, settings.test_images),
-        (data.test, settings.test_images),
+        (dataset.train, settings.calibration_images),
+        (dataset.val, settings.test_images),
+        (dataset.test, settings.test_images),
     )
-    calibration, choosing, test = (_some(data, split, most, labelled=not unlabelled) for split, most in splits)
-    several = loaded.task == "multi-label"
-    return Evidence(redacted_name(name), trained, calibration, choosing, test, unlabelled, several)
+    calibration, validation, test = (
+        _sample(dataset, split, max_images, labelled=not reason) for split, max_images in splits
+    )
+    return EvalData(
+        redacted_name(name), is_trained, calibration, validation, test, reason, loaded.task == "multi-label"
+    )
 
 
-def _why_unlabelled(data: Dataset, loaded: LoadedNetwork, trained: bool) -> str:
-    if not trained:
-        return "untrained"
-    fits = data.labels == loaded.labels and data.task == loaded.task
-    return "" if fits else f"{data.name}'s classes are not the network's"
+def _unlabelled_reason(dataset: Dataset, loaded: LoadedNetwork) -> str:
+    is_same_task = dataset.labels == loaded.labels and dataset.task == loaded.task
+    return "" if is_same_task else f"{dataset.name}'s classes are not the network's"
 
 
-def _some(data: Dataset, split: Split, most: int, *, labelled: bool) -> ImageSet:
-    """At most so many images of `split`, drawn without order in mind, the same in every run."""
+def _sample(dataset: Dataset, split: Split, max_images: int, *, labelled: bool) -> ImageSet:
+    """Return a random sample of `split`, the same in every run."""
     if len(split) == 0:
-        raise CalibrationDataError(f"{data.name} has an empty split: variants need training, validation and test.")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:most])
+        raise CalibrationDataError(
+            f"{dataset.name} has an empty split, but variants need training, validation and test images."
+        )
+    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:max_images])
     indices = torch.from_numpy(chosen)
-    images = np.concatenate([batch.numpy() for batch in split.batches(torch.split(indices, BATCH))])
+    images = np.concatenate([batch.numpy() for batch in split.batches(torch.split(indices, READ_BATCH_SIZE))])
     return ImageSet(images, split.targets[indices].numpy() if labelled else None, len(split))
 
 

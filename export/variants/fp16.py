@@ -1,11 +1,11 @@
-"""Half precision, with islands of float32 where it would overflow or lose too much.
+"""Builds the float16 variant, in which some nodes stay float32 where float16 would overflow or lose too much.
 
-Every value of the network becomes float16; inputs and outputs keep their types. An island is a node that still computes in
-float32. Where islands must be is measured, in a graph that rounds every value as a device with float16 would: a CPU
-without it computes in float32 between two conversions, and so hides what a GPU would give.
+All values of the network become float16; inputs and outputs keep their types. The nodes that must stay float32 are
+found by measuring a graph that rounds every value as a device with float16 does: a CPU without float16 computes in
+float32 between two conversions, and so would hide the numbers that a GPU computes.
 
 Requires: an exported model without nested graphs, and images.
-Ensures: a layer's value keeps its name; the bytes are the same in every run.
+Ensures: the value of a layer keeps its name; the bytes are the same in every run.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -17,11 +17,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import VariantError
-from export.variants.graph import bare_copy, drop_unused_weights, sort_nodes
+from export.variants.graph import bare_copy, drop_unused_weights, replace_nodes, sort_nodes
 
-HALF_MAX = 65504.0
+HALF_MAX = 65504.0  # the largest float16
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
-TYPED = (
+OPS_WITH_DTYPE = (
     "EyeLike",
     "RandomNormal",
     "RandomUniform",
@@ -30,169 +30,181 @@ TYPED = (
     "Bernoulli",
     "Multinomial",
 )
-LEAST_SQNR_DB = 40.0  # of any layer: 11 bits give about 65 dB at one rounding
-MAX_ISLANDS = 12
-MAX_DEPTH = 3
-GAIN_DB = 6.0  # one bit: less is not worth a conversion
-Measured = Mapping[str, float]
-Measure = Callable[[onnx.ModelProto], Measured]
+MIN_SQNR_DB = 40.0  # of any layer: 11 bits give about 65 dB for one rounding
+MAX_STEPS = 12  # of the search for nodes that must stay float32
+MAX_DEPTH = 3  # nodes before a poor one that may stay float32 with it
+MIN_GAIN_DB = 6.0  # one bit: a smaller gain is not worth a conversion
+ByName = Mapping[str, float]
+MeasureSqnr = Callable[[onnx.ModelProto], ByName]
 
 
 @dataclass(frozen=True)
 class Fp16Result:
-    """A model in float16, and the names of the nodes that stayed float32, in order, each with why."""
+    """A model in float16.
+
+    Attributes:
+        model: the converted model.
+        float32_nodes: names of the nodes that stayed float32, in order, with the reasons.
+    """
 
     model: onnx.ModelProto
-    islands: Mapping[str, str]
+    float32_nodes: Mapping[str, str]
 
 
-def halve(model: onnx.ModelProto, largest: Measured, sqnr_db: Measure, kept: Collection[str]) -> Fp16Result:
-    """Convert `model`. Nodes in `kept` stay float32, and so do those that measuring finds.
+def halve(
+    model: onnx.ModelProto, largest: ByName, measure_sqnr: MeasureSqnr, interface_nodes: Collection[str]
+) -> Fp16Result:
+    """Convert `model` to float16, except `interface_nodes` and the nodes that overflow or lose too much.
 
-    `largest` is the largest magnitude of each float32 value; `sqnr_db` measures the values of a model that rounds
-    like float16. Raises: VariantError.
+    `largest` is the largest magnitude of each float32 value; `measure_sqnr` returns the SQNR in dB of the values of a
+    model that rounds like float16. Raises: VariantError.
     """
-    _require_flat(model)
-    islands = dict.fromkeys(kept, "reads images or gives probabilities")
-    islands |= {name: f"reaches {top:.3g}" for name, top in _overflowing(model, largest).items() if name not in islands}
-    _require_small(model, islands)
-    islands = _with_measured_islands(model, sqnr_db, islands)
-    return Fp16Result(to_half(model, islands), islands)
+    _require_convertible(model)
+    float32_nodes = dict.fromkeys(interface_nodes, "normalises images or computes probabilities")
+    for name, magnitude in _overflowing_nodes(model, largest).items():
+        float32_nodes.setdefault(name, f"reaches {magnitude:.3g}")
+    _require_small_weights(model, float32_nodes)
+    float32_nodes = _add_measured_nodes(model, measure_sqnr, float32_nodes)
+    return Fp16Result(to_half(model, float32_nodes), float32_nodes)
 
 
-def _with_measured_islands(model: onnx.ModelProto, sqnr_db: Measure, islands: dict[str, str]) -> dict[str, str]:
-    """Add, from the front, each node that float16 spoils, with the nodes before it where that is what helps."""
-    measured = sqnr_db(rounding_model(model, islands))
-    tolerated: set[str] = set()
-    for _ in range(MAX_ISLANDS):
-        name = _first_poor(model, measured, {*islands, *tolerated})
+def _add_measured_nodes(
+    model: onnx.ModelProto, measure_sqnr: MeasureSqnr, float32_nodes: dict[str, str]
+) -> dict[str, str]:
+    """Add, from the front, each node that is poor in float16, with the nodes before it if only that helps."""
+    sqnr = measure_sqnr(rounding_model(model, float32_nodes))
+    unimprovable: set[str] = set()
+    for _ in range(MAX_STEPS):
+        name = _first_poor_node(model, sqnr, {*float32_nodes, *unimprovable})
         if name is None:
             break
-        poor = _value_sqnr(model, name, measured)
+        node_sqnr = _node_sqnr(model, name, sqnr)
         for depth in range(MAX_DEPTH):
-            added = dict.fromkeys(_before(model, name, depth), f"'{name}' is at {poor:.1f} dB in float16")
-            trial = {**added, **islands}
-            again = sqnr_db(rounding_model(model, trial))
-            if _value_sqnr(model, name, again) >= poor + GAIN_DB:
-                islands, measured = trial, again
+            reason = f"'{name}' has {node_sqnr:.1f} dB in float16"
+            trial = {**dict.fromkeys(_with_producers(model, name, depth), reason), **float32_nodes}
+            trial_sqnr = measure_sqnr(rounding_model(model, trial))
+            if _node_sqnr(model, name, trial_sqnr) >= node_sqnr + MIN_GAIN_DB:
+                float32_nodes, sqnr = trial, trial_sqnr
                 break
         else:
-            tolerated.add(name)
-    return islands
+            unimprovable.add(name)
+    return float32_nodes
 
 
-def _before(model: onnx.ModelProto, name: str, depth: int) -> list[str]:
-    """The node and, so many steps back, those whose values it takes, in the graph's order."""
-    made_by = {output: node for node in model.graph.node for output in node.output}
-    found = {name}
+def _with_producers(model: onnx.ModelProto, name: str, depth: int) -> list[str]:
+    """Return the node and the nodes up to `depth` steps before it, in the order of the graph."""
+    producer = {output: node for node in model.graph.node for output in node.output}
+    names = {name}
     for _ in range(depth):
-        taken = [each for node in model.graph.node if node.name in found for each in node.input]
-        found |= {made_by[each].name for each in taken if each in made_by}
-    return [node.name for node in model.graph.node if node.name in found]
+        inputs = [value for node in model.graph.node if node.name in names for value in node.input]
+        names |= {producer[value].name for value in inputs if value in producer}
+    return [node.name for node in model.graph.node if node.name in names]
 
 
-def to_half(model: onnx.ModelProto, islands: Collection[str]) -> onnx.ModelProto:
-    """Return `model` in float16 but for the nodes named in `islands`."""
-    half = _Halver(model, islands).converted()
+def to_half(model: onnx.ModelProto, float32_nodes: Collection[str]) -> onnx.ModelProto:
+    """Return `model` in float16, except the nodes named in `float32_nodes`."""
+    half = _Converter(model, float32_nodes).convert()
     onnx.checker.check_model(half, full_check=True)
     return half
 
 
-def rounding_model(model: onnx.ModelProto, islands: Collection[str]) -> onnx.ModelProto:
-    """Return a float32 model that gives what `to_half` gives on a device with float16, summing in float32."""
+def rounding_model(model: onnx.ModelProto, float32_nodes: Collection[str]) -> onnx.ModelProto:
+    """Return a float32 model with the numbers that `to_half` computes on a device with float16 and float32 sums."""
     rounded = bare_copy(model)
     graph = rounded.graph
     floats = _float_values(model)
-    used = {name for node in model.graph.node if node.name not in islands for name in node.input}
+    used = {name for node in model.graph.node if node.name not in float32_nodes for name in node.input}
     for weight in graph.initializer:
         if weight.data_type == SINGLE and weight.name in used and weight.name in floats:
-            weight.CopyFrom(numpy_helper.from_array(_half(weight).astype(np.float32), weight.name))
+            weight.CopyFrom(numpy_helper.from_array(_half_array(weight).astype(np.float32), weight.name))
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
         graph.node.append(node)
         for index, name in enumerate(node.output):
-            if node.name not in islands and name in floats:
+            if node.name not in float32_nodes and name in floats:
                 graph.node[-1].output[index] = f"{name}/exact"
                 graph.node.extend([helper.make_node("Round16", [f"{name}/exact"], [name], domain="zoonnx")])
-    rounded.functions.append(_round16(model))
+    rounded.functions.append(_round16_function(model))
     rounded.opset_import.append(helper.make_opsetid("zoonnx", 1))
     return rounded
 
 
-class _Halver:
-    def __init__(self, model: onnx.ModelProto, islands: Collection[str]) -> None:
+class _Converter:
+    """Converts a model node by node and inserts a Cast wherever a value is needed in the other type."""
+
+    def __init__(self, model: onnx.ModelProto, float32_nodes: Collection[str]) -> None:
         self._model = bare_copy(model)
-        self._islands = islands
+        self._float32_nodes = float32_nodes
         self._floats = _float_values(model)
         self._outputs = {output.name for output in model.graph.output}
         self._weights = {weight.name: weight for weight in model.graph.initializer}
         self._types: dict[str, int] = {info.name: SINGLE for info in model.graph.input}
-        self._made: dict[tuple[str, int], str] = {}
+        self._names: dict[tuple[str, int], str] = {}  # the name of a value in a type
         self._nodes: list[onnx.NodeProto] = []
 
-    def converted(self) -> onnx.ModelProto:
+    def convert(self) -> onnx.ModelProto:
         graph = self._model.graph
         for node in list(graph.node):
-            self._convert(node)
-        del graph.node[:]
-        graph.node.extend(self._nodes)
+            self._convert_node(node)
+        replace_nodes(graph, self._nodes)
         for output in graph.output:
             if output.name in self._floats:
-                self._as(output.name, SINGLE)
-        del graph.node[:]
-        graph.node.extend(self._nodes)
+                self._name_in_type(output.name, SINGLE)
+        replace_nodes(graph, self._nodes)
         sort_nodes(graph)
         drop_unused_weights(graph)
         return self._model
 
-    def _convert(self, node: onnx.NodeProto) -> None:
-        wanted = SINGLE if node.name in self._islands else HALF
-        fixed = _fixed_inputs(node, self._model)
+    def _convert_node(self, node: onnx.NodeProto) -> None:
+        node_type = SINGLE if node.name in self._float32_nodes else HALF
+        float32_inputs = _float32_inputs(node, self._model)
         for index, name in enumerate(node.input):
             if name in self._floats:
-                node.input[index] = self._as(name, SINGLE if index in fixed else wanted)
-        if wanted == HALF:
-            _halve_attributes(node)
+                node.input[index] = self._name_in_type(name, SINGLE if index in float32_inputs else node_type)
+        if node_type == HALF:
+            _convert_attributes(node)
         for index, name in enumerate(node.output):
             if name in self._floats:
-                node.output[index] = self._give(name, wanted)
+                node.output[index] = self._declare_output(name, node_type)
         self._nodes.append(node)
 
-    def _give(self, name: str, wanted: int) -> str:
-        """The name under which a node gives a value: a half output of the model is cast under its own."""
-        given = f"{name}/half" if name in self._outputs and wanted == HALF else name
-        self._types[name] = wanted
-        self._made[name, wanted] = given
-        return given
+    def _declare_output(self, name: str, node_type: int) -> str:
+        """Return the name of a node's output; a float16 output of the model is later cast to its own name."""
+        output = f"{name}/half" if name in self._outputs and node_type == HALF else name
+        self._types[name] = node_type
+        self._names[name, node_type] = output
+        return output
 
-    def _as(self, name: str, wanted: int) -> str:
-        """The name under which `name` has the type `wanted`; made on the way where there is none."""
-        if (name, wanted) in self._made:
-            return self._made[name, wanted]
+    def _name_in_type(self, name: str, wanted: int) -> str:
+        """Return the name of the value `name` in the type `wanted`; add a Cast if it does not exist yet."""
+        if (name, wanted) in self._names:
+            return self._names[name, wanted]
         if name in self._weights:
-            return self._weight(name, wanted)
-        has = self._types[name]
-        if has == wanted:
+            return self._weight_in_type(name, wanted)
+        current = self._types[name]
+        if current == wanted:
             return name
-        made = (
-            name if name in self._outputs and wanted == SINGLE else f"{name}/{'half' if wanted == HALF else 'single'}"
-        )
-        cast = helper.make_node("Cast", [self._made.get((name, has), name)], [made], f"{made}/cast", to=wanted)
-        self._nodes.append(cast)
-        self._made[name, wanted] = made
-        return made
+        if name in self._outputs and wanted == SINGLE:
+            converted = name
+        else:
+            converted = f"{name}/{'half' if wanted == HALF else 'single'}"
+        source = self._names.get((name, current), name)
+        self._nodes.append(helper.make_node("Cast", [source], [converted], f"{converted}/cast", to=wanted))
+        self._names[name, wanted] = converted
+        return converted
 
-    def _weight(self, name: str, wanted: int) -> str:
-        made = name if wanted == SINGLE else f"{name}/half"
+    def _weight_in_type(self, name: str, wanted: int) -> str:
+        converted = name if wanted == SINGLE else f"{name}/half"
         if wanted == HALF:
-            self._model.graph.initializer.append(numpy_helper.from_array(_half(self._weights[name]), made))
-        self._made[name, wanted] = made
-        return made
+            half = numpy_helper.from_array(_half_array(self._weights[name]), converted)
+            self._model.graph.initializer.append(half)
+        self._names[name, wanted] = converted
+        return converted
 
 
-def _half(weight: onnx.TensorProto) -> npt.NDArray[np.float16]:
-    """A weight in float16. Raises: VariantError where it is too large."""
+def _half_array(weight: onnx.TensorProto) -> npt.NDArray[np.float16]:
+    """Return a weight as float16. Raises: VariantError if it is too large."""
     array = numpy_helper.to_array(weight)
     if array.size and float(np.max(np.abs(array))) > HALF_MAX:
         raise VariantError(
@@ -201,23 +213,23 @@ def _half(weight: onnx.TensorProto) -> npt.NDArray[np.float16]:
     return array.astype(np.float16)
 
 
-def _halve_attributes(node: onnx.NodeProto) -> None:
+def _convert_attributes(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.name == "to" and node.op_type == "Cast" and attribute.i == SINGLE:
             attribute.i = HALF
         if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == SINGLE:
-            attribute.t.CopyFrom(numpy_helper.from_array(_half(attribute.t), attribute.t.name))
+            attribute.t.CopyFrom(numpy_helper.from_array(_half_array(attribute.t), attribute.t.name))
 
 
-def _fixed_inputs(node: onnx.NodeProto, model: onnx.ModelProto) -> set[int]:
-    """The inputs that must be float32 whatever the others are, such as Resize's scales."""
+def _float32_inputs(node: onnx.NodeProto, model: onnx.ModelProto) -> set[int]:
+    """Return the indices of inputs that ONNX requires to be float32, such as the scales of Resize."""
     version = next(entry.version for entry in model.opset_import if entry.domain == node.domain)
     schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    return {index for index, each in enumerate(schema.inputs) if each.type_str == "tensor(float)"}
+    return {index for index, parameter in enumerate(schema.inputs) if parameter.type_str == "tensor(float)"}
 
 
 def _float_values(model: onnx.ModelProto) -> set[str]:
-    """The float32 values and weights of the graph."""
+    """Return the names of the float32 values and weights of the graph."""
     inferred = onnx.shape_inference.infer_shapes(bare_copy(model), strict_mode=True, data_prop=True).graph
     infos = [*inferred.input, *inferred.output, *inferred.value_info]
     return {info.name for info in infos if info.type.tensor_type.elem_type == SINGLE} | {
@@ -225,54 +237,57 @@ def _float_values(model: onnx.ModelProto) -> set[str]:
     }
 
 
-def _require_flat(model: onnx.ModelProto) -> None:
+def _require_convertible(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
-        if node.op_type in TYPED or any(each.g.node or each.graphs for each in node.attribute):
+        has_graph = any(attribute.g.node or attribute.graphs for attribute in node.attribute)
+        if node.op_type in OPS_WITH_DTYPE or has_graph:
             raise VariantError(f"fp16: the node '{node.name}' ({node.op_type}) cannot be converted.")
 
 
-def _require_small(model: onnx.ModelProto, islands: Collection[str]) -> None:
-    """Refuse a weight that float16 cannot hold, by what the node that takes it gives, which bears its layer's name."""
-    large = {w.name: _top(w) for w in model.graph.initializer if w.data_type == SINGLE and _top(w) > HALF_MAX}
+def _require_small_weights(model: onnx.ModelProto, float32_nodes: Collection[str]) -> None:
+    """Refuse a weight that float16 cannot represent; the error names the value computed from it, often a layer."""
+    floats = [weight for weight in model.graph.initializer if weight.data_type == SINGLE]
+    magnitudes = {weight.name: _magnitude(weight) for weight in floats}
+    large = {name: magnitude for name, magnitude in magnitudes.items() if magnitude > HALF_MAX}
     for node in model.graph.node:
         for name in large.keys() & set(node.input):
-            if node.name not in islands:
+            if node.name not in float32_nodes:
                 raise VariantError(
-                    f"fp16: the weight '{name}' that gives '{node.output[0]}' ({node.op_type}) reaches "
-                    f"{large[name]:.3g}, over {HALF_MAX:.0f}."
+                    f"fp16: the weight '{name}' of '{node.output[0]}' ({node.op_type}) reaches {large[name]:.3g}, "
+                    f"over {HALF_MAX:.0f}."
                 )
 
 
-def _top(weight: onnx.TensorProto) -> float:
+def _magnitude(weight: onnx.TensorProto) -> float:
     return float(np.max(np.abs(numpy_helper.to_array(weight)), initial=0.0))
 
 
-def _overflowing(model: onnx.ModelProto, largest: Measured) -> dict[str, float]:
-    """The nodes that give or take what float16 cannot hold, with how large it gets."""
-    found = {}
+def _overflowing_nodes(model: onnx.ModelProto, largest: ByName) -> dict[str, float]:
+    """Return the nodes with an input or output that float16 cannot represent, and its magnitude."""
+    overflowing = {}
     for node in model.graph.node:
-        top = max((largest.get(name, 0.0) for name in [*node.output, *node.input]), default=0.0)
-        if top > HALF_MAX:
-            found[node.name] = top
-    return found
+        magnitude = max((largest.get(name, 0.0) for name in [*node.output, *node.input]), default=0.0)
+        if magnitude > HALF_MAX:
+            overflowing[node.name] = magnitude
+    return overflowing
 
 
-def _value_sqnr(model: onnx.ModelProto, name: str, measured: Measured) -> float:
+def _node_sqnr(model: onnx.ModelProto, name: str, sqnr: ByName) -> float:
     node = next(node for node in model.graph.node if node.name == name)
-    return min(measured[output] for output in node.output if output in measured)
+    return min(sqnr[output] for output in node.output if output in sqnr)
 
 
-def _first_poor(model: onnx.ModelProto, measured: Measured, islands: Collection[str]) -> str | None:
-    """The first node in order that falls below what a layer may lose."""
+def _first_poor_node(model: onnx.ModelProto, sqnr: ByName, excluded: Collection[str]) -> str | None:
+    """Return the first node, in the order of the graph, whose SQNR is below MIN_SQNR_DB."""
     for node in model.graph.node:
-        known = [measured[name] for name in node.output if name in measured]
-        if node.name not in islands and known and min(known) < LEAST_SQNR_DB:
+        known = [sqnr[name] for name in node.output if name in sqnr]
+        if node.name not in excluded and known and min(known) < MIN_SQNR_DB:
             return node.name
     return None
 
 
-def _round16(model: onnx.ModelProto) -> onnx.FunctionProto:
-    """Rounding to float16's 11 bits, in float32 arithmetic that no optimiser takes away.
+def _round16_function(model: onnx.ModelProto) -> onnx.FunctionProto:
+    """Return a function that rounds to the 11 bits of float16 in float32 arithmetic, which no optimiser removes.
 
     Normal numbers by Dekker's splitting with 2**13 + 1; below 2**-14 to multiples of 2**-24; infinite from 65520 on.
     """

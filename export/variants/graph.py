@@ -1,4 +1,4 @@
-"""What every variant needs to do to a graph: order its nodes, find its values, carry its layer map over."""
+"""Graph operations that several variants need."""
 
 import heapq
 from collections import defaultdict
@@ -10,67 +10,78 @@ import onnx
 import torch
 from google.protobuf import json_format
 
-from export.names import LAYERS_KEY
+from export.names import IMAGE, IMAGE_SCALE, LAYERS_KEY, LOGITS
+from export.onnx_model.array import Array
 from protos import manifest
 from zoo.networks.preprocessing import Preprocessing
 
-Images = npt.NDArray[np.uint8]
-
 
 def bare_copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy without the shapes and types of its intermediate values, which a changed graph would belie."""
+    """Return a copy without the shapes and types of intermediate values, which a changed graph would contradict."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
     return copy
 
 
-def values(model: onnx.ModelProto) -> set[str]:
-    """Return the names of all values that nodes compute."""
-    return {name for node in model.graph.node for name in node.output if name}
-
-
 def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Put every node behind those whose values it takes; what is free to choose stays in the order that it had."""
+    """Sort the nodes topologically; independent nodes keep their order."""
     nodes = list(graph.node)
-    made_by = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    waits = [{made_by[name] for name in node.input if name in made_by} for node in nodes]
-    waiting: defaultdict[int, list[int]] = defaultdict(list)
-    for index, needed in enumerate(waits):
-        for other in needed:
-            waiting[other].append(index)
-    ready = [index for index, needed in enumerate(waits) if not needed]
+    producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    pending = [{producer[name] for name in node.input if name in producer} for node in nodes]
+    consumers: defaultdict[int, list[int]] = defaultdict(list)
+    for index, producers in enumerate(pending):
+        for other in producers:
+            consumers[other].append(index)
+    ready = [index for index, producers in enumerate(pending) if not producers]
     order: list[int] = []
     while ready:
         index = heapq.heappop(ready)
         order.append(index)
-        for later in waiting[index]:
-            waits[later].discard(index)
-            if not waits[later]:
-                heapq.heappush(ready, later)
-    ordered = [nodes[index] for index in order]
+        for consumer in consumers[index]:
+            pending[consumer].discard(index)
+            if not pending[consumer]:
+                heapq.heappush(ready, consumer)
+    replace_nodes(graph, [nodes[index] for index in order])
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Replace all nodes of `graph`."""
     del graph.node[:]
-    graph.node.extend(ordered)
+    graph.node.extend(nodes)
 
 
 def drop_unused_weights(graph: onnx.GraphProto) -> None:
-    """Remove the weights that no node takes and that are no output."""
+    """Remove the weights that are neither the input of a node nor an output of the graph."""
     used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [weight for weight in graph.initializer if weight.name in used]
+    weights = [weight for weight in graph.initializer if weight.name in used]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(weights)
+
+
+def interface_nodes(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the nodes around the network: those that normalise images or compute probabilities."""
+    if model.graph.input[0].name != IMAGE:
+        return []  # a raw model has none; nodes with such names are its own layers
+    nodes = list(model.graph.node)
+    last = next((index for index, node in enumerate(nodes) if IMAGE_SCALE in node.input), -1)
+    after_logits: list[str] = []
+    reached = {LOGITS}
+    for node in nodes:
+        if reached & set(node.input):
+            reached |= set(node.output)
+            after_logits.append(node.name)
+    return [*(node.name for node in nodes[: last + 1]), *after_logits]
 
 
 def layer_map(model: onnx.ModelProto) -> manifest.LayerMap:
-    """Return the layer map that `model` carries; an empty one where it carries none."""
+    """Return the layer map in the metadata of `model`, empty if there is none."""
     text = next((entry.value for entry in model.metadata_props if entry.key == LAYERS_KEY), "{}")
     return json_format.Parse(text, manifest.LayerMap())
 
 
-def feeds(
-    model: onnx.ModelProto, images: Images, preprocessing: Preprocessing
-) -> Mapping[str, npt.NDArray[np.generic]]:
-    """Return what `model` takes for these images: the bytes, or normalised floats where it normalises nothing."""
+def feeds(model: onnx.ModelProto, images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Mapping[str, Array]:
+    """Return the input of `model` for `images`: the bytes, or normalised floats for a raw model."""
     info = model.graph.input[0]
     if info.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
         return {info.name: images}

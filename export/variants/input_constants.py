@@ -1,18 +1,18 @@
-"""How images enter an int8 model: the normalisation's constants, laid out for what onnxruntime makes of them.
+"""Lays out the normalisation constants of an int8 model so that onnxruntime applies them fast.
 
-Around int8 convolutions onnxruntime lays images out with channels last. A constant for each of 3 channels is then
-applied 3 numbers at a time, which takes a fifth of resnet18's time; spread along the width it is applied a row at a
-time.
+Around int8 convolutions onnxruntime stores images with the channels last. A constant per channel is then applied 3
+numbers at a time, which takes a fifth of resnet18's time; repeated along the width, it is applied a row at a time.
 
 Requires: an exported model.
-Ensures: the same numbers. Where the width is free, or the input is no image, the model stays as it is.
+Ensures: the same numbers. If the width is dynamic or the input is not an image, the model is unchanged.
 """
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.interface.image_io import CONSTANTS, IMAGE
+from export.interface.image_io import CONSTANTS
+from export.names import IMAGE
 
 
 def spread_constants(model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""How long one image takes, in turns with the original, so that whatever else the machine does meets both alike."""
+"""Measures latency in alternation with the original, so that other load on the machine affects both alike."""
 
 import math
 import statistics
@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-SLICE_S = 0.005  # a turn lasts at least so long
+MIN_TURN_S = 0.005  # a turn repeats the run until it lasts about this long
 ROUNDS = 30
 MAX_ROUNDS = 150
-WARM_UP = 3
+WARM_UP_RUNS = 3
 
 Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median and the middle half."""
+    """Median and quartiles of measured times in milliseconds; `low` and `high` are the quartiles."""
 
     median: float
     low: float
@@ -25,9 +25,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds an image, batch 1, one thread; `speedup` is the median of the paired ratios fp32 / variant.
+    """Latency of one image with one thread.
 
-    With 95 % confidence it lies between `speedup_low` and `speedup_high`.
+    Attributes:
+        device: "cpu" or "cuda".
+        rounds: number of paired measurements.
+        fp32_ms: milliseconds per image of the original.
+        variant_ms: likewise, of the variant.
+        speedup: median of the paired ratios fp32 / variant.
+        speedup_low: lower end of the speedup's 95 % confidence interval.
+        speedup_high: upper end.
     """
 
     device: str
@@ -40,21 +47,22 @@ class Latency:
 
 
 def compare(device: str, original: Run, variant: Run, bound: float) -> Latency:
-    """Time both in turns, until it is clear on which side of `bound` the speedup lies, or MAX_ROUNDS are over."""
+    """Time both alternately until the confidence interval excludes `bound`, at most MAX_ROUNDS times."""
     repeats = [_repeats(run) for run in (original, variant)]
     pairs: list[tuple[float, float]] = []
     while True:
         for _ in range(ROUNDS):
-            pairs.append(_turn(original, variant, repeats, swapped=len(pairs) % 2 == 1))
-        found = summary(device, pairs)
-        if len(pairs) >= MAX_ROUNDS or not found.speedup_low <= bound <= found.speedup_high:
-            return found
+            pairs.append(_time_pair(original, variant, repeats, swapped=len(pairs) % 2 == 1))
+        latency = summary(device, pairs)
+        if len(pairs) >= MAX_ROUNDS or not latency.speedup_low <= bound <= latency.speedup_high:
+            return latency
 
 
 def summary(device: str, pairs: Sequence[tuple[float, float]]) -> Latency:
-    """Summarise paired times in milliseconds, (fp32, variant) each."""
+    """Summarise paired times (fp32, variant) in milliseconds."""
     ratios = sorted(original / variant for original, variant in pairs)
-    skip = max(0, math.floor(len(ratios) / 2 - 0.98 * math.sqrt(len(ratios))))  # of a median, by its order statistics
+    # The confidence interval of a median lies between two order statistics; 0.98 is 1.96 / 2.
+    skip = max(0, math.floor(len(ratios) / 2 - 0.98 * math.sqrt(len(ratios))))
     fp32_ms, variant_ms = (_spread(times) for times in zip(*pairs, strict=True))
     return Latency(device, len(pairs), fp32_ms, variant_ms, statistics.median(ratios), ratios[skip], ratios[-1 - skip])
 
@@ -64,14 +72,15 @@ def _spread(times: Sequence[float]) -> Spread:
     return Spread(median, low, high)
 
 
-def _turn(original: Run, variant: Run, repeats: Sequence[int], *, swapped: bool) -> tuple[float, float]:
+def _time_pair(original: Run, variant: Run, repeats: Sequence[int], *, swapped: bool) -> tuple[float, float]:
     if swapped:
-        second = _timed(variant, repeats[1])
-        return _timed(original, repeats[0]), second
-    return _timed(original, repeats[0]), _timed(variant, repeats[1])
+        variant_ms = _time(variant, repeats[1])
+        return _time(original, repeats[0]), variant_ms
+    return _time(original, repeats[0]), _time(variant, repeats[1])
 
 
-def _timed(run: Run, repeats: int) -> float:
+def _time(run: Run, repeats: int) -> float:
+    """Return the milliseconds per run."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
@@ -79,6 +88,7 @@ def _timed(run: Run, repeats: int) -> float:
 
 
 def _repeats(run: Run) -> int:
-    for _ in range(WARM_UP):
+    """Return how often a turn must repeat the run to last MIN_TURN_S."""
+    for _ in range(WARM_UP_RUNS):
         run()
-    return max(1, math.ceil(SLICE_S * 1e3 / _timed(run, WARM_UP)))
+    return max(1, math.ceil(MIN_TURN_S * 1e3 / _time(run, WARM_UP_RUNS)))

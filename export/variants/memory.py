@@ -1,6 +1,6 @@
-"""How much memory a model takes to load and run, in a process that does nothing else.
+"""Measures the peak memory of loading and running a model, in a separate process.
 
-As a script: `memory.py MODEL FEEDS.npz` prints the most that the process held beyond what it held before, in bytes.
+As a script: `memory.py MODEL FEEDS.npz` prints the growth of the process's memory at its peak, in bytes.
 """
 
 import subprocess
@@ -16,9 +16,9 @@ TIMEOUT_S = 300
 
 
 def peak_mb(content: bytes, feeds: Mapping[str, Any]) -> float | None:
-    """The peak of loading and running the model in `content`, in MB; None where the system does not tell it.
+    """Return the peak memory of loading and running a model in MB; None on systems without /proc.
 
-    Raises: VariantError when the process fails or does not end.
+    Raises: VariantError if the process fails or does not end.
     """
     if not STATUS.exists():
         return None
@@ -28,36 +28,36 @@ def peak_mb(content: bytes, feeds: Mapping[str, Any]) -> float | None:
         model, arrays = Path(folder) / "model", Path(folder) / "feeds.npz"
         model.write_bytes(content)
         np.savez(arrays, **feeds)
-        # -P: the names in this folder would hide installed packages.
+        # -P: otherwise modules in this file's folder would shadow installed packages.
         command = [sys.executable, "-P", __file__, str(model), str(arrays)]
-        return _output(command) / 1e6
+        return _run(command) / 1e6
 
 
-def _output(command: Sequence[str]) -> int:
+def _run(command: Sequence[str]) -> int:
     from export.errors import VariantError
 
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
-        raise VariantError(f"run in a process of its own, it did not end within {TIMEOUT_S} s.") from error
+        raise VariantError(f"its memory measurement did not end within {TIMEOUT_S} s.") from error
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise VariantError(f"run in a process of its own, it failed: {why}")
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise VariantError(f"its memory measurement failed: {reason}")
     return int(done.stdout)
 
 
-def _field(name: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+def _status_bytes(field: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 
 
 def main(model: str, arrays: str) -> int:
-    """Load and run; return the growth of the process's memory in bytes."""
+    """Load and run the model; return the growth of the process's memory at its peak, in bytes."""
     import numpy as np
     import onnxruntime
 
     feeds = dict(np.load(arrays))
-    before = _field("VmRSS")
+    before = _status_bytes("VmRSS")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -66,7 +66,7 @@ def main(model: str, arrays: str) -> int:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     for _ in range(RUNS):
         session.run(None, feeds)
-    return _field("VmHWM") - before
+    return _status_bytes("VmHWM") - before
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""onnxruntime's own format, for its small builds on devices.
+"""Converts to onnxruntime's own format, for its minimal builds on devices.
 
 Requires: an exported model.
-Ensures: a `.ort` file, the list of the operators that a small build needs for it, and what onnxruntime's own checker
-says of the model on NNAPI and Core ML; no path of this machine in any of them. The `.ort` bytes differ between runs.
+Ensures: a `.ort` file, the list of operators that a minimal build needs for it, and the result of onnxruntime's own
+checker for NNAPI and Core ML; none contains a path of this machine. The bytes of the `.ort` file differ between runs.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def convert(model: onnx.ModelProto) -> dict[str, bytes]:
         source, out = Path(folder) / "model.onnx", Path(folder) / "out"
         onnx.save(model, source)
         try:
-            with _quietly():
+            with _silence_tools():
                 convert_onnx_models_to_ort(
                     source, output_dir=out, optimization_styles=[OptimizationStyle.Fixed], enable_type_reduction=True
                 )
@@ -36,7 +36,7 @@ def convert(model: onnx.ModelProto) -> dict[str, bytes]:
             raise VariantError(f"ort: onnxruntime cannot convert the model: {error}".replace(folder, "")) from error
         files = {
             MODEL: next(out.glob("*.ort")).read_bytes(),
-            OPERATORS: _operators(next(out.glob("*.config")).read_text()),
+            OPERATORS: _without_comments(next(out.glob("*.config")).read_text()),
             USABILITY: usability(source).replace(folder, "").replace("/model.onnx", "model.onnx").encode(),
         }
     _require_no_path(files, folder)
@@ -44,32 +44,32 @@ def convert(model: onnx.ModelProto) -> dict[str, bytes]:
 
 
 def usability(path: Path) -> str:
-    """What onnxruntime's checker says of the model on a phone's accelerators."""
+    """Return the report of onnxruntime's checker on the accelerators of phones."""
     from onnxruntime.tools.mobile_helpers.usability_checker import analyze_model
 
-    said = io.StringIO()
-    logger = logging.Logger("usability")  # not one of the process's own loggers
-    logger.addHandler(logging.StreamHandler(said))
+    output = io.StringIO()
+    logger = logging.Logger("usability")  # separate from the loggers of the process
+    logger.addHandler(logging.StreamHandler(output))
     with contextlib.redirect_stdout(io.StringIO()):
         analyze_model(path, skip_optimize=False, logger=logger)
-    return said.getvalue()
+    return output.getvalue()
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Hold back what the tools print and log: it names temporary folders."""
+def _silence_tools() -> Iterator[None]:
+    """Suppress what the tools print and log, which names temporary folders."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # they leave files for the collector to close
+            warnings.simplefilter("ignore", ResourceWarning)  # they leave files open for the garbage collector
             yield
     finally:
         logging.disable(before)
 
 
-def _operators(text: str) -> bytes:
-    """The list without its comments: they hold the path of the source."""
+def _without_comments(text: str) -> bytes:
+    """Remove the comments, which contain the path of the source."""
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return "".join(f"{line}\n" for line in lines).encode()
 
@@ -77,4 +77,4 @@ def _operators(text: str) -> bytes:
 def _require_no_path(files: dict[str, bytes], folder: str) -> None:
     for name, content in files.items():
         if folder.encode() in content:
-            raise VariantError(f"ort: {name} holds a path of this machine.")
+            raise VariantError(f"ort: {name} contains a path of this machine.")

@@ -1,6 +1,6 @@
-"""All figures of a version's variants, kept and refused: for people, for programs, and on the terminal.
+"""Writes the measurements of all variants of a version, accepted and rejected, as Markdown and as JSON.
 
-Written under reports/NAME/VERSION: what depends on the machine and the day belongs there, outside every hash.
+They are in reports/NAME/VERSION and covered by no hash, because they depend on the machine and the date.
 """
 
 import json
@@ -14,126 +14,130 @@ from typing import Any
 
 import onnxruntime
 
-from export.artifact.report import report_folder
+from export.artifact.report import report_folder, table
 from export.errors import TargetError
-from export.variants.eval_data import Evidence
-from export.variants.measure import Figures
+from export.variants.acceptance import Verdict
+from export.variants.eval_data import EvalData
+from export.variants.measure import Measurements
 from export.variants.runner import Outcome, Plan
 from zoo.storage.atomic_io import write_file
 
-MEASURED = ("accuracy", "drop, points", "SQNR, dB", "worst layer", "size, MB", "ms", "speedup", "RAM, MB")
-FILES = {"ort": "model.ort", "fixed": "model.fixed.onnx"}  # of the folder for devices
-EXPLAINED = """\
-fp32 stands before the slash; ms and RAM are the median and the peak of one image on one thread. The speedup is the
-median over rounds in which both ran one after the other, with its 95 % interval; it need not be the ratio of the ms."""
-HEAD = ("variant", "verdict", *MEASURED)
+HEAD = (
+    "variant",
+    "verdict",
+    "accuracy",
+    "drop, points",
+    "SQNR, dB",
+    "worst layer",
+    "size, MB",
+    "latency, ms",
+    "speedup",
+    "RAM, MB",
+)
+EXPLANATION = """\
+In each pair the first number is fp32's. Latency is the median and RAM the peak of one image with one thread. The
+speedup is the median over paired runs of both models, with its 95 % interval; it may differ from the ratio of the
+latencies."""
 
 
-def write_reports(models: Path, name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) -> Path:
-    """Write variants.md and variants.json and return the page's path. Raises: TargetError."""
+def write_reports(models: Path, name: str, version: int, plan: Plan, outcomes: Sequence[Outcome]) -> Path:
+    """Write variants.md and variants.json and return the path of the first. Raises: TargetError."""
     folder = report_folder(models, name, version)
-    facts = _facts(name, version, planned, outcomes)
+    facts = _facts(name, version, plan, outcomes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / "variants.json", (json.dumps(facts, indent=1) + "\n").encode())
-        write_file(folder / "variants.md", page(facts, planned, outcomes).encode())
+        write_file(folder / "variants.md", report_text(facts, plan, outcomes).encode())
     except OSError as error:
-        kept = ", ".join(each.kind for each in outcomes if each.verdict.kept) or "none"
+        accepted = ", ".join(outcome.kind for outcome in outcomes if outcome.verdict.accepted) or "none"
         raise TargetError(
-            f"version {version} of {name} stands, and of its variants: {kept}; but not their report: cannot write "
-            f"{folder / 'variants.md'}: {error.strerror or error}."
+            f"version {version} of {name} was written, and of its variants: {accepted}; but their report was not: "
+            f"cannot write {folder / 'variants.md'}: {error.strerror or error}."
         ) from error
     return folder / "variants.md"
 
 
-def page(facts: dict[str, Any], planned: Plan, outcomes: Sequence[Outcome]) -> str:
-    """The page for people."""
-    lines = [f"# {facts['name']}, version {facts['version']}: variants", "", _judged_on(planned.evidence), ""]
-    lines += [_row(HEAD), _row(["---"] * len(HEAD)), *(_row(cells(each)) for each in outcomes), ""]
-    lines += [EXPLAINED, ""]
-    for each in outcomes:
-        lines += _section(each)
-    here = facts["machine"]
-    lines += [f"Measured on {facts['date']}: {here['processor']}, {here['cores']} cores, {here['onnxruntime']}.", ""]
-    return "\n".join(lines)
+def report_text(facts: dict[str, Any], plan: Plan, outcomes: Sequence[Outcome]) -> str:
+    """Return the report as Markdown."""
+    machine = facts["machine"]
+    sections = [
+        f"# {facts['name']}, version {facts['version']}: variants\n",
+        f"{_evaluated_on(plan.eval_data)}\n",
+        table(HEAD, [_row(outcome) for outcome in outcomes]),
+        f"{EXPLANATION}\n",
+        *(_section(outcome) for outcome in outcomes),
+        f"Measured on {facts['date']}: {machine['processor']}, {machine['cores']} cores, {machine['onnxruntime']}.\n",
+    ]
+    return "\n".join(sections)
 
 
-def lines(outcome: Outcome) -> list[str]:
-    """The same for the terminal, in few words: the variant's figures, and fp32's behind 'of'."""
-    head = f"{outcome.kind:<6}{'kept' if outcome.verdict.kept else 'REFUSED'}"
-    found = outcome.figures
-    if found is None:
-        return [head]
-    costs = [f"{found.variant_bytes / 1e6:.2f} of {found.fp32_bytes / 1e6:.2f} MB"]
-    if found.latency:
-        ms, speed = found.latency, found.latency.speedup
-        costs.append(f"{ms.variant_ms.median:.3g} of {ms.fp32_ms.median:.3g} ms, {speed:.2f} times as fast")
-    quality = [f"outputs at {found.output_db:.1f} dB"]
-    if found.worst_layer:
-        quality.append(f"worst layer {found.worst_layer[0]} at {found.worst_layer[1]:.1f} dB")
-    if found.accuracy:
-        quality.insert(0, f"accuracy {found.accuracy.variant:.2%} of {found.accuracy.fp32:.2%}")
-    where = [f"      {outcome.folder / FILES.get(outcome.kind, '')}"] if outcome.folder else []
-    return [f"{head}: {', '.join(costs)}", f"      {', '.join(quality)}", *where]
+def verdict_word(verdict: Verdict) -> str:
+    """Return the verdict as reports and the terminal show it."""
+    return "accepted" if verdict.accepted else "REJECTED"
 
 
-def cells(outcome: Outcome) -> list[str]:
-    """One row: a dash where nothing was measured."""
-    verdict = "kept" if outcome.verdict.kept else "REFUSED"
-    found = outcome.figures
-    if found is None:
-        return [outcome.kind, verdict, *["-"] * len(MEASURED)]
-    return [outcome.kind, verdict, *_accuracy(found), f"{found.output_db:.1f}", _worst(found), *_costs(found)]
+def _row(outcome: Outcome) -> list[str]:
+    """Return one row of the table, with a dash for each missing measurement."""
+    measured = outcome.measured
+    if measured is None:
+        return [outcome.kind, verdict_word(outcome.verdict), *["-"] * (len(HEAD) - 2)]
+    return [
+        outcome.kind,
+        verdict_word(outcome.verdict),
+        *_accuracy_cells(measured),
+        f"{measured.output_db:.1f}",
+        f"{measured.worst_layer[0]} {measured.worst_layer[1]:.1f}" if measured.worst_layer else "-",
+        *_cost_cells(measured),
+    ]
 
 
-def _accuracy(found: Figures) -> list[str]:
-    if found.accuracy is None:
+def _accuracy_cells(measured: Measurements) -> list[str]:
+    if measured.accuracy is None:
         return ["-", "-"]
-    return [f"{found.accuracy.fp32:.2%} / {found.accuracy.variant:.2%}", f"{found.accuracy.drop_points:.2f}"]
+    return [f"{measured.accuracy.fp32:.2%} / {measured.accuracy.variant:.2%}", f"{measured.accuracy.drop_points:.2f}"]
 
 
-def _worst(found: Figures) -> str:
-    return f"{found.worst_layer[0]} {found.worst_layer[1]:.1f}" if found.worst_layer else "-"
-
-
-def _costs(found: Figures) -> list[str]:
-    size = f"{found.fp32_bytes / 1e6:.2f} / {found.variant_bytes / 1e6:.2f}"
-    peaks = (found.fp32_peak_mb, found.variant_peak_mb)
+def _cost_cells(measured: Measurements) -> list[str]:
+    size = f"{measured.fp32_bytes / 1e6:.2f} / {measured.variant_bytes / 1e6:.2f}"
+    peaks = (measured.fp32_peak_mb, measured.variant_peak_mb)
     memory = "-" if None in peaks else " / ".join(f"{peak:.0f}" for peak in peaks)
-    if found.latency is None:
+    latency = measured.latency
+    if latency is None:
         return [size, "-", "not measured", memory]
-    times, speed = found.latency, found.latency
-    ms = f"{times.fp32_ms.median:.3g} / {times.variant_ms.median:.3g}"
-    return [size, ms, f"{speed.speedup:.2f} ({speed.speedup_low:.2f} to {speed.speedup_high:.2f})", memory]
+    ms = f"{latency.fp32_ms.median:.3g} / {latency.variant_ms.median:.3g}"
+    return [size, ms, f"{latency.speedup:.2f} ({latency.speedup_low:.2f} to {latency.speedup_high:.2f})", memory]
 
 
-def _section(outcome: Outcome) -> list[str]:
-    lines = [f"## {outcome.kind}: {'kept' if outcome.verdict.kept else 'REFUSED'}", ""]
-    lines += [f"- {words}" for words in (outcome.how, *outcome.verdict.reasons, *outcome.verdict.notes) if words]
-    found = outcome.figures
-    if found and found.latency:
-        each = found.latency
-        lines.append(
-            f"- {each.rounds} paired rounds on {each.device}: fp32 {each.fp32_ms.median:.3g} ms (middle half "
-            f"{each.fp32_ms.low:.3g} to {each.fp32_ms.high:.3g}), {outcome.kind} {each.variant_ms.median:.3g} ms "
-            f"({each.variant_ms.low:.3g} to {each.variant_ms.high:.3g})"
+def _section(outcome: Outcome) -> str:
+    verdict, measured = outcome.verdict, outcome.measured
+    items = [text for text in (outcome.how, *verdict.reasons, *verdict.notes) if text]
+    if measured and measured.latency:
+        latency = measured.latency
+        fp32, variant = latency.fp32_ms, latency.variant_ms
+        items.append(
+            f"{latency.rounds} paired measurements on {latency.device}, median and quartiles: fp32 {fp32.median:.3g} "
+            f"ms ({fp32.low:.3g} to {fp32.high:.3g}), {outcome.kind} {variant.median:.3g} ms ({variant.low:.3g} to "
+            f"{variant.high:.3g})"
         )
-    if found and found.layers_db:
-        lines += ["", _row(["layer", "SQNR, dB"]), _row(["---", "---"])]
-        lines += [_row([name, f"{db:.1f}"]) for name, db in found.layers_db.items()]
-    return [*lines, ""]
+    text = f"## {outcome.kind}: {verdict_word(verdict)}\n\n" + "".join(f"- {item}\n" for item in items)
+    if measured and measured.layers_db:
+        text += "\n" + table(("layer", "SQNR, dB"), [(name, f"{db:.1f}") for name, db in measured.layers_db.items()])
+    return text
 
 
-def _judged_on(evidence: Evidence) -> str:
-    test = evidence.test
-    if not evidence.trained:
-        return f"The network is **untrained**: judged by SQNR on {len(test.images)} images of {evidence.dataset}."
-    what = "accuracy" if not evidence.unlabelled else f"agreement with fp32 ({evidence.unlabelled})"
-    return f"Judged by {what} on {len(test.images)} of {test.of} test images of {evidence.dataset}."
+def _evaluated_on(eval_data: EvalData) -> str:
+    test = eval_data.test
+    count = len(test.images)
+    if not eval_data.is_trained:
+        return f"The network is **untrained**: evaluated by SQNR on {count} images of {eval_data.dataset}."
+    reason = eval_data.unlabelled_reason
+    metric = f"agreement with fp32's predictions ({reason})" if reason else "accuracy"
+    return f"Evaluated by {metric} on {count} of {test.split_size} test images of {eval_data.dataset}."
 
 
-def _facts(name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    evidence = planned.evidence
+def _facts(name: str, version: int, plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the content of variants.json."""
+    eval_data = plan.eval_data
     return {
         "name": name,
         "version": version,
@@ -143,31 +147,34 @@ def _facts(name: str, version: int, planned: Plan, outcomes: Sequence[Outcome]) 
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "onnxruntime": f"onnxruntime {onnxruntime.__version__}",
         },
-        "dataset": evidence.dataset,
-        "untrained": not evidence.trained,
-        "test_images": len(evidence.test.images),
-        "bounds": asdict(planned.settings.bounds),
-        "target": planned.settings.target,
+        "dataset": eval_data.dataset,
+        "untrained": not eval_data.is_trained,
+        "test_images": len(eval_data.test.images),
+        "bounds": asdict(plan.settings.bounds),
+        "target": plan.settings.target,
         "variants": [
             {
-                "kind": each.kind,
-                "kept": each.verdict.kept,
-                "how": each.how,
-                "reasons": list(each.verdict.reasons),
-                "notes": list(each.verdict.notes),
-                "figures": asdict(each.figures) if each.figures else None,
+                "kind": outcome.kind,
+                "kept": outcome.verdict.accepted,
+                "how": outcome.how,
+                "reasons": list(outcome.verdict.reasons),
+                "notes": list(outcome.verdict.notes),
+                "figures": _measurements(outcome.measured) if outcome.measured else None,
             }
-            for each in outcomes
+            for outcome in outcomes
         ],
     }
 
 
+def _measurements(measured: Measurements) -> dict[str, Any]:
+    fields = asdict(measured)
+    if fields["accuracy"]:
+        fields["accuracy"]["of"] = fields["accuracy"].pop("split_size")
+    return fields
+
+
 def _processor() -> str:
-    """The processor's name as Linux tells it, its architecture elsewhere."""
+    """Return the processor's name on Linux, its architecture elsewhere."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _row(entries: Sequence[str]) -> str:
-    return f"| {' | '.join(entries)} |"

@@ -1,6 +1,6 @@
-"""The whole way from a written version to its variants: make, measure, judge, write what is kept, report all.
+"""Builds the variants of a written version: build, measure, judge, and write those that are accepted.
 
-Nothing of a refused variant is written but its figures.
+Of a rejected variant only the measurements are kept, in the report.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,247 +13,262 @@ import onnx
 from export.artifact.metadata import restamp
 from export.errors import ConversionError, ExportError, SettingsError, VariantError
 from export.onnx_model import external_data
+from export.onnx_model.runtime import Runtime
 from export.variants import fp16, int8, ort, session, static_shape, write
 from export.variants.acceptance import Verdict, judge
-from export.variants.eval_data import Evidence, gather
-from export.variants.latency import compare
-from export.variants.measure import Figures, VariantEvaluator, sqnr_db
+from export.variants.eval_data import EvalData, load_eval_data
+from export.variants.graph import interface_nodes
+from export.variants.latency import Run, compare
+from export.variants.measure import Measurements, VariantEvaluator, sqnr_db
 from export.variants.memory import peak_mb
-from export.variants.settings import Kind, VariantSettings
-from export.variants.write import Original
+from export.variants.settings import SERVABLE, Kind, VariantSettings
+from export.variants.write import EDGE_MODELS, Original
 from protos import manifest
 from zoo import LoadedNetwork
 
 Progress = Callable[[str], None]
-CALIBRATION_NUMBERS = 2**21  # of images at once, 13 of 3x224x224
+CALIBRATION_BATCH_NUMBERS = 2**21  # numbers in a batch of images: 13 images of 3x224x224
+SELECTION_IMAGES = 32  # validation images for the SQNR of a calibration method
+EDGE_IMAGES = 8  # test images for the outputs of a model for devices
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is asked for, checked, with the images at hand."""
+    """Validated settings, the network, and the images for its variants."""
 
     settings: VariantSettings
     loaded: LoadedNetwork
-    evidence: Evidence
+    eval_data: EvalData
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A variant before it is judged. `numbers` gives what the target device computes, where this one would not.
+class BuiltVariant:
+    """A variant before it is judged.
 
-    `files` are what an edge form consists of; its `content` is what a session loads.
+    Attributes:
+        kind: which variant.
+        content: the bytes that a session loads.
+        how: how it was built, in one sentence.
+        model: the ONNX model; None for files for devices.
+        simulation: model that computes the numbers of the target device if this machine would not.
+        layer_map: the layer map of `model`.
+        files: the files for devices by name; None for a servable variant.
     """
 
     kind: Kind
     content: bytes
     how: str
     model: onnx.ModelProto | None = None
-    numbers: onnx.ModelProto | None = None
+    simulation: onnx.ModelProto | None = None
     layer_map: manifest.LayerMap | None = None
     files: Mapping[str, bytes] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of one variant. `figures` are None, and `folder` too, where it could not even be made."""
+    """The result for one variant.
+
+    Attributes:
+        kind: which variant.
+        how: how it was built; empty if building failed.
+        verdict: accepted or rejected, with reasons.
+        measured: the measurements; None if building or measuring failed.
+        folder: where it was written; None if it was rejected.
+    """
 
     kind: Kind
     how: str
     verdict: Verdict
-    figures: Figures | None
+    measured: Measurements | None
     folder: Path | None
 
 
 def plan(loaded: LoadedNetwork, models: Path, name: str, settings: VariantSettings) -> Plan:
-    """Read the images and look for room, before the export begins. Raises: ExportError, ZooError."""
+    """Load the images and check the target folders, before the export. Raises: ExportError, ZooError."""
     _require_one_file(loaded)
-    write.require_room(models, name, settings.kinds)
-    return Plan(settings, loaded, gather(loaded, settings))
+    write.require_available(models, name, settings.kinds)
+    return Plan(settings, loaded, load_eval_data(loaded, settings))
 
 
 def _require_one_file(loaded: LoadedNetwork) -> None:
-    """The tools that make and judge variants take a model as one message, which a large one is not."""
-    held = sum(each.numel() * each.element_size() for each in loaded.network.state_dict().values())
-    if held >= external_data.EXTERNAL_FROM_BYTES:
+    """Refuse a large network: the tools that build and measure variants need a model in one protobuf message."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in loaded.network.state_dict().values())
+    if size >= external_data.EXTERNAL_FROM_BYTES:
         raise SettingsError(
-            f"{loaded.name} has {held / 1e9:.1f} GB of weights; variants are made of networks with less than "
+            f"{loaded.name} has {size / 1e9:.1f} GB of weights, but variants need less than "
             f"{external_data.EXTERNAL_FROM_BYTES / 1e9:.1f} GB: leave --variants out."
         )
 
 
-def make_variants(planned: Plan, version: Path, progress: Progress = lambda step: None) -> list[Outcome]:
-    """Make the planned variants of the version that stands in the folder `version`; write those that are kept.
+def make_variants(plan: Plan, version: Path, progress: Progress = lambda step: None) -> list[Outcome]:
+    """Build the planned variants of the version in the folder `version`, and write those that are accepted.
 
-    Raises: ExportError, when a kept one cannot be written.
+    Raises: ExportError if an accepted variant cannot be written.
     """
     original = write.read_original(version)
     progress("running the original")
-    maker = _Maker(planned, original, progress)
-    outcomes = [maker.outcome(kind) for kind in planned.settings.kinds]
-    return maker.with_edge_folder(outcomes)
+    builder = _VariantBuilder(plan, original, progress)
+    outcomes = [builder.build(kind) for kind in plan.settings.kinds]
+    return builder.write_edge_files(outcomes)
 
 
-def require_all_kept(outcomes: list[Outcome]) -> None:
-    """Turn refusals into an error. Raises: VariantError."""
-    refused = [f"{each.kind} ({'; '.join(each.verdict.reasons)})" for each in outcomes if not each.verdict.kept]
-    if refused:
-        raise VariantError(f"the model was written, but these variants were refused: {', '.join(refused)}.")
+def require_all_accepted(outcomes: list[Outcome]) -> None:
+    """Raise VariantError if a variant was rejected."""
+    rejected = [
+        f"{outcome.kind} ({'; '.join(outcome.verdict.reasons)})" for outcome in outcomes if not outcome.verdict.accepted
+    ]
+    if rejected:
+        raise VariantError(f"the model was written, but these variants were rejected: {', '.join(rejected)}.")
 
 
-class _Maker:
-    def __init__(self, planned: Plan, original: Original, progress: Progress) -> None:
-        self._settings, self._evidence, self._progress = planned.settings, planned.evidence, progress
-        self._preprocessing = planned.loaded.preprocessing
+class _VariantBuilder:
+    """Builds, measures, judges and writes the variants of one version."""
+
+    def __init__(self, plan: Plan, original: Original, progress: Progress) -> None:
+        self._settings, self._eval_data, self._progress = plan.settings, plan.eval_data, progress
+        self._preprocessing = plan.loaded.preprocessing
         self._original = original
-        self._judge = VariantEvaluator(original.model, self._preprocessing, planned.evidence)
-        self._edge: dict[str, bytes] = {}
+        self._evaluator = VariantEvaluator(original.model, self._preprocessing, plan.eval_data)
+        self._edge_files: dict[str, bytes] = {}
 
-    def outcome(self, kind: Kind) -> Outcome:
-        makers: Mapping[Kind, Callable[[], Made]] = {
-            "int8": self._int8,
-            "fp16": self._fp16,
-            "fixed": self._fixed,
-            "ort": self._ort,
+    def build(self, kind: Kind) -> Outcome:
+        builders: Mapping[Kind, Callable[[], BuiltVariant]] = {
+            "int8": self._build_int8,
+            "fp16": self._build_fp16,
+            "fixed": self._build_fixed,
+            "ort": self._build_ort,
         }
         try:
-            made = makers[kind]()
+            built = builders[kind]()
             self._progress(f"measuring {kind} beside fp32")
-            figures = self._measured(made)
+            measured = self._measure(built)
         except (VariantError, ConversionError) as error:
             return Outcome(kind, "", Verdict((str(error),), ()), None, None)
-        verdict = judge(kind, figures, self._evidence, self._settings)
-        folder = self._kept(made, figures) if verdict.kept else None
-        return Outcome(kind, made.how, verdict, figures, folder)
+        verdict = judge(kind, measured, self._eval_data, self._settings)
+        folder = self._write(built, measured) if verdict.accepted else None
+        return Outcome(kind, built.how, verdict, measured, folder)
 
-    def with_edge_folder(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Write what devices get, in one folder."""
-        if not self._edge:
+    def write_edge_files(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Write the files for devices of all accepted variants into one folder."""
+        if not self._edge_files:
             return outcomes
-        folder = write.write_edge(self._original, self._edge)
+        folder = write.write_edge(self._original, self._edge_files)
         return [
-            replace(each, folder=folder) if each.kind in ("ort", "fixed") and each.verdict.kept else each
-            for each in outcomes
+            replace(outcome, folder=folder) if outcome.kind not in SERVABLE and outcome.verdict.accepted else outcome
+            for outcome in outcomes
         ]
 
-    def _kept(self, made: Made, figures: Figures) -> Path | None:
-        if made.files is not None:
-            self._edge |= made.files
+    def _write(self, built: BuiltVariant, measured: Measurements) -> Path | None:
+        """Write a servable variant and return its folder; collect files for devices, and return None for these."""
+        if built.files is not None:
+            self._edge_files |= built.files
             return None
-        if made.model is None or made.layer_map is None:
-            raise ExportError(f"{made.kind} was kept without a model.")
-        said = write.describe(self._original, made.kind, made.how, self._evidence, figures)
-        return write.write_servable(self._original, made.kind, made.model, made.layer_map, said)
+        if built.model is None or built.layer_map is None:
+            raise ExportError(f"{built.kind} was accepted without a model.")
+        record = write.variant_record(self._original, built.kind, built.how, self._eval_data, measured)
+        return write.write_servable(self._original, built.kind, built.model, built.layer_map, record)
 
-    def _int8(self) -> Made:
-        model = self._original.model
-        layers = self._original.promise.layer_map
-        batches = self._calibration_batches()
-        trials: dict[int8.Method, tuple[float, float, onnx.ModelProto]] = {}
-        seen: Mapping[str, int8.Range] | None = None
+    def _build_int8(self) -> BuiltVariant:
+        """Quantise with each calibration method and choose the best on validation images."""
+        original, batches = self._original.model, self._calibration_batches()
+        models: dict[int8.Method, onnx.ModelProto] = {}
+        scores: dict[int8.Method, tuple[float, float]] = {}  # accuracy, SQNR in dB
+        limits: Mapping[str, int8.Range] | None = None
         for method in int8.METHODS:
             self._progress(f"int8, calibrated by {method}")
-            ranges = int8.calibrate(model, batches, method, seen)
-            seen = seen or ranges  # minmax is the first
-            quantised = int8.quantise(model, ranges)
-            restamp(quantised, model, layers)
-            accuracy, _ = self._judge.accuracy(quantised, self._evidence.choosing)
-            trials[method] = (accuracy.variant if accuracy else 0.0, self._choosing_db(quantised), quantised)
-        best = max(trials, key=lambda method: trials[method][:2])
-        layer_map = restamp(trials[best][2], model, layers)
-        how = _why(best, {method: trial[:2] for method, trial in trials.items()}, self._evidence)
-        return Made(
-            "int8", trials[best][2].SerializeToString(deterministic=True), how, trials[best][2], None, layer_map
-        )
+            ranges = int8.calibrate(original, batches, method, limits)
+            limits = limits or ranges  # minmax is the first method
+            models[method] = int8.quantise(original, ranges)
+            accuracy, _ = self._evaluator.accuracy(models[method], self._eval_data.validation)
+            scores[method] = (accuracy.variant if accuracy else 0.0, self._validation_db(models[method]))
+        best = max(scores, key=lambda method: scores[method])
+        model = models[best]
+        layer_map = restamp(model, original, self._original.manifest.layer_map)
+        how = _describe_calibration(best, scores, self._eval_data)
+        return BuiltVariant("int8", model.SerializeToString(deterministic=True), how, model, layer_map=layer_map)
 
-    def _choosing_db(self, model: onnx.ModelProto) -> float:
-        """The SQNR of the worst output on the images that choose. Raises: VariantError."""
-        from export.onnx_model.runtime import Runtime
-
-        outputs = self._judge.float_outputs()
-        feeds = self._judge.feeds(self._evidence.choosing.images[:32])
-        expected, got = (Runtime(each).run(feeds, outputs) for each in (self._original.model, model))
-        return min(sqnr_db(expected[name], got[name]) for name in outputs)
+    def _validation_db(self, model: onnx.ModelProto) -> float:
+        """Return the SQNR of the worst output on validation images. Raises: VariantError."""
+        outputs = self._evaluator.float_outputs()
+        feeds = self._evaluator.feeds(self._eval_data.validation.images[:SELECTION_IMAGES])
+        expected, actual = Runtime(self._original.model).run(feeds, outputs), Runtime(model).run(feeds, outputs)
+        return min(sqnr_db(expected[name], actual[name]) for name in outputs)
 
     def _calibration_batches(self) -> list[Mapping[str, Any]]:
-        images = self._evidence.calibration.images
-        size = max(1, CALIBRATION_NUMBERS // max(1, images[0].size))
-        return [self._judge.feeds(images[start : start + size]) for start in range(0, len(images), size)]
+        images = self._eval_data.calibration.images
+        size = max(1, CALIBRATION_BATCH_NUMBERS // max(1, images[0].size))
+        return [self._evaluator.feeds(images[start : start + size]) for start in range(0, len(images), size)]
 
-    def _fp16(self) -> Made:
-        self._progress("fp16: looking for what must stay float32")
-        model = self._original.model
-        halved = fp16.halve(model, self._judge.largest, self._judge.values_db, _frame(model))
-        layer_map = restamp(halved.model, model, self._original.promise.layer_map)
-        numbers = fp16.rounding_model(model, halved.islands)
-        islands = [f"{name} ({why})" for name, why in halved.islands.items() if name not in _frame(model)]
-        how = f"float16; float32 where measured to be needed: {', '.join(islands) or 'nowhere'}"
-        content = halved.model.SerializeToString(deterministic=True)
-        return Made("fp16", content, how, halved.model, numbers, layer_map)
+    def _build_fp16(self) -> BuiltVariant:
+        self._progress("fp16: searching for nodes that must stay float32")
+        original, evaluator = self._original.model, self._evaluator
+        outside = interface_nodes(original)
+        result = fp16.halve(original, evaluator.largest, evaluator.values_db, outside)
+        layer_map = restamp(result.model, original, self._original.manifest.layer_map)
+        nodes = [f"{name} ({reason})" for name, reason in result.float32_nodes.items() if name not in outside]
+        return BuiltVariant(
+            "fp16",
+            result.model.SerializeToString(deterministic=True),
+            f"float16; nodes that stay float32, by measurement: {', '.join(nodes) or 'none'}",
+            result.model,
+            simulation=fp16.rounding_model(original, result.float32_nodes),
+            layer_map=layer_map,
+        )
 
-    def _fixed(self) -> Made:
+    def _build_fixed(self) -> BuiltVariant:
         self._progress("fixed")
-        twin = static_shape.fix(self._original.model, self._preprocessing)
-        content = twin.SerializeToString(deterministic=True)
-        return Made("fixed", content, "every shape fixed, batch 1", files={"model.fixed.onnx": content})
+        static = static_shape.with_static_shapes(self._original.model, self._preprocessing)
+        content = static.SerializeToString(deterministic=True)
+        return BuiltVariant("fixed", content, "all shapes static, batch size 1", files={EDGE_MODELS["fixed"]: content})
 
-    def _ort(self) -> Made:
-        self._progress("ort: converting, and asking what phones can run")
+    def _build_ort(self) -> BuiltVariant:
+        self._progress("ort: converting, and checking the support on phones")
         files = ort.convert(self._original.model)
-        return Made("ort", files[ort.MODEL], "onnxruntime's own format, optimised for any CPU", files=files)
+        return BuiltVariant("ort", files[ort.MODEL], "onnxruntime's own format, optimised for any CPU", files=files)
 
-    def _measured(self, made: Made) -> Figures:
-        figures = self._judge.figures(made.model, made.numbers) if made.model else self._outputs_only(made)
-        feeds = dict(self._judge.feeds(self._evidence.test.images[:1]))
+    def _measure(self, built: BuiltVariant) -> Measurements:
+        """Measure accuracy, SQNR and size, then memory and, if the target device is available, latency."""
+        if built.model:
+            measured = self._evaluator.measure(built.model, built.simulation)
+            target, bound = self._settings.target, self._settings.bounds.min_speedup
+        else:
+            measured, target, bound = self._measure_outputs(built), "cpu", 0.0
+        feeds = dict(self._evaluator.feeds(self._eval_data.test.images[:1]))
         original = self._original.model.SerializeToString()
-        figures = replace(figures, fp32_peak_mb=peak_mb(original, feeds), variant_peak_mb=peak_mb(made.content, feeds))
-        servable = made.model is not None
-        target, bound = (self._settings.target, self._settings.bounds.min_speedup) if servable else ("cpu", 0.0)
-        if not session.is_here(target):
-            return figures
-        fp32, variant = (_runner(session.open_session(each, target), feeds) for each in (original, made.content))
-        return replace(figures, latency=compare(target, fp32, variant, bound))
+        peaks = [peak_mb(content, feeds) for content in (original, built.content)]
+        measured = replace(measured, fp32_peak_mb=peaks[0], variant_peak_mb=peaks[1])
+        if not session.is_available(target):
+            return measured
+        runs = [_run(session.open_session(content, target), feeds) for content in (original, built.content)]
+        return replace(measured, latency=compare(target, runs[0], runs[1], bound))
 
-    def _outputs_only(self, made: Made) -> Figures:
-        """The figures of a form whose inner values cannot be seen: one image at a time, since it may be fixed."""
-        from export.onnx_model.runtime import Runtime
-
-        original, other = Runtime(self._original.model), session.open_session(made.content)
+    def _measure_outputs(self, built: BuiltVariant) -> Measurements:
+        """Measure a variant whose inner values cannot be observed, one image at a time: its batch size may be 1."""
+        original, variant = Runtime(self._original.model), session.open_session(built.content)
         names = original.output_names
-        found: dict[str, float] = {}
-        for image in self._evidence.test.images[:8]:
-            feeds = dict(self._judge.feeds(image[None]))
-            expected, got = original.run(feeds), dict(zip(names, other.run(names, feeds), strict=True))
+        worst_db: dict[str, float] = {}
+        for image in self._eval_data.test.images[:EDGE_IMAGES]:
+            feeds = dict(self._evaluator.feeds(image[None]))
+            expected, actual = original.run(feeds), dict(zip(names, variant.run(names, feeds), strict=True))
             for name in names:
-                found[name] = min(found.get(name, 1e9), sqnr_db(expected[name], got[name]))
-        return Figures(self._original.model.ByteSize(), len(made.content), found, {}, None, None)
+                worst_db[name] = min(worst_db.get(name, 1e9), sqnr_db(expected[name], actual[name]))
+        return Measurements(self._original.model.ByteSize(), len(built.content), worst_db, {}, None, None)
 
 
-def _runner(opened: Any, feeds: Mapping[str, Any]) -> Callable[[], object]:
+def _run(opened: Any, feeds: Mapping[str, Any]) -> Run:
     return lambda: opened.run(None, feeds)
 
 
-def _frame(model: onnx.ModelProto) -> list[str]:
-    """The nodes around the network: from the images to normalised floats, and from logits to probabilities."""
-    from export.names import IMAGE, IMAGE_SCALE, LOGITS
-
-    if model.graph.input[0].name != IMAGE:
-        return []  # what a raw network calls so are its own layers
-    nodes = list(model.graph.node)
-    first = next((index for index, node in enumerate(nodes) if IMAGE_SCALE in node.input), -1)
-    after: list[str] = []
-    reached = {LOGITS}
-    for node in nodes:
-        if reached & set(node.input):
-            reached |= set(node.output)
-            after.append(node.name)
-    return [*(node.name for node in nodes[: first + 1]), *after]
-
-
-def _why(best: int8.Method, trials: Mapping[int8.Method, tuple[float, float]], evidence: Evidence) -> str:
-    labelled = evidence.choosing.targets is not None
-    words = ", ".join(
-        f"{method} {100 * accuracy:.2f} % and {db:.1f} dB" if labelled else f"{method} {db:.1f} dB"
-        for method, (accuracy, db) in trials.items()
+def _describe_calibration(
+    best: int8.Method, scores: Mapping[int8.Method, tuple[float, float]], eval_data: EvalData
+) -> str:
+    is_labelled = eval_data.validation.targets is not None
+    by_method = ", ".join(
+        f"{method} {100 * accuracy:.2f} % and {db:.1f} dB" if is_labelled else f"{method} {db:.1f} dB"
+        for method, (accuracy, db) in scores.items()
     )
-    judged = "accuracy, then SQNR" if labelled else "SQNR"
-    return f"int8 by channel; calibration {best}, the best by {judged} on {evidence.dataset}'s held-out images: {words}"
+    criterion = "accuracy, then SQNR" if is_labelled else "SQNR"
+    return (
+        f"int8 by channel, calibrated by {best}, the best of three methods by {criterion} on validation images of "
+        f"{eval_data.dataset}: {by_method}"
+    )

@@ -1,4 +1,4 @@
-"""A session as a server or a device would open it: optimised, from bytes, in either format."""
+"""Opens onnxruntime sessions as a server or a device does: optimised, from bytes, in ONNX or ORT format."""
 
 import onnxruntime
 
@@ -7,8 +7,8 @@ from export.variants.settings import Target
 _PROVIDERS: dict[Target, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def is_here(target: Target) -> bool:
-    """Whether this machine has the device and an onnxruntime for it."""
+def is_available(target: Target) -> bool:
+    """Return whether this machine has the device and an onnxruntime for it."""
     if target == "cpu":
         return True
     import torch
@@ -17,11 +17,11 @@ def is_here(target: Target) -> bool:
 
 
 def open_session(content: bytes, target: Target = "cpu") -> onnxruntime.InferenceSession:
-    """Open an ONNX or ORT model on one thread of `target`, which must be here."""
+    """Open an ONNX or ORT model with one thread on `target`, which must be available."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    if content[4:8] == b"ORTM":  # the mark of onnxruntime's own format
+    if content[4:8] == b"ORTM":  # the identifier of onnxruntime's own format
         options.add_session_config_entry("session.load_model_format", "ORT")
     if target == "cuda":
         onnxruntime.preload_dlls()

@@ -1,6 +1,5 @@
-"""What a user may choose about variants."""
+"""Settings for building variants."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -10,15 +9,18 @@ Kind = Literal["fp16", "int8", "ort", "fixed"]
 Target = Literal["cpu", "cuda"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TARGETS: tuple[Target, ...] = get_args(Target)
-SERVABLE: tuple[Kind, ...] = ("fp16", "int8")
+SERVABLE: tuple[Kind, ...] = ("fp16", "int8")  # the others are files for devices
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Within what a variant is kept.
+    """Bounds that a servable variant must meet to be accepted.
 
-    `max_accuracy_drop_points` is in points of top-1 accuracy, 0 to 100; `min_speedup` is fp32's time over the
-    variant's; `min_sqnr_db` judges the outputs where accuracy means nothing, because the network is untrained.
+    Attributes:
+        max_accuracy_drop_points: largest loss of top-1 accuracy in percentage points, 0 to 100.
+        min_speedup: smallest ratio of fp32's latency to the variant's; 1 means not slower, 0 means no bound.
+        min_sqnr_db: smallest signal to quantisation noise ratio of any output in dB, -200 to 200; used for networks
+            with random weights, whose accuracy is meaningless.
     """
 
     max_accuracy_drop_points: float = 1.0
@@ -28,24 +30,29 @@ class Bounds:
     def __post_init__(self) -> None:
         """Refuse values out of range. Raises: SettingsError."""
         if not 0 <= self.max_accuracy_drop_points <= 100:
-            raise SettingsError(f"max_accuracy_drop_points is {self.max_accuracy_drop_points}: it is from 0 to 100.")
+            raise SettingsError(f"max_accuracy_drop_points must be from 0 to 100; got {self.max_accuracy_drop_points}.")
         if not 0 <= self.min_speedup < float("inf"):
-            raise SettingsError(f"min_speedup is {self.min_speedup}: it is 0 or more; 1 means not slower.")
+            raise SettingsError(f"min_speedup must be 0 or more (1 means not slower); got {self.min_speedup}.")
         if not -200 <= self.min_sqnr_db <= 200:
-            raise SettingsError(f"min_sqnr_db is {self.min_sqnr_db}: it is from -200 to 200.")
+            raise SettingsError(f"min_sqnr_db must be from -200 to 200; got {self.min_sqnr_db}.")
 
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """Which variants to make, and what to judge them by.
+    """Which variants to build, and how to evaluate them.
 
-    `calibration_data` names a data set, empty for the run's own; `calibration_pictures` and `test_images` are at
-    most so many of its training and its test images; `target` is the device on which speed counts.
+    Attributes:
+        kinds: the variants, each once.
+        calibration_data: dataset for calibration and evaluation; empty for the run's own.
+        calibration_images: maximum number of training images for calibration, at least 1.
+        test_images: maximum number of validation images, and of test images, for evaluation; at least 1.
+        target: device on which the latency of servable variants is measured.
+        bounds: what a variant must meet to be accepted.
     """
 
     kinds: tuple[Kind, ...]
     calibration_data: str = ""
-    calibration_pictures: int = 128
+    calibration_images: int = 128
     test_images: int = 1000
     target: Target = "cpu"
     bounds: Bounds = field(default_factory=Bounds)
@@ -53,31 +60,27 @@ class VariantSettings:
     def __post_init__(self) -> None:
         """Refuse values out of range. Raises: SettingsError."""
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):
-            raise SettingsError(f"variants are named once each, of {', '.join(KINDS)}; got {list(self.kinds)}.")
-        for name in ("calibration_pictures", "test_images"):
+            raise SettingsError(f"expected one or more of {', '.join(KINDS)}, each once; got {list(self.kinds)}.")
+        for name in ("calibration_images", "test_images"):
             if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+                raise SettingsError(f"{name} must be at least 1; got {getattr(self, name)}.")
 
 
 def parse_kinds(text: str) -> tuple[Kind, ...]:
-    """Read `fp16,int8`. Raises: SettingsError."""
-    return tuple(_kind(word) for word in _words(text))
+    """Parse a list such as `fp16,int8`. Raises: SettingsError."""
+    return tuple(_parse_kind(name.strip()) for name in text.split(","))
 
 
 def parse_target(text: str) -> Target:
-    """Read `cpu` or `cuda`. Raises: SettingsError."""
+    """Parse `cpu` or `cuda`. Raises: SettingsError."""
     for target in TARGETS:
         if text == target:
             return target
-    raise SettingsError(f"there is no target '{text}': choose of {', '.join(TARGETS)}.")
+    raise SettingsError(f"there is no target '{text}': choose {' or '.join(TARGETS)}.")
 
 
-def _words(text: str) -> Sequence[str]:
-    return [word.strip() for word in text.split(",")]
-
-
-def _kind(word: str) -> Kind:
+def _parse_kind(name: str) -> Kind:
     for kind in KINDS:
-        if word == kind:
+        if name == kind:
             return kind
-    raise SettingsError(f"there is no variant '{word}': choose of {', '.join(KINDS)}, with commas between them.")
+    raise SettingsError(f"there is no variant '{name}': choose from {', '.join(KINDS)}, separated by commas.")

@@ -1,4 +1,4 @@
-"""Weights that do not fit into one file with the graph stand beside it, and all else is as ever."""
+"""Weights that are too large for one file with the graph are stored in a separate file; nothing else changes."""
 
 import re
 import signal
@@ -25,25 +25,25 @@ from tests.export.artifact.test_reproducible import contents
 from tests.export.test_pipeline import VERSION_FILES, files_below, read_manifest
 from zoo import LoadedNetwork
 
-FEW_BYTES = 10_000  # convnet4 holds more
+LIMIT_BYTES = 10_000  # less than the weights of convnet4
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a model count as large at FEW_BYTES."""
-    monkeypatch.setattr(external_data, "EXTERNAL_FROM_BYTES", FEW_BYTES)
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat a model as large from LIMIT_BYTES on."""
+    monkeypatch.setattr(external_data, "EXTERNAL_FROM_BYTES", LIMIT_BYTES)
 
 
 @pytest.fixture(scope="module")
-def outside(convnet4: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The export of `exported` with its weights outside."""
+def large(convnet4: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The same export as `exported`, with its weights in a separate file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(external_data, "EXTERNAL_FROM_BYTES", FEW_BYTES)
+        patch.setattr(external_data, "EXTERNAL_FROM_BYTES", LIMIT_BYTES)
         to = tmp_path_factory.mktemp("large") / "models"
         return export_model(convnet4, ExportSettings(to=to, name="tiny"))
 
 
-def answers_of_a_server(models: Path, images: np.ndarray, outputs: list[str]) -> dict[str, np.ndarray]:
+def infer_with_server(models: Path, images: np.ndarray, outputs: list[str]) -> dict[str, np.ndarray]:
     command = [sys.executable, "-m", "zoonnx", "serve", str(models), "--grpc-port", "0", "--provider", "cpu"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
@@ -57,93 +57,94 @@ def answers_of_a_server(models: Path, images: np.ndarray, outputs: list[str]) ->
             server.communicate(timeout=20)
 
 
-def test_weights_stand_beside(outside: Exported, exported: Exported) -> None:
-    """The weights are in model.onnx.data, named relatively and each at a whole page; the manifest lists the file."""
-    assert files_below(outside.folder) == sorted([*VERSION_FILES, "model.onnx.data"])
-    assert "model.onnx.data" in {file.path for file in read_manifest(outside.folder).files}
-    graph = onnx.load(outside.folder / "model.onnx", load_external_data=False).graph
-    places = [{each.key: each.value for each in weight.external_data} for weight in graph.initializer]
-    assert any(places)
-    assert {each["location"] for each in places if each} == {"model.onnx.data"}
-    assert all(int(each["offset"]) % 4096 == 0 for each in places if each)
-    sizes = [(outside.folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data")]
-    assert outside.model_bytes == sum(sizes)
-    assert sizes[0] < exported.model_bytes - FEW_BYTES
+def test_separate_file(large: Exported, exported: Exported) -> None:
+    """The weights are in model.onnx.data, a relative path, each at the start of a page; the manifest lists the file."""
+    assert files_below(large.folder) == sorted([*VERSION_FILES, "model.onnx.data"])
+    assert "model.onnx.data" in {file.path for file in read_manifest(large.folder).files}
+    graph = onnx.load(large.folder / "model.onnx", load_external_data=False).graph
+    locations = [{entry.key: entry.value for entry in weight.external_data} for weight in graph.initializer]
+    external = [location for location in locations if location]
+    assert external
+    assert {location["location"] for location in external} == {"model.onnx.data"}
+    assert all(int(location["offset"]) % 4096 == 0 for location in external)
+    sizes = [(large.folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data")]
+    assert large.model_bytes == sum(sizes)
+    assert sizes[0] < exported.model_bytes - LIMIT_BYTES
 
 
-def test_nothing_else_differs(outside: Exported, exported: Exported) -> None:
-    """Read whole, the model is the small one, bit by bit; its manifest differs in the files alone."""
-    whole, small = (onnx.load(each.folder / "model.onnx") for each in (outside, exported))
-    weights = [{each.name: numpy_helper.to_array(each) for each in model.graph.initializer} for model in (whole, small)]
+def test_nothing_else_differs(large: Exported, exported: Exported) -> None:
+    """With its weights loaded, the model equals the small one bit by bit; the manifests differ only in the files."""
+    models = [onnx.load(export.folder / "model.onnx") for export in (large, exported)]
+    weights = [{weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer} for model in models]
     assert list(weights[0]) == list(weights[1])
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
-    for model in (whole, small):
+    for model in models:
         del model.graph.initializer[:]
-    assert whole == small
-    promises = [read_manifest(each.folder) for each in (outside, exported)]
-    for promise in promises:
-        del promise.files[:]
-        promise.sha256 = ""
-    assert promises[0] == promises[1]
+    assert models[0] == models[1]
+    manifests = [read_manifest(export.folder) for export in (large, exported)]
+    for manifest in manifests:
+        del manifest.files[:]
+        manifest.sha256 = ""
+    assert manifests[0] == manifests[1]
 
 
-def test_check_finds_a_flipped_bit(outside: Exported, tmp_path: Path) -> None:
-    """zoonnx check holds; a changed bit of the weights is found."""
-    (report,) = check_model(outside.folder.parent)
-    assert not [fault for finding in report.findings for fault in finding.faults]
-    path = outside.folder / "model.onnx.data"
+def test_flipped_bit(large: Exported, tmp_path: Path) -> None:
+    """All checks pass, and a changed bit in the weights is detected."""
+    (report,) = check_model(large.folder.parent)
+    assert list(report.failures) == []
+    path = large.folder / "model.onnx.data"
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     try:
-        (report,) = check_model(outside.folder.parent)
+        (report,) = check_model(large.folder.parent)
     finally:
         path.write_bytes(content)
-    assert {fault.file for finding in report.findings for fault in finding.faults} == {str(path)}
+    assert {failure.file for failure in report.failures} == {str(path)}
 
 
-def test_the_server_answers_as_for_one_file(outside: Exported, exported: Exported) -> None:
-    """A real server of the large form gives outputs and a layer as a session of the small form computes them."""
+def test_server(large: Exported, exported: Exported) -> None:
+    """A real server returns for the large model the outputs and the layer that a session of the small one computes."""
     images = np.random.default_rng(7).integers(0, 256, (4, 8, 8, 1), np.uint8)
-    layer = next(each for each in exported.manifest.layer_map.layers if each.value)
+    layer = next(layer for layer in exported.manifest.layer_map.layers if layer.value)
     outputs = ["logits", "probabilities", layer.name]
-    answers = answers_of_a_server(outside.folder.parent.parent, images, outputs)
+    responses = infer_with_server(large.folder.parent.parent, images, outputs)
     small = onnx.load(exported.folder / "model.onnx")
     expected = Runtime(small, [layer.value]).run({"image": images}, ["logits", "probabilities", layer.value])
-    for got, wanted in zip((answers[name] for name in outputs), expected.values(), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+    for name, array in zip(outputs, expected.values(), strict=True):
+        np.testing.assert_allclose(responses[name], array, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.usefixtures("few")
-def test_the_same_bytes_twice(outside: Exported, convnet4: LoadedNetwork, tmp_path: Path) -> None:
-    """Two exports of a large network are equal, file by file."""
+@pytest.mark.usefixtures("small_limit")
+def test_reproducible(large: Exported, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+    """Two exports of a large network write the same files."""
     again = export_model(convnet4, ExportSettings(to=tmp_path / "models", name="tiny"))
-    assert contents(again.folder.parent) == contents(outside.folder.parent)
+    assert contents(again.folder.parent) == contents(large.folder.parent)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small_limit")
 def test_no_message_holds_the_weights(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a session, nor the checker, nor what is inferred from or written serialises a large model whole."""
+    """Session, checker and writing never serialise the weights of a large model together with its graph."""
     model = onnx.load(exported.folder / "model.onnx")
     sizes = []
     serialise = onnx.ModelProto.SerializeToString
 
-    def measured(message: onnx.ModelProto, **options: bool) -> bytes:
+    def serialise_and_record(message: onnx.ModelProto, **options: bool) -> bytes:
         content = serialise(message, **options)
         sizes.append(len(content))
         return content
 
-    monkeypatch.setattr(onnx.ModelProto, "SerializeToString", measured)
+    monkeypatch.setattr(onnx.ModelProto, "SerializeToString", serialise_and_record)
     Runtime(model, every_value(model), optimise=False)
     external_data.check(model)
     files = external_data.contents(model)
     assert len(sizes) == 3
-    assert max(sizes) < exported.model_bytes - FEW_BYTES
-    assert len(files["model.onnx.data"]) > FEW_BYTES
+    assert max(sizes) < exported.model_bytes - LIMIT_BYTES
+    assert len(files["model.onnx.data"]) > LIMIT_BYTES
 
 
-@pytest.mark.usefixtures("few")
-def test_the_checker_still_refuses(exported: Exported) -> None:
-    """A large model that is wrong is refused as a small one is."""
+@pytest.mark.usefixtures("small_limit")
+def test_checker(exported: Exported) -> None:
+    """The ONNX checker rejects an invalid large model."""
     model = onnx.load(exported.folder / "model.onnx")
     model.graph.node[-1].op_type = "Nonsense"
     with pytest.raises(onnx.checker.ValidationError, match="Nonsense"):
@@ -151,23 +152,23 @@ def test_the_checker_still_refuses(exported: Exported) -> None:
 
 
 def test_shapes_are_inferred_without_weights(exported: Exported) -> None:
-    """Both inferences hear of a copy without weights what they hear of the model itself."""
+    """Both shape inferences return the same for a copy without weights as for the model itself."""
     model = onnx.load(exported.folder / "model.onnx")
     del model.graph.value_info[:]
     bare = external_data.weightless(model)
-    assert bare.ByteSize() < model.ByteSize() - FEW_BYTES
+    assert bare.ByteSize() < model.ByteSize() - LIMIT_BYTES
     strict, expected = (
-        list(onnx.shape_inference.infer_shapes(each, strict_mode=True, data_prop=True).graph.value_info)
-        for each in (bare, model)
+        list(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph.value_info)
+        for proto in (bare, model)
     )
     assert expected == strict != []
-    found, whole = (symbolic_shapes.infer(each) for each in (bare, model))
-    assert (found.gave_up, whole.gave_up) == ("", "")
-    assert found.infos == whole.infos != []
+    symbolic, expected_symbolic = (symbolic_shapes.infer(proto) for proto in (bare, model))
+    assert (symbolic.gave_up, expected_symbolic.gave_up) == ("", "")
+    assert symbolic.infos == expected_symbolic.infos != []
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small_limit")
 def test_variants_are_refused(convnet4: LoadedNetwork, tmp_path: Path) -> None:
-    """Variants of a large network are refused before anything is done."""
+    """Variants of a large network are refused before any computation."""
     with pytest.raises(SettingsError, match="leave --variants out"):
         plan(convnet4, tmp_path, "tiny", VariantSettings(("fp16",)))

@@ -1,4 +1,4 @@
-"""A layer's value bears the layer's name, in the file as in PyTorch."""
+"""The value of a layer in the ONNX model has the layer's name from PyTorch."""
 
 from pathlib import Path
 
@@ -17,22 +17,22 @@ from export.interface.interface import ImageInterface
 from export.onnx_model.rename import name_values
 from export.onnx_model.runtime import Runtime, every_value
 from export.reference.determinism import expectations
-from export.variants.runner import _frame
+from export.variants.graph import interface_nodes
 from export.verify.layer_map import map_layers
 from protos import manifest
-from zoo import LoadedNetwork, load_network
+from zoo import LoadedNetwork
 from zoo.networks.preprocessing import Preprocessing
 from zoo.runs.load import WeightsSource
 
-RULE = Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+PREPROCESSING = Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 
 
 def values(model: onnx.ModelProto) -> list[str]:
     return [name for node in model.graph.node for name in node.output]
 
 
-def test_the_file_speaks_of_layers(exported: Exported) -> None:
-    """Every value between normalisation and logits is called by its layer's path, and so is its node."""
+def test_values_are_named_after_layers(exported: Exported) -> None:
+    """Every value between normalisation and logits, and its node, has the path of its layer."""
     model = onnx.load(exported.folder / "model.onnx")
     paths = ["bn1", "act1", "bn2", "act2", "pool", "bn3", "act3", "bn4", "act4"]
     assert values(model)[4:-1] == [*paths, "head.global_pool.pool", "head.global_pool.flatten", "logits"]
@@ -41,14 +41,14 @@ def test_the_file_speaks_of_layers(exported: Exported) -> None:
 
 
 def test_names_and_values_agree(exported: Exported) -> None:
-    """Each layer's value is the layer itself, or what an inner layer or the model's output is called."""
+    """The value of each layer is named after the layer, after an inner layer, or after the model's output."""
     for layer in exported.manifest.layer_map.layers:
-        inner = layer.value.startswith(f"{layer.name}.")
-        assert not layer.value or layer.value in (layer.name, layer.of, "logits") or inner, layer
+        is_inner = layer.value.startswith(f"{layer.name}.")
+        assert not layer.value or layer.value in (layer.name, layer.of, "logits") or is_inner, layer
 
 
-def test_names_that_are_taken_make_way() -> None:
-    """A module called as another module's operation gets its name; the other value makes way."""
+def test_conflicting_names() -> None:
+    """A layer gets its name even if another value has it; the other value is renamed."""
 
     class Crossed(nn.Module):
         def __init__(self) -> None:
@@ -60,26 +60,26 @@ def test_names_that_are_taken_make_way() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc((self.sigmoid(x) + self.tanh(x).relu()).sigmoid().flatten(1))
 
-    rule = load_network("convnet4").preprocessing
     network = prepare(Crossed().eval())
-    rule = type(rule)(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
-    model = ImageInterface(rule).attach(convert(network, rule.input_size, 20))
-    layer_map = map_layers(model, network, expectations(network, ImageInterface(rule)))
+    preprocessing = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    interface = ImageInterface(preprocessing)
+    model = interface.attach(convert(network, preprocessing.input_size, 20))
+    layer_map = map_layers(model, network, expectations(network, interface))
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = Runtime(model).run({"image": image})
     name_values(model, layer_map)
     onnx.checker.check_model(model, full_check=True)
-    found = Runtime(model, every_value(model), optimise=False).run({"image": image})
-    x = rule.normalise(torch.from_numpy(image))
-    np.testing.assert_allclose(found["sigmoid"], x.tanh(), atol=1e-6)
-    np.testing.assert_allclose(found["tanh"], x.sigmoid(), atol=1e-6)
-    np.testing.assert_array_equal(found["logits"], before["logits"])
+    after = Runtime(model, every_value(model), optimise=False).run({"image": image})
+    x = preprocessing.normalise(torch.from_numpy(image))
+    np.testing.assert_allclose(after["sigmoid"], x.tanh(), atol=1e-6)
+    np.testing.assert_allclose(after["tanh"], x.sigmoid(), atol=1e-6)
+    np.testing.assert_array_equal(after["logits"], before["logits"])
     assert len(set(values(model))) == len(values(model))
 
 
 @pytest.mark.parametrize("path", ["x", "y", "w"])
 def test_inputs_outputs_and_weights_keep_their_names(path: str) -> None:
-    """A module called like an input, an output or a weight does not take its name."""
+    """A layer with the name of an input, an output or a weight does not replace that name."""
     nodes = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     weight = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
@@ -91,8 +91,8 @@ def test_inputs_outputs_and_weights_keep_their_names(path: str) -> None:
     assert layer_map.layers[0].value == "a"
 
 
-class Frame(nn.Module):
-    """Its weights and layers are called as what an export puts around a network."""
+class InterfaceNames(nn.Module):
+    """A network whose weights and layers have the names that an export uses around a network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,12 +106,12 @@ class Frame(nn.Module):
         return (self.normalised(self.conv(x)) - self.image_mean) * self.image_scale / self.temperature
 
 
-def test_names_of_the_frame(tmp_path: Path) -> None:
-    """Such a network is exported, numbers and all, and a variant knows the frame from the network."""
+def test_names_around_the_network(tmp_path: Path) -> None:
+    """Such a network is exported correctly, and the nodes around the network are recognised."""
     weights = WeightsSource("trained", 0, metrics={"temperature": 1.5})
-    network = LoadedNetwork(Frame().eval(), "frame", "Frame", (), RULE, weights)
+    network = LoadedNetwork(InterfaceNames().eval(), "frame", "Frame", (), PREPROCESSING, weights)
     exported = export_model(network, ExportSettings(to=tmp_path, name="n", calibrated=True))
-    assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
-    frame = _frame(onnx.load(exported.folder / "model.onnx"))
-    assert frame[:4] == ["image_nchw", "image_float", "image_centred", "normalised/unnamed"]
-    assert frame[4:] == ["logits_cooled", "probabilities"]
+    assert [failure for report in check_model(tmp_path / "n") for failure in report.failures] == []
+    nodes = interface_nodes(onnx.load(exported.folder / "model.onnx"))
+    assert nodes[:4] == ["image_nchw", "image_float", "image_centred", "normalised/unnamed"]
+    assert nodes[4:] == ["logits_cooled", "probabilities"]

@@ -1,4 +1,4 @@
-"""A trained network, and all its variants, made once. Speed is bound nowhere but where it is tested: machines are busy."""
+"""A trained network with all its variants, built once. Only the tests of speed bound it: the machine may be busy."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ ANY_SPEED = Bounds(min_speedup=0)
 
 
 @dataclass(frozen=True, eq=False)
-class Everything:
-    """An export with each of its variants."""
+class ExportWithVariants:
+    """An export and the outcomes of its variants."""
 
     exported: Exported
-    planned: Plan
+    plan: Plan
     outcomes: dict[Kind, Outcome]
 
     @property
@@ -31,7 +31,7 @@ class Everything:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run of convnet4 on digits."""
+    """A short training run of convnet4 on digits."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     train(TrainSettings(network="convnet4", data="digits", epochs=3, device="cpu"), folder)
     return folder
@@ -43,23 +43,26 @@ def trained(run: Path) -> LoadedNetwork:
     return load_network(run)
 
 
-def make(loaded: LoadedNetwork, to: Path, settings: VariantSettings, *, raw: bool = False) -> Everything:
-    """Export `loaded` as `network` and make its variants."""
-    planned = plan(loaded, to, "network", settings)
+def export_with_variants(
+    loaded: LoadedNetwork, to: Path, settings: VariantSettings, *, raw: bool = False
+) -> ExportWithVariants:
+    """Export `loaded` as the model `network` and build its variants."""
+    variant_plan = plan(loaded, to, "network", settings)
     exported = export_model(loaded, ExportSettings(to=to, name="network", raw=raw))
-    outcomes = make_variants(planned, exported.folder)
-    return Everything(exported, planned, {each.kind: each for each in outcomes})
+    outcomes = make_variants(variant_plan, exported.folder)
+    return ExportWithVariants(exported, variant_plan, {outcome.kind: outcome for outcome in outcomes})
 
 
-def again(everything: Everything, to: Path, settings: VariantSettings) -> dict[Kind, Outcome]:
-    """Make other variants of the same export, in a copy of it."""
+def build_again(original: ExportWithVariants, to: Path, settings: VariantSettings) -> dict[Kind, Outcome]:
+    """Build variants with other settings in a copy of the same export."""
     folder = to / "models" / "network" / "1"
-    shutil.copytree(everything.models / "network", folder.parent)
-    outcomes = make_variants(replace(everything.planned, settings=settings), folder)
-    return {each.kind: each for each in outcomes}
+    shutil.copytree(original.models / "network", folder.parent)
+    outcomes = make_variants(replace(original.plan, settings=settings), folder)
+    return {outcome.kind: outcome for outcome in outcomes}
 
 
 @pytest.fixture(scope="session")
-def everything(trained: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Everything:
-    """All four variants of it."""
-    return make(trained, tmp_path_factory.mktemp("variants") / "models", VariantSettings(KINDS, bounds=ANY_SPEED))
+def all_variants(trained: LoadedNetwork, tmp_path_factory: pytest.TempPathFactory) -> ExportWithVariants:
+    """The export of that network with all four variants."""
+    settings = VariantSettings(KINDS, bounds=ANY_SPEED)
+    return export_with_variants(trained, tmp_path_factory.mktemp("variants") / "models", settings)
