@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from export.arrays import Array
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
 from export.errors import ConversionError
-from export.onnx_model.array import Array
 from export.onnx_model.runtime import Runtime, every_value
 from protos import manifest
 

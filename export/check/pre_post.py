@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx
 
+from export.arrays import Array
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
 from export.check.test_data import read_test_data
 from export.errors import ConversionError
 from export.names import CONFIG, IMAGE, IMAGE_SCALE, LOGITS, MANIFEST, MULTI_LABEL, PROBABILITIES, TASK_KEY
-from export.onnx_model.array import Array
 from export.onnx_model.runtime import Runtime
 from protos.manifest import Head, Manifest, Preprocessing
 

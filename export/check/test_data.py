@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from export.arrays import Array
 from export.check.artifact import Artifact, read_regular_file
 from export.check.results import CheckResult, Failure
 from export.errors import ConversionError, DamagedError
 from export.names import MANIFEST, TEST_DATA
-from export.onnx_model.array import Array
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import CEILING, VARIANT_FLOOR, VARIANT_MULTIPLE
 from protos.manifest import Manifest, ParityCheck

@@ -185,7 +185,7 @@ def _layers(layers: "Sequence[manifest.Layer]") -> str:
 
 def _shapes(shapes: "manifest.Shapes") -> str:
     return (
-        f"verified by independent sources: {shapes.module_outputs_verified} of {shapes.module_outputs} module outputs, "
+        f"verified: {shapes.module_outputs_verified} of {shapes.module_outputs} module outputs, "
         f"{shapes.other_values_verified} of {shapes.other_values} other values"
     )
 

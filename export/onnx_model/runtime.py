@@ -13,8 +13,8 @@ from typing import Any
 import onnx
 import onnxruntime
 
+from export.arrays import Array
 from export.errors import ConversionError
-from export.onnx_model.array import Array
 from export.onnx_model.external_data import split_weights
 from export.onnx_model.scopes import scopes_of
 

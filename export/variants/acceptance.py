@@ -77,5 +77,7 @@ def _judge_speed(measured: Measurements, settings: VariantSettings) -> tuple[lis
         interval = f"95 % interval {latency.speedup_low:.2f} to {latency.speedup_high:.2f}"
         return [f"speedup is {latency.speedup:.2f} ({interval}), minimum {minimum:g}"], []
     if latency.speedup_low < minimum:
-        return [], [f"within its noise, the speedup of {latency.speedup:.2f} cannot be told from {minimum:g}"]
+        return [], [
+            f"speedup is {latency.speedup:.2f}, equal to the minimum {minimum:g} within the measurement's noise"
+        ]
     return [], []

@@ -71,7 +71,7 @@ def halve(
 def _add_measured_nodes(
     model: onnx.ModelProto, measure_sqnr: MeasureSqnr, float32_nodes: dict[str, str]
 ) -> dict[str, str]:
-    """Add, from the front, each node that is poor in float16, with the nodes before it if only that helps."""
+    """Add, in graph order, each node whose SQNR is too low in float16, with the nodes before it if only that helps."""
     sqnr = measure_sqnr(rounding_model(model, float32_nodes))
     unimprovable: set[str] = set()
     for _ in range(MAX_STEPS):
@@ -176,30 +176,30 @@ class _Converter:
         self._names[name, node_type] = output
         return output
 
-    def _name_in_type(self, name: str, wanted: int) -> str:
-        """Return the name of the value `name` in the type `wanted`; add a Cast if it does not exist yet."""
-        if (name, wanted) in self._names:
-            return self._names[name, wanted]
+    def _name_in_type(self, name: str, target_type: int) -> str:
+        """Return the name of the value `name` in the type `target_type`; add a Cast if it does not exist yet."""
+        if (name, target_type) in self._names:
+            return self._names[name, target_type]
         if name in self._weights:
-            return self._weight_in_type(name, wanted)
+            return self._weight_in_type(name, target_type)
         current = self._types[name]
-        if current == wanted:
+        if current == target_type:
             return name
-        if name in self._outputs and wanted == SINGLE:
+        if name in self._outputs and target_type == SINGLE:
             converted = name
         else:
-            converted = f"{name}/{'half' if wanted == HALF else 'single'}"
+            converted = f"{name}/{'half' if target_type == HALF else 'single'}"
         source = self._names.get((name, current), name)
-        self._nodes.append(helper.make_node("Cast", [source], [converted], f"{converted}/cast", to=wanted))
-        self._names[name, wanted] = converted
+        self._nodes.append(helper.make_node("Cast", [source], [converted], f"{converted}/cast", to=target_type))
+        self._names[name, target_type] = converted
         return converted
 
-    def _weight_in_type(self, name: str, wanted: int) -> str:
-        converted = name if wanted == SINGLE else f"{name}/half"
-        if wanted == HALF:
+    def _weight_in_type(self, name: str, target_type: int) -> str:
+        converted = name if target_type == SINGLE else f"{name}/half"
+        if target_type == HALF:
             half = numpy_helper.from_array(_half_array(self._weights[name]), converted)
             self._model.graph.initializer.append(half)
-        self._names[name, wanted] = converted
+        self._names[name, target_type] = converted
         return converted
 
 

@@ -10,8 +10,8 @@ import onnx
 import torch
 from google.protobuf import json_format
 
+from export.arrays import Array
 from export.names import IMAGE, IMAGE_SCALE, LAYERS_KEY, LOGITS
-from export.onnx_model.array import Array
 from protos import manifest
 from zoo.networks.preprocessing import Preprocessing
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from export.arrays import Array
 from export.errors import VariantError
 from export.names import LOGITS
-from export.onnx_model.array import Array
 from export.onnx_model.runtime import Runtime, every_value
 from export.variants import graph
 from export.variants.eval_data import EvalData, ImageSet
