@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from export import Exported
 from export.check.run import check_model
 from export.cli.check import table
 from export.cli.columns import column_widths, format_rows, wrap
+from export.cli.export import summary
 from tests.export.check.conftest import SCHEMA_1
 
 WIDTHS = (80, 100, 120)
@@ -48,3 +50,12 @@ def test_wrap() -> None:
 def test_column_widths() -> None:
     """The last column has no width of its own."""
     assert column_widths([("a", "bcd", "e" * 99), ("ab", "c", "")]) == [2, 3]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_summary_of_an_export(exported: Exported, width: int) -> None:
+    """The summary fits the terminal, except for complete paths, and breaks only between words."""
+    facts = summary(exported)
+    for (label, value), text in zip(facts, format_rows(facts, width), strict=True):
+        assert " ".join(text.split()) == f"{label} {value}"
+        assert isinstance(value, Path) or max(map(len, text.split("\n"))) <= width
