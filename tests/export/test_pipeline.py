@@ -259,14 +259,14 @@ class TestRefusals:
     def test_opset_that_the_runtime_does_not_support(self) -> None:
         """The newest supported opset is determined with the installed onnxruntime."""
         require_runs(23)
-        with pytest.raises(ConversionError, match=r"opset 99 is newer than what onnxruntime .* runs, which is \d\d:"):
+        with pytest.raises(ConversionError, match=r"onnxruntime .* supports opsets up to \d\d, not 99:"):
             require_runs(99)
 
     def test_read_only_target(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """A repository that cannot be written to is reported before the first step, and is unchanged."""
         (tmp_path / "models").write_text("a file where a folder should be")
         steps: list[str] = []
-        with pytest.raises(RepositoryError, match="models is no folder: give another place with --to"):
+        with pytest.raises(RepositoryError, match="models is not a folder; choose another with --to"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"), steps.append)
         assert steps == []
         assert [path.name for path in tmp_path.iterdir()] == ["models"]
@@ -278,7 +278,7 @@ class TestRefusals:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(repository.os, "fsync", full)
-        with pytest.raises(TargetError, match="No space left on device; nothing was changed there"):
+        with pytest.raises(TargetError, match="No space left on device; nothing was changed"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))
         assert files_below(tmp_path) == []
 
@@ -316,11 +316,11 @@ class TestRefusals:
     def test_labels_with_line_breaks(self, convnet4: LoadedNetwork, tmp_path: Path, mark: str) -> None:
         """A label with any character that ends a line is rejected: labels.txt has one label per line."""
         for label in (f"a{mark}b", f"a{mark}"):
-            self.assert_rejected(replace(convnet4, labels=(*"abcdefghi", label)), tmp_path, "holds a line break")
+            self.assert_rejected(replace(convnet4, labels=(*"abcdefghi", label)), tmp_path, "contains a line break")
 
     def test_wrong_number_of_labels(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """The number of labels must equal the number of classes."""
         loaded = LoadedNetwork(convnet4.network, "n", "n", ("a", "b"), convnet4.preprocessing, convnet4.weights)
-        with pytest.raises(UnsupportedNetworkError, match="the labels are 2, and the network has 10 classes"):
+        with pytest.raises(UnsupportedNetworkError, match="got 2 labels for a network with 10 classes"):
             export_model(loaded, ExportSettings(to=tmp_path, name="rejected"))
         assert list(tmp_path.iterdir()) == []

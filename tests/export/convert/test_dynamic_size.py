@@ -44,9 +44,9 @@ def test_a_variant_is_checked(convnet4: LoadedNetwork, tmp_path: Path) -> None:
     settings = VariantSettings(("fp16",), bounds=Bounds(min_speedup=0))
     planned = plan(convnet4, tmp_path, "network", settings)
     exported = export_model(convnet4, ExportSettings(to=tmp_path, name="network", dynamic_size=True))
-    assert [outcome.verdict.kept for outcome in make_variants(planned, exported.folder)] == [True]
+    assert [outcome.verdict.accepted for outcome in make_variants(planned, exported.folder)] == [True]
     reports = [report for name in ("network", "network-fp16") for report in check_model(tmp_path / name)]
-    assert [fault for report in reports for fault in report.faults] == []
+    assert [failure for report in reports for failure in report.failures] == []
 
 
 class TestFile:
@@ -85,9 +85,9 @@ class TestFile:
     def test_check_of_the_written_model(self, dynamic: Exported) -> None:
         """`zoonnx check` passes, and runs the model at both sizes."""
         (report,) = check_model(dynamic.folder)
-        assert {finding.result for finding in report.findings} == {"holds"}
-        about = {finding.check: finding.about for finding in report.findings}
-        assert "at batch 1 and 3, each at 2 sizes" in about["shapes"]
+        assert {result.status for result in report.results} == {"verified"}
+        details = {result.check: result.details for result in report.results}
+        assert "at batch 1 and 3, each at 2 sizes" in details["shapes"]
 
     def test_output_that_grows_with_the_input(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """The dimensions of a raw output that depend on the input's size are dynamic."""
@@ -95,7 +95,7 @@ class TestFile:
         shapes = [list(tensor.shape) for tensor in (*exported.manifest.inputs, *exported.manifest.outputs)]
         assert shapes == [[-1, 1, -1, -1], [-1, 3, -1, -1]]
         (report,) = check_model(exported.folder)
-        assert {finding.result for finding in report.findings if finding.check != "preprocessing"} == {"holds"}
+        assert {result.status for result in report.results if result.check != "preprocessing"} == {"verified"}
 
     def test_norm_with_a_minimum_size(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """The file is correct at all sizes at which the network runs, even below the minimum of PyTorch's capture."""

@@ -138,19 +138,19 @@ class TestFunctions:
                 SourceOptions(input_size="1,8,8"),
                 "--input-size: only for a network of your own",
             ),
-            (f"{package}:build", SourceOptions(pretrained=True), "gives its own weights"),
+            (f"{package}:build", SourceOptions(pretrained=True), "has its own weights"),
             (f"{package}.py:build", SourceOptions(), f"Name the module without '.py': {package}:FUNCTION"),
             (f"{package}:build", SourceOptions(mean="1"), "need --input-size"),
-            (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "numbers are written like"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", std="x"), "--std must be numbers such as"),
             (
                 f"{package}:build",
                 SourceOptions(input_size="3,8,8", mean="123.675,116.28,103.53"),
-                "--mean is of pixels from 0 to 1; got '123.675,116.28,103.53': divide",
+                "--mean refers to pixel values from 0 to 1; got '123.675,116.28,103.53': divide",
             ),
-            (f"{package}:build", SourceOptions(input_size="3,8,8", std="58,57,57"), "--std is of pixels from 0 to 1"),
-            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("/dev/null")), "it is no plain file"),
-            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("none.txt")), "cannot be read"),
-            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("empty.txt")), "holds no labels"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", std="58,57,57"), "--std refers to pixel values"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("/dev/null")), "not a regular file"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("none.txt")), "cannot read labels"),
+            (f"{package}:build", SourceOptions(input_size="3,8,8", labels=Path("empty.txt")), "contains no labels"),
             (
                 f"{package}:build",
                 SourceOptions(input_size="3,8,8", labels=Path("gap.txt")),
@@ -166,7 +166,7 @@ class TestFunctions:
             (("--input-size", "3,1000000,1000000"), 1, "this machine has not enough memory for that: "),
             (("--input-size", "3,8,8", "--min-speedup", "2"), 2, "are for variants: name some with --variants"),
             (("--input-size", "3,8,8", "--target", "cuda"), 2, "are for variants: name some with --variants"),
-            (("--input-size", "3,8,8", "--raw", "--std", "0.5"), 2, "a --raw model takes float32 as it is"),
+            (("--input-size", "3,8,8", "--raw", "--std", "0.5"), 2, "a --raw model accepts float32"),
         ],
     )
     def test_errors_on_the_command_line(
@@ -229,7 +229,7 @@ class TestModules:
         export_model(
             network, ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL, labels=("/m/01g317", "/m/0k4j")
         )
-        assert [fault for report in check_model(tmp_path / "n") for fault in report.faults] == []
+        assert [failure for report in check_model(tmp_path / "n") for failure in report.failures] == []
 
     @pytest.mark.parametrize(
         ("forward", "message"),
