@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from zoo.runs.evaluate import evaluate_run as evaluate
-
     from export.check.run import check_model as check
     from export.pipeline import export_model
     from export.settings import ExportSettings
     from serve.client import AsyncClient, Client
     from serve.process import serve
     from zoo.catalog import create_model, list_models
+    from zoo.runs.evaluate import evaluate_run as evaluate
     from zoo.settings import TrainSettings, Transfer, TuneSettings
     from zoo.training.trainer import train, tune
 

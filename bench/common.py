@@ -48,7 +48,7 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[s
     return summary([numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)])
 
 
-def shown(value: dict[str, Any], digits: int) -> str:
+def format_summary(value: dict[str, Any], digits: int) -> str:
     """Format a summary as 'median (low to high)', with a star if it is noisy."""
     median, low, high = (f"{value[key]:.{digits}f}" for key in ("median", "low", "high"))
     return f"{median} ({low} to {high}){'*' if value['noisy'] else ''}"

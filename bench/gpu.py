@@ -24,7 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.common import RESULTS, ROOT, machine_line, ratios, shown, summary, table, write, zoonnx
+from bench.common import RESULTS, ROOT, format_summary, machine_line, ratios, summary, table, write, zoonnx
 
 NETWORKS = {"resnet50": "resnet50", "mobilenetv3_small": "mobilenetv3_small_100"}
 TINY_NETWORKS = {"tiny": "test_resnet"}
@@ -119,7 +119,7 @@ def missing_requirements(provider: Provider) -> str:
         return ""
     from serve.engine import session
 
-    reason = session._missing_for_cuda()
+    reason = session.missing_for_cuda()
     return f"CUDA cannot be used: {reason}" if reason else ""
 
 
@@ -272,8 +272,14 @@ def page(report: dict[str, Any], plan: Plan) -> str:
     head += [f"served, {plan.batch_concurrency} x {plan.max_batch_size}", f"ratio at {plan.max_batch_size}", "batches"]
     rows = []
     for model in report["models"]:
-        row = [model["model"], *(shown(model[kind], 0) for kind in ("alone_1", "alone_largest", "singles", "wholes"))]
-        row += [shown(model["ratio"], 2), ", ".join(f"{count} of {size}" for size, count in model["batches"].items())]
+        row = [
+            model["model"],
+            *(format_summary(model[kind], 0) for kind in ("alone_1", "alone_largest", "singles", "wholes")),
+        ]
+        row += [
+            format_summary(model["ratio"], 2),
+            ", ".join(f"{count} of {size}" for size, count in model["batches"].items()),
+        ]
         rows.append(row)
     return machine_line() + text + "\nImages per second:\n\n" + table(head, rows)
 

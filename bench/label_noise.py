@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.common import MEDIANS, machine_line, shown, summary, table, write
-from zoo.data.registry import SOURCES, Dataset, Source, load_dataset
+from bench.common import MEDIANS, format_summary, machine_line, summary, table, write
+from zoo.data.dataset import Dataset
+from zoo.data.registry import SOURCES, Source, load_dataset
 from zoo.settings import TrainSettings
 from zoo.training.cross_validation import train_folds
 
@@ -75,7 +76,7 @@ def page(results: list[dict[str, Any]]) -> str:
     """Return the results as Markdown."""
     names = ["precision_at_k", "precision_of_suspicious", "recall_of_suspicious", "test_accuracy"]
     head = ["labels flipped", *(name.replace("_", " ") for name in names)]
-    cells = (shown(summary([result[name] for result in results]), 3) for name in names)
+    cells = (format_summary(summary([result[name] for result in results]), 3) for name in names)
     worst = min(result["precision_at_k"] for result in results)
     verdict = "reached" if worst >= MIN_PRECISION else "NOT reached"
     conditions = f"{len(results)} seeds, {FOLDS} folds of convnet4; {MEDIANS}"

@@ -177,7 +177,7 @@ def load(network: Net) -> LoadedNetwork:
         model = create_model(network.name, img_size=(network.size, network.size) if network.size else None)
         randomize_constant_scales(model)
     return LoadedNetwork(
-        model.eval(), network.name, network.name, (), Preprocessing.from_net(model), WeightsSource("random", seed=0)
+        model.eval(), network.name, network.name, (), Preprocessing.from_network(model), WeightsSource("random", seed=0)
     )
 
 

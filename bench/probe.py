@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from bench.common import MEDIANS, RESULTS, machine_line, ratios, shown, summary, table, write
+from bench.common import MEDIANS, RESULTS, format_summary, machine_line, ratios, summary, table, write
 from zoo.catalog import create_model
 from zoo.data.registry import load_dataset
 from zoo.settings import TrainSettings, Transfer
@@ -115,7 +115,7 @@ def page(result: dict[str, Any]) -> str:
         "ratio",
         "difference in accuracy, points",
     ]
-    row = [shown(result[name], 1) for name in ("frozen_s", "cached_s", "ratio")]
+    row = [format_summary(result[name], 1) for name in ("frozen_s", "cached_s", "ratio")]
     verdict = "reached" if result["reached"] else "NOT reached"
     target = f"At least {MIN_RATIO:g} times faster, accuracy within {MAX_DIFFERENCE_POINTS:g} points: {verdict}.\n"
     return machine_line(conditions) + table(head, [[*row, f"{result['points_apart']:+.2f}"]]) + "\n" + target

@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.common import MEDIANS, RESULTS, machine_line, ratios, shown, summary, table, write, zoonnx
+from bench.common import MEDIANS, RESULTS, format_summary, machine_line, ratios, summary, table, write, zoonnx
 from bench.load_client import LoadClient, load_client
 from bench.serving import Server, batch_counts, replay_server, run_in_process, serving, shuffled_batch_sizes
 from serve.client.load_test import WARM_UP_S, LoadSettings
@@ -121,11 +121,19 @@ def page(starts: dict[str, Any], results: list[dict[str, Any]]) -> str:
     head += ["p50 ms", "p99 ms", "CPU ms/row", "in-process"]
     rows = []
     for result in results:
-        row = [result["model"], shown(result["served"], 0), shown(result["beside"], 0), shown(result["ratio"], 2)]
-        row += [shown(result["alone"], 0), ", ".join(f"{count} of {size}" for size, count in result["batches"].items())]
+        row = [
+            result["model"],
+            format_summary(result["served"], 0),
+            format_summary(result["beside"], 0),
+            format_summary(result["ratio"], 2),
+        ]
+        row += [
+            format_summary(result["alone"], 0),
+            ", ".join(f"{count} of {size}" for size, count in result["batches"].items()),
+        ]
         row += [f"{result['p50_ms']:.1f}", f"{result['p99_ms']:.1f}"]
         rows.append([*row, f"{result['cpu_ms_a_row']:.2f}", f"{result['cpu_ms_a_row_beside']:.2f}"])
-    startup = f"Start-up to ready, one small model: {shown(starts, 2)} s.\n\n"
+    startup = f"Start-up to ready, one small model: {format_summary(starts, 2)} s.\n\n"
     return machine_line(f"concurrency {CONCURRENCY}; {MEDIANS}") + startup + table(head, rows)
 
 

@@ -23,7 +23,8 @@ import torch
 from bench.common import RESULTS, ROOT, write
 from bench.transfer_page import Setup, best, document, page, plot
 from zoo.catalog import create_model
-from zoo.data.registry import SOURCES, Dataset, Source, load_dataset
+from zoo.data.dataset import Dataset
+from zoo.data.registry import SOURCES, Source, load_dataset
 from zoo.data.splits import MemorySplit
 from zoo.settings import TrainSettings, Transfer
 from zoo.storage.atomic_io import write_file

@@ -46,7 +46,7 @@ class Exported:
 
 
 def export_model(
-    network: LoadedNetwork | nn.Module,
+    network: LoadedNetwork | nn.Module | Path | str,
     settings: ExportSettings,
     progress: Progress = lambda step: None,
     *,
@@ -55,8 +55,9 @@ def export_model(
 ) -> Exported:
     """Convert `network`, verify the model against PyTorch, and write it as a new version of `settings.name`.
 
-    The result of `load_network` has its own preprocessing and labels. For any other module they are arguments; the
-    preprocessing defaults to that of timm's `pretrained_cfg`. `progress` is called with the name of each step as it
+    `network` is the folder of a run, a network's name, what `load_network` returns, or any module. The first three have
+    their own preprocessing and labels. For a module they are arguments; the preprocessing defaults to that of timm's
+    `pretrained_cfg`. `progress` is called with the name of each step as it
     begins.
 
     Raises: ExportError; the repository is then unchanged.

@@ -31,7 +31,7 @@ def test_development_environment_is_complete() -> None:
 
 def test_missing_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason is the one that the server reports."""
-    monkeypatch.setattr(session, "_missing_for_cuda", lambda: "there is no driver here.")
+    monkeypatch.setattr(session, "missing_for_cuda", lambda: "there is no driver here.")
     assert gpu.missing_requirements("cuda") == "CUDA cannot be used: there is no driver here."
 
 

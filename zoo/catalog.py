@@ -1,5 +1,6 @@
 """The catalog of networks, and `create_model`, which builds these and all of timm's by name."""
 
+import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,15 @@ CATALOG = {
 }
 
 
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Return the names of all networks, ours and timm's, that match a glob, sorted within each.
+
+    With `pretrained` the names are those of published weights, NETWORK.WEIGHTS; a pattern may leave out the weights.
+    """
+    known = timm.list_models(pretrained=True) if pretrained else [*CATALOG, *_timm_names()]
+    return [name for name in known if _matches(name, pattern)]
+
+
 def create_model(
     name: str,
     *,
@@ -100,7 +110,7 @@ def create_model(
         network = _build_fresh(build, name, arguments | classes)
     _update_preprocessing(network, in_chans, img_size)
     if name in CATALOG:
-        check_size(network, Preprocessing.from_net(network).input_size)
+        check_size(network, Preprocessing.from_network(network).input_size)
     return network
 
 
@@ -145,7 +155,7 @@ def _check_patches(network: nn.Module) -> None:
 
 def _update_preprocessing(network: nn.Module, in_chans: int | None, img_size: tuple[int, int] | None) -> None:
     """Store another input size in the network's data config; new channels get the mean over the default ones."""
-    default = Preprocessing.from_net(network)
+    default = Preprocessing.from_network(network)
     channels, size = in_chans or default.channels, img_size or default.input_size[1:]
     if (channels, *size) == default.input_size:
         return
@@ -155,3 +165,12 @@ def _update_preprocessing(network: nn.Module, in_chans: int | None, img_size: tu
         changed = replace(changed, input_size=(channels, *size), mean=(mean,) * channels, std=(std,) * channels)
     changed.attach_to(network)
     config_of(network)["test_input_size"] = None
+
+
+def _timm_names() -> list[str]:
+    """Return timm's names, except those that the catalog redefines."""
+    return [name for name in timm.list_models() if name not in CATALOG]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition(".")[0], pattern)

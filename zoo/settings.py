@@ -236,3 +236,13 @@ def _check_names(settings_class: type[TrainSettings] | type[Transfer], values: M
 def _check(name: str, is_valid: bool, expected: str, value: object) -> None:
     if not is_valid:
         raise SettingsError(f"{name} must be {expected}; got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(TrainSettings):
+    """Settings with the defaults of `zoonnx tune`: a pretrained backbone, `network`, under a new head."""
+
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    layer_decay: float = 0.75
+    transfer: Transfer | None = Transfer()

@@ -7,20 +7,20 @@ from google.protobuf import text_format
 
 from export.artifact.metadata import compact_json
 from export.errors import UnsupportedNetworkError
-from export.interface.signature import Contract
+from export.interface.signature import Signature
 from export.names import BACKEND, CONFIG, LABELS, LABELS_KEY, MODEL, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from export.settings import ExportSettings
 from protos import inference, manifest
 
 
-def shared_files(settings: ExportSettings, contract: Contract) -> dict[str, bytes]:
+def shared_files(settings: ExportSettings, contract: Signature) -> dict[str, bytes]:
     """Return the contents of the shared files by file name. Raises: UnsupportedNetworkError."""
     files = {CONFIG: config_text(settings, contract).encode()}
     labels = labels_text(contract)
     return {**files, LABELS: labels.encode()} if labels else files
 
 
-def config_text(settings: ExportSettings, contract: Contract) -> str:
+def config_text(settings: ExportSettings, contract: Signature) -> str:
     """Return the text of config.pbtxt. Labels and preprocessing are parameters, which every client can request."""
     config = inference.ModelConfig(
         name=settings.name,
@@ -51,7 +51,7 @@ def config_text(settings: ExportSettings, contract: Contract) -> str:
     return text_format.MessageToString(config, as_utf8=True)
 
 
-def labels_text(contract: Contract) -> str:
+def labels_text(contract: Signature) -> str:
     """Return the text of labels.txt: one label per line, in class order. Raises: UnsupportedNetworkError."""
     labels = contract.labels
     for output in contract.outputs if labels else ():

@@ -8,7 +8,7 @@ import torch
 
 from export.artifact.manifest_json import SCHEMA_VERSION
 from export.interface.interface import ImageInterface, Interface
-from export.interface.signature import Contract
+from export.interface.signature import Signature
 from export.settings import ExportSettings
 from export.verify.parity import Check
 from protos import manifest
@@ -25,7 +25,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Verification:
     """Results of all checks of one export.
 
     Attributes:
@@ -41,13 +41,13 @@ class Found:
     inputs: Sequence[str]
 
 
-def manifest_of(
+def build_manifest(
     loaded: LoadedNetwork,
     settings: ExportSettings,
-    contract: Contract,
+    contract: Signature,
     interface: Interface,
     model: onnx.ModelProto,
-    results: Found,
+    results: Verification,
 ) -> manifest.Manifest:
     """Return the manifest of `model`, without the hashes that `seal` adds."""
     return manifest.Manifest(

@@ -17,7 +17,7 @@ from export.onnx_model.scopes import NAME_SCOPES
 from protos import manifest
 
 
-def strip(model: onnx.ModelProto) -> None:
+def remove_exporter_metadata(model: onnx.ModelProto) -> None:
     """Remove the exporter's metadata from `model`, except the module paths on its nodes."""
     for node in model.graph.node:
         _keep_only(node, {NAME_SCOPES})
@@ -27,7 +27,7 @@ def strip(model: onnx.ModelProto) -> None:
     model.doc_string = ""
 
 
-def stamp(
+def write_metadata(
     model: onnx.ModelProto,
     layer_map: manifest.LayerMap,
     labels: Iterable[str],
@@ -46,7 +46,7 @@ def stamp(
     onnx.helper.set_model_props(model, entries)
 
 
-def restamp(
+def write_variant_metadata(
     variant: onnx.ModelProto,
     original: onnx.ModelProto,
     layer_map: manifest.LayerMap,

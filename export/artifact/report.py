@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 
 from export.errors import TargetError
-from export.interface.interface import TELLING
+from export.interface.interface import PROBE_KINDS
 from protos.manifest import EXACT, Layer, LayerStatus, Manifest, ParityCheck, Shapes
 from zoo.storage.atomic_io import write_file
 
@@ -80,7 +80,7 @@ def _outputs(manifest: Manifest) -> str:
     ]
     head = ("output", "batch", "max difference", "tolerance", "error of PyTorch's float32")
     inputs = list(manifest.parity.inputs)
-    skipped = [kind for kind, used in zip(TELLING, inputs, strict=True) if used != kind]
+    skipped = [kind for kind, used in zip(PROBE_KINDS, inputs, strict=True) if used != kind]
     note = f" Skipped: {', '.join(skipped)}; {UNRELIABLE}." if skipped else ""
     return (
         f"Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch takes the first of "

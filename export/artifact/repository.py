@@ -30,7 +30,7 @@ def next_version(model: Path) -> int:
     return max((int(path.name) for path in model.iterdir() if path.name.isdecimal()), default=0) + 1
 
 
-def require_same(model: Path, shared: Mapping[str, bytes]) -> None:
+def require_identical_shared_files(model: Path, shared: Mapping[str, bytes]) -> None:
     """Refuse an existing model folder whose shared files differ from `shared`. Raises: RepositoryConflictError."""
     for name, content in shared.items():
         path = model / name
@@ -94,7 +94,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 def _publish(staged: Path, model: Path, shared: Mapping[str, bytes]) -> Path:
     """Rename the staged model, or its only version, to its final path; other exports may do the same meanwhile."""
     for _ in range(MAX_ATTEMPTS):
-        require_same(model, shared)
+        require_identical_shared_files(model, shared)
         source, target = (staged / "1", model / str(next_version(model))) if model.exists() else (staged, model)
         try:
             source.rename(target)

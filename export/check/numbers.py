@@ -11,7 +11,7 @@ from export.arrays import Array
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
 from export.errors import ConversionError
-from export.onnx_model.runtime import Runtime, every_value
+from export.onnx_model.runtime import Runtime, value_names
 from protos import manifest
 
 BATCH_SIZES = (1, 3)
@@ -111,7 +111,7 @@ def _elem_type(artifact: Artifact, name: str) -> int:
 
 def _computed_shapes(artifact: Artifact, inputs: InputShapes) -> Mapping[str, ShapesByBatch]:
     """Run the model without optimisation at each batch size and return the shape of every value."""
-    values = every_value(artifact.model)
+    values = value_names(artifact.model)
     runtime = Runtime(artifact.model, values, optimise=False, weights=artifact.folder)
     shapes: dict[str, dict[int, Shape]] = {value: {} for value in values}
     for batch in _batch_sizes(artifact):

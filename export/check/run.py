@@ -34,12 +34,12 @@ CONTENT_CHECKS: dict[str, Check] = {
 }
 
 
-def check_model(path: Path, progress: Callable[[str], None] = lambda step: None) -> list[VersionReport]:
+def check_model(path: Path | str, progress: Callable[[str], None] = lambda step: None) -> list[VersionReport]:
     """Check the version at `path`, or every version of a model, or of all models of a repository.
 
     `progress` is called with the name of each check before it starts. Raises: NoModelError, NewerSchemaError.
     """
-    folders = version_folders(path)
+    folders = version_folders(Path(path))
     return [check_edge(folder) if is_edge(folder) else _check_version(folder, progress) for folder in folders]
 
 

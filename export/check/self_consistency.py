@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
 from export.names import BACKEND, CONFIG, LABELS, MANIFEST, MODEL
-from export.onnx_model.runtime import every_value
+from export.onnx_model.runtime import value_names
 from protos.manifest import WEIGHTS_RANDOM, Layer, LayerSqnr, Manifest, Weights
 
 REQUIRED_WITNESSES = {"runtime", "pytorch"}  # a verified module output needs these two and one more
@@ -66,7 +66,7 @@ def _shape_counts(artifact: Artifact, manifest: Manifest) -> Iterator[str]:
     shapes, layers = manifest.shapes, manifest.layer_map.layers
     module_outputs = {layer.value for layer in layers if layer.value}
     verified = {layer.value for layer in layers if layer.value and _is_verified(layer)}
-    values = len(every_value(artifact.model))
+    values = len(value_names(artifact.model))
     if (shapes.module_outputs, shapes.module_outputs_verified) != (len(module_outputs), len(verified)):
         yield (
             f"counts {shapes.module_outputs_verified} of {shapes.module_outputs} module outputs as verified, but "

@@ -20,7 +20,7 @@ from export.convert.passes.pads import keep_pads
 from export.convert.taps import tapped
 from export.convert.torch_exporter import branch_locator, export_program
 from export.names import LOGITS
-from export.onnx_model.runtime import require_runs
+from export.onnx_model.runtime import require_supported_opset
 
 EXAMPLE_BATCH = 2  # not 1: torch.export treats a size of 1 as constant
 PASSES: tuple[GraphPass, ...] = (check_opset, drop_tap_outputs, keep_pads, name_outputs)
@@ -41,7 +41,7 @@ def convert(
 
     Raises: ConversionError.
     """
-    require_runs(opset)
+    require_supported_opset(opset)
     conversion = Conversion(input_size, opset, output_names, taps, dynamic_size)
     example = torch.zeros(EXAMPLE_BATCH, *input_size)
     with tapped(network, taps):

@@ -12,7 +12,7 @@ from export.interface.head import Head
 from export.names import IMAGE as IMAGE
 from export.names import IMAGE_MEAN, IMAGE_SCALE, INPUT, LOGITS
 from export.names import PROBABILITIES as PROBABILITIES
-from export.onnx_model.rename import make_way
+from export.onnx_model.rename import rename_conflicting_weights
 from zoo.networks.preprocessing import Preprocessing
 
 NORMALISED = "normalised"
@@ -24,7 +24,7 @@ def attach(model: onnx.ModelProto, preprocessing: Preprocessing, head: Head) -> 
     attached = onnx.ModelProto()
     attached.CopyFrom(model)
     graph = attached.graph
-    make_way(graph, {*CONSTANTS, *(weight.name for weight in head.constants())})
+    rename_conflicting_weights(graph, {*CONSTANTS, *(weight.name for weight in head.constants())})
     _rename_input(graph)
     nodes = [*_normalise_nodes(), *graph.node, *head.nodes(LOGITS, PROBABILITIES)]
     del graph.node[:]

@@ -23,7 +23,13 @@ from export.tracing.run import NetworkOutput, fresh_copy, run
 from zoo.networks.preprocessing import Preprocessing
 
 NOISE = "noise"
-TELLING = (NOISE, NOISE, "zeros", "half and half", "a ramp")  # the kinds of the probe inputs, as the manifest has them
+PROBE_KINDS = (
+    NOISE,
+    NOISE,
+    "zeros",
+    "half and half",
+    "a ramp",
+)  # the kinds of the probe inputs, as the manifest has them
 OUT_OF_RANGE_SCALES = (10, 1e3, 1e6)
 
 

@@ -28,7 +28,7 @@ DATATYPES = {
 
 
 @dataclass(frozen=True)
-class Contract:
+class Signature:
     """What clients of a model rely on.
 
     Attributes:
@@ -48,7 +48,7 @@ class Contract:
 
 def signature_of(
     interface: Interface, outputs_per_size: Sequence[Mapping[str, Tensor]], labels: Sequence[str]
-) -> Contract:
+) -> Signature:
     """Return the signature of the model; `outputs_per_size` are its outputs for the probe inputs of each size.
 
     Raises: UnsupportedNetworkError.
@@ -57,11 +57,11 @@ def signature_of(
     inputs = _describe([{interface.input_name: torch.from_numpy(array)} for array in probes])
     if not isinstance(interface, ImageInterface):
         _require_valid_names(interface.input_name, outputs_per_size[0])
-        return Contract(inputs, _describe(outputs_per_size), labels, None)
+        return Signature(inputs, _describe(outputs_per_size), labels, None)
     _require_fixed_classes(outputs_per_size)
     preprocessing = preprocessing_message(interface.preprocessing)
     multi_label = interface.head.activation == "sigmoid"
-    return Contract(inputs, _describe(outputs_per_size), labels, preprocessing, multi_label)
+    return Signature(inputs, _describe(outputs_per_size), labels, preprocessing, multi_label)
 
 
 def preprocessing_message(preprocessing: Preprocessing) -> manifest.Preprocessing:

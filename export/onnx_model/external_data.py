@@ -67,7 +67,7 @@ def split_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Mapping[str,
     return copy, weights
 
 
-def contents(model: onnx.ModelProto) -> dict[str, bytes]:
+def model_files(model: onnx.ModelProto) -> dict[str, bytes]:
     """Return the files of `model` on disk by name."""
     if not is_large(model):
         return {MODEL: model.SerializeToString(deterministic=True)}

@@ -16,7 +16,7 @@ import onnxruntime
 from export.arrays import Array
 from export.errors import ConversionError
 from export.onnx_model.external_data import split_weights
-from export.onnx_model.scopes import scopes_of
+from export.onnx_model.scopes import module_scopes
 
 IR_VERSION = 10  # the version that torch.onnx writes
 PROVIDERS = ["CPUExecutionProvider"]
@@ -73,7 +73,7 @@ class Runtime:
         """Return the layer of the node that an error message names; empty if it is unknown."""
         match = NODE_IN_ERROR.search(error)
         node = next((node for node in self._nodes if match and node.name == match[1]), None)
-        return (scopes_of(node) or ("",))[-1] if node else ""
+        return (module_scopes(node) or ("",))[-1] if node else ""
 
 
 def _session(model: onnx.ModelProto, values: Iterable[str], options: Any) -> Any:
@@ -86,7 +86,7 @@ def _session(model: onnx.ModelProto, values: Iterable[str], options: Any) -> Any
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=PROVIDERS)
 
 
-def require_runs(opset: int) -> None:
+def require_supported_opset(opset: int) -> None:
     """Refuse an opset that the installed onnxruntime does not support. Raises: ConversionError."""
     if not _supports(opset):
         newest = next((older for older in range(opset - 1, 0, -1) if _supports(older)), 0)
@@ -114,6 +114,6 @@ def _supports(opset: int) -> bool:
     return True
 
 
-def every_value(model: onnx.ModelProto) -> list[str]:
+def value_names(model: onnx.ModelProto) -> list[str]:
     """Return the names of all values that the nodes of `model` compute, in order."""
     return [name for node in model.graph.node for name in node.output if name]

@@ -7,7 +7,7 @@ import onnx
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def scopes_of(node: onnx.NodeProto) -> tuple[str, ...]:
+def module_scopes(node: onnx.NodeProto) -> tuple[str, ...]:
     """Return the paths of the modules that contain `node`, outermost first; the path of the network itself is ''."""
     for entry in node.metadata_props:
         if entry.key == NAME_SCOPES:

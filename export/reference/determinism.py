@@ -18,7 +18,7 @@ from export.tracing.run import fresh_copy
 BATCH_RTOL = 1e-3  # of the largest magnitude: more than the rounding of another batch size explains
 
 
-def expectations(network: nn.Module, interface: Interface) -> list[ReferenceRuns]:
+def reference_runs(network: nn.Module, interface: Interface) -> list[ReferenceRuns]:
     """Run `network` in float32 at each size of the interface. Raises: UnsupportedNetworkError."""
     own_size, *other_sizes = (interface.at(*size) for size in interface.sizes)
     fresh = fresh_copy(network)

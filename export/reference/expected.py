@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from export.arrays import Array
-from export.interface.interface import NOISE, TELLING, Interface
+from export.interface.interface import NOISE, PROBE_KINDS, Interface
 from export.reference.tolerance import Reference
 from export.tracing.lane_sums import LaneSummation, NormDetector
 from export.tracing.run import Layers, NetworkOutput, run, run_in_float64, run_traced
@@ -111,7 +111,7 @@ class ReferenceRuns:
     @property
     def kinds(self) -> tuple[str, ...]:
         """A description of each probe input."""
-        return tuple(NOISE if row in self.noise_rows else kind for row, kind in enumerate(TELLING))
+        return tuple(NOISE if row in self.noise_rows else kind for row, kind in enumerate(PROBE_KINDS))
 
     def inputs(self, batch: int) -> Array:
         """Return the first `batch` probe inputs."""

@@ -64,7 +64,7 @@ def loaded_module(
     if preprocessing is None:
         if not getattr(network, "pretrained_cfg", None):
             raise SourceError(f"the input size of {kind} is unknown: pass `preprocessing` (--input-size C,H,W).")
-        preprocessing = Preprocessing.from_net(network)
+        preprocessing = Preprocessing.from_network(network)
     weights = WeightsSource("given", seed)
     return LoadedNetwork(network, name or kind, architecture or kind, tuple(labels), preprocessing, weights)
 

@@ -17,5 +17,5 @@ def describe_model(context: Reference) -> Described:
     outputs = [runs.float32.outputs for runs in context.runs]
     signature = signature_of(context.interface, outputs, context.source.labels)
     shared_files = config_pbtxt.shared_files(settings, signature)
-    repository.require_same(settings.to / settings.name, shared_files)
+    repository.require_identical_shared_files(settings.to / settings.name, shared_files)
     return Described(**vars(context), signature=signature, shared_files=shared_files)

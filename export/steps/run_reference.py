@@ -1,6 +1,6 @@
 """Step 3: from a network to PyTorch's float32 results for the probe inputs."""
 
-from export.reference.determinism import expectations
+from export.reference.determinism import reference_runs
 from export.steps.stages import Prepared, Reference
 
 
@@ -12,4 +12,4 @@ def run_reference(context: Prepared) -> Reference:
     Ensures: every output has a finite row for each input.
     Raises: UnsupportedNetworkError.
     """
-    return Reference(**vars(context), runs=expectations(context.network, context.interface))
+    return Reference(**vars(context), runs=reference_runs(context.network, context.interface))

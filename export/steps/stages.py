@@ -12,7 +12,7 @@ import onnx
 from torch import nn
 
 from export.interface.interface import Interface
-from export.interface.signature import Contract
+from export.interface.signature import Signature
 from export.reference.expected import ReferenceRuns
 from export.settings import ExportSettings
 from export.verify.parity import Check
@@ -66,7 +66,7 @@ class Described(Reference):
         shared_files: The files that all versions of the model share, by name.
     """
 
-    signature: Contract
+    signature: Signature
     shared_files: Mapping[str, bytes]
 
 

@@ -3,9 +3,9 @@
 from onnx import numpy_helper
 
 from export.artifact import repository
-from export.artifact.manifest import Found, manifest_of
+from export.artifact.manifest import Verification, build_manifest
 from export.artifact.manifest_json import seal, to_json
-from export.artifact.metadata import stamp, strip
+from export.artifact.metadata import remove_exporter_metadata, write_metadata
 from export.names import MANIFEST, MODEL, TEST_DATA, WEIGHTS
 from export.onnx_model import external_data
 from export.reference.expected import SMALL_BATCH, ReferenceRuns
@@ -22,11 +22,11 @@ def write_version(context: Verified) -> Written:
     Raises: RepositoryError.
     """
     settings, model, signature = context.settings, context.model, context.signature
-    strip(model)
-    stamp(model, context.layer_map, signature.labels, signature.preprocessing)
-    results = Found(context.layer_map, context.shapes, context.checks, context.runs[0].kinds)
-    manifest = manifest_of(context.source, settings, signature, context.interface, model, results)
-    files = {**external_data.contents(model), **_test_data(context.runs[0])}
+    remove_exporter_metadata(model)
+    write_metadata(model, context.layer_map, signature.labels, signature.preprocessing)
+    results = Verification(context.layer_map, context.shapes, context.checks, context.runs[0].kinds)
+    manifest = build_manifest(context.source, settings, signature, context.interface, model, results)
+    files = {**external_data.model_files(model), **_test_data(context.runs[0])}
     seal(manifest, {**files, **{f"../{name}": content for name, content in context.shared_files.items()}})
     files[MANIFEST] = to_json(manifest).encode()
     folder = repository.write_version(settings.to / settings.name, context.shared_files, files)

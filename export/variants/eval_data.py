@@ -15,8 +15,9 @@ import torch
 from export.errors import CalibrationDataError
 from export.variants.settings import SERVABLE, VariantSettings
 from zoo import LoadedNetwork
+from zoo.data.dataset import Dataset
 from zoo.data.kfold import fold_of
-from zoo.data.registry import Dataset, find_data, redacted_name
+from zoo.data.registry import find_data, redacted_name
 from zoo.data.splits import Split
 from zoo.networks.preprocessing import Preprocessing
 
@@ -83,7 +84,7 @@ def load_eval_data(loaded: LoadedNetwork, settings: VariantSettings) -> EvalData
 
 
 def _from_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -> EvalData:
-    dataset = find_data(name).for_net(loaded.preprocessing)
+    dataset = find_data(name).for_network(loaded.preprocessing)
     if loaded.fold and name == loaded.data:
         dataset = fold_of(dataset, *loaded.fold)  # the test split is then the one that the run held out
     if tuple(dataset.input_size) != tuple(loaded.preprocessing.input_size):

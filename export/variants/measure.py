@@ -14,7 +14,7 @@ import onnx
 from export.arrays import Array
 from export.errors import VariantError
 from export.names import LOGITS
-from export.onnx_model.runtime import Runtime, every_value
+from export.onnx_model.runtime import Runtime, value_names
 from export.variants import graph
 from export.variants.eval_data import EvalData, ImageSet
 from export.variants.latency import Latency
@@ -107,7 +107,7 @@ class VariantEvaluator:
         self._model, self._preprocessing, self._eval_data = model, preprocessing, eval_data
         count = max(4, min(64, SQNR_BATCH_NUMBERS // math.prod(preprocessing.input_size)))
         self._sqnr_feeds = self.feeds(eval_data.test.images[:count])
-        arrays = Runtime(model, every_value(model), optimise=False).run(self._sqnr_feeds)
+        arrays = Runtime(model, value_names(model), optimise=False).run(self._sqnr_feeds)
         self._values = {name: array for name, array in arrays.items() if array.dtype == np.float32}
         self._original_logits: dict[int, Array] = {}  # by the identity of the image set
 
@@ -133,7 +133,7 @@ class VariantEvaluator:
 
     def values_db(self, variant: onnx.ModelProto) -> dict[str, float]:
         """Return the SQNR of every value that both models have, outputs included. Raises: VariantError."""
-        in_variant = set(every_value(variant))
+        in_variant = set(value_names(variant))
         names = [name for name in self._values if name in in_variant]
         arrays = Runtime(variant, names, optimise=False).run(self._sqnr_feeds)
         for name in names:

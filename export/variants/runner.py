@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from export.artifact.metadata import restamp
+from export.artifact.metadata import write_variant_metadata
 from export.errors import ConversionError, ExportError, SettingsError, VariantError
 from export.onnx_model import external_data
 from export.onnx_model.runtime import Runtime
@@ -183,7 +183,7 @@ class _VariantBuilder:
             scores[method] = (accuracy.variant if accuracy else 0.0, self._validation_db(models[method]))
         best = max(scores, key=lambda method: scores[method])
         model = models[best]
-        layer_map = restamp(model, original, self._original.manifest.layer_map)
+        layer_map = write_variant_metadata(model, original, self._original.manifest.layer_map)
         how = _describe_calibration(best, scores, self._eval_data)
         return BuiltVariant("int8", model.SerializeToString(deterministic=True), how, model, layer_map=layer_map)
 
@@ -204,7 +204,7 @@ class _VariantBuilder:
         original, evaluator = self._original.model, self._evaluator
         outside = interface_nodes(original)
         result = fp16.halve(original, evaluator.largest, evaluator.values_db, outside)
-        layer_map = restamp(result.model, original, self._original.manifest.layer_map)
+        layer_map = write_variant_metadata(result.model, original, self._original.manifest.layer_map)
         nodes = [f"{name} ({reason})" for name, reason in result.float32_nodes.items() if name not in outside]
         return BuiltVariant(
             "fp16",

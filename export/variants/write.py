@@ -82,7 +82,7 @@ def require_available(models: Path, name: str, kinds: Sequence[Kind]) -> None:
     for kind in kinds:
         variant = models / f"{name}-{kind}"
         if config.is_file() and variant.exists():
-            repository.require_same(variant, shared_files(models / name, variant.name))
+            repository.require_identical_shared_files(variant, shared_files(models / name, variant.name))
         elif variant.exists():
             raise RepositoryConflictError(f"{variant} exists, but {name} does not: move it away.")
 

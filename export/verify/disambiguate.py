@@ -16,7 +16,7 @@ from torch import nn
 from export.arrays import Array
 from export.errors import ConversionError, UnsupportedNetworkError
 from export.interface.interface import Interface
-from export.onnx_model.runtime import Runtime, every_value
+from export.onnx_model.runtime import Runtime, value_names
 from export.tracing.run import Layers, fresh_copy, run_traced
 
 RTOL = 1e-3  # of the largest magnitude: float32 stays within it in any order of summation
@@ -60,7 +60,7 @@ class OutOfRangeProbe:
         inputs = self._interface.out_of_range_inputs()
         try:
             _, layers = run_traced(fresh_copy(self._network), self._interface.network_input(inputs))
-            names = every_value(self._model)
+            names = value_names(self._model)
             values = Runtime(self._model, names, optimise=False).run({self._interface.input_name: inputs}, names)
         except (UnsupportedNetworkError, ConversionError):
             return {}, {}  # inputs that the network or the model rejects separate nothing

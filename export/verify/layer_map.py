@@ -18,8 +18,8 @@ import onnx
 from torch import nn
 
 from export.arrays import Array
-from export.onnx_model.runtime import Runtime, every_value
-from export.onnx_model.scopes import scopes_of
+from export.onnx_model.runtime import Runtime, value_names
+from export.onnx_model.scopes import module_scopes
 from export.reference.expected import ReferencePair, ReferenceRuns
 from export.reference.tolerance import Agreement
 from export.tracing.trace import TensorRecord
@@ -228,9 +228,9 @@ def _exact(match: Match) -> manifest.Layer:
 
 def _values(model: onnx.ModelProto, feeds: dict[str, Array], first_paths: Mapping[str, str]) -> list[Value]:
     """Return every node's outputs in order, computed by onnxruntime without optimisation."""
-    arrays = Runtime(model, every_value(model), optimise=False).run(feeds)
+    arrays = Runtime(model, value_names(model), optimise=False).run(feeds)
     return [
-        Value(name, position, tuple(first_paths.get(path, path) for path in scopes_of(node)), arrays[name])
+        Value(name, position, tuple(first_paths.get(path, path) for path in module_scopes(node)), arrays[name])
         for position, node in enumerate(model.graph.node)
         for name in node.output
         if name and isinstance(arrays[name], np.ndarray)  # a sequence is not the output of a layer

@@ -7,7 +7,7 @@ Ensures: a layer has one field per axis of the image, or none where it is unknow
 import math
 
 from protos import manifest
-from zoo.geometry.fields import Field
+from zoo.geometry.fields import ReceptiveField
 from zoo.geometry.measure import Geometry
 
 
@@ -20,6 +20,6 @@ def add_receptive_fields(layer_map: manifest.LayerMap, geometry: Geometry) -> No
             layer.fields.extend(_message(field) for field in fields)
 
 
-def _message(field: Field) -> manifest.Field:
+def _message(field: ReceptiveField) -> manifest.Field:
     jump, start = float(field.jump or 0), float(field.start)
     return manifest.Field(size=field.size, jump=jump, start=start, exact=field.exact)

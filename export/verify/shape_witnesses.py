@@ -26,7 +26,7 @@ from torch import nn
 from export.interface.interface import Interface
 from export.names import BATCH, HEIGHT, WIDTH, layer_name
 from export.onnx_model.external_data import weightless
-from export.onnx_model.runtime import Runtime, every_value
+from export.onnx_model.runtime import Runtime, value_names
 from export.tracing.meta_device import to_meta_device
 from export.tracing.trace import layer_shapes
 from export.verify import symbolic_shapes
@@ -100,7 +100,7 @@ def _query(name: str, source: Callable[[], Shapes], *errors: type[Exception]) ->
 
 
 def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]) -> Shapes:
-    names = every_value(model)
+    names = value_names(model)
     runtime = Runtime(model, names, optimise=False)
     values = {
         case: runtime.run({interface.input_name: interface.at(case.height, case.width).noise(case.batch)})

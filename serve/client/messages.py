@@ -11,7 +11,7 @@ from protos import inference, introspect, manifest
 from serve.client.model_info import LayerInfo, ModelInfo
 from serve.client.preprocessing import Preprocessing
 from serve.errors import InvalidRequestError, RefusedError, ServerFailedError
-from serve.repository.layer_index import where_it_went
+from serve.repository.layer_index import absence_reason
 from serve.wire import codec, datatypes
 from serve.wire.tensors import Array, Request, Tensor, TensorSpec
 
@@ -64,7 +64,7 @@ def matching_layers(response: introspect.LayersResponse, pattern: str) -> tuple[
 
 
 def _layer_info(layer: manifest.Layer) -> LayerInfo:
-    missing_reason = "" if layer.value else where_it_went(layer)
+    missing_reason = "" if layer.value else absence_reason(layer)
     return LayerInfo(layer.name, layer.kind, tuple(layer.shape), missing_reason, layer.value)
 
 

@@ -136,7 +136,7 @@ def _warn_once(message: str) -> None:
 
 
 def _load_on_cuda(path: Path) -> Any:
-    missing = _missing_for_cuda()
+    missing = missing_for_cuda()
     if missing:
         raise ProviderError(f"CUDA cannot be used: {missing}")
     return _load(path, path, "cuda", 1)
@@ -178,7 +178,7 @@ def _cuda_error(path: Path, reason: str) -> str:
 
 
 @functools.cache
-def _missing_for_cuda() -> str | None:
+def missing_for_cuda() -> str | None:
     """Return what this machine lacks for CUDA, as a sentence; None if nothing is known to be missing."""
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         return "the installed onnxruntime was built without it; run: pip install 'zoonnx[cuda]'"

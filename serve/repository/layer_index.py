@@ -47,7 +47,7 @@ class LayerIndex:
         if layer is None:
             raise UnknownOutputError(self._unknown(name))
         if not layer.value:
-            raise UnknownOutputError(f"the layer '{name}' ({layer.kind}) is not in the file: {where_it_went(layer)}")
+            raise UnknownOutputError(f"the layer '{name}' ({layer.kind}) is not in the file: {absence_reason(layer)}")
         return layer.value
 
     def _unknown(self, name: str) -> str:
@@ -84,7 +84,7 @@ def _parse_layer_map(model: Path, text: str) -> manifest.LayerMap:
         ) from error
 
 
-def where_it_went(layer: manifest.Layer) -> str:
+def absence_reason(layer: manifest.Layer) -> str:
     """Return why no value of the file holds a layer's output, as a clause with a full stop."""
     if layer.status == manifest.FOLDED:
         return f"the export folded it into '{layer.of}'; request that layer instead."

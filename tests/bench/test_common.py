@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.common import shown, summary
+from bench.common import format_summary, summary
 
 
 class TestSummary:
@@ -26,4 +26,4 @@ class TestSummary:
 
     def test_shown(self) -> None:
         """A summary is formatted as the median and its interval."""
-        assert shown(summary([1.0, 1.0, 1.01]), 2) == "1.00 (1.00 to 1.01)"
+        assert format_summary(summary([1.0, 1.0, 1.01]), 2) == "1.00 (1.00 to 1.01)"

@@ -5,14 +5,14 @@ import pytest
 from docs.cnn import build
 from docs.cnn.claims import CLAIMS
 from zoo.geometry.sizes import Window
-from zoo.inspect.compare import LayerQuestion, layer_rows
-from zoo.inspect.target import subject_of
+from zoo.inspect.compare import LayerSpec, layer_rows
+from zoo.inspect.target import find_target
 from zoo.layers import resolve_padding
 
 
 def full(size, to, kernel, padding="valid"):
     """Return the number of weights of a fully connected layer from `size` to the output of `to` filters."""
-    return layer_rows(LayerQuestion(size, to, kernel, padding=padding))[0]["weights"]
+    return layer_rows(LayerSpec(size, to, kernel, padding=padding))[0]["weights"]
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_weights_of_fully_connected_layers(claimed, right, compute):
 
 def test_a_filter_has_75_weights_and_a_bias():
     """By F*F*Di*K + K one 5x5x3 filter has 75 + 1 parameters, five have 380 and an output depth of 5."""
-    one, five = (layer_rows(LayerQuestion((3, 32, 32), k, 5, padding="valid"))[2] for k in (1, 5))
+    one, five = (layer_rows(LayerSpec((3, 32, 32), k, 5, padding="valid"))[2] for k in (1, 5))
     assert (one["weights"], one["biases"], five["parameters"]) == (75, 1, 5 * 5 * 3 * 5 + 5)
     assert five["output"] == "5x28x28"
 
 
 def test_sharing_saves_parameters_not_work():
     """Parameters are O(n^2), O(n) and O(1); MACs are equal with and without sharing, fewer than fully connected."""
-    full_row, local, shared = layer_rows(LayerQuestion((1, 8, 8), 8, 3))
+    full_row, local, shared = layer_rows(LayerSpec((1, 8, 8), 8, 3))
     assert (full_row["parameters"], local["parameters"], shared["parameters"]) == (33_280, 5_120, 80)
     assert shared["MACs"] == local["MACs"] == full_row["MACs"] * 9 / 64
 
@@ -64,13 +64,13 @@ def test_same_padding_of_odd_windows(taps):
 @pytest.mark.parametrize(("name", "pools"), [("convnet4", 1), ("resnet18", 1), ("vgg16", 5)])
 def test_pools_have_no_parameters(name, pools):
     """The notes claim that pools have trainable parameters."""
-    pool_layers = [layer for layer in subject_of(name).geometry().layers if "MaxPool" in layer.kind]
+    pool_layers = [layer for layer in find_target(name).geometry().layers if "MaxPool" in layer.kind]
     assert [layer.parameters for layer in pool_layers] == [0] * pools
 
 
 def test_filters_are_as_deep_as_their_input_unless_grouped():
     """The claim holds with groups = 1; a depthwise filter has a depth of 1."""
-    layers = subject_of("mobilenetv3_small_100").geometry().layers
+    layers = find_target("mobilenetv3_small_100").geometry().layers
     convolutions = [layer for layer in layers if layer.kind == "Conv2d"]
     depths = {layer.module.groups == 1: set() for layer in convolutions}
     for layer in convolutions:
@@ -81,14 +81,14 @@ def test_filters_are_as_deep_as_their_input_unless_grouped():
 
 def test_stacks_have_larger_receptive_fields():
     """Each 3x3 convolution widens the receptive field of VGG16's first stage by 2; a pool doubles the jump."""
-    geometry = subject_of("vgg16").geometry()
+    geometry = find_target("vgg16").geometry()
     fields = [(geometry[name].fields[0].size, geometry[name].fields[0].jump) for name in ("features.0", "features.2")]
     assert [*fields, geometry["features.4"].fields[0].jump] == [(3, 1), (5, 1), 2]
 
 
 def test_batch_normalisation_is_per_channel():
     """It has two parameters per channel."""
-    assert subject_of("convnet4").geometry()["bn1"].parameters == 2 * 32
+    assert find_target("convnet4").geometry()["bn1"].parameters == 2 * 32
 
 
 @pytest.mark.parametrize(

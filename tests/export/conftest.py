@@ -11,7 +11,7 @@ from export import Exported, ExportSettings, export_model
 from zoo import LoadedNetwork, load_network
 
 
-def shake(network: nn.Module) -> nn.Module:
+def randomize_batch_norms(network: nn.Module) -> nn.Module:
     """Draw new BatchNorm parameters and statistics, so that no branch of the network is zero."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
@@ -26,7 +26,7 @@ def shake(network: nn.Module) -> nn.Module:
 def convnet4() -> LoadedNetwork:
     """Return convnet4 of the catalog, with random weights and ten labels."""
     loaded = load_network("convnet4", seed=3)
-    shake(loaded.network)
+    randomize_batch_norms(loaded.network)
     return replace(loaded, labels=tuple(map(str, range(10))))
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.interface.interface import ImageInterface, Interface
-from export.reference.determinism import expectations
+from export.reference.determinism import reference_runs
 from export.verify.layer_map import map_layers
 from protos import manifest
 from zoo.networks.preprocessing import Preprocessing
@@ -18,7 +18,7 @@ def mapped(network: nn.Module, interface: Interface = SMALL) -> dict[str, manife
     """Convert `network` with 3x8x8 images and return its layer map by layer name."""
     prepared = prepare(network.eval())
     model = interface.attach(convert(prepared, interface.input_size, 20, interface.network_outputs))
-    return {layer.name: layer for layer in map_layers(model, prepared, expectations(prepared, interface)).layers}
+    return {layer.name: layer for layer in map_layers(model, prepared, reference_runs(prepared, interface)).layers}
 
 
 def status(layer: manifest.Layer) -> tuple[str, str]:

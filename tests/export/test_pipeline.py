@@ -29,7 +29,7 @@ from export.errors import (
     TargetError,
     UnsupportedNetworkError,
 )
-from export.onnx_model.runtime import require_runs
+from export.onnx_model.runtime import require_supported_opset
 from protos import inference, manifest
 from zoo import LoadedNetwork
 
@@ -258,9 +258,9 @@ class TestRefusals:
 
     def test_opset_that_the_runtime_does_not_support(self) -> None:
         """The newest supported opset is determined with the installed onnxruntime."""
-        require_runs(23)
+        require_supported_opset(23)
         with pytest.raises(ConversionError, match=r"onnxruntime .* supports opsets up to \d\d, not 99:"):
-            require_runs(99)
+            require_supported_opset(99)
 
     def test_read_only_target(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """A repository that cannot be written to is reported before the first step, and is unchanged."""

@@ -12,7 +12,8 @@ from PIL import Image
 
 import zoonnx as dispatcher
 from zoo.catalog import create_model
-from zoo.data.registry import Dataset, load_dataset
+from zoo.data.dataset import Dataset
+from zoo.data.registry import load_dataset
 from zoo.settings import TrainSettings, Transfer
 from zoo.training.trainer import train
 

@@ -19,13 +19,13 @@ def test_builds_a_network_of_timm_by_name():
 def test_keeps_the_architectures_defaults():
     """Without arguments the number of classes and channels are timm's."""
     network = create_model("test_resnet.r160_in1k")
-    assert (network.num_classes, Preprocessing.from_net(network).input_size) == (1000, (3, 160, 160))
+    assert (network.num_classes, Preprocessing.from_network(network).input_size) == (1000, (3, 160, 160))
 
 
 def test_preprocessing_follows_in_chans():
     """With another number of channels, `mean` is the mean over the default channels."""
-    default = Preprocessing.from_net(create_model("test_resnet"))
-    grey = Preprocessing.from_net(create_model("test_resnet", in_chans=1))
+    default = Preprocessing.from_network(create_model("test_resnet"))
+    grey = Preprocessing.from_network(create_model("test_resnet", in_chans=1))
     assert grey.input_size == (1, 160, 160)
     assert grey.mean == (pytest.approx(sum(default.mean) / 3),)
 
@@ -33,7 +33,7 @@ def test_preprocessing_follows_in_chans():
 def test_networks_do_not_share_their_config():
     """Another `in_chans` does not change the next network of that name."""
     create_model("convnet4", in_chans=4)
-    assert Preprocessing.from_net(create_model("convnet4")).channels == 1
+    assert Preprocessing.from_network(create_model("convnet4")).channels == 1
 
 
 @pytest.mark.parametrize(("name", "similar"), [("convnet5", "convnet4"), ("resnet81", "resnet18")])
@@ -61,13 +61,13 @@ def test_img_size_builds_a_transformer_for_it():
     """A network of fixed size has the patches of the requested size, and its data config has that size."""
     network = create_model("test_vit", img_size=(64, 96)).eval()
     assert network(torch.zeros(1, 3, 64, 96)).shape == (1, 1000)
-    assert Preprocessing.from_net(network).input_size == (3, 64, 96)
+    assert Preprocessing.from_network(network).input_size == (3, 64, 96)
 
 
 def test_img_size_of_a_convolutional_network_is_stored():
     """A network that accepts any size has the requested one in its data config."""
     network = create_model("test_resnet", img_size=(96, 64), in_chans=1)
-    assert Preprocessing.from_net(network).input_size == (1, 96, 64)
+    assert Preprocessing.from_network(network).input_size == (1, 96, 64)
 
 
 def test_images_smaller_than_a_patch_are_rejected():

@@ -39,13 +39,13 @@ def eval_(
     from zoo.evaluation.calibration import measure
     from zoo.evaluation.evaluate import evaluate
     from zoo.evaluation.predictions import save_predictions
-    from zoo.report import examine, require_new_file, write_report
+    from zoo.report import evaluated_run_of, require_new_file, write_report
     from zoo.runs.load import load_run
 
     if report is not None:
         require_new_file(report)
     loaded = load_run(run)
-    dataset = find_data(data, bad_images=bad_images, workers=workers).for_net(loaded.preprocessing)
+    dataset = find_data(data, bad_images=bad_images, workers=workers).for_network(loaded.preprocessing)
     dataset.check_fits(loaded.labels, loaded.preprocessing, loaded.task)
     title = f"{data}, {split} split"
     if loaded.fold is not None and redacted_name(data) == loaded.weights.dataset:
@@ -55,7 +55,7 @@ def eval_(
     if save is not None:
         save_predictions(save, images, evaluation, loaded.labels)
     if report is not None:
-        write_report(report, examine(run, loaded.network, dataset, split, evaluation))
+        write_report(report, evaluated_run_of(run, loaded.network, dataset, split, evaluation))
     calibration = measure(evaluation.logits, evaluation.targets, loaded.weights.metrics.get("temperature"))
     if as_json:
         _print_json({"run": str(run), "data": data, "split": split}, evaluation, calibration, dataset.skipped)
@@ -75,7 +75,7 @@ def _show_evaluation(
     accuracy = "accuracy" if evaluation.task == "single-label" else "every label right"
     rows[accuracy] = f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)"
     rows["loss"] = f"{evaluation.loss:.4f}"
-    rows["calibration error"] = calibration.in_words
+    rows["calibration error"] = calibration.summary
     show_rows(rows | skipped_rows(skipped))
 
 

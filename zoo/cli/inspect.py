@@ -31,9 +31,9 @@ def describe(
     """
     from zoo.geometry.input_size import parse_size
     from zoo.inspect import describe as page
-    from zoo.inspect.target import subject_of
+    from zoo.inspect.target import find_target
 
-    target = subject_of(network)
+    target = find_target(network)
     geometry = target.geometry(parse_size(input_size) if input_size else None)
     if as_json:
         typer.echo(json.dumps(page.as_json(target, geometry, depth)))
@@ -67,14 +67,14 @@ def compare(
     from zoo.errors import SettingsError
     from zoo.geometry.input_size import parse_size
     from zoo.inspect import compare as page
-    from zoo.inspect.target import subject_of
+    from zoo.inspect.target import find_target
 
     if bool(networks) == bool(layers):
         raise SettingsError("give networks to compare, or --layers C,H,W")
     if layers:
-        rows = page.layer_rows(page.LayerQuestion(parse_size(layers), to, kernel, stride, padding))
+        rows = page.layer_rows(page.LayerSpec(parse_size(layers), to, kernel, stride, padding))
     else:
-        rows = page.net_rows([subject_of(network) for network in networks or ()])
+        rows = page.network_rows([find_target(network) for network in networks or ()])
     if as_json:
         typer.echo(json.dumps(rows))
     else:
@@ -94,7 +94,7 @@ def models(
     """
     from zoo.inspect import list_networks as page
 
-    rows = page.model_rows(pattern, pretrained)
+    rows = page.network_entries(pattern, pretrained)
     if as_json:
         typer.echo(json.dumps(rows))
     else:

@@ -12,7 +12,7 @@ import typer
 
 from zoo.cli.config_file import Config
 from zoo.cli.table import show_rows, skipped_rows
-from zoo.data.paths import FOLDER, check_file, folder_of, refuse_taken
+from zoo.data.paths import FOLDER, check_file, folder_of, require_empty_dir
 from zoo.errors import SettingsError
 from zoo.runs.options import (
     TUNE_DEFAULTS,
@@ -131,7 +131,7 @@ class RunRequest:
 
 
 def _run(settings: TrainSettings, request: RunRequest) -> None:
-    _check_places(settings, request)
+    _check_paths(settings, request)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (request.find_lr or request.folds):
         raise SettingsError("--find-lr and --folds run in one process; start them without torchrun")
     if request.find_lr:
@@ -142,14 +142,14 @@ def _run(settings: TrainSettings, request: RunRequest) -> None:
         _train(settings, request.out, request.resume)
 
 
-def _check_places(settings: TrainSettings, request: RunRequest) -> None:
+def _check_paths(settings: TrainSettings, request: RunRequest) -> None:
     """Check paths before the slow imports, which would only delay the same errors."""
     if settings.data.startswith(FOLDER):
         folder_of(settings.data)
     if settings.transfer is not None:
         check_file(settings.transfer.pretrained_file)
     if not (request.resume or request.find_lr):
-        refuse_taken(request.out)
+        require_empty_dir(request.out)
 
 
 def _train(settings: TrainSettings, run: Path, resume: bool) -> None:
@@ -198,7 +198,7 @@ def _show_result(result: "TrainResult", run: Path) -> None:
         "best epoch": str(result.best.epoch),
         **_score_rows("validation", result.best.val_accuracy, result.best.val_mean_average_precision),
         **_score_rows("test", result.test_accuracy, result.test_mean_average_precision),
-        "calibration error": result.calibration.in_words,
+        "calibration error": result.calibration.summary,
         "time": f"{result.seconds:.1f} s",
         "weights": str(run / "best" / "model.safetensors"),
         "report": f"not written: {result.report_error}" if result.report_error else str(run / "report.html"),

@@ -57,7 +57,7 @@ class EvalView:
 
     @cached_property
     def _transform(self) -> Callable[[Any], Any]:
-        return framing(self.preprocessing)
+        return resize_and_crop(self.preprocessing)
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class TrainingView:
             separate=True,
         )
         random_crop, *flips = geometric.transforms
-        crop = framing(self.preprocessing) if self.augmentation.min_crop == 1 else random_crop
+        crop = resize_and_crop(self.preprocessing) if self.augmentation.min_crop == 1 else random_crop
         transform: Callable[[Any], Any] = v2.Compose([crop, *flips, *colour.transforms])
         return transform
 
 
-def framing(preprocessing: Preprocessing) -> Callable[[Any], Any]:
+def resize_and_crop(preprocessing: Preprocessing) -> Callable[[Any], Any]:
     """Return timm's evaluation transform without its last step, the conversion to a tensor."""
     steps = transforms_imagenet_eval(
         preprocessing.input_size[1:],

@@ -17,7 +17,7 @@ MEANING: dict[Task, str] = {
 
 
 class DataSource(Protocol):
-    """Labelled images with known classes; `for_net` turns them into a `Dataset`.
+    """Labelled images with known classes; `for_network` turns them into a `Dataset`.
 
     `input_size` is the (C, H, W) of data with a fixed size, None for images that are resized to the network's input.
     """
@@ -31,7 +31,7 @@ class DataSource(Protocol):
     @property
     def input_size(self) -> tuple[int, int, int] | None: ...
 
-    def for_net(self, preprocessing: Preprocessing) -> "Dataset":
+    def for_network(self, preprocessing: Preprocessing) -> "Dataset":
         """Return the dataset for a network with this preprocessing; data with a fixed size keep their own."""
         ...
 
@@ -87,7 +87,7 @@ class Dataset:
     def task(self) -> Task:
         return task_of(self.train.targets)
 
-    def for_net(self, preprocessing: Preprocessing) -> "Dataset":
+    def for_network(self, preprocessing: Preprocessing) -> "Dataset":
         return self
 
     def split(self, name: SplitName) -> Split:
@@ -131,7 +131,7 @@ class StoredImages:
     def labels(self) -> tuple[str, ...]:
         return self.images.labels
 
-    def for_net(self, preprocessing: Preprocessing) -> Dataset:
+    def for_network(self, preprocessing: Preprocessing) -> Dataset:
         train, val, test = (self.images.split(name, preprocessing, self.workers) for name in get_args(SplitName))
         augmentation, skipped = self.images.augmentation, self.images.skipped
         return Dataset(self.name, self.labels, preprocessing, train, val, test, augmentation, skipped)

@@ -22,14 +22,14 @@ def fold_of(dataset: Dataset, fold: int, folds: int) -> Dataset:
     Raises:
         SettingsError: a class has fewer images than there are folds.
     """
-    held_out = divide(dataset, folds)[fold - 1]
+    held_out = kfold_indices(dataset, folds)[fold - 1]
     indices = torch.arange(len(dataset.train) + len(dataset.val))
     remaining = indices[~torch.isin(indices, held_out)]
     splits = (dataset.train, dataset.val)
     return replace(dataset, train=Subset(splits, remaining), val=Subset(splits, held_out))
 
 
-def divide(dataset: Dataset, folds: int) -> list[Tensor]:
+def kfold_indices(dataset: Dataset, folds: int) -> list[Tensor]:
     """Return the indices of each fold's images, in train followed by val.
 
     The folds are stratified by class; folds of multi-label data are drawn without regard to the labels.

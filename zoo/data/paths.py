@@ -65,7 +65,7 @@ def split_hub_name(name: str) -> tuple[str, str, str]:
     return name, subset, column
 
 
-def refuse_taken(run: Path) -> None:
+def require_empty_dir(run: Path) -> None:
     """Require that a folder does not exist or is empty; unfinished files of a crashed write do not count.
 
     Raises:

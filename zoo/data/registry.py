@@ -7,10 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from zoo.data.augmentation import NO_AUGMENTATION as NO_AUGMENTATION
-from zoo.data.dataset import Dataset as Dataset
-from zoo.data.dataset import DataSource as DataSource
-from zoo.data.dataset import ImageCollection, StoredImages
+from zoo.data.dataset import Dataset, DataSource, ImageCollection, StoredImages
 from zoo.data.paths import redact_hub_name, redact_path
 from zoo.errors import DataError, did_you_mean
 from zoo.settings import BadImages

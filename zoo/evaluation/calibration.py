@@ -35,7 +35,7 @@ class Calibration:
     loss_calibrated: float | None = None
 
     @property
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """The errors and the temperature as text for a table."""
         if self.temperature is None:
             return f"{self.ece:.2%} as trained"

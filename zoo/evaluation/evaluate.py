@@ -17,7 +17,7 @@ from zoo.data.splits import Split
 from zoo.data.targets import Task, make_loss, task_of
 from zoo.errors import DataError
 from zoo.evaluation.reduce import all_reduce_sum
-from zoo.networks.preprocessing import InputRule
+from zoo.networks.preprocessing import InputTransform
 
 MAX_BATCH = 256
 MAX_BATCH_VALUES = 2**23  # 55 images of 3x224x224
@@ -61,7 +61,7 @@ class Evaluation:
 def evaluate(
     network: nn.Module,
     split: Split,
-    preprocessing: InputRule,
+    preprocessing: InputTransform,
     *,
     batch_size: int | None = None,
     accelerator: Accelerator | None = None,
@@ -116,7 +116,7 @@ def batch_size_for(input_size: tuple[int, ...]) -> int:
 
 
 def _distributed_logits(
-    network: nn.Module, split: Split, preprocessing: InputRule, batch_size: int, accelerator: Accelerator
+    network: nn.Module, split: Split, preprocessing: InputTransform, batch_size: int, accelerator: Accelerator
 ) -> Tensor:
     """Return all logits; each process computes its own rows, and the sum over the processes joins them."""
     own_rows = torch.tensor_split(torch.arange(len(split)), accelerator.num_processes)[accelerator.process_index]
@@ -127,7 +127,9 @@ def _distributed_logits(
     return all_reduce_sum(accelerator, logits)
 
 
-def _logits(network: nn.Module, split: Split, indices: Tensor, preprocessing: InputRule, batch_size: int) -> Tensor:
+def _logits(
+    network: nn.Module, split: Split, indices: Tensor, preprocessing: InputTransform, batch_size: int
+) -> Tensor:
     was_training = network.training
     device = next(network.parameters()).device
     network.eval()

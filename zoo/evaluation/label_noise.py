@@ -45,7 +45,7 @@ class LabelIssue:
     is_suspicious: bool
 
 
-def rank_doubts(probabilities: Tensor, targets: Tensor) -> list[LabelIssue]:
+def rank_label_issues(probabilities: Tensor, targets: Tensor) -> list[LabelIssue]:
     """Return one issue per image, the most likely label errors first.
 
     `probabilities` is (N, classes), of networks that were not trained on the image; `targets` the labels, (N,).
@@ -80,7 +80,7 @@ def image_names(splits: dict[str, Split]) -> list[str]:
     ]
 
 
-def as_csv(issues: Sequence[LabelIssue], names: Sequence[str], labels: Sequence[str]) -> bytes:
+def issues_csv(issues: Sequence[LabelIssue], names: Sequence[str], labels: Sequence[str]) -> bytes:
     """Return a CSV table with one row per issue; `names` are the images' names, by index."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -93,7 +93,7 @@ def as_csv(issues: Sequence[LabelIssue], names: Sequence[str], labels: Sequence[
     return out.getvalue().encode()
 
 
-def as_sheet(issues: Sequence[LabelIssue], split: Split, labels: Sequence[str]) -> bytes:
+def issue_sheet(issues: Sequence[LabelIssue], split: Split, labels: Sequence[str]) -> bytes:
     """Return a PNG of the first MAX_TILES issues: the images as networks see them, with labels and suggestions."""
     tiles = list(issues[:MAX_TILES])
     rows = -(-len(tiles) // COLUMNS)

@@ -8,7 +8,7 @@ from zoo.geometry.values import Factor, Number, Step, Value, merged, size_of
 
 
 @dataclass(frozen=True)
-class Field:
+class ReceptiveField:
     """The receptive fields of a layer's units along one axis of the image.
 
     Unit i sees `extent` pixels starting at `start + jump * (i // repeat)`, clipped to the pixels `low` to `high`.
@@ -75,12 +75,12 @@ class Field:
         return range(first * self.repeat, min(self.units, (last + 1) * self.repeat))
 
 
-def fields_of(value: Value, input_size: tuple[int, ...]) -> tuple[Field, ...]:
+def fields_of(value: Value, input_size: tuple[int, ...]) -> tuple[ReceptiveField, ...]:
     """Return one field per image axis for an input of (C, *axes); none if `value` does not depend on the image."""
     return tuple(_field(value, axis, input_size[1 + axis]) for axis in range(value.axes))
 
 
-def _field(value: Value, axis: int, pixels: int) -> Field:
+def _field(value: Value, axis: int, pixels: int) -> ReceptiveField:
     span = value.spans[axis]
     moving = [(factor.size, factor.steps[axis]) for dim in value.dims for factor in dim if factor.steps[axis] != 0]
     units, jump = math.prod(size for size, _ in moving), _jump(moving)
@@ -89,7 +89,7 @@ def _field(value: Value, axis: int, pixels: int) -> Field:
             span = span.swept(step, size)
     exact = not moving or (jump is not None and not span.bound)
     repeat = _repeat(value, axis)
-    return Field(pixels, units * repeat, span.size, jump, span.start, span.low, span.high, exact, repeat)
+    return ReceptiveField(pixels, units * repeat, span.size, jump, span.start, span.low, span.high, exact, repeat)
 
 
 def _repeat(value: Value, axis: int) -> int:

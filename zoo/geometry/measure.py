@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from zoo.geometry.costs import BYTES_PER_NUMBER, MACS
-from zoo.geometry.fields import Field, fields_of
+from zoo.geometry.fields import ReceptiveField, fields_of
 from zoo.geometry.graph import Call, Constant, Graph, Node, Ref, record
 from zoo.geometry.rules import RULES, WINDOWS
 from zoo.geometry.sizes import Window
@@ -48,7 +48,7 @@ class Layer:
     module: nn.Module
     inputs: tuple[Shape | None, ...]
     outputs: tuple[Shape | None, ...]
-    fields: tuple[Field, ...] | None
+    fields: tuple[ReceptiveField, ...] | None
     parameters: int
     macs: int
     memory_bytes: int

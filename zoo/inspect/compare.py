@@ -12,7 +12,7 @@ from zoo.geometry.measure import Geometry
 from zoo.geometry.sizes import Window
 from zoo.inspect.describe import field_text, fit, megabytes, short
 from zoo.inspect.tables import Column, print_table
-from zoo.inspect.target import Subject, size_text
+from zoo.inspect.target import InspectionTarget, size_text
 from zoo.layers import resolve_padding
 
 ComparisonRow = dict[str, Any]
@@ -33,7 +33,7 @@ NETWORK_IMPORTANCE = (
 
 
 @dataclass(frozen=True)
-class LayerQuestion:
+class LayerSpec:
     """The layer that `compare --layers` builds in three ways.
 
     Attributes:
@@ -83,7 +83,7 @@ class LayerQuestion:
         return rows > 0 and window.fits and not window.lost
 
 
-def layer_rows(question: LayerQuestion) -> list[ComparisonRow]:
+def layer_rows(question: LayerSpec) -> list[ComparisonRow]:
     """Return one row for each of three ways to connect the same input to the same output.
 
     A fully connected layer has a weight for each pair of input and output numbers. A locally connected one has only
@@ -103,7 +103,7 @@ def layer_rows(question: LayerQuestion) -> list[ComparisonRow]:
     ]
 
 
-def net_rows(targets: Iterable[Subject]) -> list[ComparisonRow]:
+def network_rows(targets: Iterable[InspectionTarget]) -> list[ComparisonRow]:
     """Return one row per network, each at its default input size."""
     return [_network_row(target, target.geometry()) for target in targets]
 
@@ -117,7 +117,7 @@ def show(rows: Sequence[ComparisonRow]) -> None:
     print_table(columns, NETWORK_IMPORTANCE if "network" in rows[0] else LAYER_IMPORTANCE)
 
 
-def _layer_row(question: LayerQuestion, layer: str, weights: int, biases: int, macs: int) -> ComparisonRow:
+def _layer_row(question: LayerSpec, layer: str, weights: int, biases: int, macs: int) -> ComparisonRow:
     return {
         "layer": layer,
         "input": size_text(question.input_size),
@@ -129,7 +129,7 @@ def _layer_row(question: LayerQuestion, layer: str, weights: int, biases: int, m
     }
 
 
-def _network_row(target: Subject, geometry: Geometry) -> ComparisonRow:
+def _network_row(target: InspectionTarget, geometry: Geometry) -> ComparisonRow:
     strides = Counter(fit(layer).split(" ")[0] for layer in geometry.sliding)
     last = geometry.last_map
     return {

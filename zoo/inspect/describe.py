@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from protos import manifest
-from zoo.geometry.fields import Field
+from zoo.geometry.fields import ReceptiveField
 from zoo.geometry.measure import Geometry, Layer
 from zoo.inspect.tables import Column, build_table, print_table
-from zoo.inspect.target import Subject, size_text
+from zoo.inspect.target import InspectionTarget, size_text
 
 IMPORTANCE = (
     *("layer", "output", "parameters", "in the file", "kind"),
@@ -28,12 +28,12 @@ EXPORT_STATUS = {
 WINDOW_PREFIXES = {"kernel_size": "", "stride": "s", "padding": "p", "dilation": "d", "groups": "g"}
 
 
-def as_table(target: Subject, geometry: Geometry, depth: int | None) -> Table:
+def as_table(target: InspectionTarget, geometry: Geometry, depth: int | None) -> Table:
     """Return the layers whose path has at most `depth` parts, or all for None, with every column."""
     return build_table(_columns(target, geometry, depth), _styles(geometry, depth))
 
 
-def summary(target: Subject, geometry: Geometry) -> list[str]:
+def summary(target: InspectionTarget, geometry: Geometry) -> list[str]:
     """Return the totals, one line each."""
     lines = [
         f"{target.name}, one input of {size_text(geometry.input_size)}: {count(geometry.parameters, 'parameter')}, "
@@ -48,7 +48,7 @@ def summary(target: Subject, geometry: Geometry) -> list[str]:
     return lines
 
 
-def show(target: Subject, geometry: Geometry, depth: int | None) -> None:
+def show(target: InspectionTarget, geometry: Geometry, depth: int | None) -> None:
     """Print the table, unless `depth` is 0, and the totals."""
     if depth != 0:
         print_table(_columns(target, geometry, depth), IMPORTANCE, _styles(geometry, depth))
@@ -56,7 +56,7 @@ def show(target: Subject, geometry: Geometry, depth: int | None) -> None:
         Console().print(Text(line), soft_wrap=True)
 
 
-def as_json(target: Subject, geometry: Geometry, depth: int | None) -> dict[str, Any]:
+def as_json(target: InspectionTarget, geometry: Geometry, depth: int | None) -> dict[str, Any]:
     """Return the table's and the totals' data; tensor shapes have the batch (1) first."""
     return {
         "network": target.name,
@@ -96,7 +96,7 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.2f} kB"
 
 
-def field_text(fields: Iterable[Field] | None) -> str:
+def field_text(fields: Iterable[ReceptiveField] | None) -> str:
     """Return the receptive field's size, once if all axes agree; `all` for the whole image, `<=` before a bound."""
     if fields is None:
         return "?"
@@ -118,7 +118,7 @@ def _layers_to(geometry: Geometry, depth: int | None) -> list[Layer]:
     return [layer for layer in layers if depth is None or layer.level <= depth]
 
 
-def _columns(target: Subject, geometry: Geometry, depth: int | None) -> list[Column]:
+def _columns(target: InspectionTarget, geometry: Geometry, depth: int | None) -> list[Column]:
     layers = _layers_to(geometry, depth)
     columns = [
         Column("layer", [layer.name for layer in layers]),
@@ -174,7 +174,7 @@ def _strides_line(geometry: Geometry) -> str:
     return f"{text}: {', '.join(dropping)}" if dropping else text
 
 
-def _export_status(target: Subject, layer: Layer) -> str:
+def _export_status(target: InspectionTarget, layer: Layer) -> str:
     entry = target.exported.get(layer.name)
     return EXPORT_STATUS.get(entry.status, "?").format(of=entry.of) if entry else "no entry"
 
@@ -190,7 +190,7 @@ def _per_axis(value: object) -> str:
     return _once_if_equal([str(number) for number in (value if isinstance(value, tuple | list) else [value])])
 
 
-def _layer_json(target: Subject, layer: Layer) -> dict[str, Any]:
+def _layer_json(target: InspectionTarget, layer: Layer) -> dict[str, Any]:
     entry = target.exported.get(layer.name)
     exported = {"export": manifest.LayerStatus.Name(entry.status), "export_of": entry.of} if entry else {}
     return {
@@ -217,7 +217,7 @@ def _window_json(module: object) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, int | str | tuple | list)}
 
 
-def _field_json(field: Field) -> Mapping[str, Any]:
+def _field_json(field: ReceptiveField) -> Mapping[str, Any]:
     """Return a field's numbers; those between pixels, as after an interpolation, become floats."""
     return {
         "size": field.size,

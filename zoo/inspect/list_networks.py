@@ -1,18 +1,16 @@
 """The networks by name, ours and timm's, with the properties of each that cost little to find out."""
 
-import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 from rich.console import Console
 from timm.models import get_pretrained_cfg
 
-from zoo.catalog import CATALOG
+from zoo.catalog import CATALOG, list_models
 from zoo.errors import GeometryError, UnknownNetworkError
 from zoo.inspect.describe import count, short
 from zoo.inspect.tables import Column, print_table
-from zoo.inspect.target import size_text, subject_of
+from zoo.inspect.target import find_target, size_text
 
 MEASURED_AT_MOST = 24  # measuring a longer list would take more than seconds
 IMPORTANCE = ("network", "parameters", "MACs", "input", "weights", "licence", "from")
@@ -20,7 +18,7 @@ IMPORTANCE = ("network", "parameters", "MACs", "input", "weights", "licence", "f
 NetworkEntry = dict[str, Any]
 
 
-def model_rows(pattern: str, pretrained: bool) -> list[NetworkEntry]:
+def network_entries(pattern: str, pretrained: bool) -> list[NetworkEntry]:
     """Return the networks whose name matches `pattern`; `*` matches any characters, `?` a single one.
 
     With `pretrained` there is one entry per set of weights, named NETWORK.WEIGHTS. A list of at most
@@ -29,10 +27,9 @@ def model_rows(pattern: str, pretrained: bool) -> list[NetworkEntry]:
     Raises:
         UnknownNetworkError: nothing matches.
     """
-    known = timm.list_models(pretrained=True) if pretrained else [*CATALOG, *_timm_names()]
-    names = [name for name in known if _matches(name, pattern)]
+    names = list_models(pattern, pretrained=pretrained)
     if not names:
-        raise UnknownNetworkError(pattern, known if not pretrained else [*known, *_timm_names()])
+        raise UnknownNetworkError(pattern, [*list_models(pretrained=pretrained), *list_models()])
     return [_entry(name, measured=len(names) <= MEASURED_AT_MOST) for name in names]
 
 
@@ -44,15 +41,6 @@ def show(entries: Sequence[NetworkEntry]) -> None:
     ]
     print_table(columns, IMPORTANCE)
     Console().print(count(len(entries), "network"))
-
-
-def _timm_names() -> list[str]:
-    """Return timm's names, except those that the catalog redefines."""
-    return [name for name in timm.list_models() if name not in CATALOG]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition(".")[0], pattern)
 
 
 def _entry(name: str, measured: bool) -> NetworkEntry:
@@ -71,7 +59,7 @@ def _entry(name: str, measured: bool) -> NetworkEntry:
 
 
 def _costs(name: str) -> NetworkEntry:
-    target = subject_of(name)
+    target = find_target(name)
     try:
         macs: int | None = target.geometry().macs
     except GeometryError:

@@ -16,7 +16,7 @@ from zoo.layers import Removed
 from zoo.networks.timm_config import config_of
 from zoo.runs.load import load_network
 from zoo.settings import Head
-from zoo.storage.atomic_io import standing_folder
+from zoo.storage.atomic_io import folder_or_backup
 from zoo.transfer.heads import attach_head
 
 Shape = tuple[int, ...]
@@ -26,7 +26,7 @@ ROUND_TO = 32  # a multiple of which is tried beyond those
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class InspectionTarget:
     """A network on the meta device.
 
     Attributes:
@@ -108,22 +108,24 @@ def size_text(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 
-def subject_of(source: str) -> Subject:
+def find_target(source: str) -> InspectionTarget:
     """Find a network by its name in the catalog or in timm, or in the folder of a run or an exported model.
 
     Raises:
         UnknownNetworkError: there is no network of that name.
         CheckpointError: the folder contains neither a run nor an export.
     """
-    folder = standing_folder(Path(source))
+    folder = folder_or_backup(Path(source))
     file = _manifest_file(folder)
     if file:
         return _from_export(file)
     if folder.exists() or "/" in source:
         loaded = load_network(source)
-        return Subject(loaded.name, loaded.architecture, loaded.network.to("meta"), _input_size(loaded.network))
+        return InspectionTarget(
+            loaded.name, loaded.architecture, loaded.network.to("meta"), _input_size(loaded.network)
+        )
     network = on_meta(lambda: create_model(source))
-    return Subject(source, source, network, _input_size(network))
+    return InspectionTarget(source, source, network, _input_size(network))
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
@@ -152,7 +154,7 @@ def _manifest_file(folder: Path) -> Path | None:
     return max(versions, key=lambda file: int(file.parent.name), default=None)
 
 
-def _from_export(file: Path) -> Subject:
+def _from_export(file: Path) -> InspectionTarget:
     try:
         model_manifest = json_format.Parse(file.read_text(encoding="utf-8"), manifest.Manifest())
     except (json_format.ParseError, UnicodeDecodeError) as error:
@@ -167,7 +169,7 @@ def _from_export(file: Path) -> Subject:
     layers = {layer.name: layer for layer in model_manifest.layer_map.layers}
     preprocessing = model_manifest.preprocessing
     input_size = (preprocessing.channels, preprocessing.height, preprocessing.width)
-    return Subject(name, architecture, network, input_size, layers)
+    return InspectionTarget(name, architecture, network, input_size, layers)
 
 
 def _rebuild(model_manifest: manifest.Manifest) -> nn.Module:

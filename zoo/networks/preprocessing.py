@@ -19,7 +19,7 @@ CropMode = Literal["center", "squash", "border"]
 MAX_CROP_PCT = 2.0  # the largest in timm is 1.15
 
 
-class InputRule(Protocol):
+class InputTransform(Protocol):
     """Conversion of a dataset's samples to a network's input.
 
     Attributes:
@@ -76,7 +76,7 @@ class Preprocessing:
         return self.input_size[0]
 
     @classmethod
-    def from_net(cls, network: nn.Module) -> Self:
+    def from_network(cls, network: nn.Module) -> Self:
         """Return the preprocessing in the network's `pretrained_cfg`."""
         return cls.from_json(resolve_model_data_config(network))
 
@@ -103,7 +103,7 @@ class Preprocessing:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def attach_to(self, network: nn.Module) -> None:
-        """Store this in the network's `pretrained_cfg`, where `from_net` and timm's tools read it."""
+        """Store this in the network's `pretrained_cfg`, where `from_network` and timm's tools read it."""
         config_of(network).update(asdict(self))
 
     def normalise(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

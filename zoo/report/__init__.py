@@ -5,17 +5,17 @@ files.
 """
 
 from zoo.report.card import write_card
-from zoo.report.evaluated_run import EvaluatedRun, examine
+from zoo.report.evaluated_run import EvaluatedRun, evaluated_run_of
 from zoo.report.page import require_new_file, write_report
-from zoo.report.write import CARD, REPORT, write_papers
+from zoo.report.write import CARD, REPORT, write_report_and_card
 
 __all__ = [
     "CARD",
     "REPORT",
     "EvaluatedRun",
-    "examine",
+    "evaluated_run_of",
     "require_new_file",
     "write_card",
-    "write_papers",
     "write_report",
+    "write_report_and_card",
 ]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from zoo.data.registry import Dataset
+from zoo.data.dataset import Dataset
 from zoo.data.splits import Split
 from zoo.evaluation.calibration import probabilities
 from zoo.evaluation.evaluate import Evaluation
 from zoo.report.environment import device_name
 from zoo.runs.checkpoint import Checkpoint, read_checkpoint, read_settings
-from zoo.runs.load import places_of
+from zoo.runs.load import run_and_checkpoint_folders
 from zoo.settings import SplitName, TrainSettings
 
 
@@ -61,7 +61,9 @@ class EvaluatedRun:
         return self.checkpoint.metrics.get("temperature")
 
 
-def examine(folder: Path, network: nn.Module, data: Dataset, split: SplitName, evaluation: Evaluation) -> EvaluatedRun:
+def evaluated_run_of(
+    folder: Path, network: nn.Module, data: Dataset, split: SplitName, evaluation: Evaluation
+) -> EvaluatedRun:
     """Combine an evaluation with the files of the run, or of the single checkpoint, in `folder`.
 
     `network` is the evaluated network.
@@ -69,7 +71,7 @@ def examine(folder: Path, network: nn.Module, data: Dataset, split: SplitName, e
     Raises:
         CheckpointError: the run is incomplete.
     """
-    run, checkpoint = places_of(folder)
+    run, checkpoint = run_and_checkpoint_folders(folder)
     return EvaluatedRun(
         run=run,
         settings=read_settings(run),

@@ -20,13 +20,13 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zoo.data.paths import refuse_taken
+from zoo.data.paths import require_empty_dir
 from zoo.data.targets import Task
 from zoo.errors import CheckpointError
 from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.timm_config import classes_of, config_of
 from zoo.settings import TrainSettings
-from zoo.storage.atomic_io import new_folder, standing_folder, write_file
+from zoo.storage.atomic_io import folder_or_backup, new_folder, write_file
 from zoo.transfer.pretrained import Origin
 
 RUN_SCHEMA_VERSION = 1
@@ -77,7 +77,7 @@ def start_run(run: Path, settings: TrainSettings, licence: str = "", url: str = 
     Raises:
         CheckpointError: The folder exists and is not empty.
     """
-    refuse_taken(run)
+    require_empty_dir(run)
     run.mkdir(parents=True, exist_ok=True)
     config = {
         "schema_version": RUN_SCHEMA_VERSION,
@@ -159,7 +159,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: It is missing or incomplete.
     """
-    folder = standing_folder(folder)
+    folder = folder_or_backup(folder)
     config = read_json(folder / "config.json")
     try:
         cfg = config["pretrained_cfg"]
@@ -176,7 +176,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def _timm_config(network: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
     """Return what timm's `local-dir:` source reads besides the weights."""
-    preprocessing, cfg, classes = Preprocessing.from_net(network), config_of(network), classes_of(network)
+    preprocessing, cfg, classes = Preprocessing.from_network(network), config_of(network), classes_of(network)
     inherited = {name: cfg.get(name) for name in ("first_conv", "classifier", "fixed_input_size")}
     return {
         "architecture": cfg["architecture"],

@@ -19,7 +19,7 @@ from zoo.networks.random_init import randomize_constant_scales
 from zoo.networks.timm_config import config_of
 from zoo.runs.checkpoint import LAYOUT, Checkpoint, read_checkpoint, read_origin, read_settings
 from zoo.settings import Transfer
-from zoo.storage.atomic_io import standing_folder
+from zoo.storage.atomic_io import folder_or_backup
 from zoo.transfer.heads import attach_head
 from zoo.transfer.pretrained import origin_of
 
@@ -88,7 +88,7 @@ def load_network(
     """
     if str(source).startswith(SOURCES):
         return _build_by_name(str(source), seed, pretrained=True, file=pretrained_file)
-    folder = standing_folder(Path(source))
+    folder = folder_or_backup(Path(source))
     if folder.is_dir():
         if pretrained or pretrained_file is not None:
             raise SettingsError(
@@ -106,7 +106,7 @@ def load_run(folder: Path) -> LoadedNetwork:
     Raises:
         CheckpointError: It is missing, incomplete, or its weights belong to another network.
     """
-    run, checkpoint_folder = places_of(folder)
+    run, checkpoint_folder = run_and_checkpoint_folders(folder)
     settings, checkpoint = read_settings(run), read_checkpoint(checkpoint_folder)
     network = _build_for(checkpoint, settings.transfer)
     checkpoint.load_into(network)
@@ -127,7 +127,7 @@ def load_run(folder: Path) -> LoadedNetwork:
     )
 
 
-def places_of(folder: Path) -> tuple[Path, Path]:
+def run_and_checkpoint_folders(folder: Path) -> tuple[Path, Path]:
     """Return the folders of the run and of its checkpoint: `folder` itself, or the best one if `folder` is a run."""
     is_checkpoint = (folder / "model.safetensors").exists()
     return (folder.parent, folder) if is_checkpoint else (folder, folder / "best")
@@ -158,7 +158,7 @@ def _build_by_name(name: str, seed: int, pretrained: bool, file: Path | None) ->
     labels = _imagenet_labels(network) if pretrained and file is None else ()
     architecture = config_of(network)["architecture"]
     short_name = Path(name).name if name.startswith(SOURCES) else name
-    return LoadedNetwork(network.eval(), short_name, architecture, labels, Preprocessing.from_net(network), weights)
+    return LoadedNetwork(network.eval(), short_name, architecture, labels, Preprocessing.from_network(network), weights)
 
 
 def _imagenet_labels(network: nn.Module) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 import typer
 
 from zoo.geometry.input_size import parse_input_size
-from zoo.settings import BadImages, Device, Imbalance, Precision, Tracker, TrainSettings, Transfer
+from zoo.settings import BadImages, Device, Imbalance, Precision, Tracker, TrainSettings, Transfer, TuneSettings
 
-TUNE_DEFAULTS = {"lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.75}  # where they differ from TrainSettings
+TUNE_DEFAULTS = {name: getattr(TuneSettings, name) for name in ("lr", "weight_decay", "layer_decay")}
 RENAMED = {"max_shift": "max_shift_px"}  # option: setting, where the names differ
 
 BadImagesOption = Annotated[

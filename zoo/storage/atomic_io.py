@@ -31,8 +31,8 @@ def write_file(path: Path, data: bytes) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`, and rename it to `path` if the block succeeds.
 
-    An existing folder is renamed to `fallback(path)` between the two renames, so one complete folder exists at any
-    time. Readers open `standing_folder(path)`.
+    An existing folder is renamed to `backup_path(path)` between the two renames, so one complete folder exists at any
+    time. Readers open `folder_or_backup(path)`.
     """
     temporary = _temporary(path)
     temporary.mkdir(parents=True)
@@ -45,23 +45,23 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def fallback(path: Path) -> Path:
+def backup_path(path: Path) -> Path:
     """Return where the old folder `path` is kept while a new one replaces it."""
     return path.with_name(f".{path.name}.old")
 
 
-def standing_folder(path: Path) -> Path:
+def folder_or_backup(path: Path) -> Path:
     """Return `path`, or its backup if a writer stopped between the two renames."""
-    return fallback(path) if not path.exists() and fallback(path).exists() else path
+    return backup_path(path) if not path.exists() and backup_path(path).exists() else path
 
 
 def _replace(path: Path, new: Path) -> None:
     if path.exists():
-        shutil.rmtree(fallback(path), ignore_errors=True)
-        path.rename(fallback(path))
+        shutil.rmtree(backup_path(path), ignore_errors=True)
+        path.rename(backup_path(path))
     new.rename(path)
     _flush(path.parent)
-    shutil.rmtree(fallback(path), ignore_errors=True)
+    shutil.rmtree(backup_path(path), ignore_errors=True)
 
 
 def _temporary(path: Path) -> Path:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from zoo.catalog import CATALOG, create_model
+from zoo.data.dataset import Dataset, DataSource
 from zoo.data.kfold import fold_of
-from zoo.data.registry import Dataset, DataSource
 from zoo.data.splits import MemorySplit
 from zoo.errors import SettingsError
 from zoo.evaluation.evaluate import evaluate
@@ -18,15 +18,15 @@ from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.size_check import check_size
 from zoo.runs.load import WeightsSource, load_run
 from zoo.settings import TrainSettings, Transfer
-from zoo.storage.atomic_io import standing_folder
-from zoo.transfer.heads import HeadedNet, attach_head
+from zoo.storage.atomic_io import folder_or_backup
+from zoo.transfer.heads import HeadedNetwork, attach_head
 from zoo.transfer.pretrained import origin_of
 
 Size = tuple[int, int, int]
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, ArithmeticError)  # raised by networks given an unsuitable size
 
 
-def build_net(settings: TrainSettings, source: DataSource) -> tuple[nn.Module, Dataset, WeightsSource]:
+def build_network(settings: TrainSettings, source: DataSource) -> tuple[nn.Module, Dataset, WeightsSource]:
     """Build the network, with random weights or as a pretrained backbone with a new head.
 
     Returns the network, the dataset as the network's preprocessing prepares it (with `settings.folds`, one fold of
@@ -40,7 +40,7 @@ def build_net(settings: TrainSettings, source: DataSource) -> tuple[nn.Module, D
     if settings.input_size not in (None, size):
         raise SettingsError(f"the images of {source.name} have the size {size}; input_size is {settings.input_size}")
     network, initial_weights = _create_network(settings, size, classes=len(source.labels))
-    dataset = source.for_net(Preprocessing.from_net(network))
+    dataset = source.for_network(Preprocessing.from_network(network))
     if settings.folds:
         dataset = fold_of(dataset, settings.fold, settings.folds)
     dataset.preprocessing.attach_to(network)
@@ -65,13 +65,13 @@ def _tuned_network(
     settings: TrainSettings, transfer: Transfer, size: Size | None, classes: int
 ) -> tuple[nn.Module, WeightsSource]:
     backbone, initial_weights = _load_backbone(settings.network, transfer, size)
-    with _explain_size_errors(settings.network, Preprocessing.from_net(backbone).input_size):
+    with _explain_size_errors(settings.network, Preprocessing.from_network(backbone).input_size):
         network = attach_head(backbone, transfer.head, classes, settings.drop_rate, cut=transfer.cut_after)
     return network, initial_weights
 
 
 def _load_backbone(name: str, transfer: Transfer, size: Size | None) -> tuple[nn.Module, WeightsSource]:
-    folder = standing_folder(Path(name))
+    folder = folder_or_backup(Path(name))
     if folder.is_dir():
         if transfer.pretrained_file:
             raise SettingsError(
@@ -93,7 +93,7 @@ def _load_backbone_of_run(folder: Path, size: Size | None, cut_after: str | None
             f"the network of {folder} expects {preprocessing.channels} channels; the images have {size[0]}"
         )
     network = loaded.network
-    if isinstance(network, HeadedNet):
+    if isinstance(network, HeadedNetwork):
         if network.cut_after and network.cut_after != cut_after:
             raise SettingsError(
                 f"the network of {folder} ends at '{network.cut_after}': "

@@ -11,17 +11,18 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from zoo.data.augmentation import Augmentation
+from zoo.data.augmentation import NO_AUGMENTATION, Augmentation
 from zoo.data.crop_check import warn_if_cropped
-from zoo.data.registry import NO_AUGMENTATION, Dataset, find_data
+from zoo.data.dataset import Dataset
+from zoo.data.registry import find_data
 from zoo.data.targets import class_weights, make_loss
 from zoo.errors import SettingsError
-from zoo.networks.preprocessing import InputRule
+from zoo.networks.preprocessing import InputTransform
 from zoo.runs.load import WeightsSource
 from zoo.settings import TrainSettings
-from zoo.training.build import build_net
+from zoo.training.build import build_network
 from zoo.training.optim import make_optimizer, make_scheduler
-from zoo.transfer.feature_cache import features_of
+from zoo.transfer.feature_cache import cached_features
 from zoo.transfer.prototype_init import init_from_class_means
 
 
@@ -58,7 +59,7 @@ class TrainingContext:
     ema: ModelEmaV3 | None
     on_features: bool
     inputs: Dataset
-    input_rule: InputRule
+    input_rule: InputTransform
     augmentation: Augmentation
     mixer: Mixup | None
     trained_module: nn.Module
@@ -113,11 +114,11 @@ def build_context(settings: TrainSettings, accelerator: Accelerator, features_fo
     scheduler = make_scheduler(optimizer, settings.lr, steps_per_epoch(settings, dataset) * settings.epochs)
     augmentation, mixer = _augmentation(settings, dataset), _mixer(settings, dataset)
     inputs = dataset
-    input_rule: InputRule = dataset.preprocessing
+    input_rule: InputTransform = dataset.preprocessing
     on_features = settings.transfer is not None and settings.transfer.cached
     if on_features:
         with accelerator.main_process_first():
-            inputs, input_rule = features_of(network, dataset, features_folder)
+            inputs, input_rule = cached_features(network, dataset, features_folder)
         augmentation = NO_AUGMENTATION
     trained_module = accelerator.prepare(network.head if on_features else network)
     if accelerator.scaler is not None:  # accelerate's optimiser wrapper costs time and only serves the scaler
@@ -148,7 +149,7 @@ def _load_dataset_and_network(settings: TrainSettings, accelerator: Accelerator)
     with accelerator.main_process_first():
         source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
         torch.manual_seed(settings.seed)
-        network, dataset, initial_weights = build_net(settings, source)
+        network, dataset, initial_weights = build_network(settings, source)
     _check_batches(settings, dataset, accelerator.num_processes)
     _check_shift(settings, dataset)
     if source.input_size is None and accelerator.is_main_process and settings.fold <= 1:

@@ -15,17 +15,18 @@ from statistics import mean, stdev
 import torch
 from torch import Tensor
 
-from zoo.data.kfold import divide, fold_of, joined_targets
-from zoo.data.paths import refuse_taken
-from zoo.data.registry import Dataset, find_data
+from zoo.data.dataset import Dataset
+from zoo.data.kfold import fold_of, joined_targets, kfold_indices
+from zoo.data.paths import require_empty_dir
+from zoo.data.registry import find_data
 from zoo.data.subset import Subset
 from zoo.errors import CheckpointError, SettingsError
 from zoo.evaluation.evaluate import evaluate
-from zoo.evaluation.label_noise import as_csv, as_sheet, image_names, rank_doubts
+from zoo.evaluation.label_noise import image_names, issue_sheet, issues_csv, rank_label_issues
 from zoo.runs.checkpoint import read_json
 from zoo.runs.load import load_run
 from zoo.settings import TrainSettings
-from zoo.storage.atomic_io import standing_folder, write_file
+from zoo.storage.atomic_io import folder_or_backup, write_file
 from zoo.training.resume import check_same_settings, has_finished
 from zoo.training.trainer import Observer, train
 
@@ -124,7 +125,7 @@ def train_folds(
 def out_of_fold(dataset: Dataset, folds: int, out: Path) -> Tensor:
     """Return class probabilities (N, classes) of all train and val images, each by the fold that holds it out."""
     probabilities = torch.zeros(len(dataset.train) + len(dataset.val), len(dataset.labels))
-    for fold, held_out in enumerate(divide(dataset, folds), start=1):
+    for fold, held_out in enumerate(kfold_indices(dataset, folds), start=1):
         loaded = load_run(out / f"fold-{fold}")
         evaluation = evaluate(loaded.network, fold_of(dataset, fold, folds).val, loaded.preprocessing)
         probabilities[held_out] = evaluation.logits.softmax(dim=1)
@@ -134,10 +135,10 @@ def out_of_fold(dataset: Dataset, folds: int, out: Path) -> Tensor:
 def _check_folder(settings: TrainSettings, folds: int, out: Path, resume: bool) -> None:
     replace(settings, fold=1, folds=folds)  # raises if the number of folds is out of range
     if not resume:
-        refuse_taken(out)
+        require_empty_dir(out)
     elif (out / "config.json").is_file():
         raise SettingsError(f"{out} was started without --folds; continue it with --resume alone")
-    elif not standing_folder(out / "fold-1").is_dir():
+    elif not folder_or_backup(out / "fold-1").is_dir():
         raise CheckpointError(f"{out} has no folds to resume; omit --resume to start")
 
 
@@ -155,7 +156,7 @@ def _unobserved(fold: int) -> AbstractContextManager[Observer]:
 
 
 def _read_result(run: Path, fold: int) -> FoldResult:
-    best, last = (read_json(standing_folder(run / name) / "metrics.json") for name in ("best", "last"))
+    best, last = (read_json(folder_or_backup(run / name) / "metrics.json") for name in ("best", "last"))
     return FoldResult(
         fold,
         best["epoch"],
@@ -170,7 +171,7 @@ def _read_result(run: Path, fold: int) -> FoldResult:
 def _load_same_dataset(settings: TrainSettings, out: Path) -> Dataset:
     """Load the dataset as the first fold's network preprocesses it; require the images that folds.json refers to."""
     source = find_data(settings.data, bad_images=settings.bad_images, workers=settings.workers)
-    dataset = source.for_net(load_run(out / "fold-1").preprocessing)
+    dataset = source.for_network(load_run(out / "fold-1").preprocessing)
     if (out / "folds.json").exists() and read_json(out / "folds.json")["data_key"] != _labelled_images(dataset).key():
         raise CheckpointError(f"the images of {out} have changed since it started; train new folds on them")
     return dataset
@@ -197,8 +198,8 @@ def _write_summary(out: Path, dataset: Dataset, results: Sequence[FoldResult], s
 
 def _write_label_noise(dataset: Dataset, folds: int, out: Path) -> int:
     """Write label-noise.csv and .png; return the number of suspicious labels."""
-    issues = rank_doubts(out_of_fold(dataset, folds, out), joined_targets(dataset))
+    issues = rank_label_issues(out_of_fold(dataset, folds, out), joined_targets(dataset))
     names = image_names({"train": dataset.train, "val": dataset.val})
-    write_file(out / "label-noise.csv", as_csv(issues, names, dataset.labels))
-    write_file(out / "label-noise.png", as_sheet(issues, _labelled_images(dataset), dataset.labels))
+    write_file(out / "label-noise.csv", issues_csv(issues, names, dataset.labels))
+    write_file(out / "label-noise.png", issue_sheet(issues, _labelled_images(dataset), dataset.labels))
     return sum(issue.is_suspicious for issue in issues)

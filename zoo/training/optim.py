@@ -12,7 +12,7 @@ from torch import nn
 
 from zoo.errors import SettingsError, did_you_mean
 from zoo.settings import TrainSettings
-from zoo.transfer.heads import HeadedNet
+from zoo.transfer.heads import HeadedNetwork
 
 # timm warns on stderr about a schedule of a single step, and about layer decay in a backbone of a single layer. Both
 # are harmless.
@@ -51,13 +51,13 @@ def make_scheduler(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> C
 
 def _create_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     name = settings.optimizer
-    if isinstance(network, HeadedNet):
+    if isinstance(network, HeadedNetwork):
         return create_optimizer_v2(_headed_groups(network, settings), name, lr=settings.lr)
     decay = settings.layer_decay if settings.layer_decay < 1 else None
     return create_optimizer_v2(network, name, lr=settings.lr, weight_decay=settings.weight_decay, layer_decay=decay)
 
 
-def _headed_groups(network: HeadedNet, settings: TrainSettings) -> list[dict[str, Any]]:
+def _headed_groups(network: HeadedNetwork, settings: TrainSettings) -> list[dict[str, Any]]:
     """Return parameter groups: the head at the full rate, the backbone's layers decayed from the last to the first."""
     backbone: Any = network.backbone
     without_decay = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()

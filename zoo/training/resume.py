@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from zoo.errors import CheckpointError, SettingsError
 from zoo.runs.checkpoint import check_tensors, holds_folds, read_json, read_settings
 from zoo.settings import TrainSettings
-from zoo.storage.atomic_io import fallback, new_folder, standing_folder
+from zoo.storage.atomic_io import backup_path, folder_or_backup, new_folder
 from zoo.training.device import device_of
 
 CHANGEABLE_SETTINGS = ("workers", "checkpoint_every_steps", "track")  # they have no effect on the weights
@@ -83,7 +83,7 @@ def load_state(
     Raises:
         CheckpointError: The state cannot be read, or belongs to other training images.
     """
-    folder = standing_folder(run / "state")
+    folder = folder_or_backup(run / "state")
     if not folder.is_dir():
         return Position()
     state = read_json(folder / "state.json")
@@ -106,7 +106,7 @@ def load_state(
 
 def delete_state(run: Path) -> None:
     """Delete the state of a run that has finished."""
-    for folder in (run / "state", fallback(run / "state")):
+    for folder in (run / "state", backup_path(run / "state")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -144,7 +144,7 @@ def check_same_settings(run: Path, settings: TrainSettings) -> None:
 
 def has_finished(run: Path) -> bool:
     """Return whether a run has been evaluated on the test split, its last step."""
-    best = standing_folder(run / "best")
+    best = folder_or_backup(run / "best")
     return best.is_dir() and "test_accuracy" in read_json(best / "metrics.json")
 
 

@@ -20,11 +20,12 @@ from threading import Event
 import torch
 
 from zoo.data.splits import Split
+from zoo.errors import SettingsError
 from zoo.evaluation.calibration import Calibration, calibrate
 from zoo.evaluation.evaluate import Evaluation, evaluate
-from zoo.report import write_papers
+from zoo.report import write_report_and_card
 from zoo.runs.checkpoint import read_checkpoint, save_metrics
-from zoo.settings import TrainSettings
+from zoo.settings import TrainSettings, TuneSettings
 from zoo.training.context import TrainingContext, build_context, steps_per_epoch
 from zoo.training.device import make_accelerator
 from zoo.training.distributed import broadcast_buffers
@@ -44,7 +45,9 @@ from zoo.training.trackers import log_metrics, trackers
 Observer = Callable[[Step | EpochMetrics], None]
 
 
-def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *, resume: bool = False) -> TrainResult:
+def train(
+    settings: TrainSettings, run: Path | str, observe: Observer | None = None, *, resume: bool = False
+) -> TrainResult:
     """Train a network from scratch or tune a backbone, into the new folder `run`.
 
     Args:
@@ -61,6 +64,7 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *
         TrainingError: The loss is infinite or not a number, or a file could not be written.
         InterruptedRunError: Ctrl-C; the run's state is saved.
     """
+    run = Path(run)
     started = time.perf_counter()
     accelerator = make_accelerator(settings, run)
     if observe is None or not accelerator.is_main_process:
@@ -75,7 +79,7 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *
         test, calibration = _evaluate_best(context, run)
         report_error = ""
         if accelerator.is_main_process:
-            report_error = write_papers(run, context.eval_network, context.dataset, test)
+            report_error = write_report_and_card(run, context.eval_network, context.dataset, test)
     return TrainResult(
         best=best,
         test_accuracy=test.accuracy,
@@ -85,6 +89,20 @@ def train(settings: TrainSettings, run: Path, observe: Observer | None = None, *
         test_mean_average_precision=test.mean_average_precision,
         report_error=report_error,
     )
+
+
+def tune(
+    settings: TuneSettings, run: Path | str, observe: Observer | None = None, *, resume: bool = False
+) -> TrainResult:
+    """Fine-tune a pretrained backbone under a new head; as `train`, with settings that have a `transfer`.
+
+    Raises:
+        SettingsError: `settings.transfer` is None.
+        ZooError: See `train`.
+    """
+    if settings.transfer is None:
+        raise SettingsError("transfer must be set to tune a backbone; got None")
+    return train(settings, run, observe, resume=resume)
 
 
 def _ignore(event: Step | EpochMetrics) -> None:

@@ -15,13 +15,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from zoo.data.registry import Dataset
+from zoo.data.dataset import Dataset
 from zoo.data.splits import MemorySplit, Split
 from zoo.evaluation.evaluate import batch_size_for
 from zoo.networks.preprocessing import Preprocessing
 from zoo.settings import SplitName
 from zoo.storage.atomic_io import write_file
-from zoo.transfer.heads import HeadedNet
+from zoo.transfer.heads import HeadedNetwork
 
 FEATURES_VERSION = 2  # part of each key; raise it when the computation of features changes
 
@@ -40,7 +40,7 @@ class IdentityTransform:
         return images
 
 
-def features_of(network: HeadedNet, data: Dataset, cache: Path) -> tuple[Dataset, IdentityTransform]:
+def cached_features(network: HeadedNetwork, data: Dataset, cache: Path) -> tuple[Dataset, IdentityTransform]:
     """Replace the images of a dataset by the backbone's features, read from `cache` or computed and stored there."""
     splits = {
         name: _feature_split(network, data.split(name), data.preprocessing, cache) for name in get_args(SplitName)
@@ -49,7 +49,7 @@ def features_of(network: HeadedNet, data: Dataset, cache: Path) -> tuple[Dataset
     return replace(data, train=splits["train"], val=splits["val"], test=splits["test"]), IdentityTransform(size)
 
 
-def _feature_split(network: HeadedNet, split: Split, preprocessing: Preprocessing, cache: Path) -> MemorySplit:
+def _feature_split(network: HeadedNetwork, split: Split, preprocessing: Preprocessing, cache: Path) -> MemorySplit:
     file = cache / f"{_key(network, split, preprocessing)}.safetensors"
     features = _load(file)
     if features is None:
@@ -67,7 +67,7 @@ def _load(file: Path) -> Tensor | None:
         return None
 
 
-def _compute(network: HeadedNet, split: Split, preprocessing: Preprocessing) -> Tensor:
+def _compute(network: HeadedNetwork, split: Split, preprocessing: Preprocessing) -> Tensor:
     """Return the head's input for every image: (N, C), or (N, C, H, W) for a head on feature maps."""
     device = next(network.parameters()).device
     index_batches = torch.split(torch.arange(len(split)), batch_size_for(preprocessing.input_size))
@@ -80,7 +80,7 @@ def _compute(network: HeadedNet, split: Split, preprocessing: Preprocessing) -> 
     return torch.cat(batches).contiguous()
 
 
-def _key(network: HeadedNet, split: Split, preprocessing: Preprocessing) -> str:
+def _key(network: HeadedNetwork, split: Split, preprocessing: Preprocessing) -> str:
     options = f"{network.on_map} {network.cut_after} {json.dumps(preprocessing.to_json())}"
     digest = hashlib.sha256(f"{FEATURES_VERSION} {options} {split.key()}".encode())
     for name, value in network.backbone.state_dict().items():

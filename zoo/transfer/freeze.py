@@ -11,12 +11,12 @@ from timm.models import group_parameters
 from torch import nn
 
 from zoo.settings import Schedule
-from zoo.transfer.heads import HeadedNet
+from zoo.transfer.heads import HeadedNetwork
 
 HEAD_ONLY_SHARE = 0.2  # of the epochs, in which head-then-all trains the head alone
 
 
-def freeze_for_epoch(network: HeadedNet, schedule: Schedule, epoch: int, epochs: int) -> None:
+def freeze_for_epoch(network: HeadedNetwork, schedule: Schedule, epoch: int, epochs: int) -> None:
     """Freeze and unfreeze the backbone's parameters for the epoch, counted from 1.
 
     The schedule `gradual` starts with the head alone and adds the backbone's stages from the last to the first, evenly

@@ -61,7 +61,7 @@ class AttentionHead(nn.Module):
         return y
 
 
-class HeadedNet(nn.Module):
+class HeadedNetwork(nn.Module):
     """A backbone without its classifier, and a head; the backbone's layers keep their paths, prefixed by `backbone.`.
 
     Attributes:
@@ -99,7 +99,7 @@ class HeadedNet(nn.Module):
 
 def attach_head(
     network: nn.Module, head: Head, num_classes: int, drop_rate: float = 0.0, *, cut: str | None = None
-) -> HeadedNet:
+) -> HeadedNetwork:
     """Replace the classifier, and all layers after `cut`, by a new head; `network` becomes its backbone.
 
     Args:
@@ -124,7 +124,7 @@ def attach_head(
     width = _width(network, head, on_map)
     backbone: Any = network
     backbone.reset_classifier(0)
-    headed = HeadedNet(network, _head(head, width, num_classes, drop_rate), on_map=on_map, num_classes=num_classes)
+    headed = HeadedNetwork(network, _head(head, width, num_classes, drop_rate), on_map=on_map, num_classes=num_classes)
     headed.cut_after = cut
     return headed
 
@@ -169,7 +169,7 @@ def _check_interface(network: nn.Module) -> None:
 def _width(network: nn.Module, head: Head, on_map: bool) -> int:
     """Return the channels of the head's input, or all of its elements for `flat`, by a run on the meta device."""
     meta_network: Any = copy.deepcopy(network).to("meta").eval()
-    x = torch.empty(1, *Preprocessing.from_net(network).input_size, device="meta")
+    x = torch.empty(1, *Preprocessing.from_network(network).input_size, device="meta")
     features = meta_network.forward_features(x)
     if not isinstance(features, Tensor) or (on_map and features.ndim < 3):
         output = f"a vector of {features.shape[1]}" if isinstance(features, Tensor) else type(features).__name__

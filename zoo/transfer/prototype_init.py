@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.augmentation import shift
-from zoo.data.registry import Dataset
+from zoo.data.dataset import Dataset
 from zoo.errors import SettingsError
 from zoo.evaluation.evaluate import batch_size_for
-from zoo.transfer.heads import HeadedNet
+from zoo.transfer.heads import HeadedNetwork
 
 SHARPNESS = 10.0  # approximate spread of an image's initial scores; a larger one makes the first steps smaller
 
 
-def init_from_class_means(network: HeadedNet, data: Dataset, max_shift_px: int) -> None:
+def init_from_class_means(network: HeadedNetwork, data: Dataset, max_shift_px: int) -> None:
     """Initialise the head's only linear layer so that the nearest class mean gets the highest score.
 
     The initial score of class c is s (m_c - m) . z - s/2 (|m_c|^2 - |m|^2), where z are the features, m_c the mean of
@@ -45,7 +45,7 @@ def init_from_class_means(network: HeadedNet, data: Dataset, max_shift_px: int) 
         head.bias.copy_(-scale / 2 * (means.square().sum(dim=1) - centre.square().sum()))
 
 
-def _class_means(network: HeadedNet, data: Dataset, max_shift_px: int) -> Tensor:
+def _class_means(network: HeadedNetwork, data: Dataset, max_shift_px: int) -> Tensor:
     """Return the mean features of each class, (classes, width), as float32, summed in float64."""
     classes, targets = len(data.labels), data.train.targets
     counts = torch.bincount(targets, minlength=classes)
@@ -65,7 +65,7 @@ def _class_means(network: HeadedNet, data: Dataset, max_shift_px: int) -> Tensor
     return means.float().to(device)
 
 
-def _features(network: HeadedNet, data: Dataset, images: Tensor, device: torch.device) -> Tensor:
+def _features(network: HeadedNetwork, data: Dataset, images: Tensor, device: torch.device) -> Tensor:
     """Return the input of the head's linear layer, (N, width)."""
     with torch.no_grad():
         x = data.preprocessing.normalise(images.to(device))

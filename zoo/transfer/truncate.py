@@ -75,6 +75,6 @@ def _features(network: Any, x: Tensor) -> Tensor:
 
 def _sample(network: nn.Module) -> Tensor:
     """Return a random image (1, C, H, W) of the network's input size, the same at each call."""
-    size = Preprocessing.from_net(network).input_size
+    size = Preprocessing.from_network(network).input_size
     generator = torch.Generator("cpu").manual_seed(0)
     return torch.rand(1, *size, generator=generator, device="cpu").to(next(network.parameters()).device)

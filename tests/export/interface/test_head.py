@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from export import ExportSettings, export_model
-from export.artifact.metadata import restamp
+from export.artifact.metadata import write_variant_metadata
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import SettingsError
 from export.interface.head import Activation, Head
 from export.interface.interface import ImageInterface
 from export.onnx_model.runtime import Runtime
-from export.reference.determinism import expectations
+from export.reference.determinism import reference_runs
 from export.verify.parity import check_parity
 from protos import manifest
 from zoo import LoadedNetwork
@@ -41,7 +41,7 @@ def test_every_head(
     network, model = converted
     interface = ImageInterface(convnet4.preprocessing, Head(activation, temperature))
     attached = interface.attach(model)
-    check_parity(attached, manifest.LayerMap(), expectations(network, interface))
+    check_parity(attached, manifest.LayerMap(), reference_runs(network, interface))
     outputs = Runtime(attached).run({"image": interface.noise(4)})
     scaled = torch.from_numpy(outputs["logits"]) / temperature
     expected = scaled.softmax(-1) if activation == "softmax" else scaled.sigmoid()
@@ -87,7 +87,7 @@ def test_restamp() -> None:
     onnx.helper.set_model_props(original, {"zoonnx.labels": "[]", "zoonnx.layers": "{}"})
     for name in ("a", "b_new"):
         variant.graph.node.append(onnx.helper.make_node("Relu", ["x"], [name]))
-    layer_map = restamp(variant, original, manifest.LayerMap(layers=layers), {"b": "b_new"})
+    layer_map = write_variant_metadata(variant, original, manifest.LayerMap(layers=layers), {"b": "b_new"})
     assert [(layer.name, layer.value) for layer in layer_map.layers] == [("a", "a"), ("b", "b_new"), ("c", "")]
     assert layer_map.layers[2].status == manifest.NOT_EXPORTED
     metadata = {entry.key: entry.value for entry in variant.metadata_props}

@@ -15,7 +15,7 @@ from export import Exported, ExportSettings, export_model
 from export.check.run import check_model
 from export.errors import SettingsError
 from export.onnx_model import external_data
-from export.onnx_model.runtime import Runtime, every_value
+from export.onnx_model.runtime import Runtime, value_names
 from export.variants.runner import plan
 from export.variants.settings import VariantSettings
 from export.verify import symbolic_shapes
@@ -134,9 +134,9 @@ def test_no_message_holds_the_weights(exported: Exported, monkeypatch: pytest.Mo
         return content
 
     monkeypatch.setattr(onnx.ModelProto, "SerializeToString", serialise_and_record)
-    Runtime(model, every_value(model), optimise=False)
+    Runtime(model, value_names(model), optimise=False)
     external_data.check(model)
-    files = external_data.contents(model)
+    files = external_data.model_files(model)
     assert len(sizes) == 3
     assert max(sizes) < exported.model_bytes - LIMIT_BYTES
     assert len(files["model.onnx.data"]) > LIMIT_BYTES

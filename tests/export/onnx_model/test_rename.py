@@ -15,8 +15,8 @@ from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.interface.interface import ImageInterface
 from export.onnx_model.rename import name_values
-from export.onnx_model.runtime import Runtime, every_value
-from export.reference.determinism import expectations
+from export.onnx_model.runtime import Runtime, value_names
+from export.reference.determinism import reference_runs
 from export.variants.graph import interface_nodes
 from export.verify.layer_map import map_layers
 from protos import manifest
@@ -64,12 +64,12 @@ def test_conflicting_names() -> None:
     preprocessing = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     interface = ImageInterface(preprocessing)
     model = interface.attach(convert(network, preprocessing.input_size, 20))
-    layer_map = map_layers(model, network, expectations(network, interface))
+    layer_map = map_layers(model, network, reference_runs(network, interface))
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = Runtime(model).run({"image": image})
     name_values(model, layer_map)
     onnx.checker.check_model(model, full_check=True)
-    after = Runtime(model, every_value(model), optimise=False).run({"image": image})
+    after = Runtime(model, value_names(model), optimise=False).run({"image": image})
     x = preprocessing.normalise(torch.from_numpy(image))
     np.testing.assert_allclose(after["sigmoid"], x.tanh(), atol=1e-6)
     np.testing.assert_allclose(after["tanh"], x.sigmoid(), atol=1e-6)

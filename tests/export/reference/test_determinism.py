@@ -12,7 +12,7 @@ from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import UnsupportedNetworkError
 from export.interface.interface import RawInterface
-from export.reference.determinism import expectations, require_deterministic
+from export.reference.determinism import reference_runs, require_deterministic
 from export.verify.layer_map import map_layers
 from export.verify.parity import BATCHES, check_parity
 
@@ -43,7 +43,7 @@ def test_how_often_pytorch_is_run() -> None:
     network = prepare(Net(lambda x: x.mean((2, 3))).eval())
     model = convert(network, SMALL.input_size, 20, SMALL.network_outputs)
     network.rows.clear()
-    runs = expectations(network, SMALL)
+    runs = reference_runs(network, SMALL)
     layer_map = map_layers(model, network, runs)
     require_deterministic(*runs)
     assert len(check_parity(model, layer_map, runs)) == len(BATCHES)
@@ -82,7 +82,7 @@ def count_calls(network: Any, _x: torch.Tensor) -> None:
 def test_a_net_that_remembers(update: Callable[[nn.Module, torch.Tensor], None]) -> None:
     """A stateful network is rejected: the file would contain the state that the probe inputs left."""
     with pytest.raises(UnsupportedNetworkError, match="depend on earlier inputs"):
-        require_deterministic(*expectations(Stateful(update).eval(), SMALL))
+        require_deterministic(*reference_runs(Stateful(update).eval(), SMALL))
 
 
 def test_state_without_effect() -> None:
@@ -94,7 +94,7 @@ def test_state_without_effect() -> None:
             self.first = torch.full((), float(x.shape[2])) if self.first is None else self.first
             return x.mean((2, 3)) / self.first
 
-    require_deterministic(*expectations(Caching(count_calls).eval(), SMALL))
+    require_deterministic(*reference_runs(Caching(count_calls).eval(), SMALL))
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_state_without_effect() -> None:
 def test_no_independent_rows(forward: Callable[[torch.Tensor], Any], message: str) -> None:
     """A network without a deterministic, finite, independent row for each input is rejected with the cause."""
     with pytest.raises(UnsupportedNetworkError, match=message):
-        require_deterministic(*expectations(Net(forward).eval(), SMALL))
+        require_deterministic(*reference_runs(Net(forward).eval(), SMALL))
 
 
 def test_other_tensors_for_another_batch() -> None:
     """A network that returns an additional tensor for a single image is rejected."""
     several = Net(lambda x: {"output": x, "extra": x} if len(x) == 1 else {"output": x})
     with pytest.raises(UnsupportedNetworkError, match="returns output for some inputs and output, extra for others"):
-        require_deterministic(*expectations(several.eval(), SMALL))
+        require_deterministic(*reference_runs(several.eval(), SMALL))
 
 
 def test_the_same_buffer_each_time() -> None:
@@ -134,7 +134,7 @@ def test_the_same_buffer_each_time() -> None:
             return self.result[: len(x)].fill_(float(self.calls))
 
     with pytest.raises(UnsupportedNetworkError, match="for the same images differ in each run"):
-        require_deterministic(*expectations(Counting().eval(), SMALL))
+        require_deterministic(*reference_runs(Counting().eval(), SMALL))
 
 
 def test_random_numbers_with_rare_effect() -> None:
@@ -144,7 +144,7 @@ def test_random_numbers_with_rare_effect() -> None:
     def forward(x: torch.Tensor) -> torch.Tensor:
         return x + float(torch.rand(()) >= 0) * next(draws)
 
-    (runs,) = expectations(prepare(Net(forward).eval()), SMALL)
+    (runs,) = reference_runs(prepare(Net(forward).eval()), SMALL)
     with pytest.raises(
         UnsupportedNetworkError, match=r"draw random numbers, as dropout, torch\.randn or gumbel_softmax do"
     ):

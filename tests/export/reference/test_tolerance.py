@@ -10,7 +10,7 @@ from export.convert.prepare import prepare
 from export.errors import ParityError
 from export.interface.interface import ImageInterface
 from export.onnx_model.rename import name_values
-from export.reference.determinism import expectations
+from export.reference.determinism import reference_runs
 from export.reference.expected import ReferenceRuns
 from export.reference.tolerance import Reference, compare, distance
 from export.verify.layer_map import map_layers
@@ -26,7 +26,7 @@ def mapped(convnet4: LoadedNetwork) -> Mapped:
     """Return a converted model with named values, its layer map, and PyTorch's results."""
     network, interface = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
     model = interface.attach(convert(network, interface.input_size, 20))
-    runs = expectations(network, interface)
+    runs = reference_runs(network, interface)
     layer_map = map_layers(model, network, runs)
     name_values(model, layer_map)
     return model, layer_map, runs

@@ -14,7 +14,7 @@ from export import Exported, ExportSettings, export_model
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.convert.taps import before_norms
-from export.reference.determinism import expectations
+from export.reference.determinism import reference_runs
 from export.verify.layer_map import map_layers
 from protos import manifest
 from tests.export.networks import SMALL, Base, status
@@ -108,7 +108,7 @@ class TestTaps:
                 return self.norm(self.again(self.norm(self.again(x)).tanh()))
 
         network = prepare(Shared().eval())
-        runs = expectations(network, SMALL)
+        runs = reference_runs(network, SMALL)
         assert list(before_norms(network, list(runs[0].float32.layers.values()))) == ["again"]
         model = SMALL.attach(convert(network, SMALL.input_size, 20, taps=["again"]))
         layers = {layer.name: layer for layer in map_layers(model, network, runs).layers}

@@ -15,7 +15,7 @@ from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import ShapeError
 from export.interface.interface import ImageInterface
-from export.reference.determinism import expectations
+from export.reference.determinism import reference_runs
 from export.verify import shape_witnesses, shapes
 from export.verify.layer_map import map_layers
 from export.verify.shape_witnesses import Case
@@ -32,7 +32,7 @@ def prepared(convnet4: LoadedNetwork) -> Prepared:
     """Return the arguments of check_shapes for a converted network."""
     network, interface = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
     model = interface.attach(convert(network, interface.input_size, 20))
-    return model, network, map_layers(model, network, expectations(network, interface)), interface
+    return model, network, map_layers(model, network, reference_runs(network, interface)), interface
 
 
 def known_shapes(verdict: manifest.Shapes) -> dict[str, int]:

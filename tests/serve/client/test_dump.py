@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from export import ExportSettings, export_model
 from serve.client.sync import Client
 from tests.conftest import Zoonnx
-from tests.export.conftest import shake
+from tests.export.conftest import randomize_batch_norms
 from tests.serve.conftest import Serve
 from zoo import load_network
 
@@ -23,7 +23,7 @@ def url(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     """A server of convnet4 with random weights."""
     models = tmp_path_factory.mktemp("dumped") / "models"
     loaded = load_network("convnet4")
-    shake(loaded.network)
+    randomize_batch_norms(loaded.network)
     export_model(loaded, ExportSettings(to=models, name="tiny"))
     with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
         line = process.stdout.readline() if process.stdout else ""

@@ -22,7 +22,7 @@ from timm.models import get_pretrained_cfg
 from serve.client import images
 from serve.client.preprocessing import Preprocessing
 from serve.errors import ImageError, UnsupportedModelError
-from zoo.data.augmentation import framing
+from zoo.data.augmentation import resize_and_crop
 from zoo.data.image_io import SUFFIXES, read_image
 from zoo.errors import DataError
 from zoo.networks.preprocessing import Preprocessing as ZooPreprocessing
@@ -212,7 +212,9 @@ def test_files_are_read_as_in_training(tmp_path: Path, name: str, channels: int)
         interpolation="bicubic",
         crop_pct=0.9,
     )
-    expected = np.asarray(framing(zoo_preprocessing)(read_image(path, channels)), np.uint8).reshape(40, 56, channels)
+    expected = np.asarray(resize_and_crop(zoo_preprocessing)(read_image(path, channels)), np.uint8).reshape(
+        40, 56, channels
+    )
     assert np.array_equal(images.load(path, preprocessing), expected)
 
 

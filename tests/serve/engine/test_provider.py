@@ -24,7 +24,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a machine without a CUDA driver."""
-    monkeypatch.setattr(session, "_missing_for_cuda", lambda: "there is no driver here.")
+    monkeypatch.setattr(session, "missing_for_cuda", lambda: "there is no driver here.")
 
 
 def test_cuda_is_not_replaced(no_cuda: None, model: Path) -> None:
@@ -45,7 +45,7 @@ def test_silent_fallback_is_detected(
     monkeypatch: pytest.MonkeyPatch, model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """If onnxruntime silently falls back to the CPU, the session is rejected."""
-    monkeypatch.setattr(session, "_missing_for_cuda", lambda: None)
+    monkeypatch.setattr(session, "missing_for_cuda", lambda: None)
     monkeypatch.setitem(session.PROVIDERS, "cuda", "TensorrtExecutionProvider")  # type: ignore[misc, unused-ignore]
     with pytest.raises(ProviderError, match="CUDA cannot"):
         Session.open(model, "cuda")
@@ -55,10 +55,10 @@ def test_silent_fallback_is_detected(
 def test_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     """The error for a CPU-only onnxruntime names the package to install."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    session._missing_for_cuda.cache_clear()
+    session.missing_for_cuda.cache_clear()
     with pytest.raises(ProviderError, match=r"pip install 'zoonnx\[cuda\]'"):
         Session.open(model, "cuda")
-    session._missing_for_cuda.cache_clear()
+    session.missing_for_cuda.cache_clear()
 
 
 class FakeDriver:
@@ -107,7 +107,7 @@ def test_libraries_in_other_folders(
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(cuda, "missing", lambda: None)
-    assert session._missing_for_cuda.__wrapped__() is None
+    assert session.missing_for_cuda.__wrapped__() is None
     assert tried[0] is None
     assert {str(folder) for folder in folders} <= set(tried[1:])
     assert capfd.readouterr().out == ""

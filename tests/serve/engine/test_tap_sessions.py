@@ -23,7 +23,7 @@ from serve.engine.session import Session
 from serve.engine.tap_sessions import TapSessions, add_outputs
 from serve.errors import BadModelError, NoSuchLayerError
 from serve.repository.layer_index import read_layers
-from tests.export.conftest import shake
+from tests.export.conftest import randomize_batch_norms
 from tests.serve.conftest import Serve, write_model
 from zoo import LoadedNetwork, load_network
 
@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 def resnet18() -> LoadedNetwork:
     """A backbone with random weights, in which no residual branch is zero."""
     loaded = load_network("resnet18")
-    shake(loaded.network)
+    randomize_batch_norms(loaded.network)
     return loaded
 
 

@@ -35,7 +35,7 @@ def write_images(paint, root, *sizes):
 )
 def test_the_share_is_the_median_over_images(paint, tmp_path, sizes, preprocessing, expected):
     """The share depends on the aspect ratios of image and network; it is 0 if the preprocessing does not crop."""
-    dataset = write_images(paint, tmp_path, *sizes).for_net(preprocessing)
+    dataset = write_images(paint, tmp_path, *sizes).for_network(preprocessing)
     assert cropped_share(dataset) == pytest.approx(expected, abs=1 / 255)
 
 

@@ -63,7 +63,7 @@ def test_an_image_folder(tmp_path):
         (tmp_path / "pets" / "train" / label).mkdir(parents=True)
         for number in range(10):
             image(number).save(tmp_path / "pets" / "train" / label / f"{number}.png")
-    dataset = find_data(f"hf:{tmp_path / 'pets'}", workers=1).for_net(PREPROCESSING)
+    dataset = find_data(f"hf:{tmp_path / 'pets'}", workers=1).for_network(PREPROCESSING)
     assert (dataset.labels, dataset.name) == (("cat", "dog"), "hf:pets")
     assert [split.targets.bincount().tolist() for split in (dataset.train, dataset.val, dataset.test)] == [
         [8, 8],
@@ -82,12 +82,12 @@ def test_splits_are_mapped(tmp_path):
         {"train": 8, "validation": 4, "test": 6},
         lambda number: {"label": number % 2},
     )
-    dataset = find_data(name).for_net(PREPROCESSING)
+    dataset = find_data(name).for_network(PREPROCESSING)
     assert [len(split) for split in (dataset.train, dataset.val, dataset.test)] == [8, 4, 6]
     (pixels,) = dataset.test.batches([torch.arange(6)])
     assert pixels[:, 0, 0, 0].tolist() == list(range(6))
     assert dataset.test.targets.tolist() == [0, 1, 0, 1, 0, 1]
-    assert find_data(name).for_net(PREPROCESSING).train.key() == dataset.train.key() != dataset.val.key()
+    assert find_data(name).for_network(PREPROCESSING).train.key() == dataset.train.key() != dataset.val.key()
 
 
 def test_lists_of_labels_are_multi_label(tmp_path):
@@ -98,7 +98,7 @@ def test_lists_of_labels_are_multi_label(tmp_path):
         {"train": 20},
         lambda number: {"tags": [[], [0], [1, 2]][number % 3]},
     )
-    dataset = find_data(name).for_net(PREPROCESSING)
+    dataset = find_data(name).for_network(PREPROCESSING)
     assert dataset.task == "multi-label"
     assert {tuple(row) for row in dataset.train.targets.tolist()} == {(0, 0, 0), (1, 0, 0), (0, 1, 1)}
 
@@ -115,7 +115,7 @@ def test_the_name_chooses_among_columns_of_classes(tmp_path):
         DataError, match=r"found fine, coarse among the columns image, fine, coarse; choose one: hf:.*#COLUMN"
     ):
         find_data(name)
-    dataset = find_data(f"{name}#coarse").for_net(PREPROCESSING)
+    dataset = find_data(f"{name}#coarse").for_network(PREPROCESSING)
     assert (dataset.labels, redacted_name(f"{name}#coarse")) == (("x", "y"), "hf:shapes#coarse")
     with pytest.raises(DataError, match="has no column 'fin' of classes"):
         find_data(f"{name}#fin")

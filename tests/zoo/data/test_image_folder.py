@@ -44,7 +44,7 @@ def names(split):
 
 def open_dataset(root, preprocessing=PREPROCESSING, **options):
     """Return a folder's dataset for a network with that preprocessing."""
-    return find_data(f"folder:{root}", **options).for_net(preprocessing)
+    return find_data(f"folder:{root}", **options).for_network(preprocessing)
 
 
 class TestSplits:

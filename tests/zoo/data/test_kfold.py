@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from zoo.data.kfold import divide, fold_of
+from zoo.data.kfold import fold_of, kfold_indices
 from zoo.data.registry import load_dataset
 from zoo.data.splits import MemorySplit
 from zoo.data.subset import Subset
@@ -23,32 +23,32 @@ class TestFolds:
 
     def test_each_image_is_held_out_once(self, digits) -> None:
         """The folds are disjoint and together are train and val."""
-        indices = torch.cat(divide(digits, 5)).sort().values
+        indices = torch.cat(kfold_indices(digits, 5)).sort().values
         assert indices.tolist() == list(range(len(digits.train) + len(digits.val)))
 
     def test_each_class_is_spread_evenly(self, digits) -> None:
         """The numbers of a class's images in two folds differ by at most one."""
         targets = torch.cat([digits.train.targets, digits.val.targets])
-        counts = torch.stack([torch.bincount(targets[fold], minlength=10) for fold in divide(digits, 5)])
+        counts = torch.stack([torch.bincount(targets[fold], minlength=10) for fold in kfold_indices(digits, 5)])
         assert int((counts.max(dim=0).values - counts.min(dim=0).values).max()) <= 1
 
     def test_the_folds_are_deterministic(self, digits) -> None:
         """The folds depend on the data only, not on torch's seed."""
         torch.manual_seed(5)
-        again = divide(load_dataset("digits"), 4)
-        assert all(torch.equal(first, second) for first, second in zip(divide(digits, 4), again, strict=True))
+        again = kfold_indices(load_dataset("digits"), 4)
+        assert all(torch.equal(first, second) for first, second in zip(kfold_indices(digits, 4), again, strict=True))
 
     def test_multi_label_data(self, digits) -> None:
         """Each multi-label image is held out once."""
         splits = {name: _multi_label(digits.split(name)) for name in ("train", "val")}
-        indices = torch.cat(divide(replace(digits, **splits), 3)).sort().values
+        indices = torch.cat(kfold_indices(replace(digits, **splits), 3)).sort().values
         assert indices.tolist() == list(range(len(digits.train) + len(digits.val)))
 
     def test_a_small_class_is_named(self, digits) -> None:
         """A class needs at least as many images as there are folds; the error names the class."""
         few = replace(digits, train=_first(digits.train, 40), val=_first(digits.val, 5))
         with pytest.raises(SettingsError, match=r"the class '\d' of digits has \d+ images in .* 20 folds"):
-            divide(few, 20)
+            kfold_indices(few, 20)
 
     def test_the_test_split_does_not_change(self, digits) -> None:
         """A fold changes train and val only."""

@@ -90,7 +90,7 @@ class TestTable:
 
     def test_targets_are_the_rows(self, labelled):
         """Targets match the table by file; each image is in one split, and each split has each label."""
-        data = find_data(f"folder:{labelled}").for_net(PREPROCESSING)
+        data = find_data(f"folder:{labelled}").for_network(PREPROCESSING)
         assert (data.labels, data.task) == (("blue", "red"), "multi-label")
         splits = [data.train, data.val, data.test]
         assert [len(split) for split in splits] == [64, 8, 8]
@@ -106,7 +106,7 @@ class TestTable:
     def test_splits_of_the_table_are_used(self, few):
         """Splits that the table does not have are held out of train."""
         write(few, [f"{i}.png,a;b,{'test' if i < 2 else 'train'}" for i in range(6)], "file,labels,split")
-        data = find_data(f"folder:{few}").for_net(PREPROCESSING)
+        data = find_data(f"folder:{few}").for_network(PREPROCESSING)
         assert {file.name for file in data.test.files} == {"0.png", "1.png"}
         assert [len(data.train), len(data.val)] == [3, 1]
 

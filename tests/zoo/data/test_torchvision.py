@@ -63,7 +63,7 @@ def write_fashion(folder: Path, train: int = 60, test: int = 20) -> dict[str, np
 def test_idx_files(folder):
     """The test split is torchvision's; val is held out of train by class, deterministically."""
     images = write_fashion(folder)
-    data, again = (find_data("torchvision:FashionMNIST").for_net(GREY) for _ in range(2))
+    data, again = (find_data("torchvision:FashionMNIST").for_network(GREY) for _ in range(2))
     assert (data.labels[:2], data.name) == (("T-shirt/top", "Trouser"), "torchvision:FashionMNIST")
     assert [len(split) for split in (data.train, data.val, data.test)] == [50, 10, 20]
     assert data.val.targets.bincount().tolist() == [1] * 10
@@ -77,12 +77,12 @@ def test_idx_files(folder):
 def test_the_key_changes_with_the_images(folder):
     """The key changes with one pixel, so a run is not resumed with other images."""
     write_fashion(folder)
-    before = find_data("torchvision:FashionMNIST").for_net(GREY)
-    assert find_data("torchvision:FashionMNIST").for_net(GREY).train.key() == before.train.key()
+    before = find_data("torchvision:FashionMNIST").for_network(GREY)
+    assert find_data("torchvision:FashionMNIST").for_network(GREY).train.key() == before.train.key()
     assert before.train.key() != before.val.key()
     raw = folder / "FashionMNIST" / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
     raw.write_bytes(raw.read_bytes()[:-1] + b"\0\0"[:1])
-    assert find_data("torchvision:FashionMNIST").for_net(GREY).train.key() != before.train.key()
+    assert find_data("torchvision:FashionMNIST").for_network(GREY).train.key() != before.train.key()
 
 
 def test_pickled_batches(folder, monkeypatch):
@@ -101,7 +101,7 @@ def test_pickled_batches(folder, monkeypatch):
     monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", hashes["data_batch_1"]]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", hashes["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashes["batches.meta"]})
-    data = find_data("torchvision:CIFAR10").for_net(COLOUR)
+    data = find_data("torchvision:CIFAR10").for_network(COLOUR)
     assert data.labels == ("cat", "dog")
     assert [len(split) for split in (data.train, data.val, data.test)] == [26, 4, 30]
     assert next(data.train.batches([torch.arange(2)])).shape == (2, 32, 32, 3)
@@ -119,7 +119,7 @@ def test_image_files(folder):
             Image.new("RGB", (50, 40), (200, 100, 0)).save(base / "images" / f"{name}.jpg")
         rows = [f"{name} {1 + ('boxer' in name)} 1 1" for name in names]
         (base / "annotations" / f"{split}.txt").write_text("\n".join(rows) + "\n")
-    data = find_data("torchvision:OxfordIIITPet", workers=1).for_net(COLOUR)
+    data = find_data("torchvision:OxfordIIITPet", workers=1).for_network(COLOUR)
     assert data.labels == ("Bengal", "German Boxer")
     assert [len(split) for split in (data.train, data.val, data.test)] == [10, 2, 4]
     (pixels,) = data.test.batches([torch.arange(4)])
@@ -133,7 +133,7 @@ def test_a_dataset_without_splits_is_split(folder):
         images.mkdir(parents=True)
         for index in range(10):
             Image.new("RGB", (8, 8), (index, 0, 0)).save(images / f"{index}.jpg")
-    data = find_data("torchvision:EuroSAT").for_net(COLOUR)
+    data = find_data("torchvision:EuroSAT").for_network(COLOUR)
     assert [len(split) for split in (data.train, data.val, data.test)] == [16, 2, 2]
 
 
@@ -143,7 +143,7 @@ def test_a_broken_image_is_an_error(folder, workers):
     test_a_dataset_without_splits_is_split(folder)
     for file in folder.rglob("*.jpg"):
         file.write_bytes(b"none")
-    data = find_data("torchvision:EuroSAT", workers=workers).for_net(COLOUR)
+    data = find_data("torchvision:EuroSAT", workers=workers).for_network(COLOUR)
     with pytest.raises(DataError, match=r"^image \d+ cannot be read: not an image that Pillow can read"):
         next(data.val.batches([torch.tensor([0])]))
 
@@ -184,7 +184,7 @@ def test_a_download(folder, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        data = find_data("torchvision:FashionMNIST").for_net(GREY)
+        data = find_data("torchvision:FashionMNIST").for_network(GREY)
         server.shutdown()
     assert len(data.test) == 20
     assert [entry.name for entry in folder.iterdir()] == ["FashionMNIST"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from zoo.data.splits import MemorySplit
-from zoo.evaluation.label_noise import COLUMNS, as_csv, as_sheet, image_names, rank_doubts, thresholds
+from zoo.evaluation.label_noise import COLUMNS, image_names, issue_sheet, issues_csv, rank_label_issues, thresholds
 from zoo.networks.preprocessing import Preprocessing
 
 # Five images labelled 0 and four labelled 1; the last of each is mislabelled, and image 3 is only ambiguous.
@@ -26,7 +26,7 @@ def test_thresholds_are_the_mean_confidence_of_each_class() -> None:
 
 def test_wrong_labels_come_first() -> None:
     """A label is suspicious if another class reaches its threshold; an ambiguous image is not."""
-    issues = rank_doubts(PROBABILITIES, TARGETS)
+    issues = rank_label_issues(PROBABILITIES, TARGETS)
     assert [issue.index for issue in issues[:3]] == [8, 4, 3]
     assert [issue.is_suspicious for issue in issues[:3]] == [True, True, False]
     assert [(issue.label, issue.suggestion) for issue in issues[:2]] == [(1, 0), (0, 1)]
@@ -36,14 +36,14 @@ def test_wrong_labels_come_first() -> None:
 def test_a_class_without_images_is_never_suspected() -> None:
     """A class without images has a threshold that no probability reaches."""
     probabilities = torch.cat([PROBABILITIES * 0.1, torch.full((9, 1), 0.9)], dim=1)
-    assert not any(issue.is_suspicious and issue.suggestion == 2 for issue in rank_doubts(probabilities, TARGETS))
+    assert not any(issue.is_suspicious and issue.suggestion == 2 for issue in rank_label_issues(probabilities, TARGETS))
 
 
 def test_the_table_has_a_row_for_each_image() -> None:
     """Rows are in rank order, with names of images and classes."""
-    issues = rank_doubts(PROBABILITIES, TARGETS)
+    issues = rank_label_issues(PROBABILITIES, TARGETS)
     names = [f"train {index}" for index in range(9)]
-    rows = list(csv.DictReader(io.StringIO(as_csv(issues, names, ("cat", "dog")).decode())))
+    rows = list(csv.DictReader(io.StringIO(issues_csv(issues, names, ("cat", "dog")).decode())))
     assert len(rows) == 9
     assert list(rows[0].values()) == ["train 8", "dog", "cat", "-0.8400", "yes"]
 
@@ -53,7 +53,7 @@ def test_image_names(painted) -> None:
     from zoo.data.registry import find_data
 
     preprocessing = Preprocessing(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
-    data = find_data(f"folder:{painted}").for_net(preprocessing)
+    data = find_data(f"folder:{painted}").for_network(preprocessing)
     names = image_names({"train": data.train, "memory": MemorySplit(torch.zeros(2, 1, 1, 1), torch.zeros(2))})
     assert names[0] == str(data.train.files[0])
     assert names[-2:] == ["memory 0", "memory 1"]
@@ -62,11 +62,11 @@ def test_image_names(painted) -> None:
 @pytest.mark.parametrize("shape", [(8, 8, 1), (30, 20, 3), (1, 128, 1)])
 def test_the_sheet_shows_the_images(shape) -> None:
     """Bright images make bright tiles: greyscale images, RGB images and signals."""
-    issues = rank_doubts(PROBABILITIES, TARGETS)
+    issues = rank_label_issues(PROBABILITIES, TARGETS)
 
     def sheet(value: int) -> np.ndarray:
         images = MemorySplit(torch.full((9, *shape), value, dtype=torch.uint8), TARGETS)
-        return np.array(Image.open(io.BytesIO(as_sheet(issues, images, ("a very long label indeed", "b")))))
+        return np.array(Image.open(io.BytesIO(issue_sheet(issues, images, ("a very long label indeed", "b")))))
 
     dark, bright = sheet(0), sheet(255)
     assert dark.shape[1] > COLUMNS * 100

@@ -7,7 +7,7 @@ import pytest
 from export import ExportSettings, export_model
 from zoo import CATALOG, load_network
 from zoo.inspect import describe
-from zoo.inspect.target import subject_of
+from zoo.inspect.target import find_target
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_table_in_a_pipe(command):
 
 def test_json_has_the_numbers():
     """JSON has shapes with the batch, the receptive field along each axis, and whether the stride is exact."""
-    target = subject_of("convnet4")
+    target = find_target("convnet4")
     description = json.loads(json.dumps(describe.as_json(target, target.geometry(), depth=None)))
     layers = {layer["name"]: layer for layer in description["layers"]}
     totals = (description["parameters"], description["macs"], description["unknown_operations"])
@@ -50,7 +50,7 @@ def test_json_has_the_numbers():
 @pytest.mark.parametrize(("depth", "expected"), [(0, 0), (1, 14), (None, 20)])
 def test_depth(depth, expected):
     """`depth` limits the number of parts of a layer's path."""
-    target = subject_of("convnet4")
+    target = find_target("convnet4")
     rows = describe.as_table(target, target.geometry(), depth).row_count
     assert rows == expected == len(describe.as_json(target, target.geometry(), depth)["layers"])
 
@@ -58,7 +58,7 @@ def test_depth(depth, expected):
 def test_exported_model_has_the_status_of_each_layer(command, exported):
     """For an exported model, each row has the name and the status of its layer in the layer map."""
     folder, layers = exported
-    target = subject_of(str(folder))
+    target = find_target(str(folder))
     described = describe.as_json(target, target.geometry(), depth=None)["layers"]
     expected = {layer.get("name", ""): layer["status"] for layer in layers if layer.get("path")}
     assert {layer["name"]: layer["export"] for layer in described} == expected
@@ -69,13 +69,13 @@ def test_unknown_operations_are_counted():
     """After an operation without a rule, sizes and fields are unknown, and the summary names the operation."""
     from torch import nn
 
-    from zoo.inspect.target import Subject
+    from zoo.inspect.target import InspectionTarget
 
     class Sorting(nn.Module):
         def forward(self, x):
             return x.sort(dim=-1)[0] + 1
 
-    target = Subject("sorting", "sorting", Sorting(), (1, 4, 4))
+    target = InspectionTarget("sorting", "sorting", Sorting(), (1, 4, 4))
     geometry = target.geometry((1, 4, 4))
     assert (geometry.layers[0].output, geometry.layers[0].fields, geometry.unknown) == (None, None, {"sort": 1})
     last_line = describe.summary(target, geometry)[-1]
@@ -85,7 +85,7 @@ def test_unknown_operations_are_counted():
 @pytest.mark.parametrize("name", CATALOG)
 def test_catalog_networks(name):
     """At its default input size no stride drops rows, no operation is unknown, and every called layer has a row."""
-    target = subject_of(name)
+    target = find_target(name)
     geometry = target.geometry()
     lines = describe.summary(target, geometry)
     assert describe.as_table(target, geometry, None).row_count == len(geometry.layers) - 1

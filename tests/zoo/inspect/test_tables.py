@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from zoo.inspect.list_networks import model_rows
+from zoo.inspect.list_networks import network_entries
 from zoo.inspect.tables import Column, build_table, fitting, output_width, table_width
 
 COLUMNS = [
@@ -94,7 +94,7 @@ def test_models_at_width(command, monkeypatch, width):
     """Names stay whole, even if they are wider than the terminal."""
     monkeypatch.setenv("COLUMNS", str(width))
     out = command("models", "vit_tiny_patch16_224.*", "--pretrained").out
-    names = [entry["network"] for entry in model_rows("vit_tiny_patch16_224.*", pretrained=True)]
+    names = [entry["network"] for entry in network_entries("vit_tiny_patch16_224.*", pretrained=True)]
     assert max(map(len, names)) > 40
     assert [line.split()[0] for line in out.splitlines() if line.startswith("vit")] == names
 

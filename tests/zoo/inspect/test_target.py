@@ -7,7 +7,7 @@ from protos import manifest
 from zoo.catalog import create_model
 from zoo.errors import CheckpointError, GeometryError, UnknownNetworkError
 from zoo.geometry.input_size import parse_size
-from zoo.inspect.target import subject_of
+from zoo.inspect.target import find_target
 from zoo.transfer.heads import attach_head
 
 SIZE_ERRORS = [
@@ -23,26 +23,26 @@ SIZE_ERRORS = [
 def test_size_error_names_the_layer_and_fitting_sizes(name, size, message, nearby):
     """The error names the layer and the reason, and suggests nearby sizes that fit."""
     with pytest.raises(GeometryError) as caught:
-        subject_of(name).geometry(size)
+        find_target(name).geometry(size)
     assert message in str(caught.value)
     assert nearby in str(caught.value)
 
 
 def test_suggested_sizes_fit():
     """The network accepts the sizes that the errors suggest."""
-    target = subject_of("convnet4")
+    target = find_target("convnet4")
     assert [target.geometry(size).macs > 0 for size in ((1, 6, 6), (1, 8, 8), (1, 2, 2))] == [True] * 3
 
 
 def test_backbone_may_drop_rows():
     """A stride that drops rows is an error in a catalog network, but not in a backbone."""
-    geometry = subject_of("resnet18").geometry()
+    geometry = find_target("resnet18").geometry()
     assert [layer.lost for layer in geometry.sliding if layer.lost] == [1, 1, 1]
 
 
 def test_run_folder(short_run):
     """A run is named by its folder and has its architecture's name in the catalog."""
-    target = subject_of(str(short_run))
+    target = find_target(str(short_run))
     assert (target.name, target.architecture, target.is_ours) == ("short", "convnet4", True)
     assert target.geometry().parameters == 65_834
 
@@ -50,13 +50,13 @@ def test_run_folder(short_run):
 def test_sources_without_a_network(tmp_path):
     """An unknown name, a folder without a network and an invalid manifest raise errors."""
     with pytest.raises(UnknownNetworkError, match="did you mean 'convnet4'"):
-        subject_of("convnet5")
+        find_target("convnet5")
     with pytest.raises(CheckpointError):
-        subject_of(str(tmp_path))
+        find_target(str(tmp_path))
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "manifest.json").write_text("no JSON")
     with pytest.raises(CheckpointError, match=r"manifest\.json is not a manifest of zoonnx"):
-        subject_of(str(tmp_path))
+        find_target(str(tmp_path))
 
 
 @pytest.mark.parametrize(("network", "source"), [("code.networks:make", "code.networks:make"), ("", "a program")])
@@ -69,7 +69,7 @@ def test_export_of_other_code(tmp_path, network, source):
         CheckpointError,
         match=rf"m was exported from {source}, a network that cannot be built here; its layers are listed",
     ):
-        subject_of(str(tmp_path))
+        find_target(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "3", "3,224", "3,a,224", "3,0,224", "3,-1,224", "3,1,2,3,4", "3x8x8"])
@@ -94,7 +94,7 @@ def test_exported_backbone_with_head_is_rebuilt(tmp_path, head):
         layer_map=manifest.LayerMap(layers=[manifest.Layer(path=path, kind=kind) for path, kind in paths.items()]),
     )
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(exported))
-    rebuilt = subject_of(str(tmp_path)).network
+    rebuilt = find_target(str(tmp_path)).network
     assert {name: value.shape for name, value in rebuilt.state_dict().items()} == {
         name: value.shape for name, value in network.state_dict().items()
     }

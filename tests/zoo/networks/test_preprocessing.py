@@ -80,4 +80,4 @@ def test_attached_preprocessing_is_read_back():
     """from_net returns what attach_to stored."""
     network, preprocessing = create_model("convnet4", in_chans=3), Preprocessing(**RGB, crop_mode="squash")
     preprocessing.attach_to(network)
-    assert Preprocessing.from_net(network) == preprocessing
+    assert Preprocessing.from_network(network) == preprocessing

@@ -105,7 +105,7 @@ class TestInterface:
         network = create_model(name, num_classes=num_classes, in_chans=in_chans).eval()
         size = CATALOG[name].input_size[1:]
         assert network(torch.zeros(2, in_chans, *size)).shape == (2, num_classes)
-        assert Preprocessing.from_net(network).input_size == (in_chans, *size)
+        assert Preprocessing.from_network(network).input_size == (in_chans, *size)
 
     def test_accepts_another_size(self, name):
         """A network accepts twice its default size as img_size, and its data config has it."""
@@ -113,7 +113,7 @@ class TestInterface:
         size = (height if height == 1 else 2 * height, 2 * width)
         network = create_model(name, img_size=size).eval()
         assert network(torch.zeros(1, network.in_chans, *size)).shape == (1, network.num_classes)
-        assert Preprocessing.from_net(network).input_size[1:] == size
+        assert Preprocessing.from_network(network).input_size[1:] == size
 
     def test_drop_rate_reaches_the_head(self, name):
         """The head's dropout has the requested probability."""

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.data.registry import Dataset
+from zoo.data.dataset import Dataset
 from zoo.data.splits import MemorySplit
 from zoo.evaluation.evaluate import Evaluation, evaluate
 from zoo.networks.preprocessing import Preprocessing
-from zoo.report import EvaluatedRun, examine
+from zoo.report import EvaluatedRun, evaluated_run_of
 from zoo.runs.checkpoint import read_checkpoint, read_settings
 from zoo.runs.load import load_network
 
@@ -22,7 +22,7 @@ from zoo.runs.load import load_network
 def evaluated_run(short_run, digits) -> EvaluatedRun:
     """Return a short run on digits, evaluated on the test split."""
     network = load_network(short_run).network
-    return examine(short_run, network, digits, "test", evaluate(network, digits.test, digits.preprocessing))
+    return evaluated_run_of(short_run, network, digits, "test", evaluate(network, digits.test, digits.preprocessing))
 
 
 @pytest.fixture

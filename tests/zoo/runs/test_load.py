@@ -8,14 +8,14 @@ import torch
 from zoo.errors import CheckpointError, SettingsError, UnknownNetworkError
 from zoo.networks.preprocessing import Preprocessing
 from zoo.runs.load import WeightsSource, load_network
-from zoo.storage.atomic_io import fallback
+from zoo.storage.atomic_io import backup_path
 
 
 def test_loads_a_run(short_run, digits):
     """The best checkpoint is loaded, with its dataset and metrics."""
     loaded = load_network(short_run)
     assert (loaded.name, loaded.architecture, loaded.labels) == ("short", "convnet4", digits.labels)
-    assert loaded.preprocessing == digits.preprocessing == Preprocessing.from_net(loaded.network)
+    assert loaded.preprocessing == digits.preprocessing == Preprocessing.from_network(loaded.network)
     weights = loaded.weights
     assert (weights.kind, weights.dataset, weights.seed, weights.licence, weights.url) == (
         "trained",
@@ -46,7 +46,7 @@ def test_loads_one_checkpoint_of_a_run(short_run, checkpoint):
 def test_loads_a_run_after_a_crash(short_run, tmp_path):
     """A checkpoint is found if the process died while replacing it."""
     run = shutil.copytree(short_run, tmp_path / "run")
-    (run / "best").rename(fallback(run / "best"))
+    (run / "best").rename(backup_path(run / "best"))
     assert load_network(run).weights == load_network(short_run).weights
     assert load_network(run / "best").weights == load_network(short_run).weights
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.storage.atomic_io import fallback, new_folder, standing_folder, write_file
+from zoo.storage.atomic_io import backup_path, folder_or_backup, new_folder, write_file
 
 
 def write_folder(path, text):
@@ -69,15 +69,15 @@ def test_old_folder_is_found_between_the_renames(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk"):
         write_folder(tmp_path / "f", "new")
     assert not (tmp_path / "f").exists()
-    assert (standing_folder(tmp_path / "f") / "text").read_text() == "old"
+    assert (folder_or_backup(tmp_path / "f") / "text").read_text() == "old"
 
 
 def test_the_next_write_removes_the_backup(tmp_path):
     """A write after such a stop leaves the new folder only."""
-    write_folder(fallback(tmp_path / "f"), "old")
+    write_folder(backup_path(tmp_path / "f"), "old")
     write_folder(tmp_path / "f", "new")
     write_folder(tmp_path / "f", "newer")
-    assert ((standing_folder(tmp_path / "f") / "text").read_text(), names(tmp_path)) == ("newer", ["f"])
+    assert ((folder_or_backup(tmp_path / "f") / "text").read_text(), names(tmp_path)) == ("newer", ["f"])
 
 
 def raise_disk_error(*_):

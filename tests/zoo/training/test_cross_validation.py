@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bench.label_noise import measure
-from zoo.data.registry import SOURCES, Dataset, Source, load_dataset
+from zoo.data.dataset import Dataset
+from zoo.data.registry import SOURCES, Source, load_dataset
 from zoo.data.splits import MemorySplit
 from zoo.errors import CheckpointError, SettingsError
 from zoo.report.command import command as command_of

@@ -101,7 +101,7 @@ def test_the_run_contains_the_backbone(settings, tmp_path):
     """The loaded network accepts images and has the test accuracy measured on features."""
     train(settings, tmp_path / "run")
     loaded = load_network(tmp_path / "run")
-    test = find_data(settings.data).for_net(loaded.preprocessing).test
+    test = find_data(settings.data).for_network(loaded.preprocessing).test
     assert evaluate(loaded.network, test, loaded.preprocessing).accuracy == loaded.weights.metrics["test_accuracy"]
     assert not any(torch.isnan(value).any() for value in loaded.network.state_dict().values())
 

@@ -37,7 +37,9 @@ def backbone(name):
 
 def images(network, count=2):
     """Return random images of the network's input size."""
-    return torch.randn(count, *Preprocessing.from_net(network).input_size, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        count, *Preprocessing.from_network(network).input_size, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.mark.parametrize("name", BACKBONES)

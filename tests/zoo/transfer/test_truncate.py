@@ -10,7 +10,7 @@ from protos import manifest
 from zoo.catalog import create_model
 from zoo.errors import SettingsError
 from zoo.inspect import describe
-from zoo.inspect.target import Subject, subject_of
+from zoo.inspect.target import InspectionTarget, find_target
 from zoo.runs.load import load_network
 from zoo.settings import Transfer
 from zoo.training.trainer import train
@@ -101,7 +101,7 @@ def test_an_exported_truncated_network_is_rebuilt(tmp_path):
         layer_map=manifest.LayerMap(layers=layers),
     )
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(exported))
-    subject = subject_of(str(tmp_path))
+    subject = find_target(str(tmp_path))
     assert subject.network.state_dict().keys() == network.state_dict().keys()
     assert description(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
 
@@ -109,9 +109,9 @@ def test_an_exported_truncated_network_is_rebuilt(tmp_path):
 def test_a_description_omits_removed_layers():
     """Removed layers have no row and are not the last feature map; a network's own Identity has a row."""
     network = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
-    subject = Subject("cut", "convnet4", network.to("meta").eval(), (1, 8, 8))
+    subject = InspectionTarget("cut", "convnet4", network.to("meta").eval(), (1, 8, 8))
     assert description(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
-    complete = subject_of("test_resnet")
+    complete = find_target("test_resnet")
     assert "Identity" in {layer["kind"] for layer in describe.as_json(complete, complete.geometry(), None)["layers"]}
 
 

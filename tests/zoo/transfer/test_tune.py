@@ -13,11 +13,11 @@ from zoo.data.registry import find_data
 from zoo.errors import CheckpointError, SettingsError
 from zoo.runs.load import load_network
 from zoo.settings import Transfer
-from zoo.training.build import build_net
+from zoo.training.build import build_network
 from zoo.training.optim import make_optimizer
 from zoo.training.trainer import Step, train
 from zoo.transfer.freeze import freeze_for_epoch, train_unfrozen
-from zoo.transfer.heads import HeadedNet, attach_head
+from zoo.transfer.heads import HeadedNetwork, attach_head
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def test_schedules_unfreeze_from_the_last_stage(schedule, expected):
 
 def test_layers_have_their_own_learning_rates(settings):
     """The head has the full rate, the first layer the lowest."""
-    network, _, _ = build_net(settings, find_data(settings.data))
+    network, _, _ = build_network(settings, find_data(settings.data))
     optimizer = make_optimizer(network, settings)
     scale = {id(p): group.get("lr_scale", 1.0) for group in optimizer.param_groups for p in group["params"]}
     assert len(scale) == len(list(network.parameters()))
@@ -99,7 +99,7 @@ def test_a_tuned_network_is_loaded(settings, tmp_path, head):
     run = tmp_path / "run"
     train(replace(changed(settings, head=head), epochs=1), run)
     loaded = load_network(run)
-    assert isinstance(loaded.network, HeadedNet)
+    assert isinstance(loaded.network, HeadedNetwork)
     assert (loaded.architecture, loaded.labels) == ("test_resnet", ("blue", "red"))
     assert loaded.weights.url.startswith("file:resnet.safetensors#sha256=")
     saved = safetensors.torch.load_file(run / "best" / "model.safetensors")
