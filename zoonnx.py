@@ -8,11 +8,11 @@ text goes to stderr as one sentence, without a traceback.
 import contextlib
 import difflib
 import importlib
-import importlib.util
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -158,7 +158,7 @@ def _require_own_packages() -> None:
         ShadowedPackageError: names the file.
     """
     for name in OUR_PACKAGES:
-        spec = importlib.util.find_spec(name)
+        spec = PathFinder.find_spec(name)
         if spec is not None and spec.origin and Path(spec.origin).resolve().parent != ROOT / name:
             raise ShadowedPackageError(
                 f"{spec.origin} hides zoonnx's own package '{name}': rename that file, or run from another folder."

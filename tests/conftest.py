@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # inherited from a shell that runs the tests in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets the width of its terminal
 Zoonnx = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

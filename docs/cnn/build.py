@@ -5,10 +5,12 @@
 
 import contextlib
 import io
+import os
 import shlex
 import sys
 import textwrap
 from pathlib import Path
+from unittest import mock
 
 import typer
 
@@ -16,6 +18,7 @@ from docs.cnn.claims import CLAIMS, Claim
 from zoo.cli import inspect
 from zoo.errors import ZooError
 
+WIDTH = "120"  # of the tables
 PAGE = Path(__file__).resolve().parents[1] / "cnn.md"
 
 HEAD = """# Why convolution: the claims, and the numbers
@@ -28,7 +31,8 @@ by `python -m docs.cnn.build`; `tests/docs/test_cnn.py` checks each figure, the 
 
 def page() -> str:
     """Return the page in Markdown."""
-    return "\n".join([HEAD, *map(_section, CLAIMS)])
+    with mock.patch.dict(os.environ, {"COLUMNS": WIDTH}):
+        return "\n".join([HEAD, *map(_section, CLAIMS)])
 
 
 def command_output(command: str) -> str:

@@ -28,7 +28,7 @@ def test_each_path_exists(page: str) -> None:
     text = (ROOT / page).read_text()
     paths = re.findall(r"`((?:zoo|export|serve|protos|tests|docs|bench)/[\w./]*)", text)
     assert len(paths) > 10
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
 def test_each_sub_package_has_a_paragraph() -> None:

@@ -97,3 +97,17 @@ class TestDataPage:
         rows = read_table(tmp_path)
         assert rows[0].labels == {"bird", "sky"}
         assert [row.split for row in rows] == ["train", "train", "test", "val", "train", "train"]
+
+
+def test_troubleshooting_quotes_real_messages() -> None:
+    """Each message that docs/troubleshooting.md explains stands in the code, or comes from another package."""
+    foreign = {"operator torchvision::nms does not exist", "RESOURCE_EXHAUSTED"}
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    quoted = {" ".join(text.split()) for text in re.findall(r"\*\*`([^`]+)`\*\*", page)} - foreign
+    code = (
+        "\n".join(file.read_text() for folder in ("zoo", "export", "serve") for file in (ROOT / folder).rglob("*.py"))
+        + (ROOT / "zoonnx.py").read_text()
+    )
+    joined = re.sub(r'"\s+f?"', "", code)  # strings that continue on the next line
+    assert len(quoted) > 20
+    assert [text for text in sorted(quoted) if text not in joined] == []

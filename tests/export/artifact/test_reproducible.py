@@ -14,10 +14,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from export import ExportSettings, export_model
-from tests.export.conftest import shake
+from tests.export.conftest import randomize_batch_norms
 from zoo import load_network
 loaded = load_network("convnet4", seed=3)
-shake(loaded.network)
+randomize_batch_norms(loaded.network)
 loaded = replace(loaded, labels=tuple(map(str, range(10))))
 export_model(loaded, ExportSettings(to=Path(sys.argv[1]), name="tiny"))
 """

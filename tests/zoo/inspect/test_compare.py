@@ -60,7 +60,7 @@ def test_windows_that_do_not_fit(question, message):
 
 def test_networks_side_by_side():
     """Each row has a network's totals at its default input size."""
-    convnet, resnet, vit = compare.net_rows(map(find_target, ("convnet4", "resnet18", "vit_tiny_patch16_224")))
+    convnet, resnet, vit = compare.network_rows(map(find_target, ("convnet4", "resnet18", "vit_tiny_patch16_224")))
     assert (convnet["parameters"], convnet["receptive_field"]) == (65_834, "14")
     assert (resnet["strides_exact"], resnet["drop_padding"], resnet["drop_rows"]) == (13, 5, 3)
     assert (resnet["receptive_field"], vit["receptive_field"]) == ("435", "all")

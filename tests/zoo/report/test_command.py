@@ -117,7 +117,7 @@ def command_settings(monkeypatch):
     from zoo.cli import train
 
     calls = []
-    monkeypatch.setattr(train, "_check_places", lambda *_: None)
+    monkeypatch.setattr(train, "_check_paths", lambda *_: None)
     monkeypatch.setattr(train, "_train", lambda settings, out, resume: calls.append((settings, out)))
 
     def run(line):
