@@ -54,7 +54,7 @@ def test_same_seed_same_shifts(dots):
 
 def test_a_signal_is_shifted_along_its_length_only():
     """An image of height 1 is shifted horizontally, never vertically."""
-    images = torch.full((20, 1, 16, 1), 7, dtype=torch.uint8)
+    images = torch.full((300, 1, 16, 1), 7, dtype=torch.uint8)
     shifted = shift_randomly(images, 3)
     visible = (shifted == 7).sum(dim=(1, 2, 3))
     assert (int(visible.min()), int(visible.max())) == (13, 16)
