@@ -20,7 +20,7 @@ from export import ExportSettings, export_model
 from export.convert.torch_exporter import silence_exporter
 from zoo import LoadedNetwork, load_network
 
-NETS = ("convnet4", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")
+NETWORKS = ("convnet4", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")
 TURNS = 3
 MAX_RATIO = 2.5
 HEAD = ("network", "bare, s", "with every check, s", "ratio")
@@ -29,7 +29,7 @@ HEAD = ("network", "bare, s", "with every check, s", "ratio")
 def main() -> None:
     """Measure the networks and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("networks", nargs="*", default=NETS, metavar="NET")
+    parser.add_argument("networks", nargs="*", default=NETWORKS, metavar="NETWORK")
     parser.add_argument("--turns", type=int, default=TURNS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -73,7 +73,7 @@ def bare_export(loaded: LoadedNetwork) -> float:
     loaded.network.requires_grad_(False)
     example = torch.zeros(2, *loaded.preprocessing.input_size)
     batch = torch.export.Dim("batch", min=1)
-    with silence_exporter(), seconds() as spent:
+    with silence_exporter(), seconds() as cpu_seconds:
         torch.onnx.export(
             loaded.network,
             (example,),
@@ -83,23 +83,23 @@ def bare_export(loaded: LoadedNetwork) -> float:
             external_data=False,
             verbose=False,
         )
-    return spent[0]
+    return cpu_seconds[0]
 
 
 def checked_export(loaded: LoadedNetwork) -> float:
     """Return the CPU seconds of an export with all checks, including writing the files."""
-    with tempfile.TemporaryDirectory() as folder, seconds() as spent:
+    with tempfile.TemporaryDirectory() as folder, seconds() as cpu_seconds:
         export_model(loaded, ExportSettings(to=Path(folder) / "models", name="network"))
-    return spent[0]
+    return cpu_seconds[0]
 
 
 @contextlib.contextmanager
 def seconds() -> Iterator[list[float]]:
     """Provide a list that holds the CPU seconds of the block after its end."""
-    spent: list[float] = []
+    cpu_seconds: list[float] = []
     start = time.process_time()
-    yield spent
-    spent.append(time.process_time() - start)
+    yield cpu_seconds
+    cpu_seconds.append(time.process_time() - start)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How well label errors are found: precision at k on labels that were flipped on purpose, over seeds.
 
 A twentieth of the labels of digits' train and val splits are changed to another class, drawn uniformly, and five folds
-are trained with the default recipe. k is the number of flipped labels; training has no knowledge of them.
+are trained with the default recipe. k is the number of flipped labels, which training cannot tell from the others.
 """
 
 import argparse

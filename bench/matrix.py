@@ -21,7 +21,7 @@ from torch import nn
 
 from bench.common import RESULTS, ROOT, machine, table
 from bench.export import bare_export
-from bench.networks import NETS, Net
+from bench.networks import NETWORKS, MatrixNetwork
 from export import Exported, ExportSettings, export_model
 from export.convert.prepare import prepare
 from export.errors import ExportError
@@ -98,7 +98,7 @@ class Row:
 def main() -> None:
     """Measure the missing networks and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NET", help="only these networks")
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help="only these networks")
     parser.add_argument(
         "--again",
         action="store_true",
@@ -108,19 +108,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = read()
-    selected = [network for network in NETS if not options.names or network.name in options.names]
+    selected = [network for network in NETWORKS if not options.names or network.name in options.names]
     export_networks([network for network in selected if options.again or network.name not in rows], rows)
     if options.int8:
         try_int8(
             [network for network in selected if not rows[network.name].int8 and not rows[network.name].refused], rows
         )
-    PAGE.write_text(page([rows[network.name] for network in NETS if network.name in rows]))
+    PAGE.write_text(page([rows[network.name] for network in NETWORKS if network.name in rows]))
 
 
-def export_networks(networks: Sequence[Net], rows: dict[str, Row]) -> None:
+def export_networks(networks: Sequence[MatrixNetwork], rows: dict[str, Row]) -> None:
     """Measure the networks, and write each row as soon as it is complete. Existing int8 results are kept."""
     if networks:
-        bare_export(load(NETS[0]))  # the first export also imports
+        bare_export(load(NETWORKS[0]))  # the first export also imports
     for index, network in enumerate(networks, 1):
         int8 = rows[network.name].int8 if network.name in rows else ""
         rows[network.name] = replace(measure(network), int8=int8)
@@ -128,7 +128,7 @@ def export_networks(networks: Sequence[Net], rows: dict[str, Row]) -> None:
         print_line(f"{index} of {len(networks)}  {brief(rows[network.name])}")
 
 
-def try_int8(networks: Sequence[Net], rows: dict[str, Row]) -> None:
+def try_int8(networks: Sequence[MatrixNetwork], rows: dict[str, Row]) -> None:
     """Add the result of each network's int8 variant to its row, and write it as soon as it is complete."""
     for index, network in enumerate(networks, 1):
         rows[network.name] = replace(rows[network.name], int8=int8_verdict(network))
@@ -141,7 +141,7 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
-def measure(network: Net) -> Row:
+def measure(network: MatrixNetwork) -> Row:
     """Export `network` with all checks into a temporary folder, and with torch.onnx alone."""
     loaded = load(network)
     size = loaded.preprocessing.input_size
@@ -149,14 +149,14 @@ def measure(network: Net) -> Row:
         bare_export(loaded)  # torch caches parts of a network at its first export: exclude that from both measurements
         with tempfile.TemporaryDirectory() as folder:
             settings = ExportSettings(to=Path(folder), name=network.name)
-            spent, exported = seconds(lambda: export_model(loaded, settings))
+            checked_seconds, exported = seconds(lambda: export_model(loaded, settings))
         bare_seconds = bare_export(loaded)
     except (ExportError, torch.onnx.errors.OnnxExporterError) as error:
         return Row(network.name, network.family, size, refused=" ".join(str(error).split())[:400])
-    return to_row(network, loaded, exported, spent, bare_seconds)
+    return to_row(network, loaded, exported, checked_seconds, bare_seconds)
 
 
-def int8_verdict(network: Net) -> str:
+def int8_verdict(network: MatrixNetwork) -> str:
     """Return whether the int8 variant is accepted, its lowest SQNR of an output, and its speedup over fp32."""
     loaded = load(network)
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +170,7 @@ def int8_verdict(network: Net) -> str:
     return f"{verdict}: {outcome.measured.output_db:.0f} dB{speed}"
 
 
-def load(network: Net) -> LoadedNetwork:
+def load(network: MatrixNetwork) -> LoadedNetwork:
     """Build the network with random weights for the image size of the matrix."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -181,7 +181,9 @@ def load(network: Net) -> LoadedNetwork:
     )
 
 
-def to_row(network: Net, loaded: LoadedNetwork, exported: Exported, spent: float, bare_seconds: float) -> Row:
+def to_row(
+    network: MatrixNetwork, loaded: LoadedNetwork, exported: Exported, checked_seconds: float, bare_seconds: float
+) -> Row:
     verified = exported.manifest
     layers = verified.layer_map.layers
     called = called_modules(prepare(loaded.network), loaded.preprocessing)
@@ -190,7 +192,7 @@ def to_row(network: Net, loaded: LoadedNetwork, exported: Exported, spent: float
         network.name,
         network.family,
         loaded.preprocessing.input_size,
-        seconds=round(spent, 2),
+        seconds=round(checked_seconds, 2),
         bare_seconds=round(bare_seconds, 2),
         nodes=exported.nodes,
         parity=max(check.max_abs_error / (check.tolerance or 1) for check in verified.parity.checks),
@@ -245,7 +247,7 @@ def read() -> dict[str, Row]:
 
 
 def write(rows: dict[str, Row]) -> None:
-    results = [asdict(rows[network.name]) for network in NETS if network.name in rows]
+    results = [asdict(rows[network.name]) for network in NETWORKS if network.name in rows]
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     ROWS.write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
 
@@ -264,7 +266,7 @@ def brief(row: Row) -> str:
 def page(rows: Sequence[Row]) -> str:
     """Return the matrix as Markdown."""
     done = [row for row in rows if not row.refused]
-    missing = [network.name for network in NETS if network.name not in {row.name for row in rows}]
+    missing = [network.name for network in NETWORKS if network.name not in {row.name for row in rows}]
     refused = "".join(f"- {row.name}: {row.refused}\n" for row in rows if row.refused)
     not_exported = "".join(
         f"- {row.name}: {', '.join(layers)}: {reason}\n" for row in done for reason, layers in reasons(row)
@@ -291,7 +293,7 @@ branch that is zero. Written by `python -m bench.matrix`; `tests/export/test_mat
 
 *Seconds* are CPU time on one thread; *times bare* is the ratio to `torch.onnx.export` alone, measured right afterwards
 (an unmeasured first export precedes both, because torch caches parts of a network). *Parity* is the largest error of
-an output at batches 1, 2, 3 and 5, as a share of its tolerance. *Verified* shapes are known to the required
+an output at batches 1, 2, 3 and 5, as a share of its tolerance. *Verified* shapes are confirmed by the required
 independent witnesses, and contradicted by none. *Exact*, *alias*, *folded* and *not exported* count the output tensors
 of modules: in the file, in the file under another layer's name, merged into a neighbour, or missing. *int8* is the
 result of the variant within the default bounds, with the lowest SQNR of an output on noise (the networks are

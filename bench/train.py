@@ -106,7 +106,7 @@ def _pair_of_turns(ours: Iterator[int], minimal: Iterator[int], *, swapped: bool
 
 
 def _images_per_s(steps: Iterator[int]) -> float:
-    gc.collect()  # do not charge a turn for the garbage of the turn before
+    gc.collect()  # exclude the previous turn's garbage from the measurement
     started = time.process_time()
     images = sum(itertools.islice(steps, STEPS_PER_TURN))
     return images / (time.process_time() - started)

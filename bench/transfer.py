@@ -94,17 +94,17 @@ def measure_count(folder: Path, count: int, seeds: int) -> dict[str, Any]:
 def scratch_recipes(folder: Path) -> dict[str, TrainSettings]:
     """Return the whole network with each number of epochs, and the truncated one on untrained weights."""
     untrained = replace(FROM_MEANS, pretrained_file=str(folder / "fresh.safetensors"))
-    whole = {f"whole, {epochs} epochs": replace(SCRATCH, epochs=epochs) for epochs in SCRATCH_EPOCHS}
+    untruncated = {f"whole, {epochs} epochs": replace(SCRATCH, epochs=epochs) for epochs in SCRATCH_EPOCHS}
     truncated = {name: replace(TUNED, transfer=transfer) for name, transfer in truncated_recipes(untrained).items()}
-    return {f"scratch: {name}": recipe for name, recipe in (whole | truncated).items()}
+    return {f"scratch: {name}": recipe for name, recipe in (untruncated | truncated).items()}
 
 
 def tuning_recipes(pretrained: Path) -> dict[str, TrainSettings]:
     """Return the recipes of the truncated network with a head from means, and the whole one with a random head."""
     tuned = replace(TUNED, network=str(pretrained))
     truncated = {name: replace(tuned, transfer=transfer) for name, transfer in truncated_recipes(FROM_MEANS).items()}
-    whole = {"whole, head then all": replace(tuned, lr=SCRATCH.lr, transfer=Transfer())}
-    return {f"tuned: {name}": recipe for name, recipe in (truncated | whole).items()}
+    untruncated = {"whole, head then all": replace(tuned, lr=SCRATCH.lr, transfer=Transfer())}
+    return {f"tuned: {name}": recipe for name, recipe in (truncated | untruncated).items()}
 
 
 def truncated_recipes(transfer: Transfer) -> dict[str, Transfer]:

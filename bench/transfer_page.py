@@ -126,14 +126,14 @@ few images of 5 to 9; new networks are trained from scratch on the same images f
 {sentences}
 
 "From scratch" is the best of the recipes for the whole network and those for the truncated network on untrained
-weights (see below). The validation images that choose are few, so the hindsight counts as well: where it shows the two
-sides closer, the lead is partly luck in choosing.
+weights (see below). The recipes are chosen on few validation images, so compare the accuracies in hindsight too: if
+they are closer together, part of the lead is luck in the choice of recipe.
 
 ## What helps
 
 With one or two images per class, two things help. The network is truncated after `{cut}`, its second convolution with
 norm and ReLU: later layers separate 0 to 4 and little else. And the head starts from the mean features of each class,
-with the whole feature map flattened into one vector, so that it preserves where a stroke is:
+with the whole feature map flattened into one vector, which preserves the positions of strokes:
 
     zoonnx tune runs/zero-to-four --data folder:five-to-nine --out runs/five-to-nine \\
         --cut-after {cut} --head flat --head-init means --max-shift 1 --epochs {epochs}

@@ -6,7 +6,7 @@ import pytest
 
 from bench import matrix
 from bench.matrix import PAGE, Row, measure, page, read, write
-from bench.networks import BACKBONES, NETS, Net
+from bench.networks import BACKBONES, NETWORKS, MatrixNetwork
 from zoo.catalog import CATALOG
 
 # The largest accepted numbers of layers that are not in the file, and of module outputs with too few shape witnesses,
@@ -22,13 +22,13 @@ NOT_EXPORTED = {
 TOO_FEW_WITNESSES = {"edgenext_xx_small": 1}
 
 
-def network_id(network: Net) -> str:
+def network_id(network: MatrixNetwork) -> str:
     return network.name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETS, ids=network_id)
-def test_exports(network: Net) -> None:
+@pytest.mark.parametrize("network", NETWORKS, ids=network_id)
+def test_exports(network: MatrixNetwork) -> None:
     """The network is exported, its modules' shapes are verified, and every called module is in the layer map."""
     require(measure(network))
 
@@ -52,7 +52,7 @@ def test_every_measured_row() -> None:
 
 def test_the_matrix_is_wide() -> None:
     """The matrix has the whole catalog, and at least 48 backbones of at least 20 families, each once."""
-    names = [network.name for network in NETS]
+    names = [network.name for network in NETWORKS]
     assert len(set(names)) == len(names) == len(CATALOG) + len(BACKBONES)
     assert names[: len(CATALOG)] == list(CATALOG)
     assert len(BACKBONES) >= 48
@@ -62,8 +62,8 @@ def test_the_matrix_is_wide() -> None:
 def test_the_page_matches_the_measurements() -> None:
     """docs/matrix.md is generated from bench/results, and names the networks that are missing there."""
     rows = read()
-    assert list(rows) == [network.name for network in NETS if network.name in rows]
-    assert len(rows) > len(NETS) / 2
+    assert list(rows) == [network.name for network in NETWORKS if network.name in rows]
+    assert len(rows) > len(NETWORKS) / 2
     assert PAGE.read_text() == page(list(rows.values()))
 
 
