@@ -1,4 +1,4 @@
-"""The networks by name, ours and timm's, with the properties of each that cost little to find out."""
+"""The networks by name, ours and timm's, with the properties that are quick to compute."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from zoo.inspect.describe import count, short
 from zoo.inspect.tables import Column, print_table
 from zoo.inspect.target import find_target, size_text
 
-MEASURED_AT_MOST = 24  # measuring a longer list would take more than seconds
+MAX_MEASURED = 24  # entries; measuring more takes too long
 IMPORTANCE = ("network", "parameters", "MACs", "input", "weights", "licence", "from")
 
 NetworkEntry = dict[str, Any]
@@ -22,7 +22,7 @@ def network_entries(pattern: str, pretrained: bool) -> list[NetworkEntry]:
     """Return the networks whose name matches `pattern`; `*` matches any characters, `?` a single one.
 
     With `pretrained` there is one entry per set of weights, named NETWORK.WEIGHTS. A list of at most
-    MEASURED_AT_MOST entries includes parameters and MACs.
+    MAX_MEASURED entries includes parameters and MACs.
 
     Raises:
         UnknownNetworkError: nothing matches.
@@ -30,7 +30,7 @@ def network_entries(pattern: str, pretrained: bool) -> list[NetworkEntry]:
     names = list_models(pattern, pretrained=pretrained)
     if not names:
         raise UnknownNetworkError(pattern, [*list_models(pretrained=pretrained), *list_models()])
-    return [_entry(name, measured=len(names) <= MEASURED_AT_MOST) for name in names]
+    return [_entry(name, measured=len(names) <= MAX_MEASURED) for name in names]
 
 
 def show(entries: Sequence[NetworkEntry]) -> None:

@@ -21,8 +21,8 @@ from zoo.transfer.heads import attach_head
 
 Shape = tuple[int, ...]
 
-MOST_ROWS_APART = 16  # between a size that does not fit and the sizes tried in its place
-ROUND_TO = 32  # a multiple of which is tried beyond those
+MAX_ROWS_APART = 16  # from a size that does not fit to the nearby sizes to try
+ROUND_TO = 32  # multiples of this are also tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,7 @@ def _candidates(size: Shape, default: Shape) -> list[Shape]:
     """Return sizes to try, the nearest first: a few rows apart, multiples of ROUND_TO, and the default size."""
     longest = max(size[1:])
     multiples = {longest // ROUND_TO * ROUND_TO - longest, -(-longest // ROUND_TO) * ROUND_TO - longest}
-    deltas = {*range(-MOST_ROWS_APART, MOST_ROWS_APART + 1), *multiples}
+    deltas = {*range(-MAX_ROWS_APART, MAX_ROWS_APART + 1), *multiples}
     changeable = [rows > 1 for rows in default[1:]]  # a signal is an image of height 1
     resized = [
         [rows + delta * may_change for rows, may_change in zip(size[1:], changeable, strict=True)] for delta in deltas

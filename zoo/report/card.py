@@ -17,7 +17,7 @@ from zoo.transfer.pretrained import Origin
 
 UNKNOWN_LICENCE = "unknown"
 FEW_IMAGES = 20
-MOST_WEAK_CLASSES = 5
+MAX_WEAK_CLASSES = 5
 
 
 def write_card(file: Path, evaluated: EvaluatedRun) -> None:
@@ -84,4 +84,4 @@ def _headline_metric(evaluated: EvaluatedRun) -> float:
 def _weakest(scores: list[ClassScore]) -> list[ClassScore]:
     """Return the classes with a recall below 1, the lowest first."""
     imperfect = [score for score in scores if score.recall is not None and score.recall < 1]
-    return sorted(imperfect, key=lambda score: score.recall or 0.0)[:MOST_WEAK_CLASSES]
+    return sorted(imperfect, key=lambda score: score.recall or 0.0)[:MAX_WEAK_CLASSES]

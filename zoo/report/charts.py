@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 340.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 10.0, 10.0, 34.0
-MOST_MARKED = 40  # a line with more points has no mark at each of them
+MAX_MARKED_POINTS = 40  # a longer line is drawn without marks
 ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -41,7 +41,7 @@ class Line:
 
     @property
     def marks(self) -> tuple[tuple[float, float], ...]:
-        return self.points if len(self.points) <= MOST_MARKED else ()
+        return self.points if len(self.points) <= MAX_MARKED_POINTS else ()
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,12 @@ def over_epochs(
 ) -> Chart:
     """Return a chart with one line per series; values that are not finite have no point."""
     finite = [value for line in series for value in line.values if math.isfinite(value)] or [0.0]
-    y_ticks = round_ticks(min(finite), max(finite), most=5)
+    y_ticks = round_ticks(min(finite), max(finite), max_intervals=5)
     low, high = min(y_ticks[0], *finite), max(y_ticks[-1], *finite)
     first, last = epochs[0], epochs[-1]
-    x_ticks = [tick for tick in round_ticks(first, last, most=7) if tick == round(tick) and first <= tick <= last]
+    x_ticks = [
+        tick for tick in round_ticks(first, last, max_intervals=7) if tick == round(tick) and first <= tick <= last
+    ]
 
     def x(value: float) -> float:
         fraction = (value - first) / (last - first) if last > first else 0.5
@@ -92,10 +94,10 @@ def over_epochs(
     )
 
 
-def round_ticks(low: float, high: float, most: int) -> list[float]:
-    """Return at most `most` + 1 evenly spaced round numbers whose range contains `low` and `high`."""
+def round_ticks(low: float, high: float, max_intervals: int) -> list[float]:
+    """Return at most `max_intervals` + 1 evenly spaced round numbers whose range contains `low` and `high`."""
     span = high - low or abs(high) or 1.0
-    least_step = span / (most - 1)
+    least_step = span / (max_intervals - 1)
     power = 10.0 ** math.floor(math.log10(least_step))
     step = next(factor * power for factor in ROUND_STEPS if factor * power >= least_step * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

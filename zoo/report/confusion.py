@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-MOST_CLASSES = 30  # of a readable table
-MOST_PAIRS = 30
+MAX_CLASSES = 30  # of a readable table
+MAX_PAIRS = 30
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ConfusedPair:
 
 
 def confusion_table(counts: Tensor) -> list[list[Cell]] | None:
-    """Return the rows of the table, or None for more than MOST_CLASSES classes."""
-    if len(counts) > MOST_CLASSES:
+    """Return the rows of the table, or None for more than MAX_CLASSES classes."""
+    if len(counts) > MAX_CLASSES:
         return None
     return [
         [Cell(count, count / max(1, sum(counts_of_row)), row == column) for column, count in enumerate(counts_of_row)]
@@ -39,12 +39,12 @@ def confusion_table(counts: Tensor) -> list[list[Cell]] | None:
 
 
 def most_confused(counts: Tensor, labels: Sequence[str]) -> list[ConfusedPair]:
-    """Return the MOST_PAIRS pairs with the highest counts; equal counts are in the order of the classes."""
+    """Return the MAX_PAIRS pairs with the highest counts; equal counts are in the order of the classes."""
     images, errors = counts.sum(dim=1).tolist(), counts.clone()
     errors.fill_diagonal_(0)
     pairs = [(row, column) for row, column in errors.nonzero().tolist()]
     pairs.sort(key=lambda pair: -int(errors[pair]))
     return [
         ConfusedPair(labels[row], labels[column], int(errors[row, column]), images[row])
-        for row, column in pairs[:MOST_PAIRS]
+        for row, column in pairs[:MAX_PAIRS]
     ]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from zoo.data.splits import Split
 
-MOST_PIXELS = 192  # along an edge
-MOST_LOSSLESS_PIXELS = 96  # along an edge; larger images are stored as JPEG
+MAX_PIXELS = 192  # along an edge
+MAX_LOSSLESS_PIXELS = 96  # along an edge; larger images are stored as JPEG
 CURVE_WIDTH, CURVE_HEIGHT = 120, 60
 
 
@@ -54,8 +54,8 @@ def _image(image: Tensor) -> ReportImage:
     pixels = image if image.shape[2] in (1, 3) else image.float().mean(dim=2, keepdim=True).round().to(torch.uint8)
     array = pixels.numpy()
     thumbnail = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
-    lossless = max(thumbnail.size) <= MOST_LOSSLESS_PIXELS
-    thumbnail.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    lossless = max(thumbnail.size) <= MAX_LOSSLESS_PIXELS
+    thumbnail.thumbnail((MAX_PIXELS, MAX_PIXELS))
     buffer = io.BytesIO()
     thumbnail.save(buffer, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 90}))
     kind = "png" if lossless else "jpeg"

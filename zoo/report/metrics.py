@@ -75,7 +75,7 @@ def interval(correct: int, images: int) -> Proportion:
 
 
 def accuracy(evaluated: EvaluatedRun) -> Proportion:
-    """Return the proportion of images whose class, or whose whole set of labels, was predicted correctly."""
+    """Return the proportion of images whose class, or all of whose labels, were predicted correctly."""
     targets = evaluated.evaluation.targets
     if evaluated.is_multi_label:
         correct = ((evaluated.probabilities > THRESHOLD) == (targets > 0)).all(dim=1)

@@ -11,7 +11,7 @@ from zoo.report.evaluated_run import EvaluatedRun
 from zoo.report.images import ReportImage, images_of
 from zoo.report.metrics import THRESHOLD
 
-MOST_MISTAKES = 24
+MAX_MISTAKES = 24
 
 LabelProbability = tuple[str, float]
 
@@ -34,11 +34,11 @@ class Mistake:
 
 
 def worst_mistakes(evaluated: EvaluatedRun) -> list[Mistake]:
-    """Return the misclassified images with the highest loss, the highest first; at most MOST_MISTAKES."""
+    """Return the misclassified images with the highest loss, the highest first; at most MAX_MISTAKES."""
     truth, predicted = _truth_and_predictions(evaluated)
     misclassified = (truth != predicted).any(dim=1)
     order = torch.argsort(_losses(evaluated), descending=True, stable=True)
-    indices = order[misclassified[order]][:MOST_MISTAKES]
+    indices = order[misclassified[order]][:MAX_MISTAKES]
     return [
         Mistake(
             _name(evaluated, index),

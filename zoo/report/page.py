@@ -21,8 +21,8 @@ from zoo.runs.checkpoint import read_epochs
 from zoo.settings import TrainSettings
 from zoo.storage.atomic_io import write_file
 
-MOST_CLASSES = 100  # whose scores are all shown at first; of more, only the worst
-MOST_WORST = 40
+MAX_CLASSES = 100  # of which all scores are shown at first; of more classes, only the worst scores
+MAX_WORST_CLASSES = 40
 CHARTS = (  # title; name, style and key in metrics.jsonl of each line; whether the values are percentages
     ("Loss", (("training", "train", "train_loss"), ("validation", "val", "val_loss")), False),
     (
@@ -51,7 +51,7 @@ class Page:
         mean_average_precision: None if each image has exactly one class.
         charts: curves over the epochs.
         scores: of every class.
-        worst_scores: of the classes with the lowest F1; empty unless there are more than MOST_CLASSES.
+        worst_scores: of the classes with the lowest F1; empty unless there are more than MAX_CLASSES.
         confusion: the confusion matrix; None for many classes or several labels.
         pairs: the most confused pairs of classes.
         mistakes: the worst mistakes.
@@ -131,7 +131,7 @@ def build_page(evaluated: EvaluatedRun) -> Page:
 
 
 def _charts(epochs: Sequence[Mapping[str, float]], best: int) -> list[Chart]:
-    """Return a chart for each entry of CHARTS that the run has values of."""
+    """Return a chart for each entry of CHARTS that the run has values for."""
     numbers = [int(epoch["epoch"]) for epoch in epochs]
     known = set.intersection(*(set(epoch) for epoch in epochs))
     charts = []
@@ -168,10 +168,10 @@ def _setting_text(value: object) -> str:
 
 
 def _worst(scores: Sequence[ClassScore]) -> list[ClassScore]:
-    """Return the classes with the lowest F1 if there are more than MOST_CLASSES; classes without images are omitted."""
-    if len(scores) <= MOST_CLASSES:
+    """Return the classes with the lowest F1 if there are more than MAX_CLASSES; classes without images are omitted."""
+    if len(scores) <= MAX_CLASSES:
         return []
-    return sorted((score for score in scores if score.images), key=lambda score: score.f1 or 0.0)[:MOST_WORST]
+    return sorted((score for score in scores if score.images), key=lambda score: score.f1 or 0.0)[:MAX_WORST_CLASSES]
 
 
 def _times(epochs: Sequence[Mapping[str, float]]) -> dict[str, str]:

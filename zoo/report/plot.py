@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 860, 500
 LEFT, RIGHT, TOP, BOTTOM = 74, 24, 52, 60
 PAPER, INK, FAINT, GRID = (252, 252, 250), (28, 28, 32), (110, 110, 118), (226, 226, 222)
 COLOURS = [(36, 92, 168), (206, 92, 40), (46, 132, 86), (128, 70, 150)]
-MOST_Y_TICKS = 6
+MAX_Y_TICKS = 6
 
 Point = tuple[float, float]
 
@@ -132,8 +132,8 @@ def _draw_line(pen: Any, frame: _Frame, line: Line, colour: tuple[int, int, int]
 
 def _round_ticks(low: float, high: float) -> list[float]:
     """Return the multiples of 1, 2 or 5 times a power of ten between `low` and `high`."""
-    power = 10.0 ** math.floor(math.log10((high - low) / MOST_Y_TICKS))
-    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= MOST_Y_TICKS)
+    power = 10.0 ** math.floor(math.log10((high - low) / MAX_Y_TICKS))
+    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= MAX_Y_TICKS)
     return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

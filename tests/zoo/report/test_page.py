@@ -122,7 +122,7 @@ def test_signals_with_any_number_of_channels(make_evaluated_run, tmp_path, chann
 
 
 def test_no_mistakes_and_no_temperature(make_evaluated_run, tmp_path, read):
-    """The page says so if there are no mistakes or no temperature."""
+    """The page states that there are no mistakes or no temperature."""
     file = tmp_path / "report.html"
     write_report(file, make_evaluated_run(9 * torch.eye(3), torch.arange(3), ("a", "b", "c")))
     page = read(file.read_text())

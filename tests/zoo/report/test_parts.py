@@ -10,9 +10,9 @@ from PIL import Image
 
 from zoo.data.splits import MemorySplit
 from zoo.report.charts import Series, over_epochs, round_ticks
-from zoo.report.confusion import MOST_CLASSES, confusion_table, most_confused
-from zoo.report.images import MOST_PIXELS, images_of
-from zoo.report.mistakes import MOST_MISTAKES, worst_mistakes
+from zoo.report.confusion import MAX_CLASSES, confusion_table, most_confused
+from zoo.report.images import MAX_PIXELS, images_of
+from zoo.report.mistakes import MAX_MISTAKES, worst_mistakes
 
 
 def test_confusion_table():
@@ -26,7 +26,7 @@ def test_confusion_table():
 
 def test_most_confused_pairs():
     """Pairs are sorted by count, then in the order of the classes, and exclude correct predictions."""
-    counts = 50 * torch.eye(MOST_CLASSES + 1, dtype=torch.int64)
+    counts = 50 * torch.eye(MAX_CLASSES + 1, dtype=torch.int64)
     counts[4, 2], counts[1, 3], counts[0, 5] = 7, 2, 7
     labels = [f"class {index}" for index in range(len(counts))]
     assert confusion_table(counts) is None
@@ -43,7 +43,7 @@ def test_worst_mistakes_have_the_highest_loss(evaluated_run):
     evaluation = evaluated_run.evaluation
     losses = torch.nn.functional.cross_entropy(evaluation.logits.double(), evaluation.targets, reduction="none")
     misclassified = (evaluation.predictions != evaluation.targets).nonzero().flatten().tolist()
-    expected = sorted(misclassified, key=lambda index: -losses[index])[:MOST_MISTAKES]
+    expected = sorted(misclassified, key=lambda index: -losses[index])[:MAX_MISTAKES]
     mistakes = worst_mistakes(evaluated_run)
     assert [mistake.name for mistake in mistakes] == [f"test {index}" for index in expected]
     assert [mistake.truth[0][0] for mistake in mistakes] == [str(int(evaluation.targets[i])) for i in expected]
@@ -75,7 +75,7 @@ def test_large_image_is_scaled_down():
     """A large image becomes a thumbnail, so that the page stays small."""
     images = torch.full((1, 300, 600, 3), 130, dtype=torch.uint8)
     (image,) = images_of(MemorySplit(images, torch.zeros(1, dtype=torch.int64)), torch.tensor([0]))
-    assert decode(image.source).size == (MOST_PIXELS, MOST_PIXELS // 2)
+    assert decode(image.source).size == (MAX_PIXELS, MAX_PIXELS // 2)
 
 
 def test_other_channels_are_averaged():
@@ -107,7 +107,7 @@ def test_chart_coordinates():
 )
 def test_ticks_are_round_numbers(low, high, ticks):
     """Ticks are round numbers whose range contains the values."""
-    assert round_ticks(low, high, most=5) == pytest.approx(ticks)
+    assert round_ticks(low, high, max_intervals=5) == pytest.approx(ticks)
 
 
 def decode(source: str) -> Image.Image:

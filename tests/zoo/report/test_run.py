@@ -91,7 +91,7 @@ def test_report_of_a_probe_has_images(tune_settings, painted, tmp_path, read):
 
 
 def test_signals_are_drawn_as_curves(tmp_path):
-    """The report of a run on signals has curves, and its card says signals."""
+    """The report of a run on signals has curves, and its card describes signals."""
     run = tmp_path / "run"
     train(TrainSettings(network="mlp", data="signal", epochs=1, workers=0, device="cpu"), run)
     assert 'class="signal"' in (run / "report.html").read_text()
@@ -99,7 +99,7 @@ def test_signals_are_drawn_as_curves(tmp_path):
 
 
 def test_report_that_cannot_be_written(command, tmp_path, monkeypatch):
-    """The run succeeds with all its metrics, and the table says that the report is missing."""
+    """The run succeeds with all its metrics, and the table states that the report was not written."""
 
     def fail(file, evaluated):
         raise OSError(28, "No space left on device")
