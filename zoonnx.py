@@ -134,7 +134,7 @@ def _run(verb: str, arguments: list[str]) -> None:
         with _terminated_by_sigterm():
             _command(verb)(arguments, prog_name=f"zoonnx {verb}")
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left: nothing to say, nobody to say it to
+        sys.stderr.close()  # the reader of our output has closed it: exit without a message
         sys.exit(1)
     except (KeyboardInterrupt, _TerminatedError) as error:
         _exit_for_signal(verb, error)
@@ -152,7 +152,7 @@ def _require_current_folder(verb: str) -> None:
 
 
 def _require_own_packages() -> None:
-    """Refuse to go on where a file of the user hides one of our packages.
+    """Refuse to run if a file of the user hides one of our packages.
 
     Raises:
         ShadowedPackageError: names the file.
@@ -166,14 +166,14 @@ def _require_own_packages() -> None:
 
 
 def _exit_for_known_error(verb: str, error: Exception) -> None:
-    """Exit with one sentence, unless the error is a bug of ours."""
+    """Exit with one sentence, unless the error is a bug in zoonnx."""
     if hasattr(error, "exit_status"):
         _fail(verb, str(error), int(error.exit_status))
     for cause in _chain(error):
         if isinstance(cause, tuple(SIGNALS)):
             _exit_for_signal(verb, cause)
     if isinstance(error, MemoryError):
-        _fail(verb, f"out of memory: {error or 'nothing is left'}.", 1)
+        _fail(verb, f"out of memory: {str(error) or 'an allocation failed'}.", 1)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         _fail(verb, f"{where}{error.strerror or error}.", 1)
@@ -201,14 +201,14 @@ def _command(verb: str) -> Callable[..., Any]:
 
 
 def _function(verb: str) -> Callable[..., Any]:
-    place, extra, _ = VERBS[verb]
-    function: Callable[..., Any] = _load(place)
+    location, extra, _ = VERBS[verb]
+    function: Callable[..., Any] = _load(location)
     return _naming_missing_extra(verb, extra, function)
 
 
-def _load(place: str) -> Any:
+def _load(location: str) -> Any:
     """Import `module:attribute`."""
-    module, attribute = place.split(":")
+    module, attribute = location.split(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -239,7 +239,7 @@ def _print_version() -> None:
 
 def _print_overview() -> None:
     lines = [f"  {verb:<8} {summary}" for verb, (_, _, summary) in VERBS.items()]
-    head = "zoonnx: from a CNN in PyTorch to an answer over gRPC, with every layer open to view."
+    head = "zoonnx: from a CNN in PyTorch to predictions over gRPC, with every layer open to inspection."
     usage = "Usage: zoonnx VERB ..."
     foot = "zoonnx VERB --help explains a verb and gives an example."
     _write("\n".join([head, "", usage, "", *lines, "", foot]), sys.stdout)
@@ -247,7 +247,7 @@ def _print_overview() -> None:
 
 @contextlib.contextmanager
 def _terminated_by_sigterm() -> Iterator[None]:
-    """Raise on SIGTERM within the block, so that it cleans up; leave a handler that somebody else has set."""
+    """Raise on SIGTERM within the block, so that it cleans up; keep a handler that other code has installed."""
 
     def terminate(_number: int, _frame: Any) -> None:
         raise _TerminatedError

@@ -19,12 +19,12 @@ def test_every_name_is_there(name: str) -> None:
 
 
 def test_all_names_are_exported() -> None:
-    """`from zoonnx import *` brings the API and `main`."""
+    """`from zoonnx import *` imports the API and `main`."""
     assert sorted(zoonnx.__all__) == sorted([*zoonnx.API, "main"])
 
 
 def test_an_unknown_name() -> None:
-    """It is an AttributeError, as in any module."""
+    """An unknown name is an AttributeError, as in any module."""
     with pytest.raises(AttributeError, match="module 'zoonnx' has no attribute 'clients'"):
         zoonnx.clients  # noqa: B018
 

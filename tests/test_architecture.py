@@ -1,4 +1,4 @@
-"""The walls of ARCHITECTURE.md stand, and each check of them can fail."""
+"""The import rules of ARCHITECTURE.md hold, and each check of them can fail."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def run(*command: str, cwd: Path = ROOT, path: Path = ROOT) -> "subprocess.Compl
 
 
 def copy_of_packages(to: Path) -> None:
-    """Copy the packages and the settings, to be broken on purpose."""
+    """Copy the packages and pyproject.toml, so that a test can break a rule in them."""
     import shutil
 
     for package in PACKAGES:
@@ -45,12 +45,12 @@ class TestServeNeedsNoTorch:
     """A server's machine has no PyTorch."""
 
     def test_every_module_imports(self) -> None:
-        """Each module of serve imports where torch, zoo and export cannot be."""
+        """Each module of serve can be imported although torch, zoo and export cannot."""
         done = run(sys.executable, "-c", WITHOUT_TORCH)
         assert (done.returncode, done.stderr) == (0, "")
 
     def test_the_check_can_fail(self, tmp_path: Path) -> None:
-        """A copy of serve with one import of torch, deep in a function's module, is caught."""
+        """An import of torch in one module of serve is detected."""
         copy_of_packages(tmp_path)
         with (tmp_path / "serve" / "errors.py").open("a") as file:
             file.write("\nimport torch\n")
@@ -65,7 +65,7 @@ class TestImportRules:
     LINT = str(Path(sys.executable).with_name("lint-imports"))
 
     def test_contracts_hold(self) -> None:
-        """No package imports what it must not."""
+        """No package imports a forbidden one."""
         done = run(self.LINT, "--no-cache")
         assert done.returncode == 0, done.stdout
 
@@ -88,7 +88,7 @@ class TestImportRules:
         ],
     )
     def test_each_contract_can_fail(self, tmp_path: Path, file: str, line: str) -> None:
-        """An import inside a function is found, too."""
+        """A forbidden import is detected, even inside a function."""
         copy_of_packages(tmp_path)
         with (tmp_path / file).open("a") as source:
             source.write(f"\n\ndef sneak() -> None:\n    {line}\n")
@@ -108,22 +108,22 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 class TestWheel:
-    """What pip installs."""
+    """The contents of the wheel."""
 
     def test_holds_exactly_the_packages(self, names: list[str]) -> None:
-        """The four packages, `zoonnx.py` and the metadata; no tests, no scratch."""
+        """The four packages, `zoonnx.py` and the metadata; no tests and no temporary files."""
         top = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
         assert top == {*PACKAGES, "zoonnx.py"}
 
-    def test_holds_what_runs(self, names: list[str]) -> None:
-        """Typing markers, the descriptors and every module that git knows."""
+    def test_contains_every_module(self, names: list[str]) -> None:
+        """The wheel has the typing markers, the descriptors and every tracked module."""
         tracked = run("git", "ls-files", *PACKAGES, "zoonnx.py").stdout.split()
         assert {name for name in tracked if not name.endswith(".gitkeep")} <= set(names)
         assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
 
 
 def test_pins_are_names_and_versions_only() -> None:
-    """constraints.txt pins every distribution exactly, and names no place to fetch it from."""
+    """constraints.txt pins every distribution exactly, without URLs."""
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(line.count("==") == 1 and " " not in line and "/" not in line for line in lines)
 

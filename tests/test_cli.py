@@ -37,28 +37,28 @@ def test_help_is_quick(verb: str) -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_overview_lists_every_verb(zoonnx: Zoonnx, arguments: tuple[str, ...]) -> None:
-    """Without a verb, the command says which there are."""
+    """Without a verb, the command lists all verbs."""
     done = zoonnx(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f"  {verb} " in done.stdout for verb in dispatcher.VERBS)
 
 
 def test_unknown_verb(zoonnx: Zoonnx) -> None:
-    """A mistyped verb is answered with the closest one."""
+    """The error for a mistyped verb suggests the closest one."""
     done = zoonnx("exprot")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "zoonnx exprot: there is no such verb; did you mean 'export'?\n"
 
 
 def test_version(zoonnx: Zoonnx) -> None:
-    """`--version` is the installed distribution's."""
+    """`--version` prints the version of the installed distribution."""
     from importlib.metadata import version
 
     assert zoonnx("--version").stdout == f"zoonnx {version('zoonnx')}\n"
 
 
 def test_missing_extra(tmp_path: Path) -> None:
-    """Without a package that a verb needs, it says which extra brings it, and exits with 2."""
+    """If a package that a verb needs is missing, the error names the extra that installs it, with exit status 2."""
     code = (
         "import sys\n"
         "class Refuse:\n"
@@ -74,7 +74,7 @@ def test_missing_extra(tmp_path: Path) -> None:
 
 
 def test_output_that_cannot_be_written() -> None:
-    """A full disk behind stdout is one sentence, no traceback."""
+    """If stdout is on a full disk, the error is one sentence without a traceback."""
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "zoonnx", "train", "--help"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -82,14 +82,14 @@ def test_output_that_cannot_be_written() -> None:
 
 
 def test_a_folder_that_was_removed(tmp_path: Path) -> None:
-    """PyTorch cannot even be imported there, and would end the process without a message of ours."""
+    """The error states the cause; PyTorch cannot be imported there and would end the process without it."""
     code = f"import os, zoonnx; os.rmdir({str(tmp_path)!r}); zoonnx.main(['models'])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    said = "zoonnx models: the current folder no longer exists: change to another one.\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    expected = "zoonnx models: the current folder no longer exists: change to another one.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
 def test_a_closed_stderr() -> None:
@@ -100,23 +100,23 @@ def test_a_closed_stderr() -> None:
 
 @pytest.mark.parametrize("package", dispatcher.OUR_PACKAGES)
 def test_a_module_that_hides_one_of_ours(tmp_path: Path, package: str) -> None:
-    """It is named, by the command and by the Python API."""
+    """The command and the Python API name the file that hides a package."""
     hiding = tmp_path / f"{package}.py"
     hiding.write_text("")
-    said = f"{hiding} hides zoonnx's own package '{package}': rename that file, or run from another folder."
+    message = f"{hiding} hides zoonnx's own package '{package}': rename that file, or run from another folder."
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for arguments, end in ((("-m", "zoonnx", "models"), 2), (("-c", "import zoonnx; zoonnx.Client"), 1)):
         done = subprocess.run(
             [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
-        assert (done.returncode, said in done.stderr) == (end, True), done.stderr
-        assert end == 1 or done.stderr == f"zoonnx models: {said}\n"
+        assert (done.returncode, message in done.stderr) == (end, True), done.stderr
+        assert end == 1 or done.stderr == f"zoonnx models: {message}\n"
 
 
 DURING = {
     "while modules load": "sys.meta_path.insert(0, Signal('typer'))",
     "while an extension loads": "sys.meta_path.insert(0, Signal('torch', ImportError('initialization failed')))",
-    "while the verb works": "import zoo.cli.inspect; zoo.cli.inspect.models = work",
+    "while the verb runs": "import zoo.cli.inspect; zoo.cli.inspect.models = work",
 }
 SIGNALLED = """
 import os, sys
@@ -138,18 +138,18 @@ zoonnx.main(['models'])
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGINT, (130, "interrupted")), (signal.SIGTERM, (143, "terminated"))]
+    ("number", "status", "message"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 @pytest.mark.parametrize("during", DURING.values(), ids=DURING)
-def test_signals(number: int, said: tuple[int, str], during: str) -> None:
+def test_signals(number: int, status: int, message: str, during: str) -> None:
     """Ctrl-C and SIGTERM print one line and exit with their own status, whenever they arrive."""
     code = SIGNALLED.format(number=int(number), during=during)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (said[0], "", f"zoonnx models: {said[1]}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"zoonnx models: {message}\n")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("train", "convnet5", "--data", "digits", "--out", "{tmp}/run"), "did you mean 'convnet4'"),
         (("train", "convnet4", "--data", "digist", "--out", "{tmp}/run"), "digits"),
@@ -165,13 +165,13 @@ def test_signals(number: int, said: tuple[int, str], during: str) -> None:
         (("infer", "{tmp}/nothing.png", "--model", "m"), "nothing.png"),
     ],
 )
-def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     """A user's mistake is one sentence on stderr, exit status 2, no traceback, and nothing written."""
     with pytest.raises(SystemExit) as end:
         dispatcher.main([argument.replace("{tmp}", str(tmp_path)) for argument in arguments])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert end.value.code == 2
-    assert said.err.startswith(f"zoonnx {arguments[0]}: ")
-    assert words in said.err
-    assert (said.err.count("\n"), said.out) == (1, "")
+    assert output.err.startswith(f"zoonnx {arguments[0]}: ")
+    assert message in output.err
+    assert (output.err.count("\n"), output.out) == (1, "")
     assert list(tmp_path.iterdir()) == []

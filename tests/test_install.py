@@ -1,4 +1,4 @@
-"""What `pip install 'zoonnx[serve]'` brings is enough to serve, and holds no PyTorch."""
+"""`pip install 'zoonnx[serve]'` installs all that a server needs, and no PyTorch."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from export import ExportSettings, export_model
 from tests.conftest import ROOT
 from zoo import load_network
 
-UNWANTED = ("torch", "torchvision", "timm", "accelerate", "sklearn", "scipy")
+HEAVY = ("torch", "torchvision", "timm", "accelerate", "sklearn", "scipy")
 
 
 @pytest.fixture(scope="module")
@@ -42,40 +42,40 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return to
 
 
-def closure(name: str, extra: str) -> dict[str, Distribution]:
-    """Every distribution that `name[extra]` needs here, by canonical name, itself left out."""
-    found: dict[str, Distribution] = {}
+def requirements(extra: str) -> dict[str, Distribution]:
+    """Return each distribution that `zoonnx[extra]` needs in this environment, by canonical name."""
+    needed: dict[str, Distribution] = {}
     visited: set[tuple[str, str]] = set()
-    waiting = [(name, extra)]
+    waiting = [("zoonnx", extra)]
     while waiting:
         name, extra = waiting.pop()
         if (name, extra) in visited:
             continue
         visited.add((name, extra))
-        found[name] = distribution(name)
-        for text in found[name].requires or ():
-            needed = Requirement(text)
-            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                waiting += [(canonicalize_name(needed.name), each) for each in ("", *needed.extras)]
-    del found["zoonnx"]
-    return found
+        needed[name] = distribution(name)
+        for text in needed[name].requires or ():
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(requirement.name), option) for option in ("", *requirement.extras)]
+    del needed["zoonnx"]
+    return needed
 
 
 def test_serve_extra_is_enough_offline(tmp_path: Path, wheel: Path, models: Path) -> None:
-    """In an environment with the wheel and only what its `serve` extra names, a server answers a client."""
+    """A server works in an environment with the wheel and the requirements of its `serve` extra only."""
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=False, symlinks=True)
     site = environment / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    for found in closure("zoonnx", "serve").values():
-        link(found, site)
+    for installed in requirements("serve").values():
+        link(installed, site)
     serves_without_torch(environment / "bin" / "python", models, tmp_path)
 
 
 @pytest.mark.slow
 def test_serve_extra_is_enough(tmp_path: Path, wheel: Path, models: Path) -> None:
-    """The same by pip itself, from the package index, into a clean environment."""
+    """A server works after pip has installed the wheel from the package index into a clean environment."""
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
@@ -84,9 +84,9 @@ def test_serve_extra_is_enough(tmp_path: Path, wheel: Path, models: Path) -> Non
     serves_without_torch(python, models, tmp_path)
 
 
-def link(found: Distribution, site: Path) -> None:
+def link(installed: Distribution, site: Path) -> None:
     """Make one installed distribution visible in another environment."""
-    for file in found.files or ():
+    for file in installed.files or ():
         if file.parts[0] in ("..", "__pycache__") or file.suffix == ".pyc":
             continue
         target = site / file
@@ -96,20 +96,22 @@ def link(found: Distribution, site: Path) -> None:
 
 
 def serves_without_torch(python: Path, models: Path, tmp_path: Path) -> None:
-    """Check a model there, start a server, ask it about an image, and see that no PyTorch is at hand."""
-    for name in UNWANTED:
-        done = ask(python, "-c", f"import {name}")
+    """Check that there is no PyTorch, check a model, start a server and classify an image."""
+    for name in HEAVY:
+        done = run_python(python, "-c", f"import {name}")
         assert (done.returncode, f"No module named '{name}'" in done.stderr) == (1, True)
-    done = ask(python, "-m", "zoonnx", "check", models / "tiny")
+    done = run_python(python, "-m", "zoonnx", "check", models / "tiny")
     assert (done.returncode, done.stderr) == (0, "")
     Image.new("L", (8, 8), 200).save(tmp_path / "grey.png")
     for url in server(python, models):
-        done = ask(python, "-m", "zoonnx", "infer", tmp_path / "grey.png", "--model", "tiny", "--url", url, "--json")
+        done = run_python(
+            python, "-m", "zoonnx", "infer", tmp_path / "grey.png", "--model", "tiny", "--url", url, "--json"
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert len(json.loads(done.stdout)["results"][0]["logits"]) == 10
 
 
-def ask(python: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+def run_python(python: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     command = [str(python), *map(str, arguments)]
     return subprocess.run(

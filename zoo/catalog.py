@@ -28,7 +28,7 @@ class Entry:
         description: One line for lists of networks.
         input_size: Default input (C, H, W).
         num_classes: Default number of classes.
-        fixed_input_size: Whether it must know its image size when it is built.
+        fixed_input_size: Whether construction requires the image size.
     """
 
     builder: Callable[..., nn.Module]
@@ -51,9 +51,9 @@ CATALOG = {
     "bottleneck4": _entry(networks.bottleneck4, "1x1 convolutions squeeze the channels around each 3x3"),
     "allconv": _entry(networks.allconv, "all convolutional: strides for pools, 1x1 for full connections"),
     "vgg_tiny": _entry(networks.vgg_tiny, "VGG-like: stacks of 3x3 convolutions, a pool after each"),
-    "resnet8": _entry(networks.resnet8, "CIFAR-style residual network, one block a stage"),
-    "resnet20": _entry(networks.resnet20, "CIFAR-style residual network, three blocks a stage"),
-    "resnet56": _entry(networks.resnet56, "CIFAR-style residual network, nine blocks a stage"),
+    "resnet8": _entry(networks.resnet8, "CIFAR-style residual network, one block per stage"),
+    "resnet20": _entry(networks.resnet20, "CIFAR-style residual network, three blocks per stage"),
+    "resnet56": _entry(networks.resnet56, "CIFAR-style residual network, nine blocks per stage"),
     "mobilenet_tiny": _entry(networks.mobilenet_tiny, "MobileNet-like: depthwise separable convolutions"),
     "convnext4": _entry(networks.convnext4, "ConvNeXt-like: 7x7 depthwise windows, LayerNorm, GELU"),
     "signal1d": _entry(networks.signal1d, "1-D convolutions over signals of height 1"),
@@ -61,11 +61,14 @@ CATALOG = {
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Return the names of all networks, ours and timm's, that match a glob, sorted within each.
+    """Return the names of all networks that match a glob: the catalog's, then timm's.
 
-    With `pretrained` the names are those of published weights, NETWORK.WEIGHTS; a pattern may leave out the weights.
+    With `pretrained` the names are those of published weights, NETWORK.WEIGHTS; a pattern may omit the weights.
     """
-    known = timm.list_models(pretrained=True) if pretrained else [*CATALOG, *_timm_names()]
+    if pretrained:
+        known = timm.list_models(pretrained=True)
+    else:
+        known = [*CATALOG, *(name for name in timm.list_models() if name not in CATALOG)]
     return [name for name in known if _matches(name, pattern)]
 
 
@@ -128,7 +131,7 @@ def _builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _has_fixed_input_size(name: str) -> bool:
-    """Return whether the architecture must know its image size when it is built."""
+    """Return whether the construction of the architecture requires its image size."""
     if name in CATALOG:
         return CATALOG[name].fixed_input_size
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -165,11 +168,6 @@ def _update_preprocessing(network: nn.Module, in_chans: int | None, img_size: tu
         changed = replace(changed, input_size=(channels, *size), mean=(mean,) * channels, std=(std,) * channels)
     changed.attach_to(network)
     config_of(network)["test_input_size"] = None
-
-
-def _timm_names() -> list[str]:
-    """Return timm's names, except those that the catalog redefines."""
-    return [name for name in timm.list_models() if name not in CATALOG]
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -58,7 +58,7 @@ class DeviceError(ZooError):
 
 
 class CheckpointError(ZooError):
-    """A run folder or weights are missing, incomplete, in the way, or belong to another network."""
+    """A run folder or weights are missing or incomplete, already exist, or belong to another network."""
 
 
 class TrainingError(ZooError):

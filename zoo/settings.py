@@ -43,7 +43,7 @@ class Transfer:
 
     Attributes:
         head: The new classifier, see zoo/transfer/heads.py.
-        schedule: Which parameters learn in which epoch, see zoo/transfer/freeze.py.
+        schedule: Which parameters are trained in which epoch, see zoo/transfer/freeze.py.
         cached: Compute the backbone's features once and train the head on them; requires the schedule "probe".
         pretrained_file: Weights of the backbone; None: those of its hub, or of the run that `network` names.
         head_init: "random", or "means": start from the mean features of each class (heads "linear" and "flat").
@@ -65,7 +65,7 @@ class Transfer:
         if self.head_init == "means":
             _check("head", self.head in ("linear", "flat"), "linear or flat with head_init means", self.head)
         if self.cached:
-            _check("schedule", self.schedule == "probe", "probe where features are cached", self.schedule)
+            _check("schedule", self.schedule == "probe", "probe if features are cached", self.schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +87,14 @@ class TrainSettings:
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         drop_rate: Dropout probability before the classifier, in [0, 1).
         max_shift_px: Largest random shift of a training image along each axis, in pixels. 0: none.
-        flip: Probability of mirroring a training image, in [0, 1]. None: the data set's own.
-        min_crop: Smallest share of the image area that a random crop keeps, in (0, 1]. None: the data set's own.
+        flip: Probability of mirroring a training image, in [0, 1]. None: the dataset's own.
+        min_crop: Smallest share of the image area that a random crop keeps, in (0, 1]. None: the dataset's own.
         rand_augment: Magnitude of timm's RandAugment, 0 to 10. 0: none.
         mixup: Alpha of timm's mixup, which blends pairs of images. 0: none.
         cutmix: Alpha of timm's CutMix, which pastes a part of one image into another. 0: none.
-        input_size: (C, H, W). None: the data set's size, or else the network's own.
+        input_size: (C, H, W). None: the dataset's size, or else the network's own.
         bad_images: "fail" on unreadable image files, or "skip" them.
-        imbalance: "weights" weighs rare classes more in the loss, "sampler" draws them more often.
+        imbalance: "weights" gives rare classes more weight in the loss, "sampler" draws them more often.
         workers: Processes that decode images of a folder; no effect on the weights. 0: decode in the main process.
         checkpoint_every_steps: Steps between saves of the run's state, besides those after each epoch. 0: none.
         seed: Seed of all randomness, at least 0 and below 2**32.
@@ -103,14 +103,14 @@ class TrainSettings:
         ema_decay: Decay of the exponential moving average that is evaluated and saved instead of the trained
             weights, in [0, 1). 0: no average.
         mixed_precision: 16-bit format of the forward pass; "fp16" requires a GPU. "no": float32.
-        accumulate_steps: Pieces of a batch that are computed one after the other, 1 or more. Changes results by
-            rounding only, except that BatchNorm computes its statistics per piece (and per process).
+        accumulate_steps: Gradient accumulation steps per batch, 1 or more. Changes results by rounding only, except
+            that BatchNorm computes its statistics per accumulation step (and per process).
         clip_grad_norm: Largest L2 norm of the gradient; larger ones are scaled down. 0: no clipping.
         channels_last: Store images and weights with channels last in memory.
-        patience: End the run after this many epochs without a better one. 0: never.
+        patience: End the run after this many epochs without improvement. 0: never.
         track: Experiment tracker that receives the metrics besides RUN/metrics.jsonl. "none": no tracker.
         transfer: Reuse of a pretrained backbone. None: train from scratch.
-        folds: Number of cross-validation folds, 2 to 100. 0: a single run on the data set's own splits.
+        folds: Number of cross-validation folds, 2 to 100. 0: a single run on the dataset's own splits.
         fold: The fold to validate on, 1 to `folds`; the run trains on the others. 0: no cross-validation.
     """
 
@@ -162,9 +162,8 @@ class TrainSettings:
         _check("seed", 0 <= self.seed < 2**32, "at least 0 and less than 2**32", self.seed)
         for name, choices in CHOICES.items():
             _check(name, getattr(self, name) in choices, f"one of {', '.join(choices)}", getattr(self, name))
-        pieces = self.accumulate_steps
-        expected = f"{pieces} or more, at least one image per accumulation step"
-        _check("batch_size", self.batch_size >= pieces, expected, self.batch_size)
+        expected = f"{self.accumulate_steps} or more, at least one image per accumulation step"
+        _check("batch_size", self.batch_size >= self.accumulate_steps, expected, self.batch_size)
 
     @property
     def mixes_images(self) -> bool:
@@ -183,7 +182,7 @@ class TrainSettings:
                 _check(
                     name,
                     not value,
-                    "left out where features are cached, since they come from unaugmented images",
+                    "omitted if features are cached, since they come from unaugmented images",
                     value,
                 )
         _check("rand_augment", 0 <= self.rand_augment <= 10, "from 0 to 10", self.rand_augment)
@@ -191,7 +190,7 @@ class TrainSettings:
             _check(
                 "batch_size",
                 self.batch_size % 2 == 0,
-                "even where images are mixed in pairs",
+                "even if images are mixed in pairs",
                 self.batch_size,
             )
         if self.flip is not None:

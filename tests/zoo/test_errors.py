@@ -16,7 +16,7 @@ def test_only_failed_work_is_status_1():
     assert [error.__name__ for error in ERRORS if error.exit_status == 1] == ["TrainingError"]
 
 
-def test_the_docstring_draws_the_whole_tree():
+def test_the_docstring_shows_every_class():
     """Every subclass of ZooError is in the module's docstring."""
     names = [error.__name__ for error in ERRORS if error is not errors.ZooError]
     assert len(names) > 5
@@ -24,7 +24,7 @@ def test_the_docstring_draws_the_whole_tree():
 
 
 def test_a_name_without_similar_names_gets_no_hint():
-    """The hint is empty."""
+    """A name that resembles no known name gets an empty hint."""
     assert errors.did_you_mean("qqqq", ["convnet4"]) == ""
 
 

@@ -1,4 +1,7 @@
-"""Options of `train` and `tune` from a TOML file or the environment; flags override the environment, it the file."""
+"""Options of `train` and `tune` from a TOML file or the environment.
+
+Flags override the environment, which overrides the file.
+"""
 
 import json
 import os
@@ -17,14 +20,14 @@ EXPECTED_VALUES = {int: "a whole number", float: "a number"}  # by the type of t
 
 
 def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
-    """Take options without a flag from the environment (ZOONNX_LR) or from `file` (lr = 0.01).
+    """Set the options that were not passed as flags, from the environment (ZOONNX_LR) or from `file` (lr = 0.01).
 
     Raises:
         SettingsError: A name is not an option of the verb, a value has the wrong type, or the file cannot be read.
     """
     known = [str(option.name) for option in ctx.command.params if option.name not in FLAGS_ONLY]
     variables = (name.removeprefix(f"{PREFIX}_") for name in os.environ if name.startswith(f"{PREFIX}_"))
-    _check_known(f"in the environment, behind {PREFIX}_", variables, [name.upper() for name in known])
+    _check_known(f"in the environment (prefix {PREFIX}_)", variables, [name.upper() for name in known])
     ctx.auto_envvar_prefix = PREFIX
     if file is not None:
         options = _read_toml(file)
@@ -59,7 +62,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _check_types(file: Path, options: dict[str, Any], parameters: Iterable[Any]) -> None:
-    """Require true or false for switches only; all other values are then parsed like those of flags."""
+    """Require a boolean for each switch, and no boolean for other options, which typer parses like flags' values."""
     for parameter in parameters:
         value, is_switch = options.get(parameter.name), getattr(parameter, "is_flag", False)
         if value is not None and isinstance(value, bool) != is_switch:

@@ -28,9 +28,9 @@ def eval_(
     bad_images: BadImagesOption = TrainSettings.bad_images,
     workers: Workers = TrainSettings.workers,
 ) -> None:
-    """Evaluate a trained network on a data set.
+    """Evaluate a trained network on a dataset.
 
-    For a fold of a cross-validation, evaluated on the data of its run, train and val are the splits of that fold.
+    If the run is a fold of a cross-validation and DATA is its own dataset, train and val are the splits of that fold.
 
     Example: `zoonnx eval runs/digits --data digits --save digits-test`
     """
@@ -72,7 +72,7 @@ def _show_evaluation(
     if evaluation.mean_average_precision is not None:
         rows["mean average precision"] = f"{evaluation.mean_average_precision:.2%}"
         rows["macro-F1"] = f"{evaluation.macro_f1:.2%}"
-    accuracy = "accuracy" if evaluation.task == "single-label" else "every label right"
+    accuracy = "accuracy" if evaluation.task == "single-label" else "all labels correct"
     rows[accuracy] = f"{evaluation.accuracy:.2%} ({wrong} of {images} images wrong)"
     rows["loss"] = f"{evaluation.loss:.4f}"
     rows["calibration error"] = calibration.summary

@@ -22,10 +22,9 @@ def describe(
     """Show every layer of a network: its window, output, parameters, multiply-accumulates and receptive field.
 
     Everything is derived from the network's graph, without images. The numbers of a layer include those of the layers
-    inside it. `field` is the receptive field in pixels (`all`: the whole image; `<=`: at most). `stride` says whether
-    the windows cover the input exactly, omit only padding, or drop rows of the input: the last is reported for a
-    backbone, and an error for a network of this catalog. For an exported model, `in the file` says what became of each
-    layer.
+    inside it. `field` is the receptive field in pixels (`all`: the whole image; `<=`: at most). `stride` shows whether
+    the windows cover the input exactly, skip only padding, or drop rows of the input; dropped rows are an error in a
+    network of this catalog. For an exported model, `in the file` shows the status of each layer.
 
     Example: zoonnx describe resnet18 --input-size 3,224,224 --depth 2
     """
@@ -46,14 +45,14 @@ def compare(
         list[str] | None, typer.Argument(metavar="NETWORK ...", help="Networks by name, runs' folders or models/NAME.")
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Compare three kinds of layer on this input size instead.")
+        str | None, typer.Option(metavar="C,H,W", help="Compare three types of layer on an input of this size.")
     ] = None,
     to: Annotated[int, typer.Option(min=1, help="Output channels of the layers.")] = 8,
-    kernel: Annotated[int, typer.Option(min=1, help="Size of their windows along each axis.")] = 3,
-    stride: Annotated[int, typer.Option(min=1, help="Stride of their windows.")] = 1,
+    kernel: Annotated[int, typer.Option(min=1, help="Size of the layers' windows along each axis.")] = 3,
+    stride: Annotated[int, typer.Option(min=1, help="Stride of the layers' windows.")] = 1,
     padding: Annotated[
         str,
-        typer.Option(metavar="same|valid|P", help="Rows of zeros around the input; same: as many as keep its size."),
+        typer.Option(metavar="same|valid|P", help="Rows of zeros at each edge; same: keep the input's size."),
     ] = "same",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -70,7 +69,7 @@ def compare(
     from zoo.inspect.target import find_target
 
     if bool(networks) == bool(layers):
-        raise SettingsError("give networks to compare, or --layers C,H,W")
+        raise SettingsError("name the networks to compare, or pass --layers C,H,W")
     if layers:
         rows = page.layer_rows(page.LayerSpec(parse_size(layers), to, kernel, stride, padding))
     else:

@@ -48,9 +48,9 @@ def train(
     The run's folder contains the settings, one line of metrics per epoch, the last checkpoint and the best one by
     validation accuracy. The test split is evaluated once, at the end, together with a temperature that calibrates the
     probabilities without changing predictions, `report.html`, and `README.md`, a model card. The same command with
-    `--resume` continues a run that was stopped, by Ctrl-C or a crash, to the same weights bit for bit.
+    `--resume` continues a run that was stopped by Ctrl-C or a crash, to the same weights bit for bit.
 
-    `--folds K` trains K runs, each of which holds out another part of train and val with the same mix of classes.
+    `--folds K` trains K runs, each of which holds out a different part of train and val, stratified by class.
     RUN/folds.json summarises them; RUN/label-noise.csv and .png show likely label errors, judged out of fold.
     `--find-lr` trains for some steps at a rising learning rate, discards the weights, and suggests the rate at which
     the loss falls most steeply; it also reports the rate at which training diverges.
@@ -73,7 +73,7 @@ def tune(
     schedule: Annotated[
         Schedule | None,
         typer.Option(
-            help="What learns: the head; first the head, then all (default); stage by stage from the last one."
+            help="What is trained: the head; first the head, then all (default); stage by stage from the last one."
         ),
     ] = None,
     probe: Annotated[
@@ -90,11 +90,12 @@ def tune(
     ] = None,
     **options: Unpack[RunOptions],
 ) -> None:
-    """Put a new head on a pretrained backbone, and train them on your data.
+    """Fine-tune a pretrained backbone under a new head on your data.
 
     `--probe` caches the features beside the run, in `.features`; they are reused while data and backbone stay the same.
     Frozen layers do not change, BatchNorm statistics included. The run's folder is as for `train`; `eval` and `export`
-    accept it. `--folds` and `--find-lr` work as in `train`; the range test trains everything that ever learns.
+    accept it. `--folds` and `--find-lr` work as in `train`; the range test trains
+    every layer that the schedule trains in any epoch.
 
     Example: zoonnx tune resnet18 --data folder:flowers --out runs/flowers
     """
@@ -111,7 +112,7 @@ def tune(
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to do with the settings.
+    """What the command does with the settings.
 
     Attributes:
         out: Folder of the run.
@@ -211,7 +212,7 @@ def _score_rows(split: str, accuracy: float, mean_average_precision: float | Non
         return {f"{split} accuracy": f"{accuracy:.2%}"}
     return {
         f"{split} mean average precision": f"{mean_average_precision:.2%}",
-        f"{split}, every label right": f"{accuracy:.2%}",
+        f"{split}, all labels correct": f"{accuracy:.2%}",
     }
 
 
@@ -225,7 +226,7 @@ def _show_folds(result: "FoldsResult", out: Path) -> None:
     for split, title in {"val": "held out", "test": "test"}.items():
         if f"{split}_mean_average_precision" in summary:
             rows[f"{title}, mean average precision"] = summary[f"{split}_mean_average_precision"]
-    measure = ", every label right" if result.suspicious is None else ""
+    measure = ", all labels correct" if result.suspicious is None else ""
     rows[f"held out{measure}"] = f"{summary['val_accuracy']} at the best epoch, which was chosen by this score"
     rows[f"held out, last epoch{measure}"] = summary["last_val_accuracy"]
     rows[f"test{measure}"] = summary["test_accuracy"]

@@ -1,4 +1,4 @@
-"""A warning if the centre crop removes much of images whose shape is not the network's."""
+"""A warning if the centre crop removes much of images with another aspect ratio than the network's input."""
 
 import logging
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CroppedShareView:
-    """Replace an image by one grey pixel: the share of its area, in 255ths, that a crop to width:height removes."""
+    """A view that returns one grey pixel: the share of the area, in 255ths, that a crop to width:height removes."""
 
     width: int
     height: int

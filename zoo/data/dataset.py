@@ -10,7 +10,7 @@ from zoo.errors import DataError
 from zoo.networks.preprocessing import Preprocessing
 from zoo.settings import SplitName
 
-MEANING: dict[Task, str] = {
+TASK_DESCRIPTIONS: dict[Task, str] = {
     "single-label": "each image has exactly one class",
     "multi-label": "each image has any number of labels",
 }
@@ -62,11 +62,11 @@ class Dataset:
         labels: the names of the classes, by index.
         preprocessing: the preprocessing of every split.
         train: the images to train on.
-        val: the images that choose the best epoch.
-        test: the images of the final measurement.
-        augmentation: the default augmentation of training images, used where the settings name none.
+        val: the images on which the best epoch is chosen.
+        test: the images of the final evaluation.
+        augmentation: the default augmentation of training images, used where the settings have none.
         skipped: unreadable files that were left out, each with its reason.
-        caveat: a sentence on what a measurement on this dataset does not show; empty: none.
+        caveat: a limitation of measurements on this dataset, as a sentence; empty: none.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Dataset:
             DataError: the task, the classes or the image sizes differ.
         """
         if task != self.task:
-            raise DataError(f"the network is {task}; {self.name} is {self.task}: {MEANING[self.task]}")
+            raise DataError(f"the network is {task}; {self.name} is {self.task}: {TASK_DESCRIPTIONS[self.task]}")
         if labels != self.labels:
             raise DataError(f"the network has {_abbreviated(labels)}; {self.name} has {_abbreviated(self.labels)}")
         expected, actual = preprocessing.input_size, self.preprocessing.input_size

@@ -7,14 +7,14 @@ from zoo.data.dataset import Dataset
 from zoo.data.splits import MemorySplit
 from zoo.networks.preprocessing import Preprocessing
 
-# The splits have a seed of their own: a run's seed never moves an image from one split to another.
+# The splits have their own seed, so a run's seed never moves an image from one split to another.
 SPLIT_SEED = 0
 TEST_IMAGES = 360
 VAL_IMAGES = 137
 
 
 def open_digits(*_: object) -> Dataset:
-    """Return the dataset, split into 1300 training, 137 validation and 360 test images, alike in classes."""
+    """Return the dataset, split into 1300 training, 137 validation and 360 test images, stratified by class."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -33,12 +33,12 @@ def open_digits(*_: object) -> Dataset:
         train=split(train),
         val=split(val),
         test=split(test),
-        caveat="The 13 writers are shared between the splits, so accuracy here says nothing about a writer never seen.",
+        caveat="The 13 writers are shared between the splits, so this accuracy does not apply to unseen writers.",
     )
 
 
 def _stratified(indices: np.ndarray, targets: np.ndarray, held_out: int) -> list[np.ndarray]:
-    """Split `indices` into two, of which the second has `held_out` images and the same shares of the classes."""
+    """Split `indices` into two, stratified by class; the second has `held_out` images."""
     from sklearn.model_selection import train_test_split
 
     pair: list[np.ndarray] = train_test_split(

@@ -13,7 +13,7 @@ READING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.Decompressio
 
 
 def read_image(file: Path, channels: int) -> Image.Image:
-    """Read an image file in mode L for 1 channel or RGB for 3, rotated as its EXIF orientation says.
+    """Read an image file in mode L for 1 channel or RGB for 3, rotated according to its EXIF orientation.
 
     Transparency is dropped; 16-bit values are scaled to 8 bits.
 

@@ -163,7 +163,7 @@ class _ViewedImages(TorchDataset[Tensor]):
 
 
 def _load_batches(images: _ViewedImages, batch_indices: Sequence[Tensor], workers: int) -> Iterator[Tensor]:
-    """Yield the batches; a DataError of a worker loses the worker's traceback and reads as one of this process."""
+    """Yield the batches; re-raise a worker's DataError without the worker's traceback."""
     try:
         yield from _loader(images, batch_indices, workers)
     except DataError as error:
@@ -188,11 +188,11 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def hash_of(*parts: bytes) -> str:
+def hash_of(*chunks: bytes) -> str:
     """Return a SHA-256 of several byte strings that also depends on where each ends."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
+    for chunk in chunks:
+        digest.update(hashlib.sha256(chunk).digest())
     return digest.hexdigest()
 
 

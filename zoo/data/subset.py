@@ -41,9 +41,9 @@ class Subset:
             for split, offset in zip(self.splits, offsets, strict=True)
         ]
         for _ in joined:
-            pieces = [next(stream) for stream in streams]
-            positions = torch.cat([position for position, _ in pieces])
-            yield torch.cat([images for _, images in pieces if images is not None])[torch.argsort(positions)]
+            selections = [next(stream) for stream in streams]
+            positions = torch.cat([position for position, _ in selections])
+            yield torch.cat([images for _, images in selections if images is not None])[torch.argsort(positions)]
 
     def key(self) -> str:
         keys = " ".join(split.key() for split in self.splits)
@@ -64,15 +64,17 @@ class _OffsetView:
 def _split_batches(
     split: Split, offset: int, joined: Sequence[Tensor], repeats: Sequence[Tensor], view: View | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield, for each batch, the positions that images of `split` have in it and these images; None if it has none.
+    """Yield, for each batch, the positions of the images of `split` in it, and these images, None if there are none.
 
     `joined` holds the joined indices of each batch, `repeats` how often the subset was passed before each of them.
     """
     positions = [torch.nonzero((batch >= offset) & (batch < offset + len(split))).flatten() for batch in joined]
-    own_indices = [
+    split_indices = [
         batch[position] - offset + len(split) * repeat[position]
         for batch, position, repeat in zip(joined, positions, repeats, strict=True)
     ]
-    images = iter(split.batches([own for own in own_indices if len(own)], view and _OffsetView(view, offset)))
+    images = iter(
+        split.batches([indices for indices in split_indices if len(indices)], view and _OffsetView(view, offset))
+    )
     for position in positions:
         yield position, next(images) if len(position) else None

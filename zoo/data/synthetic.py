@@ -19,7 +19,7 @@ NOISE = 0.3  # standard deviation; the signals range from -1 to 1
 MOTIF = np.array([0.2, 0.9, 1.0, 0.3, -0.8, -1.0, -0.4, 0.6, 0.9, 0.1, -0.5, -0.2])
 RANGE = 2.0  # -RANGE becomes the byte 0, RANGE becomes 255
 
-# The splits have seeds of their own: a run's seed never moves a signal from one split to another.
+# The splits have their own seeds, so a run's seed never moves a signal from one split to another.
 SIGNALS_PER_KIND = {"train": 150, "val": 25, "test": 60}
 SPLIT_SEEDS = {"train": 1, "val": 2, "test": 3}
 
@@ -40,14 +40,14 @@ def open_signal(*_: object) -> Dataset:
         train=split("train"),
         val=split("val"),
         test=split("test"),
-        caveat="The signals are synthetic, drawn by code: accuracy here says nothing about measured signals.",
+        caveat="The signals are synthetic, so this accuracy does not apply to measured signals.",
     )
 
 
 def generate(per_kind: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Generate noisy signals and the index of each one's kind in KINDS, sorted by kind.
 
-    The signals are uint8 (N, LENGTH), where 127.5 stands for 0.
+    The signals are uint8 (N, LENGTH), where 127.5 represents 0.
     """
     rng = np.random.default_rng(seed)
     clean = [rng.uniform(0.6, 1.0) * kind(rng) for kind in KINDS.values() for _ in range(per_kind)]

@@ -62,7 +62,7 @@ def class_weights(targets: Tensor, classes: int) -> Tensor:
 def balanced_draws(targets: Tensor, classes: int) -> Tensor:
     """Draw as many indices as there are images, (N,), each class with the same probability, from torch's generator.
 
-    A multi-label image counts for its rarest label; images without labels form a class of their own. The k-th repeat
+    A multi-label image counts for its rarest label; images without labels form their own class. The k-th repeat
     of image i, from 0, is drawn as i + k * N: `Split.batches` reads image i, and a view augments each repeat anew.
     """
     groups = rarest_label(targets) if task_of(targets) == "multi-label" else targets
@@ -74,8 +74,8 @@ def balanced_draws(targets: Tensor, classes: int) -> Tensor:
 def rarest_label(targets: Tensor) -> Tensor:
     """Return each image's label with the fewest images, (N,); the number of labels for an image without any."""
     counts = targets.sum(0)
-    own_counts = torch.where(targets > 0, counts, len(targets) + 1)
-    return torch.where(targets.any(1), own_counts.argmin(1), targets.shape[1])
+    present_counts = torch.where(targets > 0, counts, len(targets) + 1)
+    return torch.where(targets.any(1), present_counts.argmin(1), targets.shape[1])
 
 
 def _earlier_occurrences(values: Tensor) -> Tensor:

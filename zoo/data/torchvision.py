@@ -1,6 +1,6 @@
 """torchvision's classification datasets by class name, with their own splits: `torchvision:CIFAR10`.
 
-The files lie in FOLDER/NAME as torchvision lays them out, where FOLDER is `$TORCH_HOME/datasets`, by default
+The files are in FOLDER/NAME, in torchvision's layout, where FOLDER is `$TORCH_HOME/datasets`, by default
 `~/.cache/torch/datasets`. Missing files are downloaded by torchvision.
 """
 

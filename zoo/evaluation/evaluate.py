@@ -68,7 +68,7 @@ def evaluate(
 ) -> Evaluation:
     """Run `network` in eval mode over a split, and restore its mode.
 
-    The processes of an `accelerator` share the images, each image once, and all return the complete result.
+    The processes of an `accelerator` divide the images among them, and all return the complete result.
 
     Raises:
         DataError: the split is empty, a target is not one of the network's classes, or no image has any label.
@@ -119,11 +119,11 @@ def _distributed_logits(
     network: nn.Module, split: Split, preprocessing: InputTransform, batch_size: int, accelerator: Accelerator
 ) -> Tensor:
     """Return all logits; each process computes its own rows, and the sum over the processes joins them."""
-    own_rows = torch.tensor_split(torch.arange(len(split)), accelerator.num_processes)[accelerator.process_index]
-    computed_rows = own_rows if len(own_rows) else torch.tensor([0])  # at least one, for the number of classes
+    process_rows = torch.tensor_split(torch.arange(len(split)), accelerator.num_processes)[accelerator.process_index]
+    computed_rows = process_rows if len(process_rows) else torch.tensor([0])  # at least one, for the number of classes
     computed = _logits(network, split, computed_rows, preprocessing, batch_size)
     logits = torch.zeros(len(split), *computed.shape[1:])
-    logits[own_rows] = computed[: len(own_rows)]
+    logits[process_rows] = computed[: len(process_rows)]
     return all_reduce_sum(accelerator, logits)
 
 

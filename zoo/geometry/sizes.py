@@ -23,7 +23,7 @@ class Window:
         padding: P, rows of padding before and after the input.
         dilation: D.
         ceil_mode: round the number of positions up instead of down.
-        margin: how many of the last of the N rows an earlier layer added as padding; leaving those out is no loss.
+        margin: how many of the last of the N rows an earlier layer added as padding; dropping those loses nothing.
     """
 
     rows: int

@@ -83,23 +83,23 @@ class LayerSpec:
         return rows > 0 and window.fits and not window.lost
 
 
-def layer_rows(question: LayerSpec) -> list[ComparisonRow]:
+def layer_rows(spec: LayerSpec) -> list[ComparisonRow]:
     """Return one row for each of three ways to connect the same input to the same output.
 
     A fully connected layer has a weight for each pair of input and output numbers. A locally connected one has only
     the weights of each window. A convolution shares one filter between all positions, which saves parameters but no
     MACs.
     """
-    channels, positions = question.input_size[0], math.prod(question.output_size[1:])
-    inputs, outputs = math.prod(question.input_size), math.prod(question.output_size)
-    taps = question.kernel ** len(question.windows)
+    channels, positions = spec.input_size[0], math.prod(spec.output_size[1:])
+    inputs, outputs = math.prod(spec.input_size), math.prod(spec.output_size)
+    taps = spec.kernel ** len(spec.windows)
     full = fully_connected_weights(inputs, outputs)
-    local = locally_connected_weights(channels, question.to, taps, positions)
-    shared = convolution_weights(channels, question.to, taps)
+    local = locally_connected_weights(channels, spec.to, taps, positions)
+    shared = convolution_weights(channels, spec.to, taps)
     return [
-        _layer_row(question, "fully connected", full, biases=outputs, macs=full),
-        _layer_row(question, "locally connected", local, biases=outputs, macs=local),
-        _layer_row(question, "convolutional", shared, biases=question.to, macs=shared * positions),
+        _layer_row(spec, "fully connected", full, biases=outputs, macs=full),
+        _layer_row(spec, "locally connected", local, biases=outputs, macs=local),
+        _layer_row(spec, "convolutional", shared, biases=spec.to, macs=shared * positions),
     ]
 
 
@@ -117,11 +117,11 @@ def show(rows: Sequence[ComparisonRow]) -> None:
     print_table(columns, NETWORK_IMPORTANCE if "network" in rows[0] else LAYER_IMPORTANCE)
 
 
-def _layer_row(question: LayerSpec, layer: str, weights: int, biases: int, macs: int) -> ComparisonRow:
+def _layer_row(spec: LayerSpec, layer: str, weights: int, biases: int, macs: int) -> ComparisonRow:
     return {
         "layer": layer,
-        "input": size_text(question.input_size),
-        "output": size_text(question.output_size),
+        "input": size_text(spec.input_size),
+        "output": size_text(spec.output_size),
         "weights": weights,
         "biases": biases,
         "parameters": weights + biases,

@@ -29,7 +29,7 @@ WINDOW_PREFIXES = {"kernel_size": "", "stride": "s", "padding": "p", "dilation":
 
 
 def as_table(target: InspectionTarget, geometry: Geometry, depth: int | None) -> Table:
-    """Return the layers whose path has at most `depth` parts, or all for None, with every column."""
+    """Return a table with every column of the layers whose path has at most `depth` parts; None: of all layers."""
     return build_table(_columns(target, geometry, depth), _styles(geometry, depth))
 
 
@@ -75,8 +75,8 @@ def window(module: object) -> str:
     """Return a module's kernel size, with its stride, padding, dilation and groups unless they are the default."""
     if not hasattr(module, "kernel_size"):
         return ""
-    set_values = {name: getattr(module, name) for name in WINDOW_PREFIXES if _is_set(module, name)}
-    return " ".join(f"{WINDOW_PREFIXES[name]}{_per_axis(value)}" for name, value in set_values.items())
+    non_default = {name: getattr(module, name) for name in WINDOW_PREFIXES if _is_set(module, name)}
+    return " ".join(f"{WINDOW_PREFIXES[name]}{_per_axis(value)}" for name, value in non_default.items())
 
 
 def count(number: int, noun: str) -> str:

@@ -20,7 +20,7 @@ def resolve_padding(padding: Padding, kernel_size: int, stride: int = 1, dilatio
     if padding == "valid":
         return 0
     if padding == "same":
-        return _same(dilation * (kernel_size - 1) + 1, stride)
+        return _same_padding(dilation * (kernel_size - 1) + 1, stride)
     if not isinstance(padding, int) or padding < 0:
         raise SettingsError(f"padding must be 'valid', 'same' or an integer of at least 0; got {padding!r}")
     return padding
@@ -48,7 +48,7 @@ def count_windows(length: int, kernel_size: int, stride: int = 1, padding: int =
     return steps // stride + 1
 
 
-def _same(effective_kernel: int, stride: int) -> int:
+def _same_padding(effective_kernel: int, stride: int) -> int:
     if stride != 1:
         raise SettingsError(f"padding 'same' requires stride 1; got {stride}: use a number instead")
     if effective_kernel % 2 == 0:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-NEGLIGIBLE = 0.01  # largest constant value of a scale that is drawn anew
+NEGLIGIBLE = 0.01  # largest constant value of a scale that is redrawn
 
 
 def randomize_constant_scales(network: nn.Module) -> None:
@@ -24,7 +24,7 @@ def randomize_constant_scales(network: nn.Module) -> None:
 
 
 def _is_constant(parameter: Tensor, limit: float) -> bool:
-    """Return whether all of several elements equal one number of at most `limit` in size."""
+    """Return whether a tensor has several elements, all equal and of magnitude at most `limit`."""
     if parameter.numel() <= 1:
         return False
     first = parameter.detach().flatten()[0]

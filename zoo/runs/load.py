@@ -30,7 +30,7 @@ class WeightsSource:
 
     Attributes:
         kind: "random" (from `seed`), "trained" by a run, "pretrained" from a hub or file, or "given" inside a network
-            object from elsewhere, of which nothing is known.
+            object of unknown origin.
         seed: Seed of the random weights, or of the run.
         dataset: What a run trained on, without paths of this machine; else empty.
         licence: Of pretrained weights, or of those that a run started from. Empty: unknown or none.
@@ -78,8 +78,8 @@ def load_network(
 ) -> LoadedNetwork:
     """Load a run's best checkpoint, or the checkpoint RUN/best or RUN/last, or build a network by name.
 
-    A network by name has random weights from `seed`, with no branch that is constantly zero, or with `pretrained` or
-    `pretrained_file` those of its hub or of the file. It has labels if its classes are known to be ImageNet's.
+    A network by name has random weights drawn with `seed`, without a constantly zero branch; with `pretrained` or
+    `pretrained_file` it has those of its hub or of the file. It has labels if its classes are known to be ImageNet's.
 
     Raises:
         CheckpointError: `source` is a missing folder or an incomplete run; for networks by name see `create_model`.
@@ -162,7 +162,7 @@ def _build_by_name(name: str, seed: int, pretrained: bool, file: Path | None) ->
 
 
 def _imagenet_labels(network: nn.Module) -> tuple[str, ...]:
-    """Return ImageNet's class names if timm knows an ImageNet variant with as many classes, else nothing."""
+    """Return ImageNet's class names if timm knows an ImageNet variant with as many classes, else an empty tuple."""
     subset = infer_imagenet_subset(network)
     if subset is None:
         return ()

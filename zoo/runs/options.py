@@ -25,7 +25,7 @@ BadImagesOption = Annotated[
 Workers = Annotated[int, typer.Option(help="Processes that decode the images of a folder.")]
 DataOption = Annotated[
     str,
-    typer.Option(help="Data set: digits, signal, folder:PATH, torchvision:NAME or hf:NAME; see docs/data.md."),
+    typer.Option(help="Dataset: digits, signal, folder:PATH, torchvision:NAME or hf:NAME; see docs/data.md."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the new run.")]
 Folds = Annotated[
@@ -34,7 +34,10 @@ Folds = Annotated[
 ]
 FindLr = Annotated[
     bool,
-    typer.Option("--find-lr", help="Train no run; suggest a learning rate by a range test and plot it to RUN.lr.png."),
+    typer.Option(
+        "--find-lr",
+        help="Run a range test instead of training; suggest a learning rate and plot the test to RUN.lr.png.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the stopped run in this folder.")]
 
@@ -48,7 +51,7 @@ class RunOptions(TypedDict):
         int, typer.Option(help="Gradient accumulation steps per batch, for batches that exceed the memory.")
     ]
     patience: Annotated[
-        int, typer.Option(help="Stop after this many epochs without a better one; 0 disables early stopping.")
+        int, typer.Option(help="Stop after this many epochs without improvement; 0 disables early stopping.")
     ]
     optimizer: Annotated[str, typer.Option(help="timm's name of the optimizer: adamw, sgd, lamb, ...")]
     lr: Annotated[float, typer.Option(help="Peak learning rate.")]
@@ -88,11 +91,13 @@ class RunOptions(TypedDict):
     bad_images: BadImagesOption
     imbalance: Annotated[
         Imbalance,
-        typer.Option(help="Against class imbalance: weigh rare classes more in the loss, or sample them more often."),
+        typer.Option(
+            help="Against class imbalance: give rare classes more weight in the loss, or sample them more often."
+        ),
     ]
     workers: Workers
     checkpoint_every_steps: Annotated[
-        int, typer.Option(help="Also save the run's state every so many steps; 0: after each epoch only.")
+        int, typer.Option(help="Also save the run's state each time after this many steps; 0: after each epoch only.")
     ]
     seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same weights.")]
     device: Annotated[Device, typer.Option(help="Where to compute; auto selects the best available device.")]

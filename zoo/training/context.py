@@ -171,7 +171,7 @@ def _check_shift(settings: TrainSettings, dataset: Dataset) -> None:
     sides = [side for side in dataset.input_size[1:] if side > 1]
     if settings.max_shift_px and settings.max_shift_px >= min(sides, default=1):
         size = "x".join(str(side) for side in dataset.input_size[1:])
-        raise SettingsError(f"max_shift_px {settings.max_shift_px} moves images of {size} pixels out of sight")
+        raise SettingsError(f"max_shift_px {settings.max_shift_px} can shift an image of {size} pixels out of view")
 
 
 def _remove_autocast_wrapper(accelerator: Accelerator, trained_module: nn.Module) -> None:

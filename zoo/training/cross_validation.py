@@ -48,7 +48,7 @@ class FoldResult:
     Attributes:
         fold: Counted from 1.
         epoch: The best epoch.
-        val_accuracy: Of the best epoch on the images held out; slightly optimistic, since they also chose the epoch.
+        val_accuracy: Of the best epoch on the images held out; slightly optimistic, since they determined the epoch.
         last_val_accuracy: Of the last epoch on the images held out; unbiased.
         test_accuracy: Of the best epoch on the test split.
         val_mean_average_precision: As `val_accuracy`, of multi-label data only, where it chose the epoch.
@@ -123,7 +123,7 @@ def train_folds(
 
 
 def out_of_fold(dataset: Dataset, folds: int, out: Path) -> Tensor:
-    """Return class probabilities (N, classes) of all train and val images, each by the fold that holds it out."""
+    """Return out-of-fold class probabilities (N, classes) of all train and val images."""
     probabilities = torch.zeros(len(dataset.train) + len(dataset.val), len(dataset.labels))
     for fold, held_out in enumerate(kfold_indices(dataset, folds), start=1):
         loaded = load_run(out / f"fold-{fold}")

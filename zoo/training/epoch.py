@@ -92,7 +92,7 @@ def _training_view(context: TrainingContext, epoch: int) -> TrainingView | None:
 
 
 def _set_train_mode(context: TrainingContext, epoch: int) -> None:
-    """Freeze and unfreeze by the schedule; put all modules that learn into training mode."""
+    """Freeze and unfreeze by the schedule; put all trained modules into training mode."""
     transfer = context.settings.transfer
     if transfer is not None:
         freeze_for_epoch(context.network, transfer.schedule, epoch, context.settings.epochs)
@@ -128,17 +128,16 @@ def _step(context: TrainingContext, x: Tensor, targets: Tensor, batch_weight: fl
 
     The mean is weighted: `batch_weight` is the sum of the weights of all its images.
     """
-    accelerator, pieces = context.accelerator, context.settings.accumulate_steps
+    accelerator, accumulate_steps = context.accelerator, context.settings.accumulate_steps
     context.optimizer.zero_grad()
     mean_loss = torch.zeros((), device=x.device)
-    for piece, (inputs, piece_targets) in enumerate(
-        zip(x.tensor_split(pieces), targets.tensor_split(pieces), strict=True), start=1
-    ):
-        with nullcontext() if piece == pieces else accelerator.no_sync(context.trained_module):
+    micro_batches = zip(x.tensor_split(accumulate_steps), targets.tensor_split(accumulate_steps), strict=True)
+    for number, (inputs, micro_targets) in enumerate(micro_batches, start=1):
+        with nullcontext() if number == accumulate_steps else accelerator.no_sync(context.trained_module):
             with accelerator.autocast():
                 outputs = context.trained_module(inputs)
-            loss = context.loss_function(outputs.float(), piece_targets)
-            share = _loss_weight(context, piece_targets) / batch_weight
+            loss = context.loss_function(outputs.float(), micro_targets)
+            share = _loss_weight(context, micro_targets) / batch_weight
             # The share is passed as the initial gradient: multiplying the loss by it would add an operation to
             # backward. Gradients are averaged over the processes, hence the factor.
             gradient = torch.full_like(loss, share * accelerator.num_processes)

@@ -22,13 +22,13 @@ from zoo.report.plot import Chart, Line
 from zoo.settings import TrainSettings
 from zoo.training.context import TrainingContext, build_context
 from zoo.training.device import make_accelerator
-from zoo.training.epoch import Step, steps_of_epoch
+from zoo.training.epoch import steps_of_epoch
 
 MIN_LR, MAX_LR, STEPS = 1e-6, 10.0, 140  # 20 steps per decade
 SMOOTHING_STEPS = 3.0  # standard deviation of the Gaussian that smooths the losses in both directions
-DIVERGENCE_FACTOR = 3.0  # the test ends where the mean of the last WINDOW losses is this multiple of the first mean
+DIVERGENCE_FACTOR = 3.0  # the test ends once the mean of the last WINDOW losses is this multiple of the first mean
 WINDOW = 5  # losses
-DESCENT_SHARE = 0.1  # of the whole fall; a smaller fall may be noise
+DESCENT_SHARE = 0.1  # of the total fall; a smaller fall may be noise
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ def lr_of_step(step: int) -> float:
 
 
 def find_lr(settings: TrainSettings, on_step: Callable[[], None] = lambda: None) -> LrCurve:
-    """Run the range test with the network and data of `settings`; everything that ever learns is trained.
+    """Run the range test with the network and data of `settings`.
 
-    `on_step` is called after each of at most STEPS steps.
+    All parameters that the schedule trains in any epoch are trained. `on_step` is called after each of at most
+    STEPS steps.
 
     Raises:
         ZooError: See its subclasses and `train`.
@@ -141,18 +142,14 @@ def _losses(context: TrainingContext) -> Iterator[float]:
     """Yield the loss of each step until the loss diverges; NaN is the last one if it is no longer finite."""
     losses: list[float] = []
     try:
-        for step in itertools.islice(_steps(context), STEPS):
+        steps = (step for epoch in itertools.count(1) for step in steps_of_epoch(context, epoch, completed=0))
+        for step in itertools.islice(steps, STEPS):
             losses.append(step.loss)
             yield step.loss
             if len(losses) >= WINDOW and np.mean(losses[-WINDOW:]) > DIVERGENCE_FACTOR * np.mean(losses[:WINDOW]):
                 return
     except TrainingError:
         yield math.nan
-
-
-def _steps(context: TrainingContext) -> Iterator[Step]:
-    for epoch in itertools.count(1):
-        yield from steps_of_epoch(context, epoch, completed=0)
 
 
 def _lowest_step(smoothed: Sequence[float]) -> int:

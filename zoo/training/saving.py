@@ -1,4 +1,4 @@
-"""When a run is saved and what: its state after steps and epochs, its checkpoints and metrics after epochs.
+"""Saving of a run: its state after steps and epochs, its checkpoints and metrics after epochs.
 
 With several processes only the main one writes.
 """
@@ -27,7 +27,8 @@ def open_run(context: TrainingContext, run: Path, *, resume: bool) -> Position:
         CheckpointError: A new run's folder is not empty, or a stopped run's state cannot be restored.
     """
     if resume:
-        position = _load_state(context, run)
+        scaler = context.accelerator.scaler
+        position = load_state(run, context.checkpointed, context.optimizer, scaler, context.dataset_key)
     else:
         position = Position()
         if context.accelerator.is_main_process:
@@ -87,7 +88,7 @@ def is_finished(settings: TrainSettings, position: Position) -> bool:
 
 @contextmanager
 def explain_write_errors(run: Path) -> Iterator[None]:
-    """Translate errors of writing into one that says how to continue.
+    """Translate write errors into an error that explains how to continue.
 
     Raises:
         TrainingError: A file could not be written; the files saved earlier are intact.
@@ -110,8 +111,3 @@ def _save_state(context: TrainingContext, run: Path, position: Position) -> None
     if context.accelerator.is_main_process:
         scaler = context.accelerator.scaler
         save_state(run, context.checkpointed, context.optimizer, scaler, position, context.dataset_key)
-
-
-def _load_state(context: TrainingContext, run: Path) -> Position:
-    scaler = context.accelerator.scaler
-    return load_state(run, context.checkpointed, context.optimizer, scaler, context.dataset_key)

@@ -1,4 +1,4 @@
-"""Train a network: the whole way from settings to a finished run.
+"""Train a network, from the settings to a finished run.
 
 settings           zoo/settings.py      checked one by one and against each other
 device             device.py            the accelerator: device, precision, processes
@@ -112,7 +112,7 @@ def _ignore(event: Step | EpochMetrics) -> None:
 def _train_epochs(
     context: TrainingContext, run: Path, position: Position, observe: Observer, interrupted: Event
 ) -> EpochMetrics:
-    """Train from `position` to the end, saving on the way; return the best epoch."""
+    """Train from `position` to the end, and save after steps and epochs; return the best epoch."""
     while not is_finished(context.settings, position):
         started = time.perf_counter()
         for step in steps_of_epoch(context, position.epoch, completed=position.batch):

@@ -28,7 +28,7 @@ FEATURES_VERSION = 2  # part of each key; raise it when the computation of featu
 
 @dataclass(frozen=True)
 class IdentityTransform:
-    """The input conversion for features: none.
+    """An input conversion that leaves features unchanged.
 
     Attributes:
         input_size: Shape of one image's features, (C) or (C, H, W).

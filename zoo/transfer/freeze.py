@@ -22,10 +22,12 @@ def freeze_for_epoch(network: HeadedNetwork, schedule: Schedule, epoch: int, epo
     The schedule `gradual` starts with the head alone and adds the backbone's stages from the last to the first, evenly
     over the epochs; in the last epoch everything is trained.
     """
-    stages = _stages(network.backbone)
+    backbone: Any = network.backbone
+    # the stage of each parameter by timm's grouping; 0 is next to the input
+    stages: dict[str, int] = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)
     count = max(stages.values()) + 1
     trained = _trained_stages(schedule, epoch, epochs, count)
-    for name, parameter in network.backbone.named_parameters():
+    for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(stages[name] >= count - trained)
 
 
@@ -45,9 +47,3 @@ def _trained_stages(schedule: Schedule, epoch: int, epochs: int, count: int) -> 
     if schedule == "head-then-all":
         return 0 if epoch <= math.ceil(HEAD_ONLY_SHARE * epochs) and epoch < epochs else count
     return count if epoch == epochs else (epoch - 1) * (count + 1) // epochs
-
-
-def _stages(backbone: Any) -> dict[str, int]:
-    """Return the stage of each parameter by timm's grouping; 0 is the one next to the input."""
-    stages: dict[str, int] = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)
-    return stages

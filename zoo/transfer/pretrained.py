@@ -108,7 +108,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     except (*LOADING_ERRORS, AttributeError, TypeError) as error:
         raise CheckpointError(f"the weights {file} cannot be read: {_summary(error)}") from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"{file} is no state dict: it must map names to tensors")
+        raise CheckpointError(f"{file} is not a state dict, which maps names to tensors")
     return dict(weights)
 
 
@@ -127,7 +127,7 @@ def _has_weights(name: str) -> bool:
 
 
 def _summary(error: BaseException) -> str:
-    """Return the first two lines of a message as one line; libraries write whole pages."""
+    """Return the first two lines of a message as one line, since libraries' messages can be very long."""
     if isinstance(error, LocalEntryNotFoundError):
         return "the hub cannot be reached, and its cache on this machine does not hold them"
     if "weights_only" in str(error):

@@ -1,4 +1,4 @@
-"""Backbones that end at an early layer, before those that are too specific to the task they were trained on.
+"""Backbones truncated after an early layer, without the layers that are too specific to their pretraining task.
 
 The layers after it are replaced by `Removed`, an Identity, so that all others keep their paths and weight names.
 """

@@ -80,7 +80,7 @@ def test_an_unknown_variable_is_refused(command, config, monkeypatch):
     monkeypatch.setenv("ZOONNX_EPOCHES", "3")
     finished = command("train", "convnet4", "--config", config())
     assert finished.err == (
-        "zoonnx train: in the environment, behind ZOONNX_: there is no option 'EPOCHES' for this verb; "
+        "zoonnx train: in the environment (prefix ZOONNX_): there is no option 'EPOCHES' for this verb; "
         "did you mean 'EPOCHS'?\n"
     )
 

@@ -59,7 +59,7 @@ class TestSplits:
         assert len(names(data.train) | names(data.val) | names(data.test)) == 40
 
     def test_splits_depend_on_file_names_only(self, painted, paint, tmp_path):
-        """The same file names in another folder, with other pixels, are held out."""
+        """In another folder the files of the same names are held out, whatever their pixels."""
         other = tmp_path / "elsewhere"
         for label in ("red", "blue"):
             paint(other / label, 20, (9, 9, 9), size=(8, 8))
@@ -129,7 +129,7 @@ class TestErrors:
         ids=["one class", "empty class", "too few", "no folder"],
     )
     def test_an_invalid_folder(self, folder, change, message):
-        """The error says what is wrong and what is expected."""
+        """The error states the cause and what is expected."""
         change(folder)
         with pytest.raises(DataError, match=message):
             open_dataset(folder)
@@ -290,7 +290,7 @@ def digits_run(short_settings, tmp_path_factory):
 
 @pytest.mark.parametrize("change", [{"flip": 0.5}, {"min_crop": 0.5}], ids=str)
 def test_built_in_datasets_are_augmented_on_request(short_settings, digits_run, tmp_path, change):
-    """Digits are mirrored or cropped only if the settings say so."""
+    """Digits are mirrored or cropped only if the settings request it."""
     train(replace(short_settings, epochs=1, **change), tmp_path / "run")
     assert weights(tmp_path / "run") != weights(digits_run)
 

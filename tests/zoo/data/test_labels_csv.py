@@ -33,7 +33,7 @@ def write(root: Path, rows: list[str], header: str = "file,labels") -> Path:
 
 
 def draw(file: Path, labels: str, seed: int) -> None:
-    """Write a noisy image whose left half is red and whose right half is blue if the labels say so."""
+    """Write a noisy image whose left half is red, and whose right half is blue, if the labels contain that colour."""
     pixels = np.random.default_rng(seed).integers(60, 120, (16, 16, 3)).astype(np.uint8)
     pixels[:, :8, 0] += 120 * ("red" in labels)
     pixels[:, 8:, 2] += 120 * ("blue" in labels)
@@ -180,7 +180,7 @@ class TestRun:
         """`eval` reports the multi-label measures as text, as JSON, and per image in predictions.csv."""
         options = ["--data", f"folder:{labelled}", "--workers", 0, "--split", "train"]
         text = command("eval", run, *options, "--save", tmp_path / "out").out
-        assert all(name in text for name in ("mean average precision", "macro-F1", "every label right"))
+        assert all(name in text for name in ("mean average precision", "macro-F1", "all labels correct"))
         result = json.loads(command("eval", run, *options, "--json").out)
         assert result.keys() >= {"accuracy", "loss", "mean_average_precision", "macro_f1"}
         rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))

@@ -52,7 +52,7 @@ def test_cutmix_pastes_a_piece(short_settings, batches, tmp_path):
 
 
 def test_mixing_restores_numpys_generator(short_settings, tmp_path):
-    """Mixing draws from NumPy's global generator with a seed of its own, and restores its state."""
+    """Mixing draws from NumPy's global generator with its own seed, and restores its state."""
     np.random.seed(5)
     expected = np.random.rand()
     np.random.seed(5)
@@ -62,5 +62,5 @@ def test_mixing_restores_numpys_generator(short_settings, tmp_path):
 
 def test_an_odd_batch_cannot_be_mixed(short_settings):
     """Mixing in pairs needs an even batch size."""
-    with pytest.raises(SettingsError, match="batch_size must be even where images are mixed in pairs; got 33"):
+    with pytest.raises(SettingsError, match="batch_size must be even if images are mixed in pairs; got 33"):
         replace(short_settings, batch_size=33, mixup=0.5)

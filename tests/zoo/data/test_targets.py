@@ -69,7 +69,7 @@ def test_the_rarest_label_of_each_image():
 
 
 def test_labels_are_balanced_by_the_rarest():
-    """Multi-label images are balanced by their rarest label; those without labels form a class of their own."""
+    """Multi-label images are balanced by their rarest label; those without labels form their own class."""
     targets = torch.cat([LABELS[:1]] * 90 + [LABELS[2:3]] * 5 + [LABELS[3:]] * 5)
     torch.manual_seed(0)
     drawn = targets[balanced_draws(targets, 3) % 100]

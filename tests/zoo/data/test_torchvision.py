@@ -149,7 +149,7 @@ def test_a_broken_image_is_an_error(folder, workers):
 
 
 def test_offline(folder):
-    """The error says where the files were expected and what to do; no folder is left behind."""
+    """The error states where the files were expected and what to do; no folder is left behind."""
     with pytest.raises(DataError) as caught:
         find_data("torchvision:FashionMNIST")
     assert f"FashionMNIST is not in {folder / 'FashionMNIST'}" in str(caught.value)

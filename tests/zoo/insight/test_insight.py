@@ -28,7 +28,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def noise() -> torch.Tensor:
-    """Noise images large enough for many units to lie far from the border."""
+    """Noise images large enough for many units to be far from the border."""
     return torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
 
 
@@ -184,5 +184,7 @@ def test_gradient_of_a_shared_weight_is_the_sum_over_positions() -> None:
     out = conv(x)
     weights = conv.weight
     (total,) = torch.autograd.grad(out.sum(), weights, retain_graph=True)
-    parts = [torch.autograd.grad(out[0, 0, i, j], weights, retain_graph=True)[0] for i in range(4) for j in range(4)]
-    torch.testing.assert_close(total, torch.stack(parts).sum(0))
+    gradients = [
+        torch.autograd.grad(out[0, 0, i, j], weights, retain_graph=True)[0] for i in range(4) for j in range(4)
+    ]
+    torch.testing.assert_close(total, torch.stack(gradients).sum(0))

@@ -71,4 +71,4 @@ def test_command(command):
     printed = command("compare", "--layers", "1,8,8", "--to", 8, "--kernel", 3, "--json")
     assert json.loads(printed.out) == layer_rows(LayerSpec((1, 8, 8), to=8, kernel=3))
     empty = command("compare")
-    assert (empty.status, empty.err) == (2, "zoonnx compare: give networks to compare, or --layers C,H,W\n")
+    assert (empty.status, empty.err) == (2, "zoonnx compare: name the networks to compare, or pass --layers C,H,W\n")

@@ -34,13 +34,13 @@ def rendered(columns: list[Column]) -> list[str]:
         (1, ["layer"]),
     ],
 )
-def test_least_important_columns_are_left_out_first(width, headings):
-    """Whole columns are left out in reverse order of importance; the first one always stays."""
+def test_least_important_columns_are_hidden_first(width, headings):
+    """Whole columns are hidden in reverse order of importance; the first one always stays."""
     assert [column.heading for column in fitting(COLUMNS, IMPORTANCE, width)] == headings
 
 
 def test_table_has_the_computed_width():
-    """The rendered table is as wide as `table_width` says, and every cell is on its row's line."""
+    """The rendered table is as wide as `table_width` returns, and every cell is on its row's line."""
     lines = rendered(COLUMNS)
     assert {len(line) for line in lines} == {table_width(COLUMNS)}
     assert lines[0].split() == ["layer", "kind", "parameters"]
@@ -63,7 +63,7 @@ def printed_table(text: str) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize(("width", "hidden"), [(80, ["window", "MACs", "stride"]), (100, []), (120, [])])
 def test_describe_at_width(command, monkeypatch, width, hidden):
-    """Every layer has a line with its whole name, no line is wider than the output, and hidden columns are named."""
+    """Every layer has a line with its full name, no line is wider than the output, and hidden columns are named."""
     monkeypatch.setenv("COLUMNS", str(width))
     rows, note = printed_table(command("describe", "resnet18").out)
     layers = json.loads(command("describe", "resnet18", "--json").out)["layers"]
@@ -78,7 +78,7 @@ def test_describe_at_width(command, monkeypatch, width, hidden):
     ("width", "hidden"), [(80, ["layers", "peak", "exact", "pad", "drop"]), (100, ["exact", "pad"]), (120, [])]
 )
 def test_compare_at_width(command, monkeypatch, width, hidden):
-    """Every network has a line with its whole name and numbers, and hidden columns are named."""
+    """Every network has a line with its full name and numbers, and hidden columns are named."""
     monkeypatch.setenv("COLUMNS", str(width))
     networks = ("resnet20", "resnet18", "vit_tiny_patch16_224")
     rows, note = printed_table(command("compare", *networks).out)
@@ -91,7 +91,7 @@ def test_compare_at_width(command, monkeypatch, width, hidden):
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_models_at_width(command, monkeypatch, width):
-    """Names stay whole, even if they are wider than the terminal."""
+    """Names are not cut, even if they are wider than the terminal."""
     monkeypatch.setenv("COLUMNS", str(width))
     out = command("models", "vit_tiny_patch16_224.*", "--pretrained").out
     names = [entry["network"] for entry in network_entries("vit_tiny_patch16_224.*", pretrained=True)]

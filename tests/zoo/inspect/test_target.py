@@ -61,7 +61,7 @@ def test_sources_without_a_network(tmp_path):
 
 @pytest.mark.parametrize(("network", "source"), [("code.networks:make", "code.networks:make"), ("", "a program")])
 def test_export_of_other_code(tmp_path, network, source):
-    """An export of a user's own function or module cannot be rebuilt; the error says where its layers are listed."""
+    """An export of a user's own function or module cannot be rebuilt; the error states where its layers are listed."""
     exported = manifest.Manifest(name="m", source=manifest.Source(net=network))
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "manifest.json").write_text(json_format.MessageToJson(exported))

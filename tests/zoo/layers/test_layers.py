@@ -141,9 +141,9 @@ class TestConvolutions:
         x, w = case
         padding = [k - 1 for k in reversed(w.shape) for _ in range(2)]
         other_padding = [k - 1 for k in reversed(x.shape) for _ in range(2)]
-        one = with_weight(TRUE_CONVS[x.ndim], w)(nn.functional.pad(batched(x), padding))
-        other = with_weight(TRUE_CONVS[x.ndim], x)(nn.functional.pad(batched(w), other_padding))
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+        first = with_weight(TRUE_CONVS[x.ndim], w)(nn.functional.pad(batched(x), padding))
+        second = with_weight(TRUE_CONVS[x.ndim], x)(nn.functional.pad(batched(w), other_padding))
+        torch.testing.assert_close(first, second, atol=1e-12, rtol=0)
 
     @settings(max_examples=30, deadline=None)
     @given(cases())
@@ -163,7 +163,7 @@ class TestLocallyConnected:
     @pytest.mark.parametrize("padding", [0, 1])
     @pytest.mark.parametrize("dilation", [1, 2])
     def test_with_equal_weights_it_is_conv2d(self, stride, padding, dilation):
-        """Holds with several channels, a bias, stride, padding and dilation."""
+        """With equal weights the layer equals Conv2d, for several channels, a bias, stride, padding and dilation."""
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         conv = nn.Conv2d(2, 3, 3, **options)
         local = LocallyConnected2d(2, 3, 3, input_size=(9, 7), **options)

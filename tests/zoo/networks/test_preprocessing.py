@@ -77,7 +77,7 @@ def test_unknown_and_missing_keys_are_rejected(change):
 
 
 def test_attached_preprocessing_is_read_back():
-    """from_net returns what attach_to stored."""
+    """from_network returns what attach_to stored."""
     network, preprocessing = create_model("convnet4", in_chans=3), Preprocessing(**RGB, crop_mode="squash")
     preprocessing.attach_to(network)
     assert Preprocessing.from_network(network) == preprocessing

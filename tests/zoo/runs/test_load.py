@@ -29,7 +29,7 @@ def test_loads_a_run(short_run, digits):
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_loaded_network_is_ready(short_run, trained):
-    """It is in eval mode, float32, on the CPU."""
+    """A loaded network is in eval mode, float32, on the CPU."""
     network = load_network(str(short_run) if trained else "convnet4").network
     assert not any(module.training for module in network.modules())
     assert {(p.dtype, p.device.type) for p in network.parameters()} == {(torch.float32, "cpu")}
@@ -52,7 +52,7 @@ def test_loads_a_run_after_a_crash(short_run, tmp_path):
 
 
 def test_a_name_gives_random_weights():
-    """Such a network has no labels and no metrics."""
+    """A network by name has random weights, no labels and no metrics."""
     loaded = load_network("convnet4", seed=3)
     assert (loaded.name, loaded.architecture, loaded.labels) == ("convnet4", "convnet4", ())
     assert loaded.weights == WeightsSource("random", seed=3)
@@ -70,7 +70,7 @@ def test_random_weights_come_from_the_seed():
 
 
 def test_a_network_of_timm_has_its_own_preprocessing():
-    """It comes from timm's config, also for a name with a tag."""
+    """The preprocessing is that of timm's config, also for a name with a tag."""
     loaded = load_network("test_resnet.r160_in1k")
     assert (loaded.architecture, loaded.labels) == ("test_resnet", ())
     assert loaded.preprocessing.input_size == (3, 160, 160)

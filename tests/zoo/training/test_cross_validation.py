@@ -64,9 +64,9 @@ def test_each_fold_is_a_run(trained) -> None:
 def test_summary_of_the_folds(trained) -> None:
     """folds.json contains mean and sample standard deviation."""
     out, result = trained
-    values = [fold.val_accuracy for fold in result.results]
+    accuracies = [fold.val_accuracy for fold in result.results]
     summary = json.loads((out / "folds.json").read_text())["summary"]["val_accuracy"]
-    assert summary == pytest.approx({"mean": np.mean(values), "deviation": np.std(values, ddof=1)})
+    assert summary == pytest.approx({"mean": np.mean(accuracies), "deviation": np.std(accuracies, ddof=1)})
 
 
 def test_every_label_is_ranked_once(trained) -> None:
@@ -172,7 +172,7 @@ def test_folds_are_not_resumed_as_one_run(trained) -> None:
 
 
 def test_one_run_is_not_resumed_as_folds(trained) -> None:
-    """The error says to resume without --folds."""
+    """The error recommends to resume without --folds."""
     out, _ = trained
     with pytest.raises(SettingsError, match=r"fold-1 was started without --folds; continue it with --resume alone$"):
         train_folds(SETTINGS, 2, out / "fold-1", resume=True)

@@ -124,7 +124,7 @@ def test_two_processes_match_one(settings, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["gradual", "probe", "cached"])
 def test_two_processes_tune(tune_settings, tmp_path, schedule):
-    """Losses agree where the backbone is frozen, whose BatchNorm statistics stay; gradual unfreezing runs."""
+    """Losses agree with a frozen backbone, whose BatchNorm statistics do not change; gradual unfreezing runs."""
     cached = schedule == "cached"
     transfer = replace(tune_settings.transfer, schedule="probe" if cached else schedule, cached=cached)
     settings = replace(tune_settings, transfer=transfer)
@@ -138,7 +138,7 @@ def test_two_processes_tune(tune_settings, tmp_path, schedule):
 
 @pytest.mark.slow
 def test_killed_processes_resume_bit_for_bit(settings, tmp_path):
-    """With BatchNorm and dropout; the other process ends after the main one was killed."""
+    """A killed run resumes, with BatchNorm and dropout; the other process ends after the main one was killed."""
     settings = replace(
         settings,
         network="convnet4",

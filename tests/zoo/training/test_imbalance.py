@@ -1,4 +1,4 @@
-"""Class imbalance: rare classes weigh more in the loss, or are sampled more often."""
+"""Class imbalance: rare classes have more weight in the loss, or are sampled more often."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -59,7 +59,7 @@ class TestAnalysis:
             analyse(losses)
 
     def test_smoothing_does_not_shift(self) -> None:
-        """A peak stays at its step."""
+        """Smoothing leaves a peak at its step."""
         assert int(np.argmax(smooth([0.0] * 20 + [1.0] + [0.0] * 30))) == 20
 
 

@@ -39,10 +39,10 @@ def last_weights(run):
     return safetensors.torch.load_file(run / "last" / "model.safetensors")
 
 
-@pytest.mark.parametrize("pieces", [4, 5])
-def test_accumulation_does_not_change_the_losses(settings, baseline, tmp_path, pieces):
+@pytest.mark.parametrize("accumulate_steps", [4, 5])
+def test_accumulation_does_not_change_the_losses(settings, baseline, tmp_path, accumulate_steps):
     """Accumulation steps give the same losses, whether or not their sizes are equal."""
-    actual = losses(replace(settings, accumulate_steps=pieces), tmp_path / "run")
+    actual = losses(replace(settings, accumulate_steps=accumulate_steps), tmp_path / "run")
     torch.testing.assert_close(actual, baseline, rtol=2e-4, atol=1e-5)
 
 
@@ -51,16 +51,17 @@ def test_accumulation_respects_class_weights(settings, tmp_path):
     weighted = replace(settings, imbalance="weights", data="digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo.training.context.class_weights", lambda targets, classes: torch.arange(1.0, classes + 1))
-        whole = losses(weighted, tmp_path / "whole")
-        pieces = losses(replace(weighted, accumulate_steps=4), tmp_path / "pieces")
-    torch.testing.assert_close(pieces, whole, rtol=2e-4, atol=1e-5)
+        expected = losses(weighted, tmp_path / "one_step")
+        actual = losses(replace(weighted, accumulate_steps=4), tmp_path / "accumulated")
+    torch.testing.assert_close(actual, expected, rtol=2e-4, atol=1e-5)
 
 
 def test_images_are_mixed_before_accumulation(settings, tmp_path):
-    """Images are mixed over the whole batch, so accumulation does not change the pairs."""
+    """Images are mixed over the complete batch, so accumulation does not change the pairs."""
     mixing = replace(settings, mixup=0.3)
-    whole, pieces = losses(mixing, tmp_path / "whole"), losses(replace(mixing, accumulate_steps=4), tmp_path / "pieces")
-    torch.testing.assert_close(pieces, whole, rtol=2e-4, atol=1e-5)
+    expected = losses(mixing, tmp_path / "one_step")
+    actual = losses(replace(mixing, accumulate_steps=4), tmp_path / "accumulated")
+    torch.testing.assert_close(actual, expected, rtol=2e-4, atol=1e-5)
 
 
 def test_accumulation_limits_the_batch_of_a_forward(settings, tmp_path, monkeypatch):
@@ -135,7 +136,7 @@ def test_channels_last_computes_the_same(tmp_path, network):
 
 
 def test_channels_last_applies_to_weights_and_images(tmp_path, monkeypatch):
-    """Both have the memory format channels_last in a step."""
+    """The input and the weights have the memory format channels_last in a step."""
     from zoo.training import epoch
 
     is_channels_last, original = [], epoch._step
@@ -152,7 +153,7 @@ def test_channels_last_applies_to_weights_and_images(tmp_path, monkeypatch):
 
 
 def test_patience_ends_a_run(settings, tmp_path, monkeypatch):
-    """A patience of 2 ends the run after two epochs without a better one, and the best epoch is the result."""
+    """A patience of 2 ends the run after two epochs without improvement, and the best epoch is the result."""
     measured = [EpochMetrics(n, 1.0, 0.5, accuracy) for n, accuracy in enumerate((0.5, 0.9, 0.8, 0.9, 0.95), start=1)]
     monkeypatch.setattr("zoo.training.trainer._validate", lambda context, epoch, train_loss: measured[epoch - 1])
     result = train(replace(settings, epochs=5, patience=2), tmp_path / "run")

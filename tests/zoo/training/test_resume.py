@@ -203,7 +203,7 @@ def test_a_state_is_not_pickled(folder_settings, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_saves_the_state(folder_settings, uninterrupted, tmp_path, workers):
-    """The current step is finished and saved; the error says how to resume; the signal handler is restored."""
+    """The current step is finished and saved; the error explains how to resume; the signal handler is restored."""
     run, settings = tmp_path / "run", replace(folder_settings, workers=workers, checkpoint_every_steps=0)
     before = signal.getsignal(signal.SIGINT)
 

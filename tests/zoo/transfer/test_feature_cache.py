@@ -111,13 +111,13 @@ def test_the_run_contains_the_backbone(settings, tmp_path):
 )
 def test_augmentation_is_rejected(settings, change):
     """Augmentation has no effect on cached features."""
-    with pytest.raises(SettingsError, match=f"{next(iter(change))} must be left out where features are cached"):
+    with pytest.raises(SettingsError, match=f"{next(iter(change))} must be omitted if features are cached"):
         replace(settings, **change)
 
 
 def test_another_schedule_is_rejected():
     """The features of a backbone that is trained change."""
-    with pytest.raises(SettingsError, match="schedule must be probe where features are cached; got gradual"):
+    with pytest.raises(SettingsError, match="schedule must be probe if features are cached; got gradual"):
         Transfer(schedule="gradual", cached=True)
 
 

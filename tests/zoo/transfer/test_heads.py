@@ -67,7 +67,7 @@ def test_a_linear_head_with_the_old_weights_equals_the_original(name):
 
 
 def test_a_conv1x1_head_averages_its_scores():
-    """On a backbone with average pooling it equals a linear head with the same weights."""
+    """On a backbone with average pooling a conv1x1 head equals a linear head with the same weights."""
     network = backbone("test_resnet").eval()
     x, classifier = images(network), network.get_classifier()
     expected = network(x)
@@ -102,7 +102,7 @@ def test_a_feature_map_has_channels_first(name):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_dropout_is_in_the_head(head):
-    """It is active in training mode only."""
+    """The head's dropout is active in training mode only."""
     network = attach_head(backbone("test_resnet"), head, num_classes=4, drop_rate=0.5)
     drops = [m for m in network.head.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
     assert [drop.p for drop in drops] == [0.5]

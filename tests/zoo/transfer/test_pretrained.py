@@ -92,7 +92,7 @@ class TestFile:
 
     @pytest.mark.parametrize("num_classes", [None, 5])
     def test_weights_of_another_network_are_rejected(self, tmp_path, num_classes):
-        """One is a case in which timm would silently load nothing."""
+        """Weights of another network are rejected, even where timm alone would silently load nothing."""
         file = save(trained("test_vit", num_classes=7), tmp_path)
         with pytest.raises(CheckpointError, match=r"weights\.safetensors do not fit network 'test_resnet': .*"):
             create_model("test_resnet", num_classes=num_classes, pretrained_file=file)
@@ -117,13 +117,13 @@ class TestFile:
             create_model("test_resnet", pretrained_file=tmp_path / "weights.pth")
 
     def test_a_file_without_tensors_is_rejected(self, tmp_path):
-        """A saved dictionary of numbers is no state dict."""
+        """A saved dictionary of numbers is rejected, since it is not a state dict."""
         torch.save({"epoch": 3}, tmp_path / "weights.pth")
-        with pytest.raises(CheckpointError, match="is no state dict: it must map names to tensors"):
+        with pytest.raises(CheckpointError, match="is not a state dict, which maps names to tensors"):
             create_model("test_resnet", pretrained_file=tmp_path / "weights.pth")
 
     def test_a_checkpoint_of_a_run_is_accepted(self, short_run):
-        """A checkpoint of `zoonnx train` is such a file."""
+        """A checkpoint of `zoonnx train` is accepted as a file of weights."""
         file = short_run / "best" / "model.safetensors"
         x = torch.randn(2, 1, 8, 8)
         assert torch.equal(create_model("convnet4", pretrained_file=file).eval()(x), load_network(short_run).network(x))
@@ -150,7 +150,7 @@ class TestFolder:
         )
 
     def test_a_missing_folder_is_rejected(self):
-        """The message names it and does not mention network connections."""
+        """The message names the folder and does not mention network connections."""
         with pytest.raises(CheckpointError, match="of 'local-dir:/nowhere' cannot be loaded") as raised:
             create_model("local-dir:/nowhere")
         assert "network" not in str(raised.value)
@@ -220,7 +220,7 @@ class TestWeightsSource:
     """The recorded origin of pretrained weights."""
 
     def test_a_file_is_recorded_with_its_hash(self, tmp_path):
-        """Its folder is not recorded; the licence is unknown."""
+        """The origin of a file has its name and hash but not its folder; the licence is unknown."""
         file = save(trained("test_resnet"), tmp_path)
         loaded = load_network("test_resnet", pretrained_file=file)
         assert loaded.weights.kind == "pretrained"
@@ -230,6 +230,6 @@ class TestWeightsSource:
         assert not loaded.network.training
 
     def test_a_run_has_its_own_weights(self, short_run, tmp_path):
-        """Passing other weights is an error."""
+        """A run as the network and a file of weights together are an error."""
         with pytest.raises(SettingsError, match="is a run, which has its own weights"):
             load_network(short_run, pretrained_file=tmp_path / "weights.pth")

@@ -22,12 +22,12 @@ CUT_ROWS = [
 ]
 
 
-def description(subject):
+def description(target):
     """Return the layer names in a description, and its line about the receptive field."""
-    geometry = subject.geometry()
-    rows = describe.as_json(subject, geometry, None)["layers"]
-    assert describe.as_table(subject, geometry, None).row_count == len(rows)
-    return [row["name"] for row in rows], describe.summary(subject, geometry)[2]
+    geometry = target.geometry()
+    rows = describe.as_json(target, geometry, None)["layers"]
+    assert describe.as_table(target, geometry, None).row_count == len(rows)
+    return [row["name"] for row in rows], describe.summary(target, geometry)[2]
 
 
 def network_with_statistics(name):
@@ -77,7 +77,7 @@ def test_impossible_cuts_are_rejected(name, layer, message):
 
 
 def test_a_truncated_run_is_loaded_and_tuned_again(short_run, short_settings, tmp_path):
-    """It stays truncated; tuning it again requires the same cut_after."""
+    """A loaded run stays truncated; tuning it again requires the same cut_after."""
     cut = Transfer(head="flat", cut_after="act2", schedule="probe")
     settings = replace(short_settings, network=str(short_run), epochs=1, transfer=cut)
     train(settings, tmp_path / "run")
@@ -91,7 +91,7 @@ def test_a_truncated_run_is_loaded_and_tuned_again(short_run, short_settings, tm
 
 
 def test_an_exported_truncated_network_is_rebuilt(tmp_path):
-    """The manifest's removed layers determine where it was cut."""
+    """The removed layers in the manifest determine where the backbone was cut."""
     network = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
     layers = [manifest.Layer(path=path, kind=type(module).__name__) for path, module in network.named_modules() if path]
     exported = manifest.Manifest(
@@ -101,16 +101,16 @@ def test_an_exported_truncated_network_is_rebuilt(tmp_path):
         layer_map=manifest.LayerMap(layers=layers),
     )
     (tmp_path / "manifest.json").write_text(json_format.MessageToJson(exported))
-    subject = find_target(str(tmp_path))
-    assert subject.network.state_dict().keys() == network.state_dict().keys()
-    assert description(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
+    target = find_target(str(tmp_path))
+    assert target.network.state_dict().keys() == network.state_dict().keys()
+    assert description(target) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
 
 
 def test_a_description_omits_removed_layers():
     """Removed layers have no row and are not the last feature map; a network's own Identity has a row."""
     network = attach_head(create_model("convnet4"), "flat", num_classes=3, cut="act2")
-    subject = InspectionTarget("cut", "convnet4", network.to("meta").eval(), (1, 8, 8))
-    assert description(subject) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
+    target = InspectionTarget("cut", "convnet4", network.to("meta").eval(), (1, 8, 8))
+    assert description(target) == (CUT_ROWS, "receptive field: 5 pixels at backbone.act2, the last feature map")
     complete = find_target("test_resnet")
     assert "Identity" in {layer["kind"] for layer in describe.as_json(complete, complete.geometry(), None)["layers"]}
 

@@ -119,7 +119,7 @@ def test_other_backbones_are_tuned(settings, tmp_path, backbone, size):
 
 
 def test_a_run_can_be_the_backbone(tuned, settings, tmp_path):
-    """Its head is replaced, its backbone and the origin of its weights are kept."""
+    """Tuning a tuned run replaces its head, and keeps its backbone and the origin of its weights."""
     again = replace(changed(settings, pretrained_file=None, head="mlp", schedule="probe"), network=str(tuned), epochs=1)
     train(again, tmp_path / "again")
     first, second = load_network(tuned), load_network(tmp_path / "again")
@@ -170,7 +170,7 @@ def test_a_run_of_another_size_writes_nothing(short_settings, tmp_path, network,
 
 
 def test_a_run_has_its_own_weights(tuned, settings, tmp_path):
-    """A weights file beside it would be ignored, so it is rejected."""
+    """A weights file is rejected if the backbone is a run, since it would be ignored."""
     with pytest.raises(SettingsError, match="is a run, which has its own weights"):
         train(replace(settings, network=str(tuned)), tmp_path / "run")
 
@@ -198,8 +198,8 @@ def test_tune_from_the_command_line(command, settings, weights_file, tmp_path):
         "--workers": 0,
         "--device": "cpu",
     }
-    run, flat = tmp_path / "run", [part for option in options.items() for part in option]
-    assert command("tune", "test_resnet", "--data", settings.data, "--out", run, *flat).status == 0
+    run, arguments = tmp_path / "run", [argument for option in options.items() for argument in option]
+    assert command("tune", "test_resnet", "--data", settings.data, "--out", run, *arguments).status == 0
     written = json.loads((run / "config.json").read_text())["settings"]
     assert written["transfer"] == {
         "head": "mlp",

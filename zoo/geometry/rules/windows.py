@@ -216,7 +216,7 @@ def adaptive_max_pool(x: Value, output_size: Numbers) -> tuple[Value, Value]:
 
 
 def im2col(x: Value, kernel_size: Numbers, dilation: Numbers, padding: Numbers, stride: Numbers) -> Value:
-    """Return patches, (N, C, H, W) to (N, C * taps, positions): each unit is one tap and sees what its row saw."""
+    """Return patches, (N, C, H, W) to (N, C * taps, positions): each unit is one tap and sees what its row sees."""
     windows = windows_of(x, kernel_size, stride, padding, dilation)
     taps: list[Factor] = []
     positions: list[Factor] = []
