@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow bench matrix gpu protos clean
+.PHONY: help demo test lint slow bench matrix gpu images protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ endif
 
 matrix: .venv/installed ## export every network of bench/networks.py; writes docs/matrix.md; continues where it stopped
 	@$(BIN)/python -m bench.matrix --int8
+
+images: .venv/installed ## remake the images of README and docs; needs chromium
+	@$(BIN)/python -m docs.images
 
 protos: .venv/installed ## regenerate the code in protos/
 	@$(BIN)/python -m protos.generate

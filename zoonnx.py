@@ -195,7 +195,7 @@ def _command(verb: str) -> Callable[..., Any]:
         _fail(verb, f"there is no such verb; {hint}", 2)
     import typer
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(_function(verb))
     return app
 

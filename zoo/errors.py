@@ -76,4 +76,6 @@ class InterruptedRunError(ZooError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the closest known names, or "" if none is close."""
     matches = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3)
-    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+    *first, last = map(repr, matches or [""])
+    names = f"{', '.join(first)} or {last}" if first else last
+    return f"; did you mean {names}?" if matches else ""

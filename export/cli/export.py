@@ -20,7 +20,7 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="NET|RUN|MODULE:FUNCTION",
+            metavar="NETWORK|RUN|MODULE:FUNCTION",
             help="network name (random weights), folder of a run, or package.module:function that returns a module",
         ),
     ],
@@ -75,7 +75,7 @@ def export(
     Each variant is measured beside the model and written only if it meets the bounds on accuracy and speed. If one is
     rejected, the exit status is 1; the model itself and all other variants are written.
 
-    Example: zoonnx export runs/digits --to models --name digits --variants int8,ort
+    Example: zoonnx export runs/digits --to models --variants int8,ort
     """
     from rich.console import Console
 

@@ -32,7 +32,7 @@ def eval_(
 
     If the run is a fold of a cross-validation and DATA is its own dataset, train and val are the splits of that fold.
 
-    Example: `zoonnx eval runs/digits --data digits --save digits-test`
+    Example: zoonnx eval runs/digits --data digits --save digits-test
     """
     from zoo.data.kfold import fold_of
     from zoo.data.registry import find_data, redacted_name

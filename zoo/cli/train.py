@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 @takes_run_options(defaults={})
 def train(
-    network: Annotated[str, typer.Argument(help="A network of this catalog, such as convnet4, or of timm.")],
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="A network of this catalog, such as convnet4, or of timm.")
+    ],
     data: DataOption,
     out: Out,
     resume: Resume = False,
@@ -55,7 +57,7 @@ def train(
     `--find-lr` trains for some steps at a rising learning rate, discards the weights, and suggests the rate at which
     the loss falls most steeply; it also reports the rate at which training diverges.
 
-    Example: `zoonnx train convnet4 --data digits --out runs/digits`
+    Example: zoonnx train convnet4 --data digits --out runs/digits
     """
     _run(settings_from(network, data, options), RunRequest(out, resume, folds, find_lr))
 

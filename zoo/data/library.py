@@ -72,7 +72,7 @@ def with_all_splits(splits: Mapping[str, SplitIndices], labels: Sequence[str]) -
         DataError: there is no train split, fewer than two classes, or a class has too few images.
     """
     if len(labels) < 2:
-        raise DataError(f"the dataset has {len(labels)} classes ({', '.join(labels) or 'none'}); at least 2 needed")
+        raise DataError(f"the dataset has {len(labels)} classes ({', '.join(labels) or 'none'}); at least 2 are needed")
     if "train" not in splits:
         raise DataError(f"the dataset has no train split; its splits are {', '.join(splits) or 'none'}")
     train, missing = splits["train"], [name for name in ("val", "test") if name not in splits]

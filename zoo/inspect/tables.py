@@ -71,7 +71,7 @@ def print_table(columns: Sequence[Column], importance: Sequence[str], styles: Se
     omitted = [column.heading for column in columns if column not in visible]
     if omitted:
         note = f"hidden at width {width}: {', '.join(omitted)} (use --json or a wider terminal)"
-        console.print(Text(note, style="dim"), soft_wrap=True)
+        Console(width=width).print(Text(note, style="dim"))
 
 
 def output_width() -> int:

@@ -22,5 +22,5 @@ def device_name(device: torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     if device.type != "cpu":
         return f"{device.type}, {platform.machine()}"
-    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    threads = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
     return f"CPU, {platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, {threads}"

@@ -133,7 +133,7 @@ def test_images_without_a_class(tmp_path):
 @pytest.mark.parametrize(
     ("names", "count", "message"),
     [
-        (["a"], 8, r"the dataset has 1 classes \(a\); at least 2 needed"),
+        (["a"], 8, r"the dataset has 1 classes \(a\); at least 2 are needed"),
         (["a", "b"], 4, "'[ab]' has 2 images; .* needs at least 3"),
     ],
 )

@@ -118,7 +118,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda root: shutil.rmtree(root / "red"), r"has 1 class folders \(blue\); at least 2 needed"),
+            (lambda root: shutil.rmtree(root / "red"), r"has 1 class folders \(blue\); at least 2 are needed"),
             (lambda root: (root / "green").mkdir(), "the class folder 'green' in .* has no images"),
             (
                 lambda root: [shutil.copytree(root / "red", root / "green"), keep_first(root / "green", 2)],
