@@ -56,9 +56,11 @@ def test_cells_are_plain_text():
 
 
 def printed_table(text: str) -> tuple[list[str], list[str]]:
-    """Return the lines of a printed table, and the lines that name hidden columns."""
+    """Return the lines of a printed table, and the note that names hidden columns, if there is one."""
     lines = text.splitlines()
-    return [line for line in lines if "  " in line], [line for line in lines if line.startswith("hidden")]
+    first = next((index for index, line in enumerate(lines) if line.startswith("hidden")), len(lines))
+    note, closed, _ = " ".join(lines[first:]).partition("terminal)")
+    return [line for line in lines[:first] if "  " in line], [note + closed] if note else []
 
 
 @pytest.mark.parametrize(("width", "hidden"), [(80, ["window", "MACs", "stride"]), (100, []), (120, [])])
