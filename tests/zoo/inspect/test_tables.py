@@ -59,7 +59,7 @@ def printed_table(text: str) -> tuple[list[str], list[str]]:
     """Return the lines of a printed table, and the note that names hidden columns, if there is one."""
     lines = text.splitlines()
     first = next((index for index, line in enumerate(lines) if line.startswith("hidden")), len(lines))
-    note, closed, _ = " ".join(lines[first:]).partition("terminal)")
+    note, closed, _ = " ".join(map(str.strip, lines[first:])).partition("terminal)")
     return [line for line in lines[:first] if "  " in line], [note + closed] if note else []
 
 
