@@ -1,19 +1,8 @@
-"""Names shared by the writer and the readers of a model: files, tensors, metadata keys."""
+"""Names of files, tensors and fields in a written model; those that the server reads too are in protos/."""
 
-CONFIG = "config.pbtxt"
-LABELS = "labels.txt"
-BACKEND = "onnxruntime"  # the `backend` field of config.pbtxt
-MANIFEST = "manifest.json"
-MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"  # external data beside MODEL, for weights that exceed one protobuf message
 TEST_DATA = "test_data_set_0"
 EDGE_FILES = "files.json"  # lists the files for devices
-
-LAYERS_KEY = "zoonnx.layers"
-LABELS_KEY = "zoonnx.labels"
-PREPROCESSING_KEY = "zoonnx.preprocessing"
-TASK_KEY = "zoonnx.task"  # only present, with the value MULTI_LABEL, for a multi-label model
-MULTI_LABEL = "multi-label"
 
 # Tensors of the graph: INPUT and LOGITS of the converted network, the others of the pre- and postprocessing around it.
 INPUT = "x"

@@ -1,4 +1,4 @@
-"""Metadata keys that exported models and their readers share.
+"""Keys and values that the writer and the readers of a model share.
 
 The `zoonnx.*` keys are metadata properties of model.onnx, parameters of config.pbtxt, or both.
 """
@@ -6,8 +6,10 @@ The `zoonnx.*` keys are metadata properties of model.onnx, parameters of config.
 LAYERS_KEY = "zoonnx.layers"  # a LayerMap as JSON
 LABELS_KEY = "zoonnx.labels"  # the class labels as a JSON list
 PREPROCESSING_KEY = "zoonnx.preprocessing"  # a Preprocessing as JSON
-TASK_KEY = "zoonnx.task"  # only present on a model whose images may have several labels: MULTI_LABEL
+TASK_KEY = "zoonnx.task"  # only present, with the value MULTI_LABEL, if an image may have several labels
 MULTI_LABEL = "multi-label"
 
-# On each node, by torch.onnx: the paths of the modules around it as a Python list, outermost first.
+BACKEND = "onnxruntime"  # the `backend` field of config.pbtxt
+
+# Written by torch.onnx on each node: the paths of the modules that contain it, a Python list, outermost first.
 NAME_SCOPES_KEY = "pkg.torch.onnx.name_scopes"

@@ -8,9 +8,10 @@ from google.protobuf import text_format
 from export.artifact.metadata import compact_json
 from export.errors import UnsupportedNetworkError
 from export.interface.signature import Signature
-from export.names import BACKEND, CONFIG, LABELS, LABELS_KEY, MODEL, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from export.settings import ExportSettings
 from protos import inference, manifest
+from protos.files import CONFIG, LABELS, MODEL
+from protos.keys import BACKEND, LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 
 
 def shared_files(settings: ExportSettings, contract: Signature) -> dict[str, bytes]:

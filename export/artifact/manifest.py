@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import onnx
 import torch
 
-from export.artifact.manifest_json import SCHEMA_VERSION
 from export.interface.interface import ImageInterface, Interface
 from export.interface.signature import Signature
 from export.settings import ExportSettings
 from export.verify.parity import Check
 from protos import manifest
-from protos.version import VERSION
+from protos.version import SCHEMA_VERSION, VERSION
 from zoo import LoadedNetwork
 from zoo.runs.load import WeightsSource
 

@@ -8,7 +8,6 @@ from typing import Any
 from google.protobuf import json_format
 
 from protos.manifest import File, Manifest
-from protos.version import SCHEMA_VERSION as SCHEMA_VERSION
 
 
 def to_json(manifest: Manifest) -> str:

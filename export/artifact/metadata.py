@@ -12,15 +12,15 @@ from typing import Any
 import onnx
 from google.protobuf import json_format
 
-from export.names import LABELS_KEY, LAYERS_KEY, MEASURED, PREPROCESSING_KEY
-from export.onnx_model.scopes import NAME_SCOPES
+from export.names import MEASURED
 from protos import manifest
+from protos.keys import LABELS_KEY, LAYERS_KEY, NAME_SCOPES_KEY, PREPROCESSING_KEY
 
 
 def remove_exporter_metadata(model: onnx.ModelProto) -> None:
     """Remove the exporter's metadata from `model`, except the module paths on its nodes."""
     for node in model.graph.node:
-        _keep_only(node, {NAME_SCOPES})
+        _keep_only(node, {NAME_SCOPES_KEY})
     graph = model.graph
     for holder in (model, graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         _keep_only(holder, set())

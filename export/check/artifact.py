@@ -12,8 +12,8 @@ import onnx
 from google.protobuf import json_format, text_format
 
 from export.errors import DamagedError, NoModelError
-from export.names import CONFIG, MANIFEST, MODEL
 from protos import inference
+from protos.files import CONFIG, MANIFEST, MODEL
 from protos.manifest import Manifest
 
 

@@ -13,8 +13,9 @@ from google.protobuf.message import Message
 
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
-from export.names import CONFIG, LABELS, LABELS_KEY, MANIFEST, PREPROCESSING_KEY
 from protos import inference, manifest
+from protos.files import CONFIG, LABELS, MANIFEST
+from protos.keys import LABELS_KEY, PREPROCESSING_KEY
 
 DATATYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "BOOL",

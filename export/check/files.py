@@ -17,7 +17,8 @@ from google.protobuf.message import Message
 from export.artifact.manifest_json import canonical_sha256, serialize
 from export.check.artifact import Artifact, read_regular_file
 from export.check.results import CheckResult, Failure
-from export.names import CONFIG, LABELS, LAYERS_KEY, MANIFEST
+from protos.files import CONFIG, LABELS, MANIFEST
+from protos.keys import LAYERS_KEY
 
 CHUNK_BYTES = 1 << 20
 # A path of two or more names that starts at the root or at a drive. After a letter, a colon or a slash it would be part

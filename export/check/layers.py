@@ -8,8 +8,10 @@ from google.protobuf import json_format
 
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
-from export.names import LAYERS_KEY, MANIFEST, MEASURED, layer_name
+from export.names import MEASURED, layer_name
 from protos import manifest
+from protos.files import MANIFEST
+from protos.keys import LAYERS_KEY
 
 WITH_VALUE = (manifest.EXACT, manifest.ALIAS)
 Layers = Mapping[str, manifest.Layer]

@@ -10,8 +10,10 @@ from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
 from export.check.test_data import read_test_data
 from export.errors import ConversionError
-from export.names import CONFIG, IMAGE, IMAGE_SCALE, LOGITS, MANIFEST, MULTI_LABEL, PROBABILITIES, TASK_KEY
+from export.names import IMAGE, IMAGE_SCALE, LOGITS, PROBABILITIES
 from export.onnx_model.runtime import Runtime
+from protos.files import CONFIG, MANIFEST
+from protos.keys import MULTI_LABEL, TASK_KEY
 from protos.manifest import Head, Manifest, Preprocessing
 
 ROUNDING = 2e-6  # of the numbers that the normalisation adds: 32 units in the last place of float32

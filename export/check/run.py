@@ -14,7 +14,7 @@ from export.check.results import CheckResult, Failure, VersionReport
 from export.check.self_consistency import check_self_consistency
 from export.check.test_data import check_test_data
 from export.errors import DamagedError, NewerSchemaError
-from export.names import MANIFEST
+from protos.files import MANIFEST
 from protos.version import SCHEMA_VERSION
 
 Check = Callable[[Artifact], CheckResult]

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
-from export.names import BACKEND, CONFIG, LABELS, MANIFEST, MODEL
 from export.onnx_model.runtime import value_names
+from protos.files import CONFIG, LABELS, MANIFEST, MODEL
+from protos.keys import BACKEND
 from protos.manifest import WEIGHTS_RANDOM, Layer, LayerSqnr, Manifest, Weights
 
 REQUIRED_WITNESSES = {"runtime", "pytorch"}  # a verified module output needs these two and one more

@@ -12,9 +12,10 @@ from export.arrays import Array
 from export.check.artifact import Artifact, read_regular_file
 from export.check.results import CheckResult, Failure
 from export.errors import ConversionError, DamagedError
-from export.names import MANIFEST, TEST_DATA
+from export.names import TEST_DATA
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import CEILING, VARIANT_FLOOR, VARIANT_MULTIPLE
+from protos.files import MANIFEST
 from protos.manifest import Manifest, ParityCheck
 
 FOREIGN_RTOL, FOREIGN_ATOL = 1e-3, 1e-5  # for models without a manifest: the tolerance of ONNX's own backend tests

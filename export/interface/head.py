@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from export.errors import SettingsError
-from export.names import MULTI_LABEL
+from protos.keys import MULTI_LABEL
 from zoo import LoadedNetwork
 
 Activation = Literal["softmax", "sigmoid"]

@@ -9,9 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.interface.head import Head
-from export.names import IMAGE as IMAGE
-from export.names import IMAGE_MEAN, IMAGE_SCALE, INPUT, LOGITS
-from export.names import PROBABILITIES as PROBABILITIES
+from export.names import IMAGE, IMAGE_MEAN, IMAGE_SCALE, INPUT, LOGITS, PROBABILITIES
 from export.onnx_model.rename import rename_conflicting_weights
 from zoo.networks.preprocessing import Preprocessing
 

@@ -17,7 +17,7 @@ from export.interface import image_io, probe_images
 from export.interface.check_sizes import BATCH, Size, second_size
 from export.interface.head import Head
 from export.interface.network_outputs import named_outputs
-from export.names import INPUT, LOGITS
+from export.names import IMAGE, INPUT, LOGITS, PROBABILITIES
 from export.settings import ExportSettings
 from export.tracing.run import NetworkOutput, fresh_copy, run
 from zoo.networks.preprocessing import Preprocessing
@@ -85,7 +85,7 @@ class ImageInterface:
     preprocessing: Preprocessing
     head: Head = field(default_factory=Head)
     other_sizes: tuple[tuple[int, int], ...] = ()
-    input_name: ClassVar[str] = image_io.IMAGE
+    input_name: ClassVar[str] = IMAGE
 
     @property
     def input_size(self) -> Size:
@@ -117,7 +117,7 @@ class ImageInterface:
 
     def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
         _require_logits(network_output)
-        return {LOGITS: network_output, image_io.PROBABILITIES: self.head.apply(network_output)}
+        return {LOGITS: network_output, PROBABILITIES: self.head.apply(network_output)}
 
     def attach(self, model: onnx.ModelProto) -> onnx.ModelProto:
         return image_io.attach(model, self.preprocessing, self.head)

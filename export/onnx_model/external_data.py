@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from export.arrays import Array
-from export.names import MODEL, WEIGHTS
+from export.names import WEIGHTS
+from protos.files import MODEL
 
 EXTERNAL_FROM_BYTES = 1_900_000_000  # of weights; the rest of 2 GB is for the graph and its metadata
 INLINE_MAX_BYTES = 1024  # such a small weight may be a shape, which shape inference must read

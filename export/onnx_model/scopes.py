@@ -4,12 +4,12 @@ import ast
 
 import onnx
 
-NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+from protos.keys import NAME_SCOPES_KEY
 
 
 def module_scopes(node: onnx.NodeProto) -> tuple[str, ...]:
     """Return the paths of the modules that contain `node`, outermost first; the path of the network itself is ''."""
     for entry in node.metadata_props:
-        if entry.key == NAME_SCOPES:
+        if entry.key == NAME_SCOPES_KEY:
             return tuple(ast.literal_eval(entry.value))[:-1]
     return ()

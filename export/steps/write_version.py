@@ -6,10 +6,11 @@ from export.artifact import repository
 from export.artifact.manifest import Verification, build_manifest
 from export.artifact.manifest_json import seal, to_json
 from export.artifact.metadata import remove_exporter_metadata, write_metadata
-from export.names import MANIFEST, MODEL, TEST_DATA, WEIGHTS
+from export.names import TEST_DATA, WEIGHTS
 from export.onnx_model import external_data
 from export.reference.expected import SMALL_BATCH, ReferenceRuns
 from export.steps.stages import Verified, Written
+from protos.files import MANIFEST, MODEL
 
 
 def write_version(context: Verified) -> Written:

@@ -14,6 +14,7 @@ import torch
 
 from export.errors import CalibrationDataError
 from export.variants.settings import SERVABLE, VariantSettings
+from protos.keys import MULTI_LABEL
 from zoo import LoadedNetwork
 from zoo.data.dataset import Dataset
 from zoo.data.kfold import fold_of
@@ -80,7 +81,7 @@ def load_eval_data(loaded: LoadedNetwork, settings: VariantSettings) -> EvalData
         )
     calibration, validation, test = (_noise(loaded.preprocessing, seed) for seed in range(3))
     reason = "no dataset" if is_trained else "untrained"
-    return EvalData(NOISE, is_trained, calibration, validation, test, reason, loaded.task == "multi-label")
+    return EvalData(NOISE, is_trained, calibration, validation, test, reason, loaded.task == MULTI_LABEL)
 
 
 def _from_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -> EvalData:
@@ -102,9 +103,7 @@ def _from_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -
     calibration, validation, test = (
         _sample(dataset, split, max_images, labelled=not reason) for split, max_images in splits
     )
-    return EvalData(
-        redacted_name(name), is_trained, calibration, validation, test, reason, loaded.task == "multi-label"
-    )
+    return EvalData(redacted_name(name), is_trained, calibration, validation, test, reason, loaded.task == MULTI_LABEL)
 
 
 def _unlabelled_reason(dataset: Dataset, loaded: LoadedNetwork) -> str:

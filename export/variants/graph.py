@@ -11,8 +11,9 @@ import torch
 from google.protobuf import json_format
 
 from export.arrays import Array
-from export.names import IMAGE, IMAGE_SCALE, LAYERS_KEY, LOGITS
+from export.names import IMAGE, IMAGE_SCALE, LOGITS
 from protos import manifest
+from protos.keys import LAYERS_KEY
 from zoo.networks.preprocessing import Preprocessing
 
 

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from export.artifact import repository
 from export.artifact.manifest_json import canonical_sha256, seal, serialize, to_json
 from export.errors import ExportError, RepositoryConflictError, RepositoryError
-from export.names import CONFIG, EDGE_FILES, LABELS, MANIFEST, MODEL, TEST_DATA
+from export.names import EDGE_FILES, TEST_DATA
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import VARIANT_FLOOR, VARIANT_MULTIPLE
 from export.variants import ort
@@ -27,6 +27,7 @@ from export.variants.eval_data import EvalData
 from export.variants.measure import Measurements
 from export.variants.settings import SERVABLE, Kind
 from protos import inference
+from protos.files import CONFIG, LABELS, MANIFEST, MODEL
 from protos.manifest import LayerMap, LayerSqnr, Manifest, Metric, Parity, ParityCheck, Variant
 
 EDGE_MODELS: Mapping[Kind, str] = {"ort": ort.MODEL, "fixed": "model.fixed.onnx"}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from protos.keys import PREPROCESSING_KEY
 from serve.client.model_info import ModelInfo
-from serve.client.preprocessing import PARAMETER, Preprocessing
+from serve.client.preprocessing import Preprocessing
 from serve.errors import UnsupportedModelError
 from serve.wire.tensors import Array
 
@@ -21,7 +22,7 @@ def image_preprocessing(info: ModelInfo) -> Preprocessing:
     if preprocessing is None:
         raise UnsupportedModelError(
             f"model '{info.name}' does not define how images are prepared: its config.pbtxt lacks the parameter "
-            f"{PARAMETER}, which 'zoonnx export' writes unless --raw is given. Call Client.infer with arrays instead."
+            f"{PREPROCESSING_KEY}, which 'zoonnx export' writes, except with --raw. Call Client.infer with arrays instead."
         )
     fixed = (-1, preprocessing.height, preprocessing.width, preprocessing.channels)
     dynamic = (-1, -1, -1, preprocessing.channels)

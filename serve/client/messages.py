@@ -8,15 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import inference, introspect, manifest
+from protos.keys import LABELS_KEY, MULTI_LABEL, TASK_KEY
 from serve.client.model_info import LayerInfo, ModelInfo
 from serve.client.preprocessing import Preprocessing
 from serve.errors import InvalidRequestError, RefusedError, ServerFailedError
 from serve.repository.layer_index import absence_reason
 from serve.wire import codec, datatypes
 from serve.wire.tensors import Array, Request, Tensor, TensorSpec
-
-LABELS = "zoonnx.labels"
-TASK, MULTI_LABEL = "zoonnx.task", "multi-label"
 
 
 def infer_request(
@@ -52,9 +50,9 @@ def model_info(metadata: inference.ModelMetadataResponse, config: inference.Mode
         inputs=tuple(map(_tensor_spec, metadata.inputs)),
         outputs=tuple(map(_tensor_spec, metadata.outputs)),
         max_batch_size=config.max_batch_size,
-        labels=tuple(json.loads(parameters[LABELS].string_value)) if LABELS in parameters else (),
+        labels=tuple(json.loads(parameters[LABELS_KEY].string_value)) if LABELS_KEY in parameters else (),
         preprocessing=Preprocessing.from_parameters(parameters),
-        multi_label=TASK in parameters and parameters[TASK].string_value == MULTI_LABEL,
+        multi_label=TASK_KEY in parameters and parameters[TASK_KEY].string_value == MULTI_LABEL,
     )
 
 

@@ -8,9 +8,9 @@ from typing import Literal, Self, get_args
 from google.protobuf import json_format
 
 from protos import inference, manifest
+from protos.keys import PREPROCESSING_KEY
 from serve.errors import UnsupportedModelError
 
-PARAMETER = "zoonnx.preprocessing"
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 
@@ -70,12 +70,14 @@ class Preprocessing:
         Raises:
             UnsupportedModelError: The parameter cannot be parsed, or a value is not supported.
         """
-        if PARAMETER not in parameters:
+        if PREPROCESSING_KEY not in parameters:
             return None
         try:
-            message = json_format.Parse(parameters[PARAMETER].string_value, manifest.Preprocessing())
+            message = json_format.Parse(parameters[PREPROCESSING_KEY].string_value, manifest.Preprocessing())
         except json_format.ParseError as error:
-            raise UnsupportedModelError(f"the model's parameter {PARAMETER} cannot be parsed: {error}") from error
+            raise UnsupportedModelError(
+                f"the model's parameter {PREPROCESSING_KEY} cannot be parsed: {error}"
+            ) from error
         return cls(
             channels=message.channels,
             height=message.height,

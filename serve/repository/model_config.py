@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from protos import inference
+from protos.files import MODEL
+from protos.keys import BACKEND
 from serve.batching.queue import BatchSettings, QueuePolicy
 from serve.errors import BadModelError
 from serve.wire import datatypes
 from serve.wire.tensors import TensorSpec
 
 log = logging.getLogger(__name__)
-BACKEND, PLATFORM = "onnxruntime", "onnxruntime_onnx"
+PLATFORM = "onnxruntime_onnx"
 DEFAULT_MAX_BATCH_SIZE = 4  # Triton's, for a model that batches and has no configuration
 MAX_INSTANCES = 256  # each has a thread of its own
 Entry = inference.ModelInput | inference.ModelOutput
@@ -73,7 +75,7 @@ def complete(
     if config.HasField("dynamic_batching") and not config.dynamic_batching.preferred_batch_size:
         config.dynamic_batching.preferred_batch_size.append(max(1, config.max_batch_size))
     config.name, config.backend, config.platform = name, BACKEND, PLATFORM
-    config.default_model_filename = config.default_model_filename or "model.onnx"
+    config.default_model_filename = config.default_model_filename or MODEL
     if not config.version_policy.WhichOneof("policy_choice"):
         config.version_policy.latest.num_versions = 1
     _complete_inputs(config, inputs)

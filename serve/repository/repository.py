@@ -12,13 +12,13 @@ from pathlib import Path
 from google.protobuf import json_format, text_format
 
 from protos import inference
+from protos.files import CONFIG, MANIFEST, MODEL
 from protos.manifest import Manifest
 from protos.version import SCHEMA_VERSION
 from serve.errors import BadModelError, RepositoryError
 
 log = logging.getLogger(__name__)
 Fingerprint = tuple[tuple[str, int, int, int], ...]
-CONFIG, MANIFEST, MODEL = "config.pbtxt", "manifest.json", "model.onnx"
 
 
 @dataclass(frozen=True)

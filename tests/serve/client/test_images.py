@@ -10,8 +10,9 @@ from PIL import Image
 from timm.data import create_transform
 
 from protos import inference
+from protos.keys import PREPROCESSING_KEY
 from serve.client import images
-from serve.client.preprocessing import PARAMETER, Preprocessing
+from serve.client.preprocessing import Preprocessing
 from serve.errors import ImageError, UnsupportedModelError
 
 MEAN = (0.485, 0.456, 0.406)
@@ -106,7 +107,9 @@ class TestPreprocessingParameter:
 
     def test_default_values(self) -> None:
         """Absent fields get their default values."""
-        parameters = {PARAMETER: inference.ModelParameter(string_value='{"channels": 1, "height": 8, "width": 9}')}
+        parameters = {
+            PREPROCESSING_KEY: inference.ModelParameter(string_value='{"channels": 1, "height": 8, "width": 9}')
+        }
         assert Preprocessing.from_parameters(parameters) == Preprocessing(channels=1, height=8, width=9)
 
     def test_absent(self) -> None:
@@ -127,4 +130,4 @@ class TestPreprocessingParameter:
     def test_unsupported(self, text: str, message: str) -> None:
         """Invalid or unsupported preprocessing is refused."""
         with pytest.raises(UnsupportedModelError, match=message):
-            Preprocessing.from_parameters({PARAMETER: inference.ModelParameter(string_value=text)})
+            Preprocessing.from_parameters({PREPROCESSING_KEY: inference.ModelParameter(string_value=text)})
