@@ -1,4 +1,4 @@
-"""Exceptions of the export package, and the exit status of a command that ends with each.
+"""Exceptions of the export package.
 
 ExportError
 ├── SettingsError
@@ -27,13 +27,17 @@ from typing import ClassVar
 
 
 class ExportError(Exception):
-    """Base class. `exit_status` is 2 for a mistake of the user, 1 where the work itself failed."""
+    """Base class of this package's exceptions.
+
+    Attributes:
+        exit_status: Exit status of a command that ends with the error: 2 for a mistake of the user, 1 for failed work.
+    """
 
     exit_status: ClassVar[int] = 2
 
 
 class SettingsError(ExportError):
-    """A setting is out of its range, or contradicts another one."""
+    """A setting is invalid, or contradicts another one."""
 
 
 class SourceError(ExportError):
@@ -41,17 +45,17 @@ class SourceError(ExportError):
 
 
 class UnsupportedNetworkError(ExportError):
-    """No correct ONNX model can be made of this network as it is."""
+    """The network cannot be exported as it is; the message names the obstacle."""
 
 
 class ConversionError(ExportError):
-    """torch.onnx failed, or wrote a model that is invalid or differs from the request."""
+    """torch.onnx cannot convert the network, or onnxruntime cannot run the converted model."""
 
     exit_status = 1
 
 
 class ShapeError(ExportError):
-    """Two independent sources report different shapes for one value."""
+    """Two independent sources report different shapes of one value."""
 
     exit_status = 1
 
@@ -63,21 +67,21 @@ class ParityError(ExportError):
 
 
 class CalibrationDataError(ExportError):
-    """Trained weights come without the images needed to calibrate and evaluate a variant."""
+    """There are no suitable images on which to calibrate and evaluate a variant."""
 
 
 class VariantError(ExportError):
-    """A requested variant could not be made, or was rejected by its acceptance bounds."""
+    """A variant cannot be built, or misses an acceptance bound."""
 
     exit_status = 1
 
 
 class RepositoryError(ExportError):
-    """The model repository cannot hold this model."""
+    """A model cannot be written to the model repository."""
 
 
 class TargetError(RepositoryError):
-    """Writing failed, for example because the disk is full."""
+    """The operating system does not permit writing, or the disk is full."""
 
     exit_status = 1
 
@@ -93,19 +97,24 @@ class CheckError(ExportError):
 
 
 class DamagedError(CheckError):
-    """A file of a written model cannot be read; `words` is the reason."""
+    """A file of a written model cannot be read.
 
-    def __init__(self, file: Path, words: str) -> None:
-        super().__init__(f"{file}: {words}")
-        self.file, self.words = file, words
+    Attributes:
+        file: The file.
+        reason: Why it cannot be read.
+    """
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file, self.reason = file, reason
 
 
 class NoModelError(ExportError):
-    """The given path holds no model."""
+    """The path contains no model."""
 
 
 class NewerSchemaError(ExportError):
-    """The model was written by a later zoonnx, in a schema unknown to this one."""
+    """The manifest has a newer schema version than this zoonnx supports."""
 
 
 class DemoError(ExportError):
@@ -120,9 +129,9 @@ class OccupiedFolderError(ExportError):
 
 @contextlib.contextmanager
 def dynamic_size_errors(enabled: bool = True) -> Iterator[None]:
-    """Prefix the message of each ExportError with the statement that height and width cannot be dynamic.
+    """Prefix each ExportError with "the input's height and width cannot be dynamic".
 
-    For steps that a network passes at one fixed size and fails only because its size is to be dynamic.
+    For steps that succeed at a fixed size and fail only because height and width are dynamic.
     """
     try:
         yield

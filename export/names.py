@@ -16,5 +16,5 @@ MEASURED = ("max_abs_error", "reference_error", "tolerance", "shape_witnesses")
 
 
 def layer_name(path: str, call: int, element: int) -> str:
-    """Return `path`, followed by `@call` and `:element` where these are not 0."""
+    """Return `path`, followed by `@call` and `:element` if these are not 0."""
     return path + (f"@{call}" if call else "") + (f":{element}" if element else "")

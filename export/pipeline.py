@@ -1,4 +1,4 @@
-"""The export of a network, step by step. Nothing is written before all checks hold."""
+"""Runs the steps of an export in order. Nothing is written before all checks pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Exported:
         manifest: Its manifest.
         nodes: The number of nodes of the graph.
         model_bytes: The size of the model file and its external data.
-        report: The page of the export, outside of the repository.
+        report: The path of the export's report, outside the repository.
     """
 
     folder: Path
@@ -55,10 +55,9 @@ def export_model(
 ) -> Exported:
     """Convert `network`, verify the model against PyTorch, and write it as a new version of `settings.name`.
 
-    `network` is the folder of a run, a network's name, what `load_network` returns, or any module. The first three have
-    their own preprocessing and labels. For a module they are arguments; the preprocessing defaults to that of timm's
-    `pretrained_cfg`. `progress` is called with the name of each step as it
-    begins.
+    `network` is the folder of a run, a network's name, the result of `load_network`, or any module. `preprocessing`
+    and `labels` are only for a module; the preprocessing defaults to that of timm's `pretrained_cfg`. `progress` is
+    called with the name of each step as it begins.
 
     Raises: ExportError; the repository is then unchanged.
     """

@@ -13,7 +13,7 @@ MAX_BATCH_SIZE = 2**31 - 1  # an int32 in Triton's configuration
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to export, and where to.
+    """Options of one export.
 
     Attributes:
         to: The model repository.
@@ -24,8 +24,8 @@ class ExportSettings:
         raw: Export the bare network: float32 (N, C, H, W) in, the network's own outputs out; no image preprocessing,
             no probabilities.
         taps: Keep the input of each BatchNorm in the file, which is otherwise folded into the preceding convolution.
-        calibrated: Divide the logits by the run's temperature before computing the probabilities.
-        dynamic_size: Make height and width of the input dynamic; a network that only accepts one size is rejected.
+        calibrated: Divide the logits by the run's temperature before the softmax or sigmoid.
+        dynamic_size: Make height and width of the input dynamic; a network that accepts only one size is rejected.
     """
 
     to: Path

@@ -23,12 +23,12 @@ class Method:
     """One RPC of a service.
 
     Attributes:
-        name: its name, such as `ModelInfer`.
-        path: its path in gRPC calls, such as `/inference.GRPCInferenceService/ModelInfer`.
-        request: message class of requests.
-        response: message class of responses.
-        client_streaming: whether the client sends a stream of requests.
-        server_streaming: whether the server sends a stream of responses.
+        name: Its name, such as `ModelInfer`.
+        path: Its path in gRPC calls, such as `/inference.GRPCInferenceService/ModelInfer`.
+        request: Message class of requests.
+        response: Message class of responses.
+        client_streaming: Whether the client sends a stream of requests.
+        server_streaming: Whether the server sends a stream of responses.
     """
 
     name: str
@@ -43,7 +43,7 @@ def file(name: str) -> FileDescriptor:
     """Return the descriptor of a .proto file, such as `inference.proto`.
 
     Raises:
-        KeyError: there is no such file.
+        KeyError: There is no such file.
     """
     return POOL.FindFileByName(name)
 
@@ -52,7 +52,7 @@ def message(full_name: str) -> type[Message]:
     """Return the class of a message, such as `inference.ModelInferRequest`.
 
     Raises:
-        KeyError: none of our .proto files defines it.
+        KeyError: No .proto file defines it.
     """
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(full_name))
 
@@ -61,7 +61,7 @@ def enum(full_name: str) -> Any:
     """Return the wrapper of an enum, such as `inference.DataType`, which maps names to numbers and back.
 
     Raises:
-        KeyError: none of our .proto files defines it.
+        KeyError: No .proto file defines it.
     """
     return EnumTypeWrapper(POOL.FindEnumTypeByName(full_name))
 
@@ -70,7 +70,7 @@ def service(full_name: str) -> tuple[Method, ...]:
     """Return the RPCs of a service, in the order of the .proto file.
 
     Raises:
-        KeyError: none of our .proto files defines it.
+        KeyError: No .proto file defines it.
     """
     return tuple(
         Method(

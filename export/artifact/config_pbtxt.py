@@ -14,48 +14,48 @@ from protos.files import CONFIG, LABELS, MODEL
 from protos.keys import BACKEND, LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 
 
-def shared_files(settings: ExportSettings, contract: Signature) -> dict[str, bytes]:
+def shared_files(settings: ExportSettings, signature: Signature) -> dict[str, bytes]:
     """Return the contents of the shared files by file name. Raises: UnsupportedNetworkError."""
-    files = {CONFIG: config_text(settings, contract).encode()}
-    labels = labels_text(contract)
+    files = {CONFIG: config_text(settings, signature).encode()}
+    labels = labels_text(signature)
     return {**files, LABELS: labels.encode()} if labels else files
 
 
-def config_text(settings: ExportSettings, contract: Signature) -> str:
-    """Return the text of config.pbtxt. Labels and preprocessing are parameters, which every client can request."""
+def config_text(settings: ExportSettings, signature: Signature) -> str:
+    """Return the text of config.pbtxt. Labels and preprocessing are parameters, so that clients can request them."""
     config = inference.ModelConfig(
         name=settings.name,
         backend=BACKEND,
         max_batch_size=settings.max_batch_size,
         input=[
             inference.ModelInput(name=tensor.name, data_type=_datatype(tensor), dims=tensor.shape[1:])
-            for tensor in contract.inputs
+            for tensor in signature.inputs
         ],
         output=[
             inference.ModelOutput(
                 name=tensor.name,
                 data_type=_datatype(tensor),
                 dims=tensor.shape[1:],
-                label_filename=LABELS if contract.labels else "",
+                label_filename=LABELS if signature.labels else "",
             )
-            for tensor in contract.outputs
+            for tensor in signature.outputs
         ],
         dynamic_batching=inference.ModelDynamicBatching(max_queue_delay_microseconds=settings.max_queue_delay_us),
         default_model_filename=MODEL,
     )
-    if contract.preprocessing:
-        config.parameters[PREPROCESSING_KEY].string_value = compact_json(contract.preprocessing)
-    if contract.labels:
-        config.parameters[LABELS_KEY].string_value = json.dumps(list(contract.labels), ensure_ascii=False)
-    if contract.multi_label:
+    if signature.preprocessing:
+        config.parameters[PREPROCESSING_KEY].string_value = compact_json(signature.preprocessing)
+    if signature.labels:
+        config.parameters[LABELS_KEY].string_value = json.dumps(list(signature.labels), ensure_ascii=False)
+    if signature.multi_label:
         config.parameters[TASK_KEY].string_value = MULTI_LABEL
     return text_format.MessageToString(config, as_utf8=True)
 
 
-def labels_text(contract: Signature) -> str:
+def labels_text(signature: Signature) -> str:
     """Return the text of labels.txt: one label per line, in class order. Raises: UnsupportedNetworkError."""
-    labels = contract.labels
-    for output in contract.outputs if labels else ():
+    labels = signature.labels
+    for output in signature.outputs if labels else ():
         if list(output.shape[1:]) != [len(labels)]:
             classes = f"{output.shape[1]} classes" if len(output.shape) == 2 else f"an output of {list(output.shape)}"
             raise UnsupportedNetworkError(

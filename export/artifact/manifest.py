@@ -28,10 +28,10 @@ class Verification:
     """Results of all checks of one export.
 
     Attributes:
-        layer_map: where each layer's output is in the ONNX model, with its errors against PyTorch.
-        shapes: how many shapes independent sources confirm.
-        checks: parity of each output, by batch size and input size.
-        inputs: kinds of the inputs that were compared, such as "noise"; one for each row of the largest batch.
+        layer_map: The value of each layer in the ONNX model, with its error against PyTorch.
+        shapes: The number of shapes that were verified, by witness.
+        checks: Parity of each output, by batch size and input size.
+        inputs: Kind of each compared input, such as "noise"; one per row of the largest batch.
     """
 
     layer_map: manifest.LayerMap
@@ -43,7 +43,7 @@ class Verification:
 def build_manifest(
     loaded: LoadedNetwork,
     settings: ExportSettings,
-    contract: Signature,
+    signature: Signature,
     interface: Interface,
     model: onnx.ModelProto,
     results: Verification,
@@ -54,10 +54,10 @@ def build_manifest(
         name=settings.name,
         zoonnx_version=VERSION,
         source=_source(loaded.architecture, loaded.weights),
-        preprocessing=contract.preprocessing,
-        labels=contract.labels,
-        inputs=contract.inputs,
-        outputs=contract.outputs,
+        preprocessing=signature.preprocessing,
+        labels=signature.labels,
+        inputs=signature.inputs,
+        outputs=signature.outputs,
         head=_head(interface),
         format=manifest.Format(
             opset=settings.opset, ir_version=model.ir_version, exporter=f"torch {torch.__version__}"

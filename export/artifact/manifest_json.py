@@ -23,7 +23,7 @@ def serialize(fields: Mapping[str, Any]) -> str:
 def canonical_sha256(fields: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a manifest's fields without their own `sha256`: sorted keys, no spaces, UTF-8.
 
-    It covers the fields as they are on disk, so a reader can verify fields that it does not know.
+    It covers the fields as they are on disk, so that a reader can verify fields of a newer schema.
     """
     hashed_fields = {name: value for name, value in fields.items() if name != "sha256"}
     canonical = json.dumps(hashed_fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

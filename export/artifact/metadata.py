@@ -33,9 +33,9 @@ def write_metadata(
     labels: Iterable[str],
     preprocessing: manifest.Preprocessing | None,
 ) -> None:
-    """Write the layer map, the labels and the preprocessing into `model`, for readers that have only this file.
+    """Write the layer map, the labels and the preprocessing into `model`, for readers of this file alone.
 
-    The measured fields of the layer map are left out.
+    The measured fields of the layer map are omitted.
     """
     entries = {
         LAYERS_KEY: compact_json(without_measurements(layer_map)),

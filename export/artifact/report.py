@@ -20,7 +20,7 @@ from zoo.storage.atomic_io import write_file
 
 REPORT = "export.md"
 MAX_UNVERIFIED_NAMES = 20
-BATCH_SIZE, DYNAMIC_SIZE = "N", "dynamic"  # how a dynamic first axis, and any other one, is written
+BATCH_SIZE, DYNAMIC_SIZE = "N", "dynamic"  # text for a dynamic size of the first axis, and of any other
 UNRELIABLE = "PyTorch's float32 and float64 results differ too much there, as behind a norm over a constant image"
 TERMS = """\
 - `act@1`: the output of the second call of `act`; `split:1`: the second tensor that `split` returns.
@@ -67,9 +67,9 @@ def report_text(version: int, manifest: Manifest, seconds: Mapping[str, float]) 
     return "\n".join(sections)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table that ends with a line break."""
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
@@ -78,13 +78,13 @@ def _outputs(manifest: Manifest) -> str:
         (check.output, _batch(check), *_scientific(check.max_abs_error, check.tolerance, check.reference_error))
         for check in manifest.parity.checks
     ]
-    head = ("output", "batch", "max difference", "tolerance", "error of PyTorch's float32")
+    header = ("output", "batch", "max difference", "tolerance", "PyTorch's float32 error")
     inputs = list(manifest.parity.inputs)
     skipped = [kind for kind, used in zip(PROBE_KINDS, inputs, strict=True) if used != kind]
     note = f" Skipped: {', '.join(skipped)}; {UNRELIABLE}." if skipped else ""
     return (
-        f"Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch takes the first of "
-        f"them.{note}\n\n{table(head, rows)}"
+        f"Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch uses the first of "
+        f"them.{note}\n\n{table(header, rows)}"
     )
 
 
@@ -101,13 +101,13 @@ def _shapes(shapes: Shapes) -> str:
         f"Verified: {shapes.module_outputs_verified} of {shapes.module_outputs} module outputs (by PyTorch's meta "
         f"device, onnxruntime and at least one more witness); {shapes.other_values_verified} of {shapes.other_values} "
         "other values (by onnxruntime at two batch sizes and at least one more witness). No two witnesses disagree.\n\n"
-        + (f"Not verified, because too few witnesses know the shape: {names}{more}.\n\n" if names else "")
-        + table(("witness", "shapes known completely", "why not all"), rows)
+        + (f"Not verified, because too few witnesses report a complete shape: {names}{more}.\n\n" if names else "")
+        + table(("witness", "complete shapes", "reason for missing ones"), rows)
     )
 
 
 def _layers(layers: Sequence[Layer]) -> str:
-    head = (
+    header = (
         "layer",
         "type",
         "in the ONNX file",
@@ -117,7 +117,7 @@ def _layers(layers: Sequence[Layer]) -> str:
         "tolerance",
         "shape witnesses",
     )
-    return f"{TERMS}\n\n{table(head, [_layer_row(layer) for layer in layers])}"
+    return f"{TERMS}\n\n{table(header, [_layer_row(layer) for layer in layers])}"
 
 
 def _layer_row(layer: Layer) -> Sequence[object]:

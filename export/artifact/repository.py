@@ -18,9 +18,9 @@ from pathlib import Path
 from export.errors import RepositoryConflictError, RepositoryError, TargetError
 
 STAGING_PREFIX = ".staging-"
-ABANDONED_S = 24 * 3600  # a staging folder of this age belongs to an export that was killed
+ABANDONED_S = 24 * 3600  # age of a staging folder whose export must have been killed
 STAGED_MODEL = "model"  # the folder inside a staging folder
-MAX_ATTEMPTS = 20  # at renaming while other exports write into the same model
+MAX_ATTEMPTS = 20  # to rename a version while other exports write into the same model
 
 
 def next_version(model: Path) -> int:
@@ -31,7 +31,7 @@ def next_version(model: Path) -> int:
 
 
 def require_identical_shared_files(model: Path, shared: Mapping[str, bytes]) -> None:
-    """Refuse an existing model folder whose shared files differ from `shared`. Raises: RepositoryConflictError."""
+    """Reject an existing model folder whose shared files differ from `shared`. Raises: RepositoryConflictError."""
     for name, content in shared.items():
         path = model / name
         if model.exists() and (not path.is_file() or path.read_bytes() != content):
@@ -48,13 +48,13 @@ def _difference(path: Path, content: bytes) -> str:
     existing, expected = (text.decode("utf-8", "replace").splitlines() for text in (path.read_bytes(), content))
     for number, lines in enumerate(itertools.zip_longest(existing, expected), 1):
         if lines[0] != lines[1]:
-            got, want = ("no such line" if line is None else f"'{line.strip()}'" for line in lines)
-            return f"differs in line {number}: this export has {want}, the file has {got}"
+            file_line, export_line = ("no such line" if line is None else f"'{line.strip()}'" for line in lines)
+            return f"differs in line {number}: this export has {export_line}, the file has {file_line}"
     return "has different line endings than this export"
 
 
 def require_writable(model: Path) -> None:
-    """Refuse, before any computation, a model folder that cannot be written. Raises: RepositoryError."""
+    """Reject a model folder that cannot be written. Raises: RepositoryError."""
     for target in (model.parent, model):
         ancestor = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
         if not ancestor.is_dir():
@@ -92,7 +92,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _publish(staged: Path, model: Path, shared: Mapping[str, bytes]) -> Path:
-    """Rename the staged model, or its only version, to its final path; other exports may do the same meanwhile."""
+    """Rename the staged model, or its only version, to its final path; retry if another export took the version."""
     for _ in range(MAX_ATTEMPTS):
         require_identical_shared_files(model, shared)
         source, target = (staged / "1", model / str(next_version(model))) if model.exists() else (staged, model)
@@ -118,7 +118,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
-    """Yield a hidden folder on the same file system; whatever is still in it at the end is removed."""
+    """Yield a hidden folder on the same file system, and remove it with its contents at the end."""
     _remove_abandoned(parent)
     folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
     folder.chmod(0o755)
@@ -131,6 +131,6 @@ def _staging(parent: Path) -> Iterator[Path]:
 def _remove_abandoned(parent: Path) -> None:
     """Remove the staging folders of exports that were killed."""
     for folder in parent.glob(f"{STAGING_PREFIX}*"):
-        with suppress(FileNotFoundError):  # another export removes it, or finishes, meanwhile
+        with suppress(FileNotFoundError):  # another export may remove it at the same time
             if time.time() - folder.stat().st_mtime > ABANDONED_S:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -22,8 +22,8 @@ class Artifact:
     """One version on disk.
 
     Attributes:
-        folder: the version's folder.
-        fields: the JSON object in manifest.json; None if there is no manifest.
+        folder: The version's folder.
+        fields: The JSON object in manifest.json; None if there is no manifest.
     """
 
     folder: Path
@@ -48,12 +48,12 @@ class Artifact:
 
     @property
     def unknown_folders(self) -> Iterator[Path]:
-        """The folders beside the versions that are not versions."""
+        """Other folders beside the versions."""
         return (path for path in sorted(self.model_folder.iterdir()) if path.is_dir() and not _is_version(path))
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """The manifest, without fields that only a newer zoonnx knows. Raises: DamagedError."""
+        """The manifest, without fields of a newer schema. Raises: DamagedError."""
         if self.fields is None:
             return None
         try:
@@ -107,7 +107,7 @@ def read_regular_file(path: Path) -> bytes:
 
 
 def version_folders(path: Path) -> Sequence[Path]:
-    """Return the versions at `path`: a version itself, or those of a model (oldest first) or of a whole repository.
+    """Return the versions at `path`: a version itself, or those of a model (oldest first) or of a repository.
 
     Raises: NoModelError.
     """
@@ -117,7 +117,8 @@ def version_folders(path: Path) -> Sequence[Path]:
         raise NoModelError(f"{path}: the path is not UTF-8, which ONNX requires: rename it.") from None
     if not path.is_dir():
         raise NoModelError(
-            f"{path} is not a folder: give the folder of a model, such as models/NAME, or of a version, models/NAME/2."
+            f"{path} is not a folder: pass the folder of a model, such as models/NAME, or of a version, such as "
+            "models/NAME/2."
         )
     path = path if path.name not in ("", "..") else path.resolve()
     if _is_version(path):

@@ -94,8 +94,8 @@ def _differences(
 ) -> Iterator[Failure]:
     for name in sorted(actual.keys() | expected.keys()):
         if actual.get(name) != expected.get(name):
-            want, got = _format_tensor(expected.get(name)), _format_tensor(actual.get(name))
-            yield Failure(file, f"{kind} '{name}': expected {want} ({source}), got {got}")
+            expected_text, actual_text = _format_tensor(expected.get(name)), _format_tensor(actual.get(name))
+            yield Failure(file, f"{kind} '{name}': expected {expected_text} ({source}), got {actual_text}")
 
 
 def _format_tensor(tensor: Tensor | None) -> str:
@@ -153,9 +153,9 @@ def check_preprocessing(artifact: Artifact) -> CheckResult:
 def _declarations(
     artifact: Artifact, key: str, from_manifest: Callable[[manifest.Manifest], Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield each file that must contain an item, and the item; the manifest first.
+    """Yield each file that must declare a property, the manifest first, and the declared value.
 
-    In a model without a manifest only the files that contain the item count.
+    Without a manifest, only the files that declare the property are yielded.
     """
     if artifact.manifest:
         yield str(artifact.folder / MANIFEST), from_manifest(artifact.manifest)
@@ -170,7 +170,7 @@ def _fields(message: Message) -> dict[str, Any]:
 
 
 def _parse_json(text: str) -> Any:
-    """Return the parsed JSON, None for an empty text, and the text itself if it is not JSON: equal to no valid item."""
+    """Return the parsed JSON; None for an empty text; the text itself, which equals no valid value, if malformed."""
     try:
         return json.loads(text) if text else None
     except ValueError:

@@ -1,7 +1,7 @@
 """Checks the files for devices in edge/NAME/VERSION against the hashes in files.json.
 
 files.json records the SHA-256 of each file and of itself, as a manifest does. The outputs of these files were compared
-when they were made; `.ort` files cannot be inspected here.
+when they were built; `.ort` files cannot be inspected here.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export.check.artifact import read_regular_file
-from export.check.files import difference, form_errors
+from export.check.files import difference, layout_errors
 from export.check.results import CheckResult, Failure, VersionReport
 from export.names import EDGE_FILES
 
@@ -31,7 +31,7 @@ def _read_list(path: Path) -> tuple[Any, CheckResult]:
     try:
         content = read_regular_file(path)
         fields = json.loads(content.decode("utf-8"))
-        messages = [*form_errors(fields, content)] or [*_folder_errors(fields["of"], path.resolve().parent)]
+        messages = [*layout_errors(fields, content)] or [*_folder_errors(fields["of"], path.resolve().parent)]
     except (ValueError, RecursionError) as error:
         messages = [f"cannot be read as JSON: {error}"]
     failures = [Failure(str(path), message) for message in messages]

@@ -1,4 +1,4 @@
-"""Checks that every file is the one that was written, and that none contains an absolute path.
+"""Checks that every file is unchanged, and that none contains an absolute path.
 
 A changed bit in any file is detected: the manifest records the SHA-256 of all other files and of its own fields, and
 only one JSON layout is accepted for it.
@@ -21,8 +21,8 @@ from protos.files import CONFIG, LABELS, MANIFEST
 from protos.keys import LAYERS_KEY
 
 CHUNK_BYTES = 1 << 20
-# A path of two or more names that starts at the root or at a drive. After a letter, a colon or a slash it would be part
-# of a URL or of a relative path.
+# A path of two or more names that starts at the root or at a drive. After a letter, a colon or a slash it is part of a
+# URL or of a relative path.
 ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'(\[=,;])(?:(?:file://)?/[\w.+-]+/[\w./+-]+|[A-Za-z]:[\\/]+[\w./\\+-]+)")
 ABSOLUTE_PATH_IN_BINARY = re.compile(rb"/(?:home|root|tmp|usr|var|opt|mnt|Users|private|workspace)/[\w./+-]{2,}")
 TEXT_FILES = (CONFIG, LABELS, MANIFEST)
@@ -37,7 +37,7 @@ def read_manifest(folder: Path) -> tuple[Any, CheckResult]:
     try:
         content = read_regular_file(path)
         fields = json.loads(content.decode("utf-8"))
-        failures = [Failure(str(path), message) for message in form_errors(fields, content)]
+        failures = [Failure(str(path), message) for message in layout_errors(fields, content)]
     except (ValueError, RecursionError) as error:
         failures = [Failure(str(path), f"cannot be read as JSON: {error}")]
     except OSError as error:
@@ -45,8 +45,8 @@ def read_manifest(folder: Path) -> tuple[Any, CheckResult]:
     return (None if failures else fields), CheckResult.from_failures(check, details, failures)
 
 
-def form_errors(fields: Any, content: bytes) -> Iterator[str]:
-    """Yield what is wrong with the form of a manifest, or of another file list that records its own hash."""
+def layout_errors(fields: Any, content: bytes) -> Iterator[str]:
+    """Yield the errors in the layout of a manifest, or of another file list that contains its own hash."""
     if not isinstance(fields, dict):
         yield "is JSON, but not a manifest"
     elif fields.get("sha256") != canonical_sha256(fields):
@@ -65,8 +65,8 @@ def check_files(artifact: Artifact) -> CheckResult:
         else:
             message = difference(artifact.folder / path, entry.bytes, entry.sha256)
         failures += [Failure(_display_path(artifact, path), message)] if message else []
-    known = {_location(artifact.folder / path) for path in (*recorded, MANIFEST)}
-    unlisted = [path for path in (*artifact.file_paths, *artifact.unknown_folders) if _location(path) not in known]
+    listed = {_location(artifact.folder / path) for path in (*recorded, MANIFEST)}
+    unlisted = [path for path in (*artifact.file_paths, *artifact.unknown_folders) if _location(path) not in listed]
     failures += [Failure(str(path), f"not listed in {MANIFEST}: move it away") for path in unlisted]
     total = sum(entry.bytes for entry in recorded.values())
     details = f"size and SHA-256 of {len(recorded)} files, {total:,} bytes; no other files"
@@ -79,7 +79,7 @@ def _location(path: Path) -> Path:
 
 
 def _is_outside(path: str) -> bool:
-    """Return whether a listed path leads out of the model's folder; `..` may only be its first part."""
+    """Return whether a listed path is outside the model's folder; `..` is allowed only as its first part."""
     parts = Path(path).parts
     if not parts or Path(path).is_absolute() or ".." in parts[1:]:
         return True
@@ -87,7 +87,7 @@ def _is_outside(path: str) -> bool:
 
 
 def difference(path: Path, size: int, sha256: str, source: str = MANIFEST) -> str:
-    """Describe how a file differs from the size and hash that the file list `source` records; empty if it does not."""
+    """Return how a file differs from the size and hash in the file list `source`; empty if it does not."""
     if not path.is_file():
         return "not a regular file" if path.is_dir() or path.is_symlink() else "missing"
     if path.stat().st_size != size:
@@ -108,7 +108,7 @@ def _display_path(artifact: Artifact, path: str) -> str:
 
 
 def check_paths(artifact: Artifact) -> CheckResult:
-    """Look for absolute paths, which reveal the machine that made the model; a label may look like one."""
+    """Look for absolute paths, which reveal details of the exporting machine; labels may look like paths."""
     if not artifact.manifest:
         return CheckResult.not_run("paths", "not exported by zoonnx: it may contain absolute paths")
     allowed = "\n".join((*artifact.manifest.labels, *(output.name for output in artifact.manifest.outputs)))
@@ -151,7 +151,7 @@ def _strings(message: Message) -> Iterator[str]:
 
 
 def check_origin(artifact: Artifact) -> CheckResult:
-    """Fail if a model that zoonnx exported has no manifest; other models have none."""
+    """Fail if a model without a manifest was exported by zoonnx; models of other exporters have none."""
     failures = []
     if LAYERS_KEY in artifact.metadata:
         message = "missing, although zoonnx exported the model beside it: export it again"

@@ -1,4 +1,4 @@
-"""Checks that the layer map is the same in the ONNX file and in the manifest, and that it fits the graph."""
+"""Checks that the layer map is the same in the ONNX file and in the manifest, and that it agrees with the graph."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -38,10 +38,11 @@ def _map_differences(actual: Sequence[Mapping[str, Any]], expected: Sequence[Map
     if len(actual) != len(expected):
         yield f"layer map: expected {len(expected)} layers ({MANIFEST}), got {len(actual)}"
         return
-    for got, want in zip(actual, expected, strict=True):
-        differing = sorted(key for key in got.keys() | want.keys() - MEASURED if got.get(key) != want.get(key))
+    for actual_layer, layer in zip(actual, expected, strict=True):
+        keys = actual_layer.keys() | layer.keys() - MEASURED
+        differing = sorted(key for key in keys if actual_layer.get(key) != layer.get(key))
         if differing:
-            yield f"layer map differs from {MANIFEST} at layer '{want.get('name')}': {', '.join(differing)}"
+            yield f"layer map differs from {MANIFEST} at layer '{layer.get('name')}': {', '.join(differing)}"
 
 
 def _value_names(artifact: Artifact) -> set[str]:
@@ -50,7 +51,7 @@ def _value_names(artifact: Artifact) -> set[str]:
 
 
 def _reserved_names(artifact: Artifact) -> set[str]:
-    """Return the names of inputs, outputs and weights, which no layer can claim."""
+    """Return the names of inputs, outputs and weights, which values of layers do not take over."""
     graph = artifact.model.graph
     tensors = {info.name for info in (*graph.input, *graph.output)}
     return tensors | {weight.name for weight in graph.initializer}
@@ -62,13 +63,13 @@ def _missing_value(layer: manifest.Layer, values: Collection[str]) -> Iterator[s
 
 
 def _name_conflicts(artifact: Artifact, layers: Layers) -> Iterator[str]:
-    """Yield layers whose value has the name of another layer, or whose name another value has."""
-    named = (_value_names(artifact) & layers.keys()) - _reserved_names(artifact)
+    """Yield an error for each layer whose value has another layer's name, or whose name belongs to another value."""
+    values_named_as_layers = (_value_names(artifact) & layers.keys()) - _reserved_names(artifact)
     for layer in layers.values():
         other = layers.get(layer.value)
-        if layer.name in named and layer.value not in ("", layer.name):
+        if layer.name in values_named_as_layers and layer.value not in ("", layer.name):
             yield f"layer '{layer.name}': expected value '{layer.value}', but another value has the layer's name"
-        elif other and layer.value in named and other.value != layer.value:
+        elif other and layer.value in values_named_as_layers and other.value != layer.value:
             yield f"layer '{layer.name}': expected value '{layer.value}', which has the name of another layer"
 
 
@@ -83,7 +84,7 @@ def _map_errors(layers: Sequence[manifest.Layer]) -> Iterator[str]:
 
 
 def _entry_error(layer: manifest.Layer, target: manifest.Layer | None) -> str:
-    """Describe what is wrong with one entry; `target` is the layer that it is an alias of, or was folded into."""
+    """Return the error of one entry, empty if it has none; `target` is the layer that its field `of` names."""
     status = manifest.LayerStatus.Name(layer.status)
     if layer.name != layer_name(layer.path, layer.call, layer.element):
         return f"does not have the name of its path, '{layer.path}'"

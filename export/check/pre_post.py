@@ -16,7 +16,7 @@ from protos.files import CONFIG, MANIFEST
 from protos.keys import MULTI_LABEL, TASK_KEY
 from protos.manifest import Head, Manifest, Preprocessing
 
-ROUNDING = 2e-6  # of the numbers that the normalisation adds: 32 units in the last place of float32
+ROUNDING = 2e-6  # of the terms of the normalisation: 32 units in the last place of float32
 HEAD_RTOL, HEAD_ATOL = 1e-4, 1e-6  # of a probability
 
 
@@ -57,8 +57,9 @@ def _normalised_value(model: onnx.ModelProto) -> str:
 def _preprocessing_errors(preprocessing: Preprocessing, images: Array, normalised: Array) -> Iterator[str]:
     height, width, channels = preprocessing.height, preprocessing.width, preprocessing.channels
     if images.shape[1:] != (height, width, channels) or len(preprocessing.mean) != channels:
-        got = "x".join(map(str, images.shape[1:]))
-        yield f"declares preprocessing to {height}x{width}x{channels} images (H, W, C), but the test images are {got}"
+        test_shape = "x".join(map(str, images.shape[1:]))
+        declared = f"declares preprocessing to {height}x{width}x{channels} images (H, W, C)"
+        yield f"{declared}, but the test images are {test_shape}"
         return
     mean, std = (np.array(values, np.float64).reshape(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     expected = (np.moveaxis(images, -1, 1) / 255 - mean) / std
@@ -67,7 +68,7 @@ def _preprocessing_errors(preprocessing: Preprocessing, images: Array, normalise
 
 
 def _head(manifest: Manifest) -> Head:
-    """Return the head; the first manifests do not record it, because softmax was the only one."""
+    """Return the head; the oldest manifests have none, because softmax was the only head."""
     return manifest.head if manifest.HasField("head") else Head(activation="softmax", temperature=1)
 
 

@@ -9,7 +9,7 @@ Status = Literal["verified", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Failure:
-    """One difference from what is expected, and the file that has it."""
+    """One difference from the expectation, and the file that has it."""
 
     file: str
     message: str
@@ -20,10 +20,10 @@ class CheckResult:
     """The result of one check of one version.
 
     Attributes:
-        check: name of the check.
+        check: Name of the check.
         status: "verified", "failed" or "not run".
-        details: what was checked, or why the check did not run.
-        failures: all differences; empty unless the check failed.
+        details: What was checked, or why the check did not run.
+        failures: All differences; empty unless the check failed.
     """
 
     check: str
@@ -47,10 +47,10 @@ class VersionReport:
     """The results of all checks of one version.
 
     Attributes:
-        folder: the version's folder.
-        version: its number.
-        has_manifest: whether its files are listed with their hashes; without, a changed bit cannot be detected.
-        results: one entry per check, in the order in which they ran.
+        folder: The version's folder.
+        version: Its number.
+        has_manifest: Whether a manifest lists its files; without one, a changed bit cannot be detected.
+        results: One entry per check, in the order in which they ran.
     """
 
     folder: str
@@ -65,5 +65,5 @@ class VersionReport:
 
 
 def printable(text: str) -> str:
-    """Return `text` on one line, with each control character escaped, so that it cannot control a terminal."""
+    """Return `text` on one line, with control characters escaped, so that it cannot control a terminal."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -1,4 +1,4 @@
-"""Runs the checks in order. If the bytes of a version are wrong, its contents are not checked."""
+"""Runs the checks in order. If a file of a version is damaged, its contents are not checked."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +8,10 @@ from export.check.consistency import check_format, check_interface, check_labels
 from export.check.edge import check_edge, is_edge
 from export.check.files import check_files, check_origin, check_paths, read_manifest
 from export.check.layers import check_layers
-from export.check.numbers import check_shapes
 from export.check.pre_post import check_pre_post
 from export.check.results import CheckResult, Failure, VersionReport
 from export.check.self_consistency import check_self_consistency
+from export.check.shapes import check_shapes
 from export.check.test_data import check_test_data
 from export.errors import DamagedError, NewerSchemaError
 from protos.files import MANIFEST
@@ -19,7 +19,7 @@ from protos.version import SCHEMA_VERSION
 
 Check = Callable[[Artifact], CheckResult]
 BYTE_CHECKS: dict[str, Check] = {"files": check_files}
-FOREIGN_CHECKS: dict[str, Check] = {"origin": check_origin}  # instead, for a version without a manifest
+FOREIGN_CHECKS: dict[str, Check] = {"origin": check_origin}  # instead of BYTE_CHECKS, without a manifest
 CONTENT_CHECKS: dict[str, Check] = {
     "paths": check_paths,
     "format": check_format,
@@ -60,11 +60,11 @@ def _check_version(folder: Path, progress: Callable[[str], None]) -> VersionRepo
 
 
 def _run(name: str, check: Check, artifact: Artifact) -> CheckResult:
-    """Run one check; a file that cannot be read is a failure of that file."""
+    """Run one check, and report a file that cannot be read as a failure."""
     try:
         return check(artifact)
     except DamagedError as error:
-        failure = Failure(str(error.file), error.words)
+        failure = Failure(str(error.file), error.reason)
     except UnicodeDecodeError as error:
         failure = Failure(str(artifact.folder), f"a text file is not UTF-8: {error}")
     except OSError as error:

@@ -39,13 +39,13 @@ def _required_entries(manifest: Manifest) -> Iterator[str]:
 
 
 def _backend(artifact: Artifact) -> Iterator[str]:
-    """Check the name by which Triton selects its backend."""
+    """Check the backend, which Triton loads by this name."""
     if artifact.config and artifact.config.backend != BACKEND:
         yield f"expected backend '{BACKEND}' in {CONFIG}, got '{artifact.config.backend}'"
 
 
 def _parity(manifest: Manifest) -> Iterator[str]:
-    """Check that every recorded error is within its tolerance: otherwise nothing would have been exported."""
+    """Check that every recorded error is within its tolerance, as an export requires."""
     for check in manifest.parity.checks:
         if not check.max_abs_error <= check.tolerance:
             yield (

@@ -1,4 +1,4 @@
-"""Checks the outputs for the test data against PyTorch's, within a tolerance that an export can have recorded."""
+"""Checks the outputs for the test data against PyTorch's, within a plausible tolerance."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ from protos.manifest import Manifest, ParityCheck
 FOREIGN_RTOL, FOREIGN_ATOL = 1e-3, 1e-5  # for models without a manifest: the tolerance of ONNX's own backend tests
 NON_NUMERIC_KINDS = {"O", "S", "U"}  # NumPy's kinds of arrays that do not hold numbers
 ROUNDING = 1.01  # the manifest records three digits
-OTHER_CPU = 100.0  # how many times larger the error of a variant may be on another processor than on this one
+MAX_CPU_RATIO = 100.0  # of the errors of a variant on two processors
 NamedArray = tuple[str, Array]
 
 
@@ -84,8 +84,8 @@ def _output_failures(
     artifact: Artifact, path: Path, name: str, expected: Array, actual: Array | None
 ) -> Iterator[Failure]:
     if actual is None or actual.shape != expected.shape:
-        got = "no such output" if actual is None else str(list(actual.shape))
-        yield Failure(str(path), f"output '{name}': expected shape {list(expected.shape)}, got {got}")
+        actual_shape = "no such output" if actual is None else str(list(actual.shape))
+        yield Failure(str(path), f"output '{name}': expected shape {list(expected.shape)}, got {actual_shape}")
     elif NON_NUMERIC_KINDS & {expected.dtype.kind, actual.dtype.kind}:
         if not np.array_equal(actual, expected):
             yield Failure(str(path), f"output '{name}' of the model differs from this file")
@@ -99,7 +99,7 @@ def _output_failures(
 def _parity_failures(
     artifact: Artifact, manifest: Manifest, path: Path, name: str, expected: Array, actual: Array
 ) -> Iterator[Failure]:
-    """Compare an output within the recorded tolerance, and that with the largest one that an export can record."""
+    """Compare an output with its recorded tolerance, and this tolerance with the largest plausible one."""
     errors, file = _abs_errors(actual, expected), str(artifact.folder / MANIFEST)
     batch = expected.shape[0] if expected.ndim else 0
     check = _parity_check(manifest, name, batch)
@@ -113,7 +113,7 @@ def _parity_failures(
 
 
 def _abs_errors(actual: Array, expected: Array) -> Array:
-    """Return the absolute differences: 0 where both are the same infinity or both NaN, infinite where only one is."""
+    """Return the absolute differences: 0 if both are the same infinity or both NaN, infinite if only one is."""
     left, right = actual.astype(np.float64), expected.astype(np.float64)
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore"):
@@ -129,17 +129,18 @@ def _large_errors(path: Path, name: str, errors: Array, tolerance: Any) -> Itera
 
 
 def _parity_check(manifest: Manifest, output: str, batch: int) -> ParityCheck | None:
-    """Return the first parity check of that output and batch size; those at other input sizes come later."""
+    """Return the first parity check of an output and batch size, which is at the network's own input size."""
     return next((check for check in manifest.parity.checks if (check.output, check.batch) == (output, batch)), None)
 
 
 def _largest_tolerance(check: ParityCheck, manifest: Manifest, expected: Array, errors: Array) -> float:
-    """Return the largest tolerance that an export can have recorded for an output.
+    """Return the largest tolerance that an export can record for an output.
 
-    The tolerance of a variant follows from its error when it was made, which cannot be far from its error here.
+    The tolerance of a variant is derived from its error on the exporting machine, which must be close to its error
+    here.
     """
     if not manifest.HasField("variant"):
         finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
         return ROUNDING * CEILING * float(np.max(finite, initial=0.0))
-    error_here = OTHER_CPU * max(float(np.max(errors, initial=0.0)), VARIANT_FLOOR)
+    error_here = MAX_CPU_RATIO * max(float(np.max(errors, initial=0.0)), VARIANT_FLOOR)
     return max(ROUNDING * VARIANT_MULTIPLE * min(check.max_abs_error, error_here), VARIANT_FLOOR)

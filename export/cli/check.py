@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from export.check.results import VersionReport
 
-MAX_FAILURES = 50  # of a version on the terminal
+MAX_FAILURES = 50  # printed per version
 STYLES = {"verified": "green", "failed": "red", "not run": "yellow"}
 HEADER = ("check", "result", "details")
 
@@ -20,12 +20,12 @@ def check(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="models/NAME", help="folder of a model, of one version, or of a repository; also below edge/"
+            metavar="models/NAME", help="Folder of a model, of one version, or of a repository; also in edge/."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Verify a written model from its files alone. PyTorch is not needed.
+    """Verify a written model from its files alone, without PyTorch.
 
     Compares every file with the hashes in the manifest, and the manifest with its own hash. Runs the ONNX checker.
     Compares opset, inputs, outputs, labels, preprocessing and layer map between the ONNX file, the manifest and

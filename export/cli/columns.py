@@ -1,7 +1,7 @@
 """Aligned columns of text that fit the terminal without breaking a number or a name.
 
-Only the last column gives way: it wraps between words. A word wider than the column, such as a long layer name, and a
-path extend beyond the terminal's width unbroken.
+Only the last column wraps, between words. A word wider than the column, such as a long layer name, and a path are
+printed unbroken beyond the terminal's width.
 """
 
 import textwrap
@@ -15,12 +15,12 @@ Cell = str | Path
 
 
 def format_rows(rows: Sequence[Sequence[Cell]], width: int) -> list[str]:
-    """Return one text per row, with its lines separated by line breaks; `width` is that of the terminal."""
+    """Return one text per row, of one or more lines; `width` is that of the terminal."""
     widths = column_widths(rows)
     indent = sum(widths) + GAP * len(widths)
     texts = []
-    for *fixed, last in rows:
-        start = "".join(str(cell).ljust(size + GAP) for cell, size in zip(fixed, widths, strict=True))
+    for *cells, last in rows:
+        start = "".join(str(cell).ljust(size + GAP) for cell, size in zip(cells, widths, strict=True))
         lines = [str(last)] if isinstance(last, Path) else wrap(last, max(MIN_WIDTH, width - indent))
         texts.append(f"\n{' ' * indent}".join([start + lines[0], *lines[1:]]).rstrip())
     return texts

@@ -23,7 +23,7 @@ MIN_ACCURACY = 0.97
 LOGIT_TOLERANCE = 1e-4
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
-DUMPED_CLASS = "3"  # the class of the image whose layer outputs are saved
+DUMPED_CLASS = "3"  # class of the image whose layer outputs are saved
 MARKER = ".made-by-zoonnx-demo"
 
 
@@ -32,12 +32,12 @@ class Comparison:
     """The results of PyTorch and of the server for the same images.
 
     Attributes:
-        images: number of images.
-        torch_accuracy: fraction of correct predictions, 0 to 1.
-        served_accuracy: likewise, of the served model.
-        same_classes: number of images for which both predict the same class.
-        max_logit_difference: largest absolute difference of two logits.
-        images_per_s: throughput of the server as seen by the client.
+        images: Number of images.
+        torch_accuracy: Fraction of correct predictions, 0 to 1.
+        served_accuracy: Likewise, of the served model.
+        same_classes: Number of images for which both predict the same class.
+        max_logit_difference: Largest absolute difference of two logits.
+        images_per_s: Throughput of the server as seen by the client.
     """
 
     images: int
@@ -49,7 +49,7 @@ class Comparison:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="folder for all files of the demo; an earlier demo in it is replaced")] = (
+    out: Annotated[Path, typer.Option(help="Folder for all files of the demo; an earlier demo in it is replaced.")] = (
         Path("demo")
     ),
 ) -> None:
@@ -126,7 +126,7 @@ def _clear(out: Path) -> None:
 
 
 def _zoonnx(verb: str, *arguments: object) -> str:
-    """Run a `zoonnx` command. Return its standard output if it prints JSON; otherwise that goes to the terminal."""
+    """Run a `zoonnx` command; return its standard output if that is JSON, otherwise show it on the terminal."""
     _announce(verb, arguments)
     stdout = subprocess.PIPE if "--json" in arguments else None
     done = subprocess.run(_command(verb, arguments), stdout=stdout, text=True, check=False)
@@ -137,7 +137,7 @@ def _zoonnx(verb: str, *arguments: object) -> str:
 
 @contextlib.contextmanager
 def _server(models: Path, log: Path) -> Iterator[str]:
-    """Start a server process on a free loopback port, yield its HOST:PORT, and stop it cleanly at the end."""
+    """Start a server process on an unused loopback port, yield its HOST:PORT, and stop it cleanly at the end."""
     arguments = (models, "--grpc-port", 0)
     _announce("serve", arguments)
     with log.open("w") as errors:

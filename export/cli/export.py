@@ -21,59 +21,63 @@ def export(
         str,
         typer.Argument(
             metavar="NETWORK|RUN|MODULE:FUNCTION",
-            help="network name (random weights), folder of a run, or package.module:function that returns a module",
+            help="Network by name (random weights), a run's folder, or package.module:function returning a module.",
         ),
     ],
-    to: Annotated[str, typer.Option(metavar="PATH", help="model repository to write into")],
+    to: Annotated[str, typer.Option(metavar="PATH", help="Model repository to write to.")],
     name: Annotated[
-        str | None, typer.Option(help="name of the model; default: that of the run, the network or FUNCTION")
+        str | None, typer.Option(help="Name of the model. Default: that of the run, the network or FUNCTION.")
     ] = None,
-    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23")] = 20,
-    max_batch_size: Annotated[int, typer.Option(help="largest batch that a server may form")] = 32,
-    pretrained: Annotated[bool, typer.Option(help="load the pretrained weights of NET, as timm does")] = False,
-    pretrained_file: Annotated[Path | None, typer.Option(help="load the weights of NET from this file")] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 20,
+    max_batch_size: Annotated[int, typer.Option(help="Largest batch that a server may form.")] = 32,
+    pretrained: Annotated[bool, typer.Option(help="Load the pretrained weights of NETWORK, as timm does.")] = False,
+    pretrained_file: Annotated[Path | None, typer.Option(help="Load the weights of NETWORK from this file.")] = None,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="divide the logits by RUN's temperature before the probabilities")
+        bool,
+        typer.Option("--calibrated", help="Calibrate the probabilities with RUN's temperature."),
     ] = False,
     variants: Annotated[
-        str, typer.Option(metavar="LIST", help="also build these variants: fp16, int8, ort, fixed, with commas")
+        str, typer.Option(metavar="LIST", help="Also build these variants, comma-separated: fp16, int8, ort, fixed.")
     ] = "",
     calibration_data: Annotated[
-        str, typer.Option(metavar="SET", help="dataset to calibrate and evaluate variants; default: that of RUN")
+        str, typer.Option(metavar="DATASET", help="Dataset to calibrate and evaluate variants. Default: that of RUN.")
     ] = "",
-    max_accuracy_drop: Annotated[float, typer.Option(help="largest accepted loss of accuracy, in points")] = 1.0,
-    min_speedup: Annotated[
-        float, typer.Option(help="smallest accepted ratio of fp32's latency to the variant's; 1: not slower")
+    max_accuracy_drop: Annotated[
+        float, typer.Option(help="Largest accepted loss of accuracy, in percentage points.")
     ] = 1.0,
-    target: Annotated[str, typer.Option(metavar="cpu|cuda", help="device on which to measure speed")] = "cpu",
-    seed: Annotated[int, typer.Option(help="seed of the random weights of NET or FUNCTION")] = 0,
+    min_speedup: Annotated[
+        float, typer.Option(help="Smallest accepted speedup: fp32's latency over the variant's.")
+    ] = 1.0,
+    target: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device on which to measure speed.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of the random weights of NETWORK or FUNCTION.")] = 0,
     raw: Annotated[
-        bool, typer.Option("--raw", help="accept float32 NCHW and produce the network's own outputs, unchanged")
+        bool, typer.Option("--raw", help="Accept float32 NCHW and produce the network's own outputs, unchanged.")
     ] = False,
     taps: Annotated[
-        bool, typer.Option("--taps", help="keep the input of each BatchNorm, which is otherwise folded")
+        bool, typer.Option("--taps", help="Keep the input of each BatchNorm, which is otherwise folded.")
     ] = False,
     dynamic_size: Annotated[
-        bool, typer.Option("--dynamic-size", help="make height and width of the input dynamic, if the network can")
+        bool,
+        typer.Option("--dynamic-size", help="Make height and width dynamic, if the network supports it."),
     ] = False,
-    input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="input size of FUNCTION's network")] = None,
+    input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="Input size of FUNCTION's network.")] = None,
     mean: Annotated[
-        str | None, typer.Option(metavar="NUMBERS", help="mean by channel, of pixel values from 0 to 1 (FUNCTION)")
+        str | None, typer.Option(metavar="NUMBERS", help="Mean per channel of pixel values from 0 to 1 (FUNCTION).")
     ] = None,
     std: Annotated[
-        str | None, typer.Option(metavar="NUMBERS", help="standard deviation by channel, likewise (FUNCTION)")
+        str | None, typer.Option(metavar="NUMBERS", help="Standard deviation per channel, likewise (FUNCTION).")
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="file with FUNCTION's class labels, one per line")] = None,
+    labels: Annotated[Path | None, typer.Option(help="File with FUNCTION's class labels, one per line.")] = None,
 ) -> None:
-    """Write a network as an ONNX model into a Triton model repository.
+    """Write a network as an ONNX model to a Triton model repository.
 
     The model accepts images (uint8, NHWC, any batch size) and produces logits and probabilities; with --raw it has the
     network's own tensors instead. Before anything is written, every output and every layer is compared with PyTorch,
     and every shape is verified by independent sources. --calibrated calibrates the probabilities on the run's
     validation split; logits and predicted classes stay the same.
 
-    Each variant is measured beside the model and written only if it meets the bounds on accuracy and speed. If one is
-    rejected, the exit status is 1; the model itself and all other variants are written.
+    Each variant is compared with the model, and written only if it meets the bounds on accuracy and speed. If a variant
+    is rejected, the exit status is 1; the model itself and all other variants are written.
 
     Example: zoonnx export runs/digits --to models --variants int8,ort
     """
@@ -85,9 +89,9 @@ def export(
     from export.settings import ExportSettings
 
     if raw and (mean or std):
-        raise SettingsError("--mean and --std are for images, but a --raw model accepts float32: leave them out.")
+        raise SettingsError("--mean and --std are for images, but a --raw model accepts float32: omit them.")
     if not to:
-        raise SettingsError("--to is empty: name a model repository, such as models, or . for the current folder.")
+        raise SettingsError("--to is empty: pass a model repository, such as models, or . for the current folder.")
     loaded = load_source(source, SourceOptions(seed, pretrained, pretrained_file, input_size, mean, std, labels))
     settings = ExportSettings(
         to=Path(to),
@@ -127,11 +131,10 @@ def _plan_variants(
 
         return parse_plan(loaded, settings, variants, calibration_data, target, bounds)
     if calibration_data:
-        raise SettingsError("--calibration-data is for variants: name some with --variants, or leave it out.")
+        raise SettingsError("--calibration-data is for variants: name some with --variants, or omit it.")
     if (*bounds, target) != (1.0, 1.0, "cpu"):
         raise SettingsError(
-            "--max-accuracy-drop, --min-speedup and --target are for variants: name some with --variants, or leave "
-            "them out."
+            "--max-accuracy-drop, --min-speedup and --target are for variants: name some with --variants, or omit them."
         )
     return None
 
@@ -148,7 +151,7 @@ def _print_summary(exported: "Exported") -> None:
 
 
 def summary(exported: "Exported") -> "list[tuple[str, Cell]]":
-    """Return the labelled facts about an export that the terminal shows."""
+    """Return the summary of an export, one label and one text per row."""
     manifest = exported.manifest
     worst = max(manifest.parity.checks, key=lambda check: check.max_abs_error / (check.tolerance or 1))
     return [

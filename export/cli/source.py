@@ -1,4 +1,4 @@
-"""Loads the network that the command line names, with the options of each kind of source."""
+"""Loads the network that the command line specifies."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,16 @@ FUNCTION_OPTIONS = ("input_size", "mean", "std", "labels")
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Options of the source, as typed.
+    """Options of the source, as on the command line.
 
     Attributes:
-        seed: for the random weights of a network without trained ones.
-        pretrained: whether to load the pretrained weights of a network by name.
-        pretrained_file: file with pretrained weights for a network by name.
+        seed: Seed of random weights.
+        pretrained: Whether to load pretrained weights; for a network by name.
+        pretrained_file: File with pretrained weights; for a network by name.
         input_size: "C,H,W" of the input, for package.module:function.
-        mean: numbers with commas, of pixel values from 0 to 1, by channel; for package.module:function.
-        std: likewise.
-        labels: text file with one label per line, for package.module:function.
+        mean: Comma-separated mean per channel, of pixel values from 0 to 1; for package.module:function.
+        std: Comma-separated standard deviation per channel, likewise.
+        labels: Text file with one label per line, for package.module:function.
     """
 
     seed: int = 0
@@ -49,8 +49,8 @@ def load_source(source: str, options: SourceOptions) -> LoadedNetwork:
     misplaced = [f"--{name.replace('_', '-')}" for name in FUNCTION_OPTIONS if getattr(options, name) is not None]
     if misplaced:
         raise SettingsError(
-            f"{', '.join(misplaced)}: only for a network of your own, package.module:function; '{source}' is the "
-            "name of a network or the folder of a run, which define it themselves."
+            f"{', '.join(misplaced)}: only for package.module:function; '{source}' is the name of a "
+            "network or the folder of a run, which define these themselves."
         )
     return load_network(
         source, seed=options.seed, pretrained=options.pretrained, pretrained_file=options.pretrained_file
@@ -85,7 +85,7 @@ def _labels(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise SettingsError(f"cannot read labels from {path}: not a regular file, so reading it might never end.")
+        raise SettingsError(f"cannot read labels from {path}: not a regular file.")
     try:
         labels = tuple(path.read_text("utf-8-sig").splitlines())  # editors on Windows write a byte order mark
     except (OSError, UnicodeDecodeError) as error:

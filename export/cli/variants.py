@@ -1,4 +1,4 @@
-"""The variants of `zoonnx export`: parses their options, builds them with progress, and prints the results."""
+"""The variants of `zoonnx export`: parses their options, builds them, and prints the results."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def parse_plan(
 def build_variants(plan: Plan, version: Path, progress_console: Console) -> None:
     """Build the variants of the version in the folder `version`, write their report, and print the results.
 
-    Raises: VariantError if one was rejected, after all others are written.
+    Raises: VariantError if a variant was rejected, after all others are written.
     """
     models, name = version.parent.parent, version.parent.name
     with progress_console.status("variants") as status:
@@ -55,7 +55,7 @@ def build_variants(plan: Plan, version: Path, progress_console: Console) -> None
 
 
 def rows(outcome: Outcome) -> list[tuple[str, Cell]]:
-    """Return the labelled facts about one variant that the terminal shows."""
+    """Return the results for one variant, one label and one text per row."""
     table: list[tuple[str, Cell]] = [(outcome.kind, verdict_word(outcome.verdict))]
     if outcome.measured:
         table += _measurement_rows(outcome.measured)

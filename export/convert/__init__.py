@@ -1,1 +1,1 @@
-"""Converts a prepared network to ONNX, and checks the sizes that the graph leaves dynamic."""
+"""Converts a prepared network to ONNX, and checks the sizes that stay dynamic in the graph."""

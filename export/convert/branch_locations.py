@@ -36,7 +36,7 @@ def branch_locations(network: nn.Module, example: torch.Tensor, dynamic_shapes: 
 
 
 def assumptions(env: symbolic_shapes.ShapeEnv) -> Iterator[str]:
-    """Yield the assumptions of a capture: conditions, ranges of sizes, and sizes that are fixed."""
+    """Yield the assumptions of a capture: conditions, ranges of sizes, and fixed sizes."""
     for condition in (note.expr for notes in env.deferred_runtime_asserts.values() for note in notes):
         yield str(condition)
         if condition.is_Equality and len(condition.free_symbols) == 1:
@@ -58,7 +58,7 @@ def at_most(symbol: Any, bound: Any) -> str:
 
 
 def fixed(size: Any) -> str:
-    """Return the assumption that a size is that of the example, whose sizes differ from each other."""
+    """Return the assumption that a size equals that of the example, in which all sizes are different."""
     return f"= {size}"
 
 

@@ -2,7 +2,7 @@
 
 Requires: a prepared network (see prepare.py), the size of one input, and one name per output tensor.
 Ensures: a model with the requested opset, the input `x` and the named outputs, all with a dynamic batch first; height
-and width are dynamic if requested, or ConversionError names the part of the network that prevents it.
+and width are dynamic if requested. ConversionError names the part of the network that prevents this.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ def convert(
     *,
     dynamic_size: bool = False,
 ) -> onnx.ModelProto:
-    """Convert `network`, whose input is float32 (N, *input_size); keep the outputs of the modules at the paths `taps`.
+    """Convert `network`, whose input is float32 (N, *input_size), and keep the outputs of the modules `taps`.
 
-    With `dynamic_size`, height and width are dynamic; those of `input_size` should then differ from each other.
+    With `dynamic_size`, height and width are dynamic; they should differ from each other in `input_size`.
 
     Raises: ConversionError.
     """

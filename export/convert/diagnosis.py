@@ -24,7 +24,7 @@ Frame = tuple[str, str, str]  # file, line number, code
 
 
 def explain(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any, error: BaseException) -> str:
-    """Return a clause that names the obstacle and its location, and a remedy if there is a known one."""
+    """Return a clause that names the cause, its location, and a remedy if one is known."""
     with module_tracker(network) as current_path:
         try:
             program = torch.export.export(network, (example,), dynamic_shapes=dynamic_shapes, strict=False)
@@ -34,7 +34,7 @@ def explain(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any, erro
 
 
 def location(path: str, line: str) -> str:
-    """Return a clause with the module path and the source line, as far as they are known."""
+    """Return a clause with the module path and the source line; parts that are unknown are omitted."""
     module = f" in module '{path}'" if path else ""
     return f"{module} at {line}" if line else module
 

@@ -1,13 +1,13 @@
-"""Reads from a captured program for which sizes of its dynamic axes the graph is valid.
+"""Determines the sizes of the dynamic axes for which a captured graph is valid.
 
-Where a network's forward branches on a size (`if x.shape[0] > 8:`), torch.onnx follows the branch that its example
-takes, records the assumption as a guard, and omits the guard from the file: at other sizes the file would be silently
-wrong.
+If a network's forward branches on a size (`if x.shape[0] > 8:`), torch.onnx captures only the branch of its example.
+It records the assumption as a guard, but omits the guard from the file, whose results at other sizes would be wrong
+without an error.
 
 Requires: the program that torch.onnx captured, and the names of the input's dynamic axes.
-Ensures: the graph assumes nothing about the batch, and no maximum of height or width. Other assumptions about height
-and width, such as a minimum, are returned as guards: a layer may need them, or a branch may have the same result on
-both sides (see dynamic_shapes_check.py).
+Ensures: the graph is valid for every batch size, and has no maximum height or width. Other assumptions about height and
+width, such as a minimum, are returned as guards: a layer may need them, or both branches may have the same result (see
+dynamic_shapes_check.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from export.errors import ConversionError
 
 BATCH = 0
 SMALLEST = 2  # PyTorch specialises 0 and 1; the file is run at a batch of 1
-TESTED_SIZES = range(SMALLEST, 257)  # a condition that holds for all of these is ignored
+TESTED_SIZES = range(SMALLEST, 257)  # a condition that holds for all of these sizes is ignored
 
 Sizes = Mapping[int, int]  # size by axis of the input
 LocateBranch = Callable[[str], str]  # from the expression of an assumption to a clause with the location of its branch
@@ -45,7 +45,11 @@ class SizeAssumption:
 
 @dataclass(frozen=True)
 class Guard(SizeAssumption):
-    """An assumption that can be evaluated for given sizes."""
+    """An assumption that can be evaluated.
+
+    Attributes:
+        holds: Returns whether the assumption is true for the sizes passed to it.
+    """
 
     holds: Callable[[Sizes], bool]
 
@@ -53,7 +57,7 @@ class Guard(SizeAssumption):
 def require_dynamic_axes(program: Any, axis_names: Mapping[int, str], locate: LocateBranch) -> None:
     """Reject an exported `program` that is valid only for some sizes of the dynamic axes `axis_names`.
 
-    The batch, axis 0, must be free of any condition; the other axes must have no maximum, but may have a minimum.
+    The batch, axis 0, must be unconditional; the other axes must have no maximum, but may have a minimum.
 
     Raises: ConversionError, with the condition.
     """
@@ -71,13 +75,13 @@ def require_dynamic_axes(program: Any, axis_names: Mapping[int, str], locate: Lo
 
 
 def size_guards(program: Any, axis_names: Mapping[int, str]) -> list[Guard]:
-    """Return the guards of an exported `program` on height and width, where `axis_names` has these as dynamic."""
+    """Return the guards on height and width of an exported `program`, if `axis_names` lists these as dynamic."""
     symbols = {axis: _symbol(program, axis) for axis in axis_names}
-    known = set(symbols.values())
+    axis_symbols = set(symbols.values())
     conditions = {
         str(condition): condition
         for condition in _conditions(program)
-        if {symbols[BATCH]} != condition.free_symbols <= known
+        if {symbols[BATCH]} != condition.free_symbols <= axis_symbols
     }
     minimums = (_minimum(program, axis, name) for axis, name in axis_names.items() if axis != BATCH)
     return [
@@ -99,7 +103,7 @@ def _minimum(program: Any, axis: int, name: str) -> Guard | None:
 
 
 def _conditions(program: Any) -> list[Any]:
-    """Return the conditions that PyTorch recorded without checking them."""
+    """Return the conditions that PyTorch recorded to be checked at run time."""
     asserts = _input(program).fake_mode.shape_env.deferred_runtime_asserts
     return [note.expr for group in asserts.values() for note in group]
 
@@ -145,6 +149,6 @@ def _batch_conditions(program: Any, name: str) -> Iterator[SizeAssumption]:
 
 
 def _symbol(program: Any, axis: int) -> Any:
-    """Return the symbol of a dynamic size; None where the size is fixed."""
+    """Return the symbol of a dynamic size; None if the size is fixed."""
     size = _input(program).shape[axis]
     return None if isinstance(size, int) else size.node.expr

@@ -1,11 +1,11 @@
 """Verifies a model with dynamic height and width at sizes that violate the guards of its graph.
 
-A violated guard is not yet an error: a layer needs a minimum size, and a network that pads to a multiple may branch on
-whether there is anything to pad, with the same result either way. So the file is run at sizes that violate a guard, and
-compared with PyTorch.
+A violated guard is not necessarily an error: a layer may need a minimum size, and a network that pads to a multiple may
+branch on whether padding is necessary, with the same result in both branches. So the file is run at sizes that violate
+a guard, and compared with PyTorch.
 
 Requires: a converted model, the network that it was made from, and the guards of its graph.
-Ensures: at sizes that violate a guard, PyTorch cannot run the network either, or the file computes the same as PyTorch.
+Ensures: at sizes that violate a guard, PyTorch fails too, or the file computes the same as PyTorch.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from export.reference.tolerance import compare
 from export.tracing.lane_sums import LaneSummation, NormDetector
 from export.tracing.run import run, run_in_float64
 
-MAX_INCREASE = 64  # of height and width over the example's: enough to violate most conditions on a remainder
-FAR_MULTIPLES = (2, 4, 16)  # of the example's size, for guards that only much larger sizes violate
+MAX_INCREASE = 64  # of height and width over those of the example: enough to violate most conditions on a remainder
+LARGER_MULTIPLES = (2, 4, 16)  # of the example's size, for guards that only much larger sizes violate
 BATCHES = (2, 3, 5, 16, 32, 64, 128, 256)
-MAX_PIXELS = 16  # times those of the example: larger comparisons would take too long
+MAX_PIXELS = 16  # multiple of the example's pixels: larger comparisons would take too long
 
 Shape = tuple[int, ...]  # batch, channels, height, width
 
@@ -40,7 +40,7 @@ def verify_outside_guards(
 
     Raises: ConversionError, with the guard.
     """
-    runtime = Runtime(model, optimise=False) if guards else None  # unoptimised: its errors then name the layer
+    runtime = Runtime(model, optimise=False) if guards else None  # unoptimised, so that its errors name the layer
     for guard in guards:
         for shape in _violating_shapes(guard, example):
             too_large = prod(shape) > MAX_PIXELS * example.numel()
@@ -52,12 +52,12 @@ def verify_outside_guards(
 
 
 def _violating_shapes(guard: Guard, example: torch.Tensor) -> list[Shape]:
-    """Return the nearest and the smallest shapes near the example's that violate the guard; if none do, a far one."""
+    """Return the nearest and the smallest shape near the example's that violate the guard, else one larger shape."""
     near = [shape for shape in _near_shapes(example) if not guard.holds(dict(enumerate(shape)))]
     if near:
         nearest = min(near, key=lambda shape: sum(abs(a - b) for a, b in zip(shape, example.shape, strict=True)))
         return list(dict.fromkeys([nearest, min(near, key=prod)]))
-    return [shape for shape in _far_shapes(example) if not guard.holds(dict(enumerate(shape)))][:1]
+    return [shape for shape in _larger_shapes(example) if not guard.holds(dict(enumerate(shape)))][:1]
 
 
 def _near_shapes(example: torch.Tensor) -> Iterator[Shape]:
@@ -75,9 +75,9 @@ def _if_positive(*shape: int) -> Iterator[Shape]:
         yield shape
 
 
-def _far_shapes(example: torch.Tensor) -> Iterator[Shape]:
+def _larger_shapes(example: torch.Tensor) -> Iterator[Shape]:
     batch, channels, height, width = example.shape
-    for multiple in FAR_MULTIPLES:
+    for multiple in LARGER_MULTIPLES:
         yield batch, channels, height * multiple, width
         yield batch, channels, height * multiple, width * multiple
         yield batch, channels, height, width * multiple

@@ -33,10 +33,10 @@ def prepare(network: nn.Module) -> nn.Module:
 def require_no_size_padding(network: nn.Module) -> None:
     """Reject layers that pad by the size of their input, like TensorFlow's "same" padding.
 
-    Each such layer makes the sizes after it longer expressions of the input's size; with several of them torch.export
+    The sizes after such a layer are longer expressions of the input's size; with several of these layers torch.export
     does not terminate in reasonable time.
 
-    Raises: UnsupportedNetworkError, with the first such layer.
+    Raises: UnsupportedNetworkError, which names the first such layer.
     """
     for path, module in network.named_modules():
         if type(module).__name__.endswith(PADS_BY_SIZE):

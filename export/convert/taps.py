@@ -1,11 +1,10 @@
-"""Keeps the outputs of convolutions before a BatchNorm in the file, where the exporter would fold the two.
+"""Keeps the outputs of convolutions before a BatchNorm in the file, instead of folding the two.
 
-This costs no speed: onnxruntime folds the two when it loads the file, unless the value between them is requested.
+This costs no speed: onnxruntime folds them when it loads the file, unless the value between them is requested.
 
 Requires: a prepared network.
-Ensures: inside `tapped`, the network additionally returns copies of the tapped modules' outputs, after its own
-outputs, so that the exporter keeps these values. The pass `drop_tap_outputs` then removes the outputs, but the values
-stay.
+Ensures: inside `tapped`, the network returns copies of the tapped modules' outputs after its own outputs, so that the
+exporter keeps these values. The pass `drop_tap_outputs` then removes these outputs, but not the values.
 """
 
 import contextlib

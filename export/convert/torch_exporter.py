@@ -18,7 +18,7 @@ from export.convert.dynamic_shapes import LocateBranch
 from export.errors import ConversionError
 from export.names import BATCH, HEIGHT, INPUT, WIDTH
 
-MIN_SIZES = (1, 8, 32)  # candidates for the least height and width: a norm rejects a map of one place
+MIN_SIZES = (1, 8, 32)  # candidates for the minimum height and width: some norms reject a feature map of one pixel
 MIN_SIZE_MISSING = re.compile("Constraints violated|appropriate min value")  # PyTorch's message for a missing minimum
 
 
@@ -47,7 +47,7 @@ def branch_locator(network: nn.Module, example: torch.Tensor, axes: Mapping[int,
 
 @contextlib.contextmanager
 def silence_exporter() -> Iterator[None]:
-    """Suppress the exporter's output, logs and warnings: what they report is checked on the model it returns."""
+    """Suppress the exporter's output, logs and warnings; the model that it returns is checked instead."""
     disabled_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -76,7 +76,7 @@ def _export_program(
 def _dynamic_axes(min_size: int | None) -> dict[int, Any]:
     """Return the batch axis, and with a `min_size` also height and width."""
     spatial = {2: (HEIGHT, min_size), 3: (WIDTH, min_size)} if min_size else {}
-    return {axis: torch.export.Dim(name, min=least) for axis, (name, least) in {0: (BATCH, 1), **spatial}.items()}
+    return {axis: torch.export.Dim(name, min=minimum) for axis, (name, minimum) in {0: (BATCH, 1), **spatial}.items()}
 
 
 def _needs_larger_minimum(error: BaseException | None) -> bool:

@@ -1,4 +1,4 @@
-"""Finds a second input size at which a model with dynamic height and width is checked."""
+"""Chooses a second input size at which to check a model with dynamic height and width."""
 
 import torch
 from torch import nn
@@ -9,15 +9,15 @@ from export.tracing.run import fresh_copy, run
 Size = tuple[int, int, int]  # channels, height, width
 
 BATCH = 2
-# Added to the height and the width. First two unequal odd numbers, which no stride divides by chance; then multiples of
-# 2, 4, 8, 16, 32 and 64, which some networks require.
+# Added to height and width. The first two are different primes, which no stride divides; the others are multiples of 2,
+# 4, 8, 16, 32 and 64, which some networks require.
 INCREMENTS = ((37, 53), (38, 54), (36, 52), (40, 56), (48, 80), (32, 96), (64, 128))
 
 
 def second_size(network: nn.Module, size: Size) -> tuple[int, int]:
     """Return the first larger height and width that the network accepts.
 
-    Where it accepts none, return the first one, with which a later step then rejects the network.
+    If it accepts none, return the first candidate; a later step then rejects the network at that size.
     """
     larger = [(size[1] + height, size[2] + width) for height, width in INCREMENTS]
     return next((candidate for candidate in larger if _accepts(network, (size[0], *candidate))), larger[0])
@@ -26,7 +26,7 @@ def second_size(network: nn.Module, size: Size) -> tuple[int, int]:
 def require_larger_size(network: nn.Module, size: Size) -> None:
     """Reject a network that fails on inputs larger than `size` by an odd height and width.
 
-    Raises: UnsupportedNetworkError, with the layer that fails.
+    Raises: UnsupportedNetworkError, which names the layer that fails.
     """
     height, width = INCREMENTS[0]
     with dynamic_size_errors():

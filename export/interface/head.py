@@ -27,7 +27,7 @@ class Head:
     """Probabilities are `activation(logits / temperature)`.
 
     Attributes:
-        activation: softmax where an image has exactly one class, sigmoid where each class is independent.
+        activation: softmax if an image has exactly one class, sigmoid if the classes are independent.
         temperature: Greater than 0; 1 leaves the logits unscaled.
     """
 
@@ -54,7 +54,7 @@ class Head:
         return scaled.softmax(-1) if self.activation == "softmax" else scaled.sigmoid()
 
     def nodes(self, logits: str, probabilities: str) -> Sequence[onnx.NodeProto]:
-        """Return the nodes that compute `probabilities` from `logits`, in a graph that holds `constants()`."""
+        """Return the nodes that compute `probabilities` from `logits`; they need the initializers of `constants()`."""
         scaled = SCALED_LOGITS if self.is_scaled else logits
         scaling = (
             [helper.make_node("Div", [logits, TEMPERATURE], [SCALED_LOGITS], SCALED_LOGITS)] if self.is_scaled else []
@@ -64,13 +64,13 @@ class Head:
         return [*scaling, helper.make_node("Softmax", [scaled], [probabilities], probabilities, axis=-1)]
 
     def constants(self) -> Sequence[onnx.TensorProto]:
-        """Return the initializers that `nodes()` need."""
+        """Return the initializers that the nodes of `nodes()` use."""
         value = np.array(self.temperature, np.float32)
         return [numpy_helper.from_array(value, TEMPERATURE)] if self.is_scaled else []
 
 
 def head_of(source: LoadedNetwork, calibrated: bool) -> Head:
-    """Return the head for the network's task: sigmoid for multi-label, else softmax; calibrated by its temperature.
+    """Return the head for the network's task: sigmoid for multi-label, else softmax; if `calibrated`, scaled.
 
     Raises:
         SettingsError: `calibrated` is set, but no temperature was fitted.

@@ -1,4 +1,4 @@
-"""Adds preprocessing and probabilities to a converted model, so that no client has to implement them.
+"""Adds preprocessing and probabilities to a converted model, so that clients need not implement them.
 
 Requires: a converted model with the float NCHW input `x` and the output `logits`.
 Ensures: the input is `image`, uint8 NHWC; the outputs are `logits` and `probabilities`; normalisation is in the graph.

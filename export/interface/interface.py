@@ -1,6 +1,6 @@
-"""The inputs and outputs of a model file, and how they relate to those of the network inside it.
+"""The inputs and outputs of a model file, and their relation to those of the network.
 
-Every check takes its inputs from here, and computes the expected outputs of the file from the network's output here.
+All checks get their inputs and the expected outputs of the file from an interface.
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,12 +29,12 @@ PROBE_KINDS = (
     "zeros",
     "half and half",
     "a ramp",
-)  # the kinds of the probe inputs, as the manifest has them
+)  # the kind of each probe input; recorded in the manifest
 OUT_OF_RANGE_SCALES = (10, 1e3, 1e6)
 
 
 class Interface(Protocol):
-    """One input and named outputs, each with the batch first."""
+    """One input and named outputs; the first dimension of each is the batch."""
 
     input_name: ClassVar[str]
 
@@ -44,26 +44,26 @@ class Interface(Protocol):
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """Heights and widths at which the file is checked: the network's own, and a second if size is dynamic."""
+        """Heights and widths at which the file is checked: the network's own, and a second one if they are dynamic."""
 
     @property
     def network_outputs(self) -> tuple[str, ...]:
         """The names of the converted graph's outputs, in the network's order."""
 
     def at(self, height: int, width: int) -> Self:
-        """Return the same interface for inputs of this size only."""
+        """Return this interface for inputs of one size."""
 
     def noise(self, batch: int) -> Array:
         """Return `batch` random inputs of the file, the same in every run."""
 
     def probe_inputs(self) -> Array:
-        """Return inputs of the file of the kinds TELLING, on which values differ that are equal for noise."""
+        """Return inputs of the kinds PROBE_KINDS, which distinguish values that are equal for noise."""
 
     def out_of_range_inputs(self) -> Array:
-        """Return inputs of the file that exceed the range of the probe inputs."""
+        """Return inputs that exceed the range of the probe inputs."""
 
     def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the network's input (N, C, H, W) for the file's `inputs`, in memory of its own."""
+        """Return a new tensor with the network's input (N, C, H, W) for the file's `inputs`."""
 
     def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
         """Return the file's expected outputs, by name. Raises: UnsupportedNetworkError."""
@@ -79,7 +79,7 @@ class ImageInterface:
     Attributes:
         preprocessing: The normalisation, and the network's own input size.
         head: Computes the probabilities from the logits.
-        other_sizes: Further heights and widths at which the file is checked, where these are dynamic.
+        other_sizes: Further heights and widths at which the file is checked, if they are dynamic.
     """
 
     preprocessing: Preprocessing
@@ -130,7 +130,7 @@ class RawInterface:
     Attributes:
         input_size: (C, H, W) of the input.
         network_outputs: The names of the output tensors, of which there may be any number.
-        other_sizes: Further heights and widths at which the file is checked, where these are dynamic.
+        other_sizes: Further heights and widths at which the file is checked, if they are dynamic.
     """
 
     input_size: Size
@@ -149,7 +149,7 @@ class RawInterface:
         return np.random.default_rng(batch).standard_normal((batch, *self.input_size), np.float32)
 
     def probe_inputs(self) -> Array:
-        """Return two inputs of noise, zeros, ones beside zeros, and a ramp."""
+        """Return five inputs: two of noise, zeros, one that is half ones, and a ramp."""
         _, height, width = self.input_size
         inputs = np.concatenate([self.noise(2), np.zeros((3, *self.input_size), np.float32)])
         inputs[3, ..., : (width + 1) // 2] = 1
@@ -157,7 +157,7 @@ class RawInterface:
         return inputs
 
     def out_of_range_inputs(self) -> Array:
-        """Return noise at three scales; where a larger scale overflows, a smaller one still separates values."""
+        """Return noise at three scales: if the largest overflows, the others still distinguish values."""
         scales = np.array(OUT_OF_RANGE_SCALES, np.float32).reshape(-1, 1, 1, 1)
         return self.noise(len(OUT_OF_RANGE_SCALES)) * scales
 

@@ -17,7 +17,8 @@ def noise(preprocessing: Preprocessing, batch: int) -> Images:
 def probes(preprocessing: Preprocessing) -> Images:
     """Return five images: two of noise, a black one, one that is half white, and a ramp.
 
-    On noise alone, a unit that is inactive for it or a clamp that it does not reach cannot be told from other values.
+    Noise alone does not distinguish units that it never activates, or the input and output of a clamp that it never
+    reaches.
     """
     _, height, width = preprocessing.input_size
     images = np.concatenate([noise(preprocessing, 2), np.zeros_like(noise(preprocessing, 3))])
@@ -27,7 +28,7 @@ def probes(preprocessing: Preprocessing) -> Images:
 
 
 def extremes(preprocessing: Preprocessing) -> Images:
-    """Return images of only 0 and 255: noise, the first channel alone, the others, white, columns of random colours."""
+    """Return images of 0 and 255: noise, only the first channel, only the others, white, columns of random colours."""
     images = noise(preprocessing, 5) // 128 * 255
     images[1:3] = 0
     images[1, ..., 0] = images[2, ..., 1:] = 255

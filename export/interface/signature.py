@@ -1,8 +1,8 @@
 """The signature of a model: its tensors by name, its labels, and its image preprocessing.
 
 Requires: an interface, and the network's outputs for its probe inputs at each size.
-Ensures: every tensor has the batch first and a datatype that a server supports; dimensions that depend on the size of
-the input are dynamic.
+Ensures: the first dimension of every tensor is the batch; a server supports its datatype; dimensions that depend on the
+input's size are dynamic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ DATATYPES = {
 
 @dataclass(frozen=True)
 class Signature:
-    """What clients of a model rely on.
+    """The tensors, labels and preprocessing of a model.
 
     Attributes:
         inputs: The input tensors; a dimension of -1 is dynamic.
         outputs: The output tensors.
         labels: The class names, in the order of the logits; may be empty.
         preprocessing: None for a model that does not accept images.
-        multi_label: Whether each label of an image has an independent probability.
+        multi_label: Whether an image may have several labels, with independent probabilities.
     """
 
     inputs: Sequence[manifest.Tensor]
@@ -103,7 +103,7 @@ def _require_fixed_classes(outputs_per_size: Sequence[Mapping[str, Tensor]]) -> 
 
 
 def _describe(tensors_per_size: Sequence[Mapping[str, Tensor]]) -> Sequence[manifest.Tensor]:
-    """Return the tensors' names, types and shapes; `tensors_per_size` has the same tensors for each input size."""
+    """Return name, datatype and shape of each tensor; `tensors_per_size` has the same tensors for each input size."""
     ranks = {tuple((name, tensor.ndim) for name, tensor in tensors.items()) for tensors in tensors_per_size}
     if len(ranks) > 1:
         raise UnsupportedNetworkError(

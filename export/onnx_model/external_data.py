@@ -1,8 +1,8 @@
 """Handles models whose weights exceed 2 GB, the limit of one protobuf message.
 
-Requires: a model in memory. The size of its weights follows from their shapes, without serialising anything.
+Requires: a model in memory.
 Ensures: the weights of a large model are never serialised together with its graph. They are stored in a separate file,
-each at the start of a page and in the order of the graph, so the same model gives the same bytes. A small model is one
+each at the start of a page, in the order of the graph, so that equal models have equal bytes. A small model has one
 file.
 """
 
@@ -22,9 +22,9 @@ from export.names import WEIGHTS
 from protos.files import MODEL
 
 EXTERNAL_FROM_BYTES = 1_900_000_000  # of weights; the rest of 2 GB is for the graph and its metadata
-INLINE_MAX_BYTES = 1024  # such a small weight may be a shape, which shape inference must read
+INLINE_MAX_BYTES = 1024  # a smaller weight may be a shape, which shape inference must read
 PAGE_BYTES = 4096
-NUMPY_BUILTIN = 1  # numpy.dtype.isbuiltin of the types that NumPy itself defines
+NUMPY_BUILTIN = 1  # numpy.dtype.isbuiltin of NumPy's own types
 
 
 def is_large(model: onnx.ModelProto) -> bool:
@@ -58,7 +58,7 @@ def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
 def split_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Mapping[str, Array]]:
     """Return a copy of `model` that marks its large weights as external, and these weights by name."""
     copy, weights = _without_weights(model), {}
-    used = {name for node in model.graph.node for name in node.input}  # onnxruntime ignores those of loops and branches
+    used = {name for node in model.graph.node for name in node.input}  # not those of loops and branches
     for weight in model.graph.initializer:
         if weight.name in used and _can_be_external(weight) and _is_numpy_type(weight):
             _add_external(copy.graph, weight, 0, _byte_count(weight))
@@ -90,7 +90,7 @@ def check(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def on_disk(model: onnx.ModelProto) -> Iterator[Path]:
-    """Write a large model to a temporary folder and yield its path; files that are mapped by the end stay mapped."""
+    """Write a large model to a temporary folder and yield its path; a memory map of a file outlives the folder."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / MODEL
         path.write_bytes(with_external_weights(model).SerializeToString())

@@ -34,7 +34,7 @@ def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
 
 
 def rename_conflicting_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
-    """Rename the weights of `graph` that have one of `names`: a network's parameters may be called anything."""
+    """Rename the weights of `graph` that have one of `names`: the parameters of a network can have any name."""
     conflicting = {weight.name for weight in graph.initializer} & set(names)
     _rename(graph, {name: f"{name}/unnamed" for name in sorted(conflicting)})
 

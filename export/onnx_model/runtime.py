@@ -70,14 +70,14 @@ class Runtime:
             raise ConversionError(f"onnxruntime cannot run the model on {shapes}{where}: {error}") from error
 
     def _failing_layer(self, error: str) -> str:
-        """Return the layer of the node that an error message names; empty if it is unknown."""
+        """Return the layer of the node that an error message names; empty if unknown."""
         match = NODE_IN_ERROR.search(error)
         node = next((node for node in self._nodes if match and node.name == match[1]), None)
         return (module_scopes(node) or ("",))[-1] if node else ""
 
 
 def _session(model: onnx.ModelProto, values: Iterable[str], options: Any) -> Any:
-    """Open a session; the weights are passed as arrays, because serialising and parsing them takes most of the time."""
+    """Open a session; the weights are passed as arrays, because serialising and parsing them would be slow."""
     graph, weights = split_weights(model)
     outputs = {output.name for output in graph.graph.output}
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in outputs)
@@ -87,7 +87,7 @@ def _session(model: onnx.ModelProto, values: Iterable[str], options: Any) -> Any
 
 
 def require_supported_opset(opset: int) -> None:
-    """Refuse an opset that the installed onnxruntime does not support. Raises: ConversionError."""
+    """Reject an opset that the installed onnxruntime does not support. Raises: ConversionError."""
     if not _supports(opset):
         newest = next((older for older in range(opset - 1, 0, -1) if _supports(older)), 0)
         raise ConversionError(
@@ -99,12 +99,12 @@ def require_supported_opset(opset: int) -> None:
 @functools.cache
 def _supports(opset: int) -> bool:
     """Return whether onnxruntime loads a model of one node with this opset."""
-    value = onnx.helper.make_tensor_value_info
+    tensor_info = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["y"])],
         "one",
-        [value("x", onnx.TensorProto.FLOAT, [1])],
-        [value("y", onnx.TensorProto.FLOAT, [1])],
+        [tensor_info("x", onnx.TensorProto.FLOAT, [1])],
+        [tensor_info("y", onnx.TensorProto.FLOAT, [1])],
     )
     opsets = [onnx.helper.make_opsetid("", opset)]
     try:

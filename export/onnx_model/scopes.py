@@ -1,4 +1,4 @@
-"""Reads which modules a node of a converted graph belongs to, from the metadata that torch.onnx writes."""
+"""Reads the modules that contain a node of a converted graph, from the metadata that torch.onnx writes."""
 
 import ast
 

@@ -1,1 +1,1 @@
-"""The reference: what PyTorch computes, in float32 and float64, and the tolerance that follows from it."""
+"""The reference: PyTorch's results in float32 and float64, and the tolerance derived from them."""

@@ -1,4 +1,4 @@
-"""Runs a network on the probe inputs, and rejects one whose results a server could not reproduce in batches.
+"""Runs a network on the probe inputs, and rejects a network whose results vary between runs or batches.
 
 Requires: a prepared network, and the interface of the model to be made from it.
 Ensures: at each size of the interface, every output has a finite row for each input. After `require_deterministic`:
@@ -15,7 +15,7 @@ from export.interface.interface import Interface
 from export.reference.expected import SINGLE_ROW, SMALL_BATCH, ReferenceRuns
 from export.tracing.run import fresh_copy
 
-BATCH_RTOL = 1e-3  # of the largest magnitude: more than the rounding of another batch size explains
+BATCH_RTOL = 1e-3  # of the largest magnitude: more than the rounding errors of another batch size
 
 
 def reference_runs(network: nn.Module, interface: Interface) -> list[ReferenceRuns]:
@@ -28,9 +28,9 @@ def reference_runs(network: nn.Module, interface: Interface) -> list[ReferenceRu
 
 
 def replace_unreliable_inputs(runs: Sequence[ReferenceRuns]) -> list[ReferenceRuns]:
-    """Return `runs` with noise in place of inputs for which the network's float32 results are unreliable.
+    """Replace the inputs on which the network's float32 results are unreliable by noise.
 
-    A norm over the places of a flat image divides by nearly 0, which amplifies rounding errors.
+    A norm over the pixels of a constant image divides by nearly 0, which amplifies rounding errors.
     """
     unreliable = {row for size_runs in runs for row in size_runs.pair.unreliable_rows(size_runs.count)}
     return [size_runs.with_noise(unreliable) for size_runs in runs] if unreliable else list(runs)
@@ -55,7 +55,7 @@ def _require_finite_rows(name: str, value: Tensor, count: int) -> None:
 
 
 def require_deterministic(runs: ReferenceRuns) -> None:
-    """Reject a network whose output for an input varies between runs, with earlier inputs, or with the batch.
+    """Reject a network whose output for an input depends on the run, on earlier inputs, or on the batch.
 
     Raises: UnsupportedNetworkError.
     """
@@ -68,7 +68,7 @@ def require_deterministic(runs: ReferenceRuns) -> None:
 
 
 def _require_independent_rows(runs: ReferenceRuns, outputs: Mapping[str, Tensor], rows: slice) -> None:
-    """Reject a network whose `outputs` for the inputs `rows` differ from those that it computes in the full batch."""
+    """Reject a network whose `outputs` for the inputs `rows` differ from its outputs in the full batch."""
     for name, batch_output in runs.float32.outputs.items():
         if _agrees(outputs[name], batch_output, rows):
             continue
@@ -81,7 +81,7 @@ def _require_independent_rows(runs: ReferenceRuns, outputs: Mapping[str, Tensor]
 
 
 def _is_random(runs: ReferenceRuns) -> bool:
-    """Return whether the network draws random numbers, even without effect, or varies between two consecutive runs."""
+    """Return whether the network draws random numbers, even unused ones, or its outputs vary between two runs."""
     state, outputs = torch.get_rng_state(), runs.run_single()
     draws = not torch.equal(state, torch.get_rng_state())
     return draws or any(not torch.equal(value, outputs[name]) for name, value in runs.run_single().items())

@@ -1,12 +1,12 @@
-"""Runs PyTorch on the probe inputs, with as few runs as the comparisons need.
+"""Runs PyTorch on the probe inputs, as few times as the comparisons need.
 
-All probe inputs are run once in float32 and once in float64: layers are identified by these runs, and every number is
+All probe inputs are run once in float32 and once in float64. These runs identify the layers, and all numbers are
 compared with them. If the rows of a batch are independent, the network's results for a smaller batch are the first rows
-of its results for the largest one, so that smaller batches need no runs of their own.
+of its results for the largest one, so that smaller batches need no separate runs.
 
 Requires: a prepared network, and the interface of the model made from it.
-Ensures: rows are only used for a smaller batch if PyTorch, run on a second batch, returns the same rows at every layer;
-where rows do not match the model, each batch can still be run on its own.
+Ensures: rows are used for a smaller batch only if PyTorch, run on a second batch, returns the same rows at every layer.
+If the model does not match the rows, the smaller batch can still be run separately.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -25,7 +25,7 @@ from export.tracing.trace import Identity
 
 SMALL_BATCH = 2  # the second batch, which shows whether rows are independent
 SINGLE_ROW = slice(3, 4)  # the half white input: its mean is not 0, and no earlier input has larger values
-LAYER_FLOOR = 2e-5  # identifies a layer's value even where cancellation leaves values with a larger relative error
+LAYER_FLOOR = 2e-5  # larger than FLOOR, because cancellation in a layer can increase the relative error
 
 Values = TypeVar("Values", Tensor, Array)
 
@@ -36,40 +36,40 @@ class TorchRun:
 
     Attributes:
         outputs: The expected outputs of the model.
-        layers: The output of each layer, in the order in which the calls end.
+        layers: The output of each layer, in the order in which the calls return.
     """
 
     outputs: Mapping[str, Tensor]
     layers: Layers
 
-    def first_rows(self, batch: int, of: int) -> "TorchRun":
-        """Return the results for the first `batch` of `of` inputs; tensors without a row per input stay complete."""
-        outputs = {name: _first_rows(value, batch, of) for name, value in self.outputs.items()}
+    def first_rows(self, batch: int, count: int) -> "TorchRun":
+        """Return the results for the first `batch` of `count` inputs; tensors without a row per input are unchanged."""
+        outputs = {name: _first_rows(value, batch, count) for name, value in self.outputs.items()}
         layers = {
-            name: replace(record, value=_first_rows(record.value, batch, of)) for name, record in self.layers.items()
+            name: replace(record, value=_first_rows(record.value, batch, count)) for name, record in self.layers.items()
         }
         return TorchRun(outputs, layers)
 
 
 class ReferencePair:
-    """One batch in float32 and in float64; `lanes` is float32 with sums in lanes, where that makes a difference."""
+    """One batch in float32 and in float64; `lanes` is float32 with sums in lanes, for networks with norms."""
 
     def __init__(self, float32: TorchRun, float64: TorchRun, lanes: TorchRun | None) -> None:
         self.float32, self.float64, self.lanes = float32, float64, lanes
         self._references: dict[Identity, Reference] = {}
 
-    def first_rows(self, batch: int, of: int) -> "ReferencePair":
-        """Return the results for the first `batch` of `of` inputs."""
-        lanes = self.lanes.first_rows(batch, of) if self.lanes else None
-        return ReferencePair(self.float32.first_rows(batch, of), self.float64.first_rows(batch, of), lanes)
+    def first_rows(self, batch: int, count: int) -> "ReferencePair":
+        """Return the results for the first `batch` of `count` inputs."""
+        lanes = self.lanes.first_rows(batch, count) if self.lanes else None
+        return ReferencePair(self.float32.first_rows(batch, count), self.float64.first_rows(batch, count), lanes)
 
     def unreliable_rows(self, count: int) -> set[int]:
-        """Return those of the `count` inputs for which the float32 error of some layer is too large to compare with."""
+        """Return the indices of those of `count` inputs for which the float32 error of a layer is too large."""
         references = {id(reference): reference for reference in map(self.layer, self.float32.layers)}
         return {row for reference in references.values() for row in reference.unreliable_rows(count)}
 
     def layer(self, name: str) -> Reference:
-        """Return the reference of a layer's output; layers that returned the same tensor share it."""
+        """Return the reference of a layer's output; layers that return the same tensor share one."""
         record = self.float32.layers[name]
         if record.identity not in self._references:
             lanes = self.lanes.layers[name].value if self.lanes else None
@@ -84,14 +84,14 @@ class ReferencePair:
 
 
 class ReferenceRuns:
-    """PyTorch's results for the probe inputs at one input size; float64 is run when it is first needed."""
+    """PyTorch's results for the probe inputs at one input size; float64 runs when it is first needed."""
 
     def __init__(
         self, network: nn.Module, interface: Interface, fresh: nn.Module, noise_rows: Collection[int] = frozenset()
     ) -> None:
         """Run `network` in float32 on all probe inputs, and on the first two.
 
-        `fresh` is a copy of the network that was never run. The probe inputs `noise_rows` are replaced by noise.
+        `fresh` is a copy of the network that has not been run. The probe inputs `noise_rows` are replaced by noise.
 
         Raises: UnsupportedNetworkError.
         """
@@ -124,7 +124,7 @@ class ReferenceRuns:
     def run_single(self, *, fresh: bool = False) -> Mapping[str, Tensor]:
         """Run the input SINGLE_ROW on its own and return the outputs.
 
-        `fresh` uses the copy of the network that was not run before, and therefore works only once.
+        `fresh` uses the copy of the network that has not been run, and therefore works only once.
 
         Raises: UnsupportedNetworkError.
         """
@@ -186,8 +186,8 @@ class ReferenceRuns:
         return all(reference.agreement(value).holds for reference, value in (*outputs, *layers.values()))
 
 
-def _first_rows(values: Values, batch: int, of: int) -> Values:
-    """Return the rows of the first `batch` of `of` inputs, if each input has the same number of rows."""
-    if values.ndim == 0 or len(values) % of:
+def _first_rows(values: Values, batch: int, count: int) -> Values:
+    """Return the rows of the first `batch` of `count` inputs, if each input has the same number of rows."""
+    if values.ndim == 0 or len(values) % count:
         return values
-    return values[: len(values) // of * batch]
+    return values[: len(values) // count * batch]

@@ -1,10 +1,10 @@
 """Decides whether an array agrees with PyTorch, within a tolerance derived from PyTorch's own float32 error.
 
 PyTorch's float32 result differs from its float64 result by some error, and a faithful conversion differs by about as
-much. The tolerance is a small multiple of that error, with a floor for values where float32 happens to be exact, and a
-ceiling where float32 is unreliable, both relative to the magnitude of the values. Where the reference is infinite or
-NaN, the compared array must be so too. Values that exceed all others by orders of magnitude, such as those of an
-attention mask, are compared separately: their tolerance would accept any error of the others.
+much. The tolerance is a small multiple of that error, with a floor for values that happen to be exact in float32, and a
+ceiling for values that are unreliable; both are relative to the magnitude of the values. Where the reference is
+infinite or NaN, the compared array must be so too. Values that exceed all others by orders of magnitude, such as those
+of an attention mask, are compared separately: their tolerance would accept any error of the others.
 
 export/verify/parity.py applies this to all outputs and layers of a model.
 """
@@ -19,7 +19,7 @@ from export.arrays import Array
 CEILING = 1e-2  # of the largest magnitude: a network with a larger float32 error cannot be compared
 NOISE_MULTIPLE = 10.0  # measured: onnxruntime differs by 0.7 to 2.3 times PyTorch's float32 error
 GAP = 1e3  # ratio of neighbouring magnitudes from which values above and below are compared separately
-LEAST_SHARE, LEAST = 0.1, 4  # of the values below such a gap: fewer may be residues of cancelled large values
+MIN_SHARE, MIN_COUNT = 0.1, 4  # of the values below such a gap: fewer may be residues of cancelled large values
 SAMPLE = 4096  # elements that suffice to reject most different arrays
 FLOOR = 4e-6  # of the largest magnitude: 32 units in the last place of float32
 
@@ -75,7 +75,7 @@ class Reference:
         self._stride = max(1, float32.size // SAMPLE)
 
     def unreliable_rows(self, count: int) -> set[int]:
-        """Return the indices of those of `count` inputs for which float32 is too far from float64 to compare with."""
+        """Return the indices of those of `count` inputs for which float32 differs too much from float64."""
         is_reliable = NOISE_MULTIPLE * self._error <= CEILING * self._scale
         if is_reliable or not self._float64.ndim or len(self._float64) % count:
             return set()
@@ -85,7 +85,7 @@ class Reference:
         return set(np.flatnonzero(unreliable).tolist())
 
     def agreement(self, array: Array) -> Agreement:
-        """Compare `array`; of several groups of magnitudes, return one that fails, else the one with most tolerance."""
+        """Compare `array`; of several groups of magnitudes, return a failed one, else that of the largest tolerance."""
         if self._parts and array.shape == self._float32.shape:
             agreements = [part.agreement(array[mask]) for mask, part in self._parts]
             return max(agreements, key=lambda agreement: (not agreement.holds, agreement.tolerance))
@@ -108,7 +108,7 @@ def _magnitude_groups(values: Array, largest: float) -> list[npt.NDArray[np.bool
     magnitudes = np.abs(values.reshape(-1)[::stride])
     magnitudes = np.sort(magnitudes[np.isfinite(magnitudes) & (magnitudes > 0)])
     gaps = np.flatnonzero((magnitudes[1:] > GAP) & (magnitudes[1:] / GAP >= magnitudes[:-1]))
-    gaps = gaps[gaps + 1 >= max(LEAST, LEAST_SHARE * magnitudes.size)]
+    gaps = gaps[gaps + 1 >= max(MIN_COUNT, MIN_SHARE * magnitudes.size)]
     if not gaps.size:
         return []
     large = np.abs(values) > magnitudes[gaps[-1]] * np.sqrt(GAP)
@@ -121,7 +121,7 @@ def compare(array: Array, float32: Array, float64: Array, lanes: Array | None = 
 
 
 def distance(a: Array, b: Array) -> float:
-    """Return the largest absolute difference; infinite where only one is NaN, or if the shapes differ."""
+    """Return the largest absolute difference; infinite if only one value of a pair is NaN, or if the shapes differ."""
     if a.shape != b.shape:
         return float("inf")
     largest = _largest_difference(a, b)
@@ -150,7 +150,7 @@ def _magnitude(values: Array) -> float:
 
 
 def _largest_difference(a: Array, b: Array) -> float:
-    """Return the largest absolute difference of arrays of one shape; NaN or infinite if a difference is.
+    """Return the largest absolute difference of arrays of one shape; NaN or infinite if any difference is.
 
     Two float32 arrays are subtracted in float32, which is exact for close values.
     """

@@ -1,1 +1,1 @@
-"""Loads the network to export from a user's code, and rejects networks that cannot be exported."""
+"""Loads a network from user code, and rejects networks that cannot be exported."""

@@ -1,4 +1,4 @@
-"""Loads a network from user code: the result of `package.module:function`, or a module that already exists."""
+"""Loads a network from user code: the result of `package.module:function`, or an existing module."""
 
 import importlib
 import importlib.util
@@ -56,17 +56,17 @@ def loaded_module(
     """Return `network` with its preprocessing, by default that of timm's `pretrained_cfg`, and its labels.
 
     Raises:
-        SourceError: No preprocessing is given, and the network has no `pretrained_cfg`.
+        SourceError: `preprocessing` is None, and the network has no `pretrained_cfg`.
         UnsupportedNetworkError: The network cannot be exported.
     """
     network = unwrap(network)
-    kind = type(network).__name__
+    class_name = type(network).__name__
     if preprocessing is None:
         if not getattr(network, "pretrained_cfg", None):
-            raise SourceError(f"the input size of {kind} is unknown: pass `preprocessing` (--input-size C,H,W).")
+            raise SourceError(f"the input size of {class_name} is unknown: pass `preprocessing` (--input-size C,H,W).")
         preprocessing = Preprocessing.from_network(network)
     weights = WeightsSource("given", seed)
-    return LoadedNetwork(network, name or kind, architecture or kind, tuple(labels), preprocessing, weights)
+    return LoadedNetwork(network, name or class_name, architecture or class_name, tuple(labels), preprocessing, weights)
 
 
 def plain_preprocessing(

@@ -18,11 +18,11 @@ def convert_network(context: Described) -> Converted:
     Reads: `network`, `interface`, `runs` and `settings`.
     Adds: `model`.
     Ensures: the model is valid ONNX of the requested opset with the inputs and outputs of the interface; its nodes
-    carry the paths of the modules inside which they were computed.
-    Raises: ConversionError; UnsupportedNetworkError where a layer only accepts the network's own size.
+    carry the paths of the modules that contain them.
+    Raises: ConversionError; UnsupportedNetworkError if a layer accepts only the network's own size.
     """
     settings, interface = context.settings, context.interface
-    # The last size of the interface, because height and width must differ from each other where they are dynamic.
+    # The last size of the interface: if height and width are dynamic, they must differ from each other.
     example_size = context.runs[-1].interface.input_size
     try:
         model = convert(

@@ -10,7 +10,7 @@ def describe_model(context: Reference) -> Described:
 
     Reads: `interface`, `runs`, the labels of `source`, and `settings`.
     Adds: `signature` and `shared_files`.
-    Ensures: all tensors are supported by the server; versions that exist in the repository share the same files.
+    Ensures: the server supports all tensors; existing versions in the repository have the same shared files.
     Raises: UnsupportedNetworkError, RepositoryConflictError.
     """
     settings = context.settings

@@ -23,7 +23,7 @@ def load_source(
     """Combine the network with its preprocessing and labels.
 
     Adds: `source` and `settings`.
-    Ensures: a path or a name is loaded; the network is not wrapped and can be copied; the repository can be written to.
+    Ensures: the network is loaded, without wrappers, and can be copied; the repository is writable.
     Raises: RepositoryError, SettingsError, SourceError, UnsupportedNetworkError.
     """
     if isinstance(network, str | Path):
@@ -31,7 +31,7 @@ def load_source(
     if isinstance(network, LoadedNetwork):
         if preprocessing is not None or labels:
             raise SettingsError(
-                "a loaded network has its own preprocessing and labels: to change them, use dataclasses.replace on it."
+                "a loaded network has its own preprocessing and labels: change them with dataclasses.replace."
             )
         source = network
     else:

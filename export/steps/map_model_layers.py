@@ -1,4 +1,4 @@
-"""Step 7: from an ONNX model to one whose values have the names of the network's layers."""
+"""Step 7: from an ONNX model to one whose values are named after the network's layers."""
 
 from export.errors import dynamic_size_errors
 from export.onnx_model.rename import name_values
@@ -12,7 +12,7 @@ def map_model_layers(context: Converted) -> Mapped:
     Reads: `network`, `runs` and `model`.
     Adds: `layer_map`.
     Changes: `model`, whose values are renamed.
-    Ensures: every module output has an entry; a value in it was compared numerically.
+    Ensures: every module output has an entry, whose value was compared numerically.
     Raises: UnsupportedNetworkError, ConversionError.
     """
     with dynamic_size_errors(context.settings.dynamic_size):

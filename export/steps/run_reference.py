@@ -8,7 +8,7 @@ def run_reference(context: Prepared) -> Reference:
     """Run the network in PyTorch on the probe inputs, at each size of the interface.
 
     Reads: `network` and `interface`.
-    Adds: `runs`, which run float64 when it is first needed.
+    Adds: `runs`; their float64 results are computed when first needed.
     Ensures: every output has a finite row for each input.
     Raises: UnsupportedNetworkError.
     """

@@ -9,7 +9,7 @@ from export.steps.stages import Converted
 def screen_reference(context: Converted) -> Converted:
     """Run PyTorch in float64, replace probe inputs on which float32 is unreliable, and require deterministic results.
 
-    This follows the conversion because a forward that branches on values also fails here, but only the conversion names
+    This step follows the conversion: a forward that branches on values fails in both, but only the conversion reports
     the line.
 
     Reads and replaces: `runs`.

@@ -1,7 +1,7 @@
-"""The facts known after each step of an export.
+"""The results after each step of an export.
 
-Each stage extends the one before, so that a fact has one name in all later steps. Stages are immutable, except that
-some steps write into the ONNX model or the layer map; their docstrings say so.
+Each stage extends the previous one, so that a result has one name in all later steps. Stages are immutable, except that
+some steps modify the ONNX model or the layer map; their docstrings state this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ class Converted(Described):
     """After convert_network and screen_reference.
 
     Attributes:
-        model: The ONNX model with its interface.
+        model: The ONNX model, with the inputs and outputs of `interface`.
     """
 
     model: onnx.ModelProto
@@ -97,7 +97,7 @@ class ShapesVerified(Mapped):
     """After verify_shapes.
 
     Attributes:
-        shapes: How many shapes were verified, and by which witnesses.
+        shapes: The number of shapes that were verified, by witness.
     """
 
     shapes: manifest.Shapes

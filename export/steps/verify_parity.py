@@ -11,7 +11,7 @@ def verify_parity(context: ShapesVerified) -> Verified:
     Reads: `runs`, `model` and `layer_map`.
     Adds: `checks`.
     Changes: `layer_map`, into which the largest error of each layer is written.
-    Ensures: all differences are within the tolerance that follows from PyTorch's own float32 error.
+    Ensures: all differences are within the tolerance derived from PyTorch's own float32 error.
     Raises: ParityError, ConversionError.
     """
     with dynamic_size_errors(context.settings.dynamic_size):

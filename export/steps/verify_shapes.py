@@ -11,7 +11,7 @@ def verify_shapes(context: Mapped) -> ShapesVerified:
     Reads: `network`, `interface`, `model` and `layer_map`.
     Adds: `shapes`.
     Changes: `layer_map`, into which the witnesses and the receptive field of each layer are written.
-    Ensures: no two witnesses contradict each other.
+    Ensures: no two witnesses disagree.
     Raises: ShapeError, ConversionError.
     """
     with dynamic_size_errors(context.settings.dynamic_size):

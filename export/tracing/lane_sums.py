@@ -1,10 +1,10 @@
 """Measures how much float32 results depend on the order of summation.
 
 PyTorch sums the values of a feature map pairwise, or more exactly; onnxruntime sums sequentially, in one partial sum
-per SIMD lane. Where a norm divides by the deviation of a large map, or of a flat one, whose deviation is nearly 0, the
-two differ by more than PyTorch's float32 differs from its float64, although both are as exact as float32 allows. A
-network with such norms is therefore run once more with sums in lanes: whichever of its two float32 results is farther
-from float64 is the measure of float32's own error.
+per SIMD lane. If a norm divides by the deviation of a large feature map, or of a constant one, whose deviation is
+nearly 0, the two results differ by more than PyTorch's float32 differs from its float64, although both are as exact as
+float32 allows. A network with such norms is therefore run once more with sums in lanes, and the larger distance of its
+two float32 results from float64 is its float32 error.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 LANES = 8  # float32 lanes of an AVX2 register; wider registers sum more exactly
-MANY_CHANNELS = 4096  # a layer norm over fewer values is equally exact in any order of summation
+MANY_CHANNELS = 4096  # a layer norm over fewer values has the same error in any order of summation
 MANY_VALUES = 256  # a mean over fewer values is not the mean of a feature map
 
 aten = torch.ops.aten
@@ -129,7 +129,7 @@ def _std(
 
 
 def _sum(x: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """Sum over `dim` in LANES partial sums, each of every LANES-th value, added sequentially."""
+    """Sum over `dim` sequentially, in LANES partial sums of every LANES-th value."""
     summed_axes = sorted(axis % x.ndim for axis in dim or range(x.ndim))
     other_axes = [axis for axis in range(x.ndim) if axis not in summed_axes]
     sizes = [x.shape[axis] for axis in other_axes]

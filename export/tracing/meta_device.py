@@ -1,7 +1,7 @@
 """Copies a network to PyTorch's meta device, where it computes shapes only.
 
 Requires: a prepared network.
-Ensures: no weight is copied; tensors that modules hold without having registered them are on the meta device, too.
+Ensures: no weight is copied; tensors that modules hold as plain attributes are on the meta device, too.
 """
 
 import copy

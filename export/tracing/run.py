@@ -18,11 +18,11 @@ from export.errors import UnsupportedNetworkError
 from export.tracing.trace import TensorRecord, module_tracker, trace
 
 NetworkOutput = Any  # a tensor, or tuples, lists and dicts of them
-Layers = Mapping[str, TensorRecord]  # the output of each layer, by layer name, in the order in which the calls end
+Layers = Mapping[str, TensorRecord]  # the output of each layer, by layer name, in the order in which the calls return
 
 
 def fresh_copy(network: nn.Module) -> nn.Module:
-    """Return a copy with the same weights, but with its own buffers and attributes, to which a forward may write."""
+    """Return a copy that shares the weights, but not the buffers and attributes, to which a forward may write."""
     return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 

@@ -27,7 +27,7 @@ class TensorRecord:
 
     Attributes:
         path: The module's path in the network.
-        call: How often the module was called before.
+        call: The number of earlier calls of the module.
         element: The tensor's index among those that the call returned.
         kind: The module's class name.
         parent: The path of the module that made the call.
@@ -57,7 +57,7 @@ class TensorRecord:
 
 
 def trace(network: nn.Module, x: torch.Tensor) -> tuple[Any, list[TensorRecord]]:
-    """Return the output of `network`, and a record of each tensor that a module call returned, by end of the calls."""
+    """Return the output of `network`, and a record of each tensor that a module call returned, in that order."""
     recorder = _Recorder()
     handles = [handle for path, module in network.named_modules() for handle in recorder.attach(path, module)]
     try:
@@ -118,7 +118,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.records: list[TensorRecord] = []
         self._alive: list[torch.Tensor] = []  # the address of a freed tensor could be reused
-        self._copies: dict[Identity, Array] = {}  # a block returns the tensor of its last layer: copy it once
+        self._copies: dict[Identity, Array] = {}  # a block returns the same tensor as its last layer: copy it once
         self._calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
         self._stack: list[str] = []
         self._inputs: list[frozenset[Identity]] = []

@@ -6,7 +6,7 @@ from export.variants.eval_data import EvalData
 from export.variants.measure import Measurements
 from export.variants.settings import SERVABLE, Kind, VariantSettings
 
-EQUAL_DB = 80.0  # the least SQNR of ort and fixed, which compute the same numbers in another order
+EQUAL_DB = 80.0  # minimum SQNR of ort and fixed, which compute the same numbers in another order
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Verdict:
     """Whether a variant is accepted.
 
     Attributes:
-        reasons: why it is rejected; empty if it is accepted.
-        notes: what could not be judged, and why.
+        reasons: Why it is rejected; empty if it is accepted.
+        notes: Criteria that were not applied, with the reason.
     """
 
     reasons: tuple[str, ...]
@@ -27,7 +27,7 @@ class Verdict:
 
 
 def judge(kind: Kind, measured: Measurements, eval_data: EvalData, settings: VariantSettings) -> Verdict:
-    """Compare a servable variant with the bounds, and files for devices with the original's outputs."""
+    """Judge a servable variant by the acceptance bounds, and files for devices by the original's outputs."""
     if kind not in SERVABLE:
         return _judge_equality(measured)
     quality_reasons, quality_notes = _judge_quality(measured, eval_data, settings)
@@ -69,7 +69,7 @@ def _judge_quality(
 
 
 def _judge_speed(measured: Measurements, settings: VariantSettings) -> tuple[list[str], list[str]]:
-    """Return reasons to reject and notes; a variant is rejected only if noise does not explain its slowness."""
+    """Return reasons to reject and notes; a variant is rejected only if it is slower beyond measurement noise."""
     latency, minimum = measured.latency, settings.bounds.min_speedup
     if latency is None:
         return [], [f"speed not measured: no {settings.target} device here"]

@@ -1,9 +1,9 @@
-"""The images with which variants are calibrated and evaluated.
+"""The images on which variants are calibrated and evaluated.
 
-Requires: a dataset for trained weights, the run's own or one that the user names.
-Ensures: calibration uses training images, the choice between calibration methods validation images, and the
-evaluation test images; they are the same in every run. A network with random weights may be evaluated on noise, and
-its report says that it is untrained.
+Requires: a dataset for trained weights, the run's own or that of --calibration-data.
+Ensures: training images for calibration, validation images for the choice of the calibration method, and test images
+for the evaluation; the same in every run. A network with random weights may be evaluated on noise; its report states
+that it is untrained.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class ImageSet:
 
     Attributes:
         images: uint8, (N, H, W, C).
-        targets: their classes; None if the dataset's classes are not the network's.
-        split_size: number of images in the whole split.
+        targets: Their classes; None if the dataset's classes are not the network's.
+        split_size: Number of images in the complete split.
     """
 
     images: Images
@@ -50,13 +50,13 @@ class EvalData:
     """The images for calibrating and evaluating the variants of one network.
 
     Attributes:
-        dataset: name of the dataset without private parts, or "noise".
-        is_trained: whether the network has trained weights.
-        calibration: training images.
-        validation: validation images, which choose the calibration method.
-        test: test images.
-        unlabelled_reason: why accuracy cannot be measured; empty if it can.
-        multi_label: whether an image may have several classes; each class then counts as one binary prediction.
+        dataset: Name of the dataset without private parts, or "noise".
+        is_trained: Whether the network has trained weights.
+        calibration: Training images.
+        validation: Validation images, on which the calibration method is chosen.
+        test: Test images.
+        unlabelled_reason: Why accuracy cannot be measured; empty if it can.
+        multi_label: Whether an image may have several classes, each of which is then a binary prediction.
     """
 
     dataset: str
@@ -69,7 +69,7 @@ class EvalData:
 
 
 def load_eval_data(loaded: LoadedNetwork, settings: VariantSettings) -> EvalData:
-    """Load the images. Raises: CalibrationDataError if trained weights have no dataset, or not a suitable one."""
+    """Load the images. Raises: CalibrationDataError if trained weights have no suitable dataset."""
     name = settings.calibration_data or loaded.data
     if name:
         return _from_dataset(name, loaded, settings)
@@ -87,7 +87,7 @@ def load_eval_data(loaded: LoadedNetwork, settings: VariantSettings) -> EvalData
 def _from_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -> EvalData:
     dataset = find_data(name).for_network(loaded.preprocessing)
     if loaded.fold and name == loaded.data:
-        dataset = fold_of(dataset, *loaded.fold)  # the test split is then the one that the run held out
+        dataset = fold_of(dataset, *loaded.fold)  # the test split is then the held-out fold of the run
     if tuple(dataset.input_size) != tuple(loaded.preprocessing.input_size):
         raise CalibrationDataError(
             f"{redacted_name(name)} has images of (channels, height, width) {tuple(dataset.input_size)}, but "

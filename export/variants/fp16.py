@@ -1,8 +1,9 @@
-"""Builds the float16 variant, in which some nodes stay float32 where float16 would overflow or lose too much.
+"""Builds the float16 variant, in which nodes stay float32 if float16 would overflow or lose too much precision.
 
-All values of the network become float16; inputs and outputs keep their types. The nodes that must stay float32 are
-found by measuring a graph that rounds every value as a device with float16 does: a CPU without float16 computes in
-float32 between two conversions, and so would hide the numbers that a GPU computes.
+All other values of the network become float16; inputs and outputs keep their types. The nodes that must stay float32
+are determined by measuring a graph that rounds every value as a device with float16 does. Measuring the float16 model
+itself would not suffice: a CPU without float16 computes in float32 between two conversions, and hides the errors that a
+GPU makes.
 
 Requires: an exported model without nested graphs, and images.
 Ensures: the value of a layer keeps its name; the bytes are the same in every run.
@@ -30,9 +31,9 @@ OPS_WITH_DTYPE = (
     "Bernoulli",
     "Multinomial",
 )
-MIN_SQNR_DB = 40.0  # of any layer: 11 bits give about 65 dB for one rounding
+MIN_SQNR_DB = 40.0  # of any layer: one rounding to 11 bits has about 65 dB
 MAX_STEPS = 12  # of the search for nodes that must stay float32
-MAX_DEPTH = 3  # nodes before a poor one that may stay float32 with it
+MAX_DEPTH = 3  # longest chain of nodes that stay float32 for the sake of the last one
 MIN_GAIN_DB = 6.0  # one bit: a smaller gain is not worth a conversion
 ByName = Mapping[str, float]
 MeasureSqnr = Callable[[onnx.ModelProto], ByName]
@@ -43,8 +44,8 @@ class Fp16Result:
     """A model in float16.
 
     Attributes:
-        model: the converted model.
-        float32_nodes: names of the nodes that stayed float32, in order, with the reasons.
+        model: The converted model.
+        float32_nodes: Names of the nodes that stayed float32, in order, with the reasons.
     """
 
     model: onnx.ModelProto
@@ -54,7 +55,7 @@ class Fp16Result:
 def halve(
     model: onnx.ModelProto, largest: ByName, measure_sqnr: MeasureSqnr, interface_nodes: Collection[str]
 ) -> Fp16Result:
-    """Convert `model` to float16, except `interface_nodes` and the nodes that overflow or lose too much.
+    """Convert `model` to float16, except `interface_nodes` and the nodes that overflow or lose too much precision.
 
     `largest` is the largest magnitude of each float32 value; `measure_sqnr` returns the SQNR in dB of the values of a
     model that rounds like float16. Raises: VariantError.
@@ -71,7 +72,7 @@ def halve(
 def _add_measured_nodes(
     model: onnx.ModelProto, measure_sqnr: MeasureSqnr, float32_nodes: dict[str, str]
 ) -> dict[str, str]:
-    """Add, in graph order, each node whose SQNR is too low in float16, with the nodes before it if only that helps."""
+    """Add, in graph order, each node whose SQNR is too low in float16, with its producers if it needs them."""
     sqnr = measure_sqnr(rounding_model(model, float32_nodes))
     unimprovable: set[str] = set()
     for _ in range(MAX_STEPS):
@@ -92,7 +93,7 @@ def _add_measured_nodes(
 
 
 def _with_producers(model: onnx.ModelProto, name: str, depth: int) -> list[str]:
-    """Return the node and the nodes up to `depth` steps before it, in the order of the graph."""
+    """Return the node and its producers up to `depth` steps back, in the order of the graph."""
     producer = {output: node for node in model.graph.node for output in node.output}
     names = {name}
     for _ in range(depth):
@@ -109,7 +110,7 @@ def to_half(model: onnx.ModelProto, float32_nodes: Collection[str]) -> onnx.Mode
 
 
 def rounding_model(model: onnx.ModelProto, float32_nodes: Collection[str]) -> onnx.ModelProto:
-    """Return a float32 model with the numbers that `to_half` computes on a device with float16 and float32 sums."""
+    """Return a float32 model that computes the results of `to_half` on a device with float16 and float32 sums."""
     rounded = bare_copy(model)
     graph = rounded.graph
     floats = _float_values(model)
@@ -131,7 +132,7 @@ def rounding_model(model: onnx.ModelProto, float32_nodes: Collection[str]) -> on
 
 
 class _Converter:
-    """Converts a model node by node and inserts a Cast wherever a value is needed in the other type."""
+    """Converts a model node by node, and inserts a Cast where a node needs a value in the other type."""
 
     def __init__(self, model: onnx.ModelProto, float32_nodes: Collection[str]) -> None:
         self._model = bare_copy(model)
@@ -170,7 +171,7 @@ class _Converter:
         self._nodes.append(node)
 
     def _declare_output(self, name: str, node_type: int) -> str:
-        """Return the name of a node's output; a float16 output of the model is later cast to its own name."""
+        """Return the new name of a node's output; a float16 output of the model is later cast to its original name."""
         output = f"{name}/half" if name in self._outputs and node_type == HALF else name
         self._types[name] = node_type
         self._names[name, node_type] = output
@@ -245,7 +246,7 @@ def _require_convertible(model: onnx.ModelProto) -> None:
 
 
 def _require_small_weights(model: onnx.ModelProto, float32_nodes: Collection[str]) -> None:
-    """Refuse a weight that float16 cannot represent; the error names the value computed from it, often a layer."""
+    """Reject a weight that float16 cannot represent; the error names the value that is computed from it."""
     floats = [weight for weight in model.graph.initializer if weight.data_type == SINGLE]
     magnitudes = {weight.name: _magnitude(weight) for weight in floats}
     large = {name: magnitude for name, magnitude in magnitudes.items() if magnitude > HALF_MAX}
@@ -280,8 +281,8 @@ def _node_sqnr(model: onnx.ModelProto, name: str, sqnr: ByName) -> float:
 def _first_poor_node(model: onnx.ModelProto, sqnr: ByName, excluded: Collection[str]) -> str | None:
     """Return the first node, in the order of the graph, whose SQNR is below MIN_SQNR_DB."""
     for node in model.graph.node:
-        known = [sqnr[name] for name in node.output if name in sqnr]
-        if node.name not in excluded and known and min(known) < MIN_SQNR_DB:
+        output_sqnr = [sqnr[name] for name in node.output if name in sqnr]
+        if node.name not in excluded and output_sqnr and min(output_sqnr) < MIN_SQNR_DB:
             return node.name
     return None
 
@@ -291,18 +292,18 @@ def _round16_function(model: onnx.ModelProto) -> onnx.FunctionProto:
 
     Normal numbers by Dekker's splitting with 2**13 + 1; below 2**-14 to multiples of 2**-24; infinite from 65520 on.
     """
-    constants = {"split": 8193.0, "tiny": 2.0**-14, "fine": 2.0**24, "step": 2.0**-24, "most": 65520.0, "inf": np.inf}
+    constants = {"split": 8193.0, "tiny": 2.0**-14, "fine": 2.0**24, "step": 2.0**-24, "limit": 65520.0, "inf": np.inf}
     nodes = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(value, np.float32), name))
         for name, value in constants.items()
     ]
     steps = [
         ("Mul", ["x", "split"], "scaled"), ("Sub", ["x", "scaled"], "rest"), ("Add", ["rest", "scaled"], "normal"),
-        ("Mul", ["x", "fine"], "counted"), ("Round", ["counted"], "whole"), ("Mul", ["whole", "step"], "subnormal"),
+        ("Mul", ["x", "fine"], "steps"), ("Round", ["steps"], "nearest"), ("Mul", ["nearest", "step"], "subnormal"),
         ("Abs", ["x"], "size"), ("Less", ["size", "tiny"], "is_tiny"),
         ("Where", ["is_tiny", "subnormal", "normal"], "finite"), ("Sign", ["x"], "sign"),
-        ("Mul", ["sign", "inf"], "endless"), ("Less", ["size", "most"], "is_finite"),
-        ("Where", ["is_finite", "finite", "endless"], "y"),
+        ("Mul", ["sign", "inf"], "overflow"), ("Less", ["size", "limit"], "is_finite"),
+        ("Where", ["is_finite", "finite", "overflow"], "y"),
     ]  # fmt: skip
     nodes += [helper.make_node(op, inputs, [output]) for op, inputs, output in steps]
     opset = [entry for entry in model.opset_import if entry.domain == ""]

@@ -1,4 +1,4 @@
-"""Graph operations that several variants need."""
+"""Graph operations that several variants use."""
 
 import heapq
 from collections import defaultdict
@@ -35,15 +35,15 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
         for other in producers:
             consumers[other].append(index)
     ready = [index for index, producers in enumerate(pending) if not producers]
-    order: list[int] = []
+    sorted_indices: list[int] = []
     while ready:
         index = heapq.heappop(ready)
-        order.append(index)
+        sorted_indices.append(index)
         for consumer in consumers[index]:
             pending[consumer].discard(index)
             if not pending[consumer]:
                 heapq.heappush(ready, consumer)
-    replace_nodes(graph, [nodes[index] for index in order])
+    replace_nodes(graph, [nodes[index] for index in sorted_indices])
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
@@ -61,9 +61,9 @@ def drop_unused_weights(graph: onnx.GraphProto) -> None:
 
 
 def interface_nodes(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes around the network: those that normalise images or compute probabilities."""
+    """Return the names of the nodes that normalise images or compute probabilities, outside the network."""
     if model.graph.input[0].name != IMAGE:
-        return []  # a raw model has none; nodes with such names are its own layers
+        return []  # in a raw model, nodes with such names are layers of the network
     nodes = list(model.graph.node)
     last = next((index for index, node in enumerate(nodes) if IMAGE_SCALE in node.input), -1)
     after_logits: list[str] = []

@@ -1,10 +1,10 @@
-"""Lays out the normalisation constants of an int8 model so that onnxruntime applies them fast.
+"""Repeats the normalisation constants of an int8 model along the width, so that onnxruntime applies them faster.
 
-Around int8 convolutions onnxruntime stores images with the channels last. A constant per channel is then applied 3
-numbers at a time, which takes a fifth of resnet18's time; repeated along the width, it is applied a row at a time.
+For int8 convolutions, onnxruntime stores images with the channels last, and applies a constant per channel to 3 numbers
+at a time, which takes a fifth of resnet18's time. A constant repeated along the width is applied to a row at a time.
 
 Requires: an exported model.
-Ensures: the same numbers. If the width is dynamic or the input is not an image, the model is unchanged.
+Ensures: the model computes the same numbers. If the width is dynamic or the input is not an image, it is unchanged.
 """
 
 import numpy as np

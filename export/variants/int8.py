@@ -1,9 +1,9 @@
-"""Builds the int8 variant by static quantisation: weights by channel, activations by ranges from calibration images.
+"""Builds the int8 variant by static quantisation: weights per channel, activations by ranges on calibration images.
 
 Requires: an exported model and calibration images.
-Ensures: convolutions and matrix products with weights, and the operators that pass values between them, compute in
-int8; the normalisation of images, the probabilities and the outputs stay float32; the value of a layer keeps its name
-and its meaning. The bytes are the same in every run.
+Ensures: convolutions and matrix products with weights, and the operators between them, compute in int8; the
+normalisation of images, the probabilities and the outputs stay float32; the value of a layer keeps its name and
+meaning. The bytes are the same in every run.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ Method = Literal["minmax", "entropy", "percentile"]
 METHODS: tuple[Method, ...] = get_args(Method)
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CONNECTING_OPS = ("Relu", "Clip", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
-REMOVED_OPS = ("Relu", "Clip")  # the quantiser removes them, because the range of an int8 value clips anyway
+REMOVED_OPS = ("Relu", "Clip")  # the quantiser removes them, because quantising to a range also clips
 
 _CALIBRATION: Mapping[Method, Any] = {
     "minmax": CalibrationMethod.MinMax,
@@ -42,7 +42,7 @@ Feeds = Mapping[str, Any]
 def calibrate(
     model: onnx.ModelProto, batches: Sequence[Feeds], method: Method, limits: Mapping[str, Range] | None = None
 ) -> dict[str, Range]:
-    """Return the range of every value to quantise, clipped to `limits`: the ranges of `minmax`."""
+    """Return the range of every value to quantise, clipped to `limits`, the ranges by the method `minmax`."""
     ranges = _ranges(model, batches, method)
     if limits is None:
         return ranges
@@ -89,8 +89,8 @@ def quantise(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelP
 def _excluded_nodes(model: onnx.ModelProto) -> set[str]:
     """Return the names of nodes that stay float32.
 
-    Products of two activations, as in attention, lose too much accuracy. onnxruntime's int8 product does not support
-    stacks of matrices, and its quantiser no grouped transposed convolutions.
+    Products of two activations, as in attention, lose too much accuracy. onnxruntime does not support int8 products of
+    stacks of matrices, and its quantiser does not support grouped transposed convolutions.
     """
     weight_ndims = {weight.name: len(weight.dims) for weight in model.graph.initializer}
     products = (node for node in model.graph.node if node.op_type in ("MatMul", "Gemm"))
@@ -121,7 +121,7 @@ def _ranges(model: onnx.ModelProto, batches: Sequence[Feeds], method: Method) ->
 
 
 class _SingleBatch(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
-    """One batch for the calibrator, which then keeps its statistics, not its values, before the next batch."""
+    """One batch for the calibrator, which reduces its values to statistics before the next batch."""
 
     def __init__(self, feeds: Feeds) -> None:
         self._batches = [dict(feeds)]
@@ -137,8 +137,8 @@ def _scalar(value: Any) -> float:
 def _restore_activations(graph: onnx.GraphProto, original: onnx.GraphProto) -> None:
     """Add the activations that the quantiser removed.
 
-    It gave the name of an activation to the value before it, so a client that requests one of the two layers would get
-    the other. onnxruntime fuses the activation with the rounding again, so this costs nothing.
+    The quantiser gives the name of an activation to the value before it, so that a client that requests one of the two
+    layers would get the other. Restoring costs no speed: onnxruntime fuses the activation with the rounding.
     """
     existing = {node.name for node in graph.node}
     producer = {name: node for node in graph.node for name in node.output}
@@ -175,6 +175,6 @@ def _keep_outputs_float(graph: onnx.GraphProto) -> None:
 
 @contextlib.contextmanager
 def _silence_quantiser() -> Iterator[None]:
-    """Suppress what the quantiser prints."""
+    """Suppress the quantiser's output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

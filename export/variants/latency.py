@@ -1,4 +1,4 @@
-"""Measures latency in alternation with the original, so that other load on the machine affects both alike."""
+"""Measures variant and original alternately, so that other load on the machine affects both equally."""
 
 import math
 import statistics
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-MIN_TURN_S = 0.005  # a turn repeats the run until it lasts about this long
+MIN_MEASUREMENT_S = 0.005  # a measurement repeats the run until it takes about this long
 ROUNDS = 30
 MAX_ROUNDS = 150
 WARM_UP_RUNS = 3
@@ -29,12 +29,12 @@ class Latency:
 
     Attributes:
         device: "cpu" or "cuda".
-        rounds: number of paired measurements.
-        fp32_ms: milliseconds per image of the original.
-        variant_ms: likewise, of the variant.
-        speedup: median of the paired ratios fp32 / variant.
-        speedup_low: lower end of the speedup's 95 % confidence interval.
-        speedup_high: upper end.
+        rounds: Number of paired measurements.
+        fp32_ms: Milliseconds per image of the original.
+        variant_ms: Likewise, of the variant.
+        speedup: Median of the paired ratios fp32 / variant.
+        speedup_low: Lower end of the speedup's 95 % confidence interval.
+        speedup_high: Upper end.
     """
 
     device: str
@@ -88,7 +88,7 @@ def _time(run: Run, repeats: int) -> float:
 
 
 def _repeats(run: Run) -> int:
-    """Return how often a turn must repeat the run to last MIN_TURN_S."""
+    """Return the number of runs that take MIN_MEASUREMENT_S."""
     for _ in range(WARM_UP_RUNS):
         run()
-    return max(1, math.ceil(MIN_TURN_S * 1e3 / _time(run, WARM_UP_RUNS)))
+    return max(1, math.ceil(MIN_MEASUREMENT_S * 1e3 / _time(run, WARM_UP_RUNS)))

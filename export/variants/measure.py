@@ -1,6 +1,7 @@
-"""Compares a variant with the float32 model it was made from, on the same images.
+"""Compares a variant with its float32 original, on the same images.
 
-Ensures: accuracy, size and SQNR are the same in every run. What depends on the machine is in latency.py and memory.py.
+Ensures: accuracy, size and SQNR are the same in every run. Machine-dependent measurements are in latency.py and
+memory.py.
 """
 
 import math
@@ -20,9 +21,9 @@ from export.variants.eval_data import EvalData, ImageSet
 from export.variants.latency import Latency
 from zoo.networks.preprocessing import Preprocessing
 
-MAX_DB = 200.0  # the SQNR of equal values; the negative is that of values that are not finite
-SQNR_BATCH_NUMBERS = 2**20  # numbers in a batch of images if every value is kept: 6 images of 3x224x224
-LOGIT_BATCH_NUMBERS = 2**22  # likewise, if only the logits are kept
+MAX_DB = 200.0  # the SQNR of equal values; that of values that are not finite is -MAX_DB
+SQNR_BATCH_NUMBERS = 2**20  # numbers in a batch of images if all values are stored: 6 images of 3x224x224
+LOGIT_BATCH_NUMBERS = 2**22  # likewise, if only the logits are stored
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Accuracy:
     """Accuracy of the original and of the variant.
 
     Attributes:
-        fp32: fraction of correct predictions of the original, 0 to 1.
-        variant: likewise, of the variant.
-        images: number of test images.
-        split_size: number of images in the whole test split.
+        fp32: Fraction of correct predictions of the original, 0 to 1.
+        variant: Likewise, of the variant.
+        images: Number of test images.
+        split_size: Number of images in the complete test split.
     """
 
     fp32: float
@@ -49,18 +50,18 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Measurements:
-    """The measurements of one variant beside the original.
+    """The measurements of one variant and its original.
 
     Attributes:
-        fp32_bytes: size of the original.
-        variant_bytes: size of the variant.
+        fp32_bytes: Size of the original.
+        variant_bytes: Size of the variant.
         outputs_db: SQNR in dB by output.
         layers_db: SQNR in dB by layer; empty if the layers cannot be observed.
         accuracy: None if the images have no labels.
-        agreement: fraction of images for which both predict the same, 0 to 1; None if there are no logits.
+        agreement: Fraction of equal predictions, 0 to 1; None if there are no logits.
         latency: None if the target device is missing.
-        fp32_peak_mb: peak memory of the original in MB; None if it cannot be measured here.
-        variant_peak_mb: likewise, of the variant.
+        fp32_peak_mb: Peak memory of the original in MB; None if it cannot be measured here.
+        variant_peak_mb: Likewise, of the variant.
     """
 
     fp32_bytes: int
@@ -121,13 +122,13 @@ class VariantEvaluator:
         return graph.feeds(self._model, images, self._preprocessing)
 
     def float_outputs(self) -> list[str]:
-        """Return the names of the float32 outputs, by which a variant is compared. Raises: VariantError."""
+        """Return the names of the float32 outputs, on which a variant is compared. Raises: VariantError."""
         outputs = [info.name for info in self._model.graph.output]
         float_outputs = [name for name in outputs if name in self._values]
         if not float_outputs:
             raise VariantError(
-                f"its loss cannot be measured: no output is float32 ({', '.join(outputs)}); add a float32 output to "
-                "the network, or leave this variant out."
+                f"its error cannot be measured: no output is float32 ({', '.join(outputs)}); add a float32 output to "
+                "the network, or omit this variant."
             )
         return float_outputs
 
@@ -138,8 +139,8 @@ class VariantEvaluator:
         arrays = Runtime(variant, names, optimise=False).run(self._sqnr_feeds)
         for name in names:
             if arrays[name].shape != self._values[name].shape:
-                got, expected = list(arrays[name].shape), list(self._values[name].shape)
-                raise VariantError(f"value '{name}': expected shape {expected} as in the original, got {got}.")
+                actual, expected = list(arrays[name].shape), list(self._values[name].shape)
+                raise VariantError(f"value '{name}': expected shape {expected} as in the original, got {actual}.")
         return {name: sqnr_db(self._values[name], arrays[name]) for name in names}
 
     def layers_db(self, variant: onnx.ModelProto, values_db: Mapping[str, float]) -> dict[str, float]:
@@ -150,18 +151,19 @@ class VariantEvaluator:
     def measure(self, variant: onnx.ModelProto, simulation: onnx.ModelProto | None = None) -> Measurements:
         """Measure accuracy, SQNR and size of `variant`.
 
-        `simulation` computes the numbers of the target device if this machine would not. The SQNR of an output is then
-        the lower of both, so a variant that is another network than its simulation is detected.
+        `simulation` computes the results of the target device if this machine computes others. The SQNR of an output is
+        then the lower one of `variant` and `simulation`, so that a difference between the two models is detected.
+
         Raises: VariantError if no output is float32, or if the shapes of values differ.
         """
         outputs = self.float_outputs()
         values_db = self.values_db(simulation or variant)
-        own_db = self.values_db(variant) if simulation else values_db
+        variant_db = self.values_db(variant) if simulation else values_db
         accuracy, agreement = self.accuracy(simulation or variant, self._eval_data.test)
         return Measurements(
             fp32_bytes=self._model.ByteSize(),
             variant_bytes=variant.ByteSize(),
-            outputs_db={name: min(values_db[name], own_db[name]) for name in outputs if name in values_db},
+            outputs_db={name: min(values_db[name], variant_db[name]) for name in outputs if name in values_db},
             layers_db=self.layers_db(variant, values_db),
             accuracy=accuracy,
             agreement=agreement,
@@ -176,8 +178,10 @@ class VariantEvaluator:
         agreement = float(np.mean(original == predictions))
         if image_set.targets is None:
             return None, agreement
-        fp32, own = (float(np.mean(predicted == image_set.targets)) for predicted in (original, predictions))
-        return Accuracy(fp32, own, len(image_set.images), image_set.split_size), agreement
+        fp32_accuracy = float(np.mean(original == image_set.targets))
+        variant_accuracy = float(np.mean(predictions == image_set.targets))
+        accuracy = Accuracy(fp32_accuracy, variant_accuracy, len(image_set.images), image_set.split_size)
+        return accuracy, agreement
 
     def _predictions(self, logits: Array) -> Array:
         """Return the class of each image, or 0 and 1 for each class of a multi-label task."""

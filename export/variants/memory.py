@@ -1,6 +1,6 @@
 """Measures the peak memory of loading and running a model, in a separate process.
 
-As a script: `memory.py MODEL FEEDS.npz` prints the growth of the process's memory at its peak, in bytes.
+As a script, `memory.py MODEL FEEDS.npz` prints the increase of the process's memory at its peak, in bytes.
 """
 
 import subprocess
@@ -28,7 +28,7 @@ def peak_mb(content: bytes, feeds: Mapping[str, Any]) -> float | None:
         model, arrays = Path(folder) / "model", Path(folder) / "feeds.npz"
         model.write_bytes(content)
         np.savez(arrays, **feeds)
-        # -P: otherwise modules in this file's folder would shadow installed packages.
+        # Without -P, modules in this file's folder would shadow installed packages.
         command = [sys.executable, "-P", __file__, str(model), str(arrays)]
         return _run(command) / 1e6
 
@@ -52,7 +52,7 @@ def _status_bytes(field: str) -> int:
 
 
 def main(model: str, arrays: str) -> int:
-    """Load and run the model; return the growth of the process's memory at its peak, in bytes."""
+    """Load and run the model; return the increase of the process's memory at its peak, in bytes."""
     import numpy as np
     import onnxruntime
 

@@ -44,7 +44,7 @@ def convert(model: onnx.ModelProto) -> dict[str, bytes]:
 
 
 def usability(path: Path) -> str:
-    """Return the report of onnxruntime's checker on the accelerators of phones."""
+    """Return the report of onnxruntime's checker on support by the accelerators of phones."""
     from onnxruntime.tools.mobile_helpers.usability_checker import analyze_model
 
     output = io.StringIO()
@@ -57,12 +57,12 @@ def usability(path: Path) -> str:
 
 @contextlib.contextmanager
 def _silence_tools() -> Iterator[None]:
-    """Suppress what the tools print and log, which names temporary folders."""
+    """Suppress the tools' output and logs, which contain temporary paths."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # they leave files open for the garbage collector
+            warnings.simplefilter("ignore", ResourceWarning)  # they do not close their files
             yield
     finally:
         logging.disable(before)

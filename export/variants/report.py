@@ -1,6 +1,6 @@
 """Writes the measurements of all variants of a version, accepted and rejected, as Markdown and as JSON.
 
-They are in reports/NAME/VERSION and covered by no hash, because they depend on the machine and the date.
+The files are in reports/NAME/VERSION, and no hash covers them, because they depend on the machine and the date.
 """
 
 import json
@@ -22,7 +22,7 @@ from export.variants.measure import Measurements
 from export.variants.runner import Outcome, Plan
 from zoo.storage.atomic_io import write_file
 
-HEAD = (
+HEADER = (
     "variant",
     "verdict",
     "accuracy",
@@ -35,9 +35,8 @@ HEAD = (
     "RAM, MB",
 )
 EXPLANATION = """\
-In each pair the first number is fp32's. Latency is the median and RAM the peak of one image with one thread. The
-speedup is the median over paired runs of both models, with its 95 % interval; it may differ from the ratio of the
-latencies."""
+In each pair, the first number is that of fp32. Latency is the median and RAM the peak of one image with one thread. The
+speedup is the median ratio of paired runs, with its 95 % interval; it may differ from the ratio of the latencies."""
 
 
 def write_reports(models: Path, name: str, version: int, plan: Plan, outcomes: Sequence[Outcome]) -> Path:
@@ -51,7 +50,7 @@ def write_reports(models: Path, name: str, version: int, plan: Plan, outcomes: S
     except OSError as error:
         accepted = ", ".join(outcome.kind for outcome in outcomes if outcome.verdict.accepted) or "none"
         raise TargetError(
-            f"version {version} of {name} was written, and of its variants: {accepted}; but their report was not: "
+            f"version {version} of {name} was written, with its variants: {accepted}; but the report was not: "
             f"cannot write {folder / 'variants.md'}: {error.strerror or error}."
         ) from error
     return folder / "variants.md"
@@ -63,7 +62,7 @@ def report_text(facts: dict[str, Any], plan: Plan, outcomes: Sequence[Outcome]) 
     sections = [
         f"# {facts['name']}, version {facts['version']}: variants\n",
         f"{_evaluated_on(plan.eval_data)}\n",
-        table(HEAD, [_row(outcome) for outcome in outcomes]),
+        table(HEADER, [_row(outcome) for outcome in outcomes]),
         f"{EXPLANATION}\n",
         *(_section(outcome) for outcome in outcomes),
         f"Measured on {facts['date']}: {machine['processor']}, {machine['cores']} cores, {machine['onnxruntime']}.\n",
@@ -72,7 +71,7 @@ def report_text(facts: dict[str, Any], plan: Plan, outcomes: Sequence[Outcome]) 
 
 
 def verdict_word(verdict: Verdict) -> str:
-    """Return the verdict as reports and the terminal show it."""
+    """Return the text of the verdict in reports and on the terminal."""
     return "accepted" if verdict.accepted else "REJECTED"
 
 
@@ -80,7 +79,7 @@ def _row(outcome: Outcome) -> list[str]:
     """Return one row of the table, with a dash for each missing measurement."""
     measured = outcome.measured
     if measured is None:
-        return [outcome.kind, verdict_word(outcome.verdict), *["-"] * (len(HEAD) - 2)]
+        return [outcome.kind, verdict_word(outcome.verdict), *["-"] * (len(HEADER) - 2)]
     return [
         outcome.kind,
         verdict_word(outcome.verdict),

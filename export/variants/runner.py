@@ -1,8 +1,9 @@
-"""Builds the variants of a written version: build, measure, judge, and write those that are accepted.
+"""Builds, measures and judges the variants of a written version, and writes those that are accepted.
 
-Of a rejected variant only the measurements are kept, in the report.
+Rejected variants only appear in the report, with their measurements.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from export.variants import fp16, int8, ort, session, static_shape, write
 from export.variants.acceptance import Verdict, judge
 from export.variants.eval_data import EvalData, load_eval_data
 from export.variants.graph import interface_nodes
-from export.variants.latency import Run, compare
+from export.variants.latency import compare
 from export.variants.measure import Measurements, VariantEvaluator, sqnr_db
 from export.variants.memory import peak_mb
 from export.variants.settings import SERVABLE, Kind, VariantSettings
@@ -46,13 +47,13 @@ class BuiltVariant:
     """A variant before it is judged.
 
     Attributes:
-        kind: which variant.
-        content: the bytes that a session loads.
-        how: how it was built, in one sentence.
-        model: the ONNX model; None for files for devices.
-        simulation: model that computes the numbers of the target device if this machine would not.
-        layer_map: the layer map of `model`.
-        files: the files for devices by name; None for a servable variant.
+        kind: Which variant.
+        content: The bytes that a session loads.
+        how: Description of the build, in one sentence.
+        model: The ONNX model; None for files for devices.
+        simulation: Model that computes the results of the target device, if this machine computes others.
+        layer_map: The layer map of `model`.
+        files: The files for devices by name; None for a servable variant.
     """
 
     kind: Kind
@@ -69,11 +70,11 @@ class Outcome:
     """The result for one variant.
 
     Attributes:
-        kind: which variant.
-        how: how it was built; empty if building failed.
-        verdict: accepted or rejected, with reasons.
-        measured: the measurements; None if building or measuring failed.
-        folder: where it was written; None if it was rejected.
+        kind: Which variant.
+        how: Description of the build; empty if building failed.
+        verdict: Accepted or rejected, with reasons.
+        measured: The measurements; None if building or measuring failed.
+        folder: Folder of the written variant; None if it was rejected.
     """
 
     kind: Kind
@@ -91,12 +92,12 @@ def plan(loaded: LoadedNetwork, models: Path, name: str, settings: VariantSettin
 
 
 def _require_one_file(loaded: LoadedNetwork) -> None:
-    """Refuse a large network: the tools that build and measure variants need a model in one protobuf message."""
+    """Reject a large network: the tools that build and measure variants need a model in one protobuf message."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in loaded.network.state_dict().values())
     if size >= external_data.EXTERNAL_FROM_BYTES:
         raise SettingsError(
             f"{loaded.name} has {size / 1e9:.1f} GB of weights, but variants need less than "
-            f"{external_data.EXTERNAL_FROM_BYTES / 1e9:.1f} GB: leave --variants out."
+            f"{external_data.EXTERNAL_FROM_BYTES / 1e9:.1f} GB: omit --variants."
         )
 
 
@@ -140,7 +141,7 @@ class _VariantBuilder:
         }
         try:
             built = builders[kind]()
-            self._progress(f"measuring {kind} beside fp32")
+            self._progress(f"comparing {kind} with fp32")
             measured = self._measure(built)
         except (VariantError, ConversionError) as error:
             return Outcome(kind, "", Verdict((str(error),), ()), None, None)
@@ -159,7 +160,7 @@ class _VariantBuilder:
         ]
 
     def _write(self, built: BuiltVariant, measured: Measurements) -> Path | None:
-        """Write a servable variant and return its folder; collect files for devices, and return None for these."""
+        """Write a servable variant and return its folder; collect files for devices and return None."""
         if built.files is not None:
             self._edge_files |= built.files
             return None
@@ -202,10 +203,10 @@ class _VariantBuilder:
     def _build_fp16(self) -> BuiltVariant:
         self._progress("fp16: searching for nodes that must stay float32")
         original, evaluator = self._original.model, self._evaluator
-        outside = interface_nodes(original)
-        result = fp16.halve(original, evaluator.largest, evaluator.values_db, outside)
+        excluded = interface_nodes(original)
+        result = fp16.halve(original, evaluator.largest, evaluator.values_db, excluded)
         layer_map = write_variant_metadata(result.model, original, self._original.manifest.layer_map)
-        nodes = [f"{name} ({reason})" for name, reason in result.float32_nodes.items() if name not in outside]
+        nodes = [f"{name} ({reason})" for name, reason in result.float32_nodes.items() if name not in excluded]
         return BuiltVariant(
             "fp16",
             result.model.SerializeToString(deterministic=True),
@@ -222,7 +223,7 @@ class _VariantBuilder:
         return BuiltVariant("fixed", content, "all shapes static, batch size 1", files={EDGE_MODELS["fixed"]: content})
 
     def _build_ort(self) -> BuiltVariant:
-        self._progress("ort: converting, and checking the support on phones")
+        self._progress("ort: converting, and checking support on phones")
         files = ort.convert(self._original.model)
         return BuiltVariant("ort", files[ort.MODEL], "onnxruntime's own format, optimised for any CPU", files=files)
 
@@ -239,11 +240,12 @@ class _VariantBuilder:
         measured = replace(measured, fp32_peak_mb=peaks[0], variant_peak_mb=peaks[1])
         if not session.is_available(target):
             return measured
-        runs = [_run(session.open_session(content, target), feeds) for content in (original, built.content)]
+        sessions = [session.open_session(content, target) for content in (original, built.content)]
+        runs = [functools.partial(opened.run, None, feeds) for opened in sessions]
         return replace(measured, latency=compare(target, runs[0], runs[1], bound))
 
     def _measure_outputs(self, built: BuiltVariant) -> Measurements:
-        """Measure a variant whose inner values cannot be observed, one image at a time: its batch size may be 1."""
+        """Measure a variant whose layers cannot be observed, one image at a time, because its batch size may be 1."""
         original, variant = Runtime(self._original.model), session.open_session(built.content)
         names = original.output_names
         worst_db: dict[str, float] = {}
@@ -253,10 +255,6 @@ class _VariantBuilder:
             for name in names:
                 worst_db[name] = min(worst_db.get(name, 1e9), sqnr_db(expected[name], actual[name]))
         return Measurements(self._original.model.ByteSize(), len(built.content), worst_db, {}, None, None)
-
-
-def _run(opened: Any, feeds: Mapping[str, Any]) -> Run:
-    return lambda: opened.run(None, feeds)
 
 
 def _describe_calibration(

@@ -14,12 +14,12 @@ SERVABLE: tuple[Kind, ...] = ("fp16", "int8")  # the others are files for device
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds that a servable variant must meet to be accepted.
+    """Acceptance bounds of servable variants.
 
     Attributes:
-        max_accuracy_drop_points: largest loss of top-1 accuracy in percentage points, 0 to 100.
-        min_speedup: smallest ratio of fp32's latency to the variant's; 1 means not slower, 0 means no bound.
-        min_sqnr_db: smallest signal to quantisation noise ratio of any output in dB, -200 to 200; used for networks
+        max_accuracy_drop_points: Largest loss of top-1 accuracy in percentage points, 0 to 100.
+        min_speedup: Smallest ratio of fp32's latency to the variant's; 1 means not slower, 0 means no bound.
+        min_sqnr_db: Smallest signal to quantisation noise ratio of any output in dB, -200 to 200; used for networks
             with random weights, whose accuracy is meaningless.
     """
 
@@ -28,7 +28,7 @@ class Bounds:
     min_sqnr_db: float = 10.0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range. Raises: SettingsError."""
+        """Reject values out of range. Raises: SettingsError."""
         if not 0 <= self.max_accuracy_drop_points <= 100:
             raise SettingsError(f"max_accuracy_drop_points must be from 0 to 100; got {self.max_accuracy_drop_points}.")
         if not 0 <= self.min_speedup < float("inf"):
@@ -42,12 +42,12 @@ class VariantSettings:
     """Which variants to build, and how to evaluate them.
 
     Attributes:
-        kinds: the variants, each once.
-        calibration_data: dataset for calibration and evaluation; empty for the run's own.
-        calibration_images: maximum number of training images for calibration, at least 1.
-        test_images: maximum number of validation images, and of test images, for evaluation; at least 1.
-        target: device on which the latency of servable variants is measured.
-        bounds: what a variant must meet to be accepted.
+        kinds: The variants, without repetition.
+        calibration_data: Dataset for calibration and evaluation; empty for the run's own.
+        calibration_images: Maximum number of training images for calibration, at least 1.
+        test_images: Maximum number of validation images, and of test images, for evaluation; at least 1.
+        target: Device on which the latency of servable variants is measured.
+        bounds: Acceptance bounds of servable variants.
     """
 
     kinds: tuple[Kind, ...]
@@ -58,7 +58,7 @@ class VariantSettings:
     bounds: Bounds = field(default_factory=Bounds)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range. Raises: SettingsError."""
+        """Reject values out of range. Raises: SettingsError."""
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise SettingsError(f"expected one or more of {', '.join(KINDS)}, each once; got {list(self.kinds)}.")
         for name in ("calibration_images", "test_images"):

@@ -1,4 +1,4 @@
-"""Builds a copy with static shapes, for accelerators on devices that do not accept dynamic ones (Core ML, NNAPI).
+"""Builds a copy with static shapes, for accelerators that do not support dynamic ones (Core ML, NNAPI).
 
 Requires: an exported model.
 Ensures: every input, output and intermediate value has a static, known shape; the computation is unchanged.
@@ -31,7 +31,7 @@ def with_static_shapes(model: onnx.ModelProto, preprocessing: Preprocessing) -> 
 
 
 def require_static(model: onnx.ModelProto) -> None:
-    """Refuse a model in which a size of any value is dynamic. Raises: VariantError."""
+    """Reject a model in which any value has a dynamic size. Raises: VariantError."""
     infos = {info.name: info for info in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     names = [info.name for info in model.graph.input]
     names += [name for node in model.graph.node for name in node.output if name]

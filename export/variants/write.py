@@ -1,7 +1,7 @@
-"""Writes accepted variants: servable ones as models of their own, the others as files for devices in edge/NAME/VERSION.
+"""Writes accepted variants: servable ones as separate models, the others as files for devices in edge/NAME/VERSION.
 
 Requires: accepted variants, and the original in its repository.
-Ensures: each is written completely or not at all, like every version; no path of this machine; the manifest records
+Ensures: each variant is written completely or not at all; no file contains a path of this machine; the manifest records
 the original.
 """
 
@@ -38,10 +38,10 @@ class Original:
     """The float32 version from which variants are built.
 
     Attributes:
-        name: the model's name.
-        folder: the version's folder.
-        model: the ONNX model.
-        manifest: its manifest.
+        name: The model's name.
+        folder: The version's folder.
+        model: The ONNX model.
+        manifest: Its manifest.
     """
 
     name: str
@@ -75,7 +75,7 @@ def edge_folder(models: Path, name: str, version: int) -> Path:
 
 
 def require_available(models: Path, name: str, kinds: Sequence[Kind]) -> None:
-    """Refuse, before the export, folders that are occupied. Raises: RepositoryError."""
+    """Reject target folders that are occupied. Raises: RepositoryError."""
     folder = edge_folder(models, name, repository.next_version(models / name))
     if any(kind not in SERVABLE for kind in kinds) and folder.exists():
         raise RepositoryError(f"{folder} already exists, from another repository: move it away.")

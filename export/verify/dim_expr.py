@@ -1,6 +1,6 @@
 """Evaluates dimensions that are expressions of others, such as `3*batch` or `floor(height/2 - 1/2) + 1`.
 
-No code is run: the text is parsed, and only arithmetic is evaluated, exactly.
+The text is parsed and never run as code; only arithmetic is evaluated, with exact fractions.
 """
 
 import ast
@@ -26,7 +26,7 @@ FUNCTIONS: Mapping[str, Callable[..., Fraction]] = {
 
 
 def evaluate(text: str, sizes: Mapping[str, int]) -> int | None:
-    """Return the value of `text` for these `sizes` of its names; None if it has other names or is not an integer."""
+    """Return the value of `text` for the sizes of its names; None if a size is missing or the value is no integer."""
     try:
         value = _value(ast.parse(text, mode="eval").body, sizes)
     except (SyntaxError, KeyError, TypeError, ZeroDivisionError):
@@ -35,7 +35,7 @@ def evaluate(text: str, sizes: Mapping[str, int]) -> int | None:
 
 
 def _value(node: ast.expr, sizes: Mapping[str, int]) -> Fraction:
-    """Raises: KeyError or TypeError for unknown names, functions and syntax."""
+    """Evaluate a node. Raises: KeyError or TypeError for unknown names, functions and syntax."""
     match node:
         case ast.Constant(value=int() as number):
             return Fraction(number)

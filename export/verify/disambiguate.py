@@ -1,8 +1,8 @@
-"""Separates values that coincide on every probe input, such as the input and output of a clamp that is never reached.
+"""Separates values that coincide on every probe input, such as the input and output of a clamp that none reaches.
 
 Requires: a prepared network, and the model that was made from it.
-Ensures: the network and the model are only run if needed; a value is rejected only where PyTorch, run on the same
-inputs, returns a different one.
+Ensures: the network and the model are run only if needed; a value is rejected only if PyTorch returns a different one
+for the same inputs.
 """
 
 import functools
@@ -29,7 +29,7 @@ class OutOfRangeProbe:
         self._model, self._network, self._interface = model, network, interface
 
     def can_separate(self, values: Iterable[str]) -> bool:
-        """Return whether `values` may differ for some input; adding only weights of 0 does not change a value."""
+        """Return whether `values` may differ for some input; a value plus weights of 0 counts as the same value."""
         return len({self._sources.get(value, value) for value in values}) > 1
 
     def may_hold(self, layer: str, value: str) -> bool:
@@ -44,7 +44,7 @@ class OutOfRangeProbe:
 
     @functools.cached_property
     def _sources(self) -> Mapping[str, str]:
-        """For values that are another value plus weights of 0, as biases are initially: the name of that value."""
+        """The other value, for each value that is another one plus weights of 0, as biases are initially."""
         graph = self._model.graph
         biases = (weight for weight in graph.initializer if len(weight.dims) == 1)
         zeros = {bias.name for bias in biases if not numpy_helper.to_array(bias).any()}
@@ -63,12 +63,12 @@ class OutOfRangeProbe:
             names = value_names(self._model)
             values = Runtime(self._model, names, optimise=False).run({self._interface.input_name: inputs}, names)
         except (UnsupportedNetworkError, ConversionError):
-            return {}, {}  # inputs that the network or the model rejects separate nothing
+            return {}, {}  # these inputs cannot separate values
         return layers, {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
 def _is_close(expected: Array, actual: Array) -> bool:
-    """Return whether the results for one input agree within float32; true where the expected one is not finite."""
+    """Return whether the results for one input agree within float32; true if the expected result is not finite."""
     left, right = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
     if not np.all(np.isfinite(left)):
         return True

@@ -1,11 +1,11 @@
 """Maps each module output of the network to a value of the ONNX file.
 
-The exporter records on each node the modules inside which it was computed. The last value computed inside a module is
-a candidate for the module's output; candidates are then compared, value against value, on the same inputs.
+The exporter records on each node the modules that contain it. The values computed inside a module are candidates for
+the module's output; they are compared with it numerically, on the same inputs.
 
 Requires: a model whose nodes still carry the exporter's metadata, and PyTorch's results for the same network.
-Ensures: one entry for every tensor that a module call returned, in the order in which the calls ended, each verified
-numerically. The network itself has no entry: its outputs are the model's outputs.
+Ensures: one numerically verified entry for every tensor that a module call returned, in the order in which the calls
+returned. The network itself has no entry: its outputs are the model's outputs.
 """
 
 import functools
@@ -33,7 +33,7 @@ REWRITTEN = "no value computed inside it equals its output: the exporter rewrote
 IMPRECISE = "onnxruntime computes it less exactly than PyTorch does"
 SUSPECT_REASONS = (NOWHERE, REWRITTEN, IMPRECISE)  # prefixes of reasons that may hide a wrong number
 
-NEAR_MISS = 10.0  # times the tolerance: a value farther from a layer's output is not a near miss
+NEAR_MISS = 10.0  # largest error of a near miss, as a multiple of the tolerance
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Value:
     Attributes:
         name: Its name.
         position: The index of its node.
-        scopes: The paths of the modules inside which it is computed, the outermost first.
+        scopes: The paths of the modules that contain it, the outermost first.
         array: Its content for the probe inputs.
     """
 
@@ -78,7 +78,7 @@ def map_layers(model: onnx.ModelProto, network: nn.Module, runs: Sequence[Refere
 
 
 def _first_paths(network: nn.Module) -> Mapping[str, str]:
-    """Return for each path the first path of the same module, which may occur in the network several times."""
+    """Return, for each path, the first path of its module: a network may contain a module several times."""
     first: dict[nn.Module, str] = {}
     return {path: first.setdefault(module, path) for path, module in network.named_modules(remove_duplicate=False)}
 
@@ -144,7 +144,7 @@ class _Matcher:
         return _exact(next(later, matches[-1]))
 
     def _matches_around(self, index: int) -> list[Match]:
-        """Return matches inside the record's parent, else inside the modules around that, whose input it may be."""
+        """Return matches inside the record's parent, else inside the modules that contain it, whose input it may be."""
         parent = self._records[index].parent
         for path in (parent, *_enclosing(parent)):
             candidates = [value for value in self._values if path in value.scopes or not value.scopes]
@@ -166,7 +166,7 @@ class _Matcher:
         return self._matches(index, self._inside[self._records[index].path])
 
     def _matches(self, index: int, candidates: Sequence[Value]) -> list[Match]:
-        """Return the candidates that match the index-th record as closely as the closest one, up to float32's error."""
+        """Return the candidates that match the index-th record as closely as the best one, up to float32's error."""
         matches = [
             Match(value, agreement) for value in candidates if (agreement := self._agreement(index, value)) is not None
         ]
@@ -180,7 +180,7 @@ class _Matcher:
         return [match for match in closest if self._probe.may_hold(name, match.value.name)] or closest
 
     def _agreement(self, index: int, value: Value) -> Agreement | None:
-        """Return how closely `value` matches the index-th record; None where it does not."""
+        """Return how closely `value` matches the index-th record; None if it does not."""
         expected = self._records[index].value
         if value.array.shape != expected.shape or value.array.dtype != expected.dtype:
             return None
@@ -204,7 +204,7 @@ class _Matcher:
         return manifest.Layer(status=manifest.NOT_EXPORTED, reason=REWRITTEN)
 
     def _near_miss(self, index: int) -> str:
-        """Return a reason if a value inside the module is its output, computed with a larger error than tolerated."""
+        """Return a reason if a value inside the module differs from its output by slightly more than the tolerance."""
         record = self._records[index]
         reference = self._pair.layer(record.name)
         same_shape = [value for value in self._inside[record.path] if value.array.shape == record.value.shape]
@@ -217,7 +217,7 @@ class _Matcher:
 
 
 def _enclosing(path: str) -> list[str]:
-    """Return the paths of the modules around that at `path`, the innermost first; the last is '', the network."""
+    """Return the paths of the modules that contain `path`, the innermost first; the last is '', the network."""
     enclosing = [path.rsplit(".", depth)[0] for depth in range(1, path.count(".") + 1)]
     return [*enclosing, ""] if path else []
 

@@ -1,7 +1,7 @@
 """Compares every output and layer of a model with PyTorch, at several batch sizes.
 
 Requires: a model whose layer map names the value of each layer, and PyTorch's results for the same network.
-Ensures: every output and every layer agrees with PyTorch at every batch size of BATCHES, or ParityError names the first
+Ensures: every output and every layer agrees with PyTorch at every batch size of BATCHES. ParityError names the first
 layer, in the order of execution, that does not.
 """
 
@@ -42,7 +42,7 @@ class Check:
 
 @dataclass(frozen=True)
 class _ModelRun:
-    """The results of the model for one batch: outputs as served, and the layers' values without optimisation."""
+    """The results of the model for one batch: the outputs as served, and the layers' values without optimisation."""
 
     outputs: Mapping[str, Array]
     values: Mapping[str, Array]
@@ -78,7 +78,7 @@ def check_parity(model: onnx.ModelProto, layer_map: manifest.LayerMap, runs: Seq
 
 
 def _compare(layer_map: manifest.LayerMap, runs: ReferenceRuns, runner: "_ModelRunner", batch: int) -> _Comparison:
-    """Compare with rows of the largest batch first, and where these disagree, with a run of this batch alone."""
+    """Compare with rows of the largest batch, and if these disagree, with a separate run of this batch."""
     model_run = runner.run(runs.interface, runs.inputs(batch))
     for pair in runs.candidates(batch):
         outputs = {name: pair.output(name).agreement(model_run.outputs[name]) for name in sorted(pair.float32.outputs)}
@@ -125,7 +125,7 @@ def _require_layers(layer_map: manifest.LayerMap, comparison: _Comparison) -> No
 
 
 def _record_worst(layer: manifest.Layer, agreement: Agreement) -> None:
-    """Keep the agreement with the largest error, relative to its tolerance, of all batches."""
+    """Record the agreement in the layer map if its error, relative to its tolerance, is the largest so far."""
     if not layer.tolerance or agreement.share >= layer.max_abs_error / layer.tolerance:
         layer.max_abs_error, layer.reference_error = agreement.max_abs_error, agreement.reference_error
         layer.tolerance = agreement.tolerance
@@ -138,7 +138,7 @@ def _require_outputs(checks: Sequence[Check], layer_map: manifest.LayerMap) -> N
 
 
 def _first_suspect(layer_map: manifest.LayerMap) -> manifest.Layer | None:
-    """Return the first layer that is missing in the file without being folded into another one that is there."""
+    """Return the first layer that is missing in the file for a reason that may hide an error."""
     layers = {layer.name: layer for layer in layer_map.layers}
     return next((layer for layer in layer_map.layers if _is_suspect(layer, layers)), None)
 

@@ -1,7 +1,7 @@
 """Adds the receptive field of each layer to the layer map, computed by zoo's geometry.
 
 Requires: a layer map, and the geometry of the same network.
-Ensures: a layer has one field per axis of the image, or none where it is unknown.
+Ensures: a layer has one field per axis of the image, or none if it is unknown.
 """
 
 import math

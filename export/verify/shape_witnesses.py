@@ -7,11 +7,11 @@
     runtime    the arrays that onnxruntime computes
 
 The shapes that the exporter wrote into the file come from PyTorch, and are therefore removed before an inference. Each
-witness reports the shape of a value in several cases; a dimension that is not a known function of the input's sizes is
-unknown.
+witness reports the shape of a value in several cases; a dimension is unknown if it is not a function of the input's
+sizes.
 
 Requires: a model whose layer map names the value of each module's output.
-Ensures: no witness uses the results of another one. A witness that fails reports why.
+Ensures: no witness uses the results of another one. A witness that fails reports the reason.
 """
 
 from collections import defaultdict
@@ -63,8 +63,8 @@ class Witness:
 
     Attributes:
         name: The source.
-        shapes: The shape of each value that the source knows, in each case.
-        failure: Why the source reports nothing, or nothing more; empty otherwise.
+        shapes: The shapes of values, in each case.
+        failure: Why shapes are missing; empty if the source did not fail.
     """
 
     name: str
@@ -92,7 +92,7 @@ def query_witnesses(
 
 
 def _query(name: str, source: Callable[[], Shapes], *errors: type[Exception]) -> Witness:
-    """Return the source's shapes; if it raises one of `errors`, none and the error."""
+    """Return the source's shapes, or its error if it raises one of `errors`."""
     try:
         return Witness(name, source())
     except errors as error:
@@ -134,7 +134,7 @@ def _geometry(meta: nn.Module, interface: Interface, layer_map: manifest.LayerMa
 
 def _symbolic(model: onnx.ModelProto, cases: Sequence[Case]) -> Witness:
     result = symbolic_shapes.infer(model)
-    return Witness(SYMBOLIC, _inferred(result.infos, cases), result.gave_up[:MAX_MESSAGE])
+    return Witness(SYMBOLIC, _inferred(result.infos, cases), result.failure[:MAX_MESSAGE])
 
 
 def _onnx_inference(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -1,7 +1,7 @@
 """Verifies the shape of every value of a model by independent witnesses (see shape_witnesses.py).
 
 Requires: a model whose layer map names the value of each module's output.
-Ensures: no two witnesses contradict each other, at batches 1 and 3 and at each size of the interface. A module's
+Ensures: no two witnesses disagree, at batches 1 and 3 and at each size of the interface. A module's
 output is verified by pytorch, runtime and one more witness; other values by runtime and one more. Values with fewer
 witnesses are listed as unverified.
 """
@@ -59,7 +59,7 @@ def _is_verified(witnesses: list[str], is_module_output: bool) -> bool:
 
 
 def _agreeing_witnesses(value: str, layer: str, witnesses: Sequence[Witness]) -> list[str]:
-    """Return the witnesses that know the complete shape of `value`. Raises: ShapeError if two contradict each other."""
+    """Return the witnesses that report a complete shape of `value`. Raises: ShapeError if two of them disagree."""
     reported = {witness.name: witness.shapes[value] for witness in witnesses if value in witness.shapes}
     runtime = reported[RUNTIME]
     for shapes in reported.values():

@@ -1,8 +1,7 @@
 """Runs onnxruntime's symbolic shape inference step by step, because its own entry point writes to the current folder.
 
 Requires: a model without the shapes that the exporter filled in.
-Ensures: no file is written. If the inference fails at a node, the shapes inferred before are returned, but none of that
-node.
+Ensures: no file is written. If the inference fails at a node, only the shapes of earlier nodes are returned.
 """
 
 import logging
@@ -20,11 +19,11 @@ class Inferred:
 
     Attributes:
         infos: The values with known shapes.
-        gave_up: At which node the inference failed, and why; empty if it is complete.
+        failure: The node at which the inference failed, and the reason; empty if it is complete.
     """
 
     infos: list[onnx.ValueInfoProto]
-    gave_up: str = ""
+    failure: str = ""
 
 
 def infer(model: onnx.ModelProto) -> Inferred:
@@ -46,7 +45,7 @@ def infer(model: onnx.ModelProto) -> Inferred:
 
 
 def _run(inference: Any) -> str:
-    """Run the inference to its end; return why it is incomplete, or an empty string."""
+    """Run the inference; return why it is incomplete, empty if it is complete."""
     try:
         complete = False
         while inference.run_:

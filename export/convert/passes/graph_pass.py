@@ -9,10 +9,10 @@ import onnx
 
 @dataclass(frozen=True)
 class Conversion:
-    """What the converted model must look like.
+    """The request that the converted model must fulfil.
 
     Attributes:
-        input_size: (C, H, W) of the example that torch.onnx captures; height and width differ where they are dynamic.
+        input_size: (C, H, W) of the example that torch.onnx captures; height and width differ if they are dynamic.
         opset: The ONNX operator set.
         output_names: The names of the model's outputs, in the network's order.
         taps: Paths of the modules whose outputs the file must keep.
@@ -34,4 +34,4 @@ class GraphPass(Protocol):
     """
 
     def __call__(self, model: onnx.ModelProto, conversion: Conversion, /) -> None:
-        """Raises: ConversionError."""
+        """Apply the pass. Raises: ConversionError."""

@@ -9,7 +9,7 @@ from export.errors import ConversionError
 def check_opset(model: onnx.ModelProto, conversion: Conversion) -> None:
     """Check that the model has the requested opset.
 
-    Where torch.onnx cannot translate a model to the requested opset, it keeps its own without an error.
+    If torch.onnx cannot convert a model to the requested opset, it writes another one without an error.
 
     Requires: a model as torch.onnx wrote it.
     Ensures: the opset of the default domain is `conversion.opset`. Raises: ConversionError.

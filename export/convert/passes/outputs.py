@@ -1,4 +1,4 @@
-"""Makes the outputs of a converted model those of the interface."""
+"""Removes and names outputs of a converted model, so that they are those of the interface."""
 
 import onnx
 
@@ -11,7 +11,7 @@ def drop_tap_outputs(model: onnx.ModelProto, conversion: Conversion) -> None:
     """Remove the outputs of tapped modules (see taps.py).
 
     Requires: the network's own outputs come first.
-    Ensures: tapped values are still computed, but are no outputs of the model.
+    Ensures: tapped values are still computed, but are not outputs of the model.
     """
     if conversion.taps:
         del model.graph.output[len(conversion.output_names) :]

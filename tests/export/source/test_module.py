@@ -136,7 +136,7 @@ class TestFunctions:
             (
                 "convnet4",
                 SourceOptions(input_size="1,8,8"),
-                "--input-size: only for a network of your own",
+                "--input-size: only for package.module:function",
             ),
             (f"{package}:build", SourceOptions(pretrained=True), "has its own weights"),
             (f"{package}.py:build", SourceOptions(), f"Name the module without '.py': {package}:FUNCTION"),

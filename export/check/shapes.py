@@ -24,9 +24,9 @@ class ExpectedShape(NamedTuple):
     """The declared shape of an output or a layer.
 
     Attributes:
-        owner: the output or layer, as error messages name it.
-        value: name of the value in the graph.
-        shape: the sizes, -1 for a dynamic one.
+        owner: The output or layer, as in error messages.
+        value: Name of the value in the graph.
+        shape: The sizes, -1 for a dynamic one.
     """
 
     owner: str
@@ -42,7 +42,9 @@ def check_shapes(artifact: Artifact) -> CheckResult:
     file, check = str(artifact.model_path), "shapes"
     sizes = _input_sizes(artifact)
     if not sizes:
-        return CheckResult.not_run(check, "an input has a dynamic size besides the batch, and no usual size is known")
+        return CheckResult.not_run(
+            check, "an input has a dynamic size besides the batch, and its usual size is unknown"
+        )
     try:
         runs = [_computed_shapes(artifact, shapes) for shapes in sizes]
     except ConversionError as error:
@@ -51,15 +53,17 @@ def check_shapes(artifact: Artifact) -> CheckResult:
     expected = _expected_shapes(artifact)
     messages = [message for run in runs for message in (*_mismatches(expected, run), *_contradictions(inferred, run))]
     messages += _constant_sizes(artifact, expected, runs)
-    inference = f"fails: {inference_error}" if inference_error else "agrees where it knows a shape"
-    at = " and ".join(map(str, _batch_sizes(artifact)))
-    at += f", each at {len(sizes)} sizes" if len(sizes) > 1 else ""
-    details = f"{len(runs[0])} values, {len(expected)} declared shapes, at batch {at}; ONNX shape inference {inference}"
+    inference = f"fails: {inference_error}" if inference_error else "agrees"
+    batches = " and ".join(map(str, _batch_sizes(artifact)))
+    batches += f", each at {len(sizes)} sizes" if len(sizes) > 1 else ""
+    details = (
+        f"{len(runs[0])} values, {len(expected)} declared shapes, at batch {batches}; ONNX shape inference {inference}"
+    )
     return CheckResult.from_failures(check, details, [Failure(file, message) for message in messages])
 
 
 def _batch_sizes(artifact: Artifact) -> tuple[int, ...]:
-    """Return the batch sizes to run at: the fixed ones of the inputs, or else BATCH_SIZES."""
+    """Return the batch sizes to run: those of inputs with a fixed batch, or else BATCH_SIZES."""
     fixed = {dims[0] for dims in _input_dims(artifact).values() if dims and isinstance(dims[0], int)}
     return tuple(sorted(fixed)) or BATCH_SIZES
 
@@ -77,7 +81,7 @@ def _input_dims(artifact: Artifact) -> dict[str, tuple[int | None, ...]]:
 
 
 def _input_sizes(artifact: Artifact) -> list[InputShapes]:
-    """Return the input shapes to run at; none if a size is dynamic and no usual size is known."""
+    """Return the input shapes to run; empty if a size is dynamic and its usual value is unknown."""
     inputs = {name: dims[1:] for name, dims in _input_dims(artifact).items()}
     if not any(None in dims for dims in inputs.values()):
         return [{name: tuple(size for size in dims if size is not None) for name, dims in inputs.items()}]
@@ -101,8 +105,8 @@ def _image_sizes(artifact: Artifact) -> list[tuple[int, int, int]]:
 def _fill(dims: Sequence[int | None], elem_type: int, image_size: tuple[int, int, int]) -> Shape:
     """Replace dynamic sizes by those of an image: NHWC for bytes, NCHW otherwise."""
     channels, height, width = image_size
-    usual = (height, width, channels) if elem_type == onnx.TensorProto.UINT8 else image_size
-    return tuple(fixed if fixed is not None else size for fixed, size in zip(dims, usual, strict=True))
+    image_shape = (height, width, channels) if elem_type == onnx.TensorProto.UINT8 else image_size
+    return tuple(fixed if fixed is not None else size for fixed, size in zip(dims, image_shape, strict=True))
 
 
 def _elem_type(artifact: Artifact, name: str) -> int:
@@ -150,12 +154,12 @@ def _expected_shapes(artifact: Artifact) -> list[ExpectedShape]:
 
 def _mismatches(expected: Sequence[ExpectedShape], computed: Mapping[str, ShapesByBatch]) -> Iterator[str]:
     for owner, value, shape in expected:
-        if value in computed and not _fits(shape, computed[value]):
-            got = ", ".join(f"{list(actual)} at batch {batch}" for batch, actual in computed[value].items())
-            yield f"{owner}: expected shape {list(shape)}, got {got}"
+        if value in computed and not _matches(shape, computed[value]):
+            shapes = ", ".join(f"{list(actual)} at batch {batch}" for batch, actual in computed[value].items())
+            yield f"{owner}: expected shape {list(shape)}, got {shapes}"
 
 
-def _fits(shape: Sequence[int], computed: ShapesByBatch) -> bool:
+def _matches(shape: Sequence[int], computed: ShapesByBatch) -> bool:
     """Return whether each size is as declared; a dynamic size may be constant or proportional to the batch."""
     if any(len(actual) != len(shape) for actual in computed.values()):
         return False
@@ -182,7 +186,7 @@ def _constant_sizes(
 
 
 def _inferred_shapes(model: onnx.ModelProto) -> tuple[dict[str, list[int | None]], str]:
-    """Return the shapes that ONNX's strict inference knows, None for an unknown size, and its error, if any."""
+    """Return the shapes by ONNX's strict inference, None for an unknown size, and its error, if any."""
     without_infos = onnx.ModelProto()
     without_infos.CopyFrom(model)
     del without_infos.graph.value_info[:]
