@@ -1,1 +1,1 @@
-"""Serve ONNX models over gRPC, and clients for such servers. Reads files and messages; never imports PyTorch."""
+"""A server of ONNX models over gRPC, and its clients. Reads files and messages; never imports PyTorch."""

@@ -22,10 +22,10 @@ CLOSE_TIMEOUT_S = 1.0
 def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    `announce` is called with one line when the gRPC port accepts requests, and with a second one for the HTTP port.
+    `announce` is called with one line when the gRPC port accepts requests, and with another one for the HTTP port.
 
     Raises:
-        SetupError: the server cannot start; the subclass names the cause.
+        SetupError: The server cannot start; the subclass names the cause.
     """
     if not asyncio.run(_serve(settings, announce)):
         logging.shutdown()
@@ -57,7 +57,7 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
 
 
 async def _close(registry: ModelRegistry) -> bool:
-    """Close all models; return False if one still computes for abandoned requests after CLOSE_TIMEOUT_S."""
+    """Close all models; return False if one is still running after CLOSE_TIMEOUT_S, for abandoned requests."""
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await registry.close()
@@ -69,7 +69,7 @@ async def _close(registry: ModelRegistry) -> bool:
 
 @asynccontextmanager
 async def _http_server(registry: ModelRegistry, settings: ServerSettings) -> AsyncIterator[int | None]:
-    """Run the HTTP server, also while models load; yields its port, or None where HTTP is disabled."""
+    """Run the HTTP server, also while models load; yield its port, or None if HTTP is disabled."""
     if settings.http_port is None:
         yield None
         return

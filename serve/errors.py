@@ -41,7 +41,7 @@ class ServeError(Exception):
     """Base class of this package's exceptions.
 
     Attributes:
-        exit_status: exit status of a command that ends with the error: 2 for a mistake of the user, 1 for failed work.
+        exit_status: Exit status of a command that ends with the error: 2 for a mistake of the user, 1 for failed work.
     """
 
     exit_status: ClassVar[int] = 1
@@ -58,11 +58,11 @@ class SettingsError(SetupError):
 
 
 class RepositoryError(SetupError):
-    """The path of the model repository holds no model."""
+    """The path of the model repository contains no model."""
 
 
 class BadModelError(SetupError):
-    """A model's files cannot be served; the message names the file or the model."""
+    """A model cannot be served; the message names the file or the model."""
 
 
 class ProviderError(SetupError):
@@ -70,7 +70,7 @@ class ProviderError(SetupError):
 
 
 class PortInUseError(SetupError):
-    """Another process listens on the port."""
+    """The port cannot be bound, because another process listens on it."""
 
 
 class RequestError(ServeError):
@@ -106,15 +106,15 @@ class UnknownOutputError(RequestError):
 
 
 class UnavailableError(RequestError):
-    """The request cannot be served in the present state of the server or the model."""
+    """The server or the model cannot serve the request in its current state."""
 
 
 class LoadFailedError(RequestError):
-    """A model could not be loaded; the versions loaded before stay in service."""
+    """A model cannot be loaded; the versions loaded before stay in service."""
 
 
 class NotInRepositoryError(RequestError):
-    """The repository holds no model of that name to load."""
+    """The repository contains no model of that name to load."""
 
 
 class UnsupportedError(RequestError):
@@ -138,13 +138,13 @@ class TimedOutError(ClientError):
 
 
 class NoSuchModelError(ClientError):
-    """The server reports that it does not have the model."""
+    """The server does not have the model."""
 
     exit_status = 2
 
 
 class NoSuchLayerError(ClientError):
-    """No layer of the model matches the name, or none of the matching layers is in the model's file."""
+    """No layer matches the name, or no matching layer is in the model's file."""
 
     exit_status = 2
 
@@ -158,7 +158,7 @@ class ServerFailedError(ClientError):
 
 
 class UnsupportedModelError(ClientError):
-    """The model's inputs, outputs or preprocessing do not suit the client's command."""
+    """The client does not support the model's inputs, outputs or preprocessing."""
 
     exit_status = 2
 

@@ -1,4 +1,4 @@
-"""Runs a server in a process of its own, for scripts, notebooks and tests."""
+"""Runs a server in a separate process, for scripts, notebooks and tests."""
 
 import os
 import re
@@ -21,7 +21,7 @@ STOP_TIMEOUT_S = 15.0
 
 
 class Server:
-    """A running server; `url` is the HOST:PORT of its gRPC interface. Closing it, or leaving its block, stops it."""
+    """A running server; `url` is the HOST:PORT of its gRPC interface. `close`, or leaving a `with` block, stops it."""
 
     def __init__(self, process: "subprocess.Popen[str]", url: str, log: IO[str]) -> None:
         self.url = url
@@ -38,7 +38,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        """Everything that the server has logged so far."""
+        """The server's log so far."""
         return _read(self._log)
 
     def close(self) -> None:
@@ -56,10 +56,10 @@ def serve(
 ) -> Server:
     """Start a server for a model repository or one .onnx file, and return it when it is ready.
 
-    A `grpc_port` of 0 picks a free port. `provider` auto means CUDA where it works, else the CPU.
+    A `grpc_port` of 0 selects an unused port. The `provider` auto is CUDA if it works, else the CPU.
 
     Raises:
-        SetupError: the server did not start, with its own message.
+        SetupError: The server did not start; the message is the server's own.
     """
     options = ["--host", host, "--grpc-port", str(grpc_port), "--provider", provider]
     return _start([str(models), *options], start_timeout_s)
@@ -85,7 +85,7 @@ def _start(arguments: Sequence[str], timeout_s: float) -> Server:
 
 
 def _first_line(process: "subprocess.Popen[str]", timeout_s: float) -> str:
-    """Return the first line that the process prints; empty if it ends, or prints nothing in time."""
+    """Return the first line that the process prints; empty if it ends or prints none in time."""
     lines: list[str] = []
 
     def read() -> None:

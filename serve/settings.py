@@ -15,18 +15,18 @@ class ServerSettings:
     """Settings of one server process.
 
     Attributes:
-        models: model repository in Triton's layout, or one .onnx file.
-        host: address or host name to listen on.
-        grpc_port: port for gRPC, 0 to 65535; 0 lets the system choose a free one.
-        http_port: port for HTTP, 0 to 65535; 0 lets the system choose a free one, None disables HTTP.
-        provider: device that runs the models; `auto` selects CUDA where it works, else the CPU.
-        max_message_bytes: largest gRPC request in bytes, 1 or more.
-        stop_grace_s: seconds that a stopping server waits for in-flight requests, 0 or more.
-        tap_sessions: sessions with layer outputs that each model caches beside its plain session, 1 or more.
-        model_control: what loads models. `none`: all models are loaded at startup; `explicit`: `load_models` at
+        models: Model repository in Triton's layout, or one .onnx file.
+        host: Address or host name to listen on.
+        grpc_port: Port for gRPC, 0 to 65535; 0 selects an unused port.
+        http_port: Port for HTTP, 0 to 65535; 0 selects an unused port, None disables HTTP.
+        provider: Device that runs the models; `auto` selects CUDA if it works, else the CPU.
+        max_message_bytes: Largest gRPC request in bytes, 1 or more.
+        stop_grace_s: Seconds that a stopping server waits for in-flight requests, 0 or more.
+        tap_sessions: Size of each model's cache of sessions with layer outputs, 1 or more.
+        model_control: When models are loaded. `none`: all models are loaded at startup; `explicit`: `load_models` at
             startup, then as clients request it; `poll`: all models at startup, and again whenever their files change.
-        load_models: names of the models to load at startup; only with `explicit` model control.
-        poll_interval_s: seconds between two scans of the repository with `poll` model control, more than 0.
+        load_models: Names of the models to load at startup; only with `explicit` model control.
+        poll_interval_s: Seconds between two scans of the repository with `poll` model control, more than 0.
     """
 
     models: Path
@@ -43,12 +43,12 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if not self.host:
-            raise SettingsError("the host is empty: give a name or an address, such as 127.0.0.1.")
+            raise SettingsError("the host is empty: pass a host name or an address, such as 127.0.0.1.")
         for port in (self.grpc_port, self.http_port or 0):
             if not 0 <= port <= 65535:
-                raise SettingsError(f"a port is between 0 (any free one) and 65535; got {port}.")
+                raise SettingsError(f"a port must be from 0 (any unused port) to 65535; got {port}.")
         if self.provider not in get_args(Provider):
-            raise SettingsError(f"the provider is one of {', '.join(get_args(Provider))}; got '{self.provider}'.")
+            raise SettingsError(f"the provider must be one of {', '.join(get_args(Provider))}; got '{self.provider}'.")
         if self.max_message_bytes < 1:
             raise SettingsError(f"max_message_bytes must be 1 or more; got {self.max_message_bytes}.")
         if self.tap_sessions < 1:
@@ -60,7 +60,7 @@ class ServerSettings:
     def _check_model_control(self) -> None:
         if self.model_control not in get_args(ModelControl):
             choices = ", ".join(get_args(ModelControl))
-            raise SettingsError(f"the model control is one of {choices}; got '{self.model_control}'.")
+            raise SettingsError(f"the model control must be one of {choices}; got '{self.model_control}'.")
         if self.load_models and self.model_control != "explicit":
             raise SettingsError(f"load_models requires explicit model control; got {self.model_control}.")
         if self.model_control != "none" and self.models.is_file():

@@ -1,12 +1,12 @@
 """Runs requests that arrive together as one batch.
 
-Requests that may share a batch wait in one queue (`batching.scheduler`): they have the same plan (which session runs
-them) and inputs of the same shape behind the batch dimension. A queue is due when it fills a batch or when its oldest
-request has waited `max_delay_us`. Queues grow while the model is busy, so with a delay of 0 an idle model runs a
-request at once and a busy one still batches.
+Requests that may share a batch wait in one queue (`batching.scheduler`): they have the same plan (the session that runs
+them), and inputs of the same shape except for the batch. A queue is due when it fills a batch, or when its oldest
+request has waited `max_delay_us`. Queues grow while the model is busy: with a delay of 0, an idle model runs a request
+at once, and a busy model still forms batches.
 
-The event loop accepts requests and delivers outputs. The model's worker threads take batches, run them and split the
-outputs; loop and threads meet only at the queues and when a batch is done.
+The event loop accepts requests and delivers outputs. The model's worker threads take batches from the queues, run them,
+split the outputs and pass them to the event loop.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ PlanT = TypeVar("PlanT", bound=Hashable)
 
 
 class Batcher(Generic[PlanT]):
-    """Queues and worker threads of one model. `run(inputs, plan)` is called in the threads, one per instance."""
+    """Queues and worker threads of one model; each instance has a thread, which calls `run(inputs, plan)`."""
 
     def __init__(
         self, run: Callable[[Arrays, PlanT], Arrays], settings: BatchSettings, statistics: Statistics, name: str = ""
@@ -51,10 +51,10 @@ class Batcher(Generic[PlanT]):
     ) -> Outputs:
         """Return the outputs of `run` for `inputs`, whose first dimension is `rows`.
 
-        With `alone` the request shares its batch with no other: for outputs whose first dimension is not the batch.
+        With `alone`, the request is a batch of its own; necessary if the first dimension of an output is not the batch.
 
         Raises:
-            UnavailableError: the queue is full, or the request's timeout passed before its batch ran.
+            UnavailableError: The queue is full, or the request's timeout passed before its batch ran.
         """
         level = self._settings.level(priority)
         policy = self._settings.policy_at(level)
@@ -86,11 +86,11 @@ class Batcher(Generic[PlanT]):
             raise UnavailableError(f"the model's queue is full: {policy.max_queue_size} requests wait already.")
 
     def _on_done(self, key: BatchKey[PlanT], request: QueuedRequest, outputs: "asyncio.Future[Outputs]") -> None:
-        """Forget a finished request, and dequeue it if its client cancelled it."""
+        """Remove a finished request from the pending ones, and from its queue if its client cancelled it."""
         self._pending.discard(outputs)
         if not outputs.cancelled():
             return
-        self._scheduler.remove(key, request)  # blocks while a thread is just taking it
+        self._scheduler.remove(key, request)  # blocks while a thread takes the batch
         if not request.taken:
             self._statistics.failed(request.enqueued_ns, Reason.CANCELED)
 
@@ -116,9 +116,9 @@ class Batcher(Generic[PlanT]):
         request.outputs.add_done_callback(lambda _: timer.cancel())
 
     def _work(self) -> None:
-        """Run batch after batch, in one of the model's threads."""
-        while (taken := self._scheduler.take()) is not None:
-            self._run_batch(*taken)
+        """Run batches until the scheduler is closed, in one of the model's threads."""
+        while (plan_and_batch := self._scheduler.take()) is not None:
+            self._run_batch(*plan_and_batch)
         self._call_in_loop(self._on_thread_end)
 
     def _on_thread_end(self) -> None:
@@ -134,7 +134,7 @@ class Batcher(Generic[PlanT]):
     def _run_batch(self, plan: PlanT, batch: Sequence[QueuedRequest]) -> None:
         try:
             self._run_and_split(plan, batch)
-        except Exception as error:  # noqa: BLE001  whatever the model raises is the result of its requests
+        except Exception as error:  # noqa: BLE001  any error of the model is the result of its requests
             self._call_in_loop(self._fail, batch, error)
 
     def _run_and_split(self, plan: PlanT, batch: Sequence[QueuedRequest]) -> None:
@@ -171,7 +171,7 @@ class Batcher(Generic[PlanT]):
 
 
 def _slice(outputs: Arrays, start: int, rows: int, batch_rows: int) -> Outputs:
-    """Return one request's rows of a batch of `batch_rows`; a request that is the whole batch gets it uncut."""
+    """Return one request's rows of a batch of `batch_rows`; the arrays themselves if it has all rows."""
     return {name: array if rows == batch_rows else array[start : start + rows] for name, array in outputs.items()}
 
 
@@ -181,7 +181,7 @@ def _is_batched(outputs: Arrays, rows: int) -> bool:
 
 
 def _stack_inputs(inputs: Sequence[Arrays], padding: int) -> Arrays:
-    """Stack requests along the batch, padded with copies of the last row; a single unpadded request is not copied."""
+    """Stack requests along the batch, and pad with copies of the last row; a single unpadded request is not copied."""
     if len(inputs) == 1 and not padding:
         return inputs[0]
     padding_rows = [{name: array[-1:] for name, array in inputs[-1].items()}] * padding
@@ -191,8 +191,8 @@ def _stack_inputs(inputs: Sequence[Arrays], padding: int) -> Arrays:
 def stack_rows(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Concatenate along the first dimension as np.concatenate does, but without releasing the interpreter lock.
 
-    numpy releases the lock for each array that it copies, and then waits each time until the event loop releases it
-    too: under load that took two milliseconds a batch, where the copying takes a tenth of one.
+    numpy releases the lock for every array that it copies, and then waits until the event loop releases it. Under load
+    this took two milliseconds per batch, whereas the copying takes a tenth of a millisecond.
     """
     first = arrays[0]
     if first.dtype.hasobject:

@@ -1,6 +1,7 @@
 """Queue of requests that may share a batch: ordered by priority, then by arrival.
 
-The queue policies are those of Triton's `ModelQueuePolicy`: they limit how many requests wait, and for how long.
+The queue policies are those of Triton's `ModelQueuePolicy`: they limit the number of waiting requests and their waiting
+time.
 """
 
 import asyncio
@@ -21,10 +22,10 @@ class QueuePolicy:
     """Limits for the waiting requests of one priority level.
 
     Attributes:
-        max_queue_size: waiting requests beyond which a new one is rejected; 0 is unlimited.
-        timeout_us: longest wait in microseconds; 0 is unlimited.
-        allow_override: whether a request may set a shorter timeout of its own.
-        defer_on_timeout: whether an expired request is moved behind all others, instead of rejected.
+        max_queue_size: Largest number of waiting requests; further ones are rejected; 0 is unlimited.
+        timeout_us: Longest wait in microseconds; 0 is unlimited.
+        allow_override: Whether a request may set a shorter timeout.
+        defer_on_timeout: Whether an expired request is moved to the end of the queue, instead of being rejected.
     """
 
     max_queue_size: int = 0
@@ -40,18 +41,18 @@ class QueuePolicy:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How the requests for one model are batched.
+    """Batching of the requests for one model.
 
     Attributes:
-        max_rows: largest batch in rows, 1 or more.
-        max_delay_us: microseconds that a request may wait for others to fill its batch; 0 does not wait.
-        preferred: batch sizes in rows that run without that delay.
-        levels: number of priority levels; level 1 runs first, 0 disables priorities.
-        default_level: level of a request without a valid priority.
-        policy: queue policy of the levels that `policies` does not list.
-        policies: queue policies by level.
-        instances: batches that run at once, each in a thread of its own, 1 or more.
-        buckets: batch sizes in rows that batches are padded to; empty runs every size unpadded.
+        max_rows: Largest batch in rows, 1 or more.
+        max_delay_us: Longest wait for further requests of a batch in microseconds; 0 does not wait.
+        preferred: Batch sizes in rows that run without this delay.
+        levels: Number of priority levels; level 1 runs first, 0 disables priorities.
+        default_level: Level of a request without a valid priority.
+        policy: Queue policy of the levels that `policies` does not list.
+        policies: Queue policies by level.
+        instances: Number of batches that run concurrently, in one thread each, 1 or more.
+        buckets: Batch sizes in rows to which batches are padded; empty disables padding.
     """
 
     max_rows: int
@@ -65,7 +66,7 @@ class BatchSettings:
     buckets: tuple[int, ...] = ()
 
     def padded_rows(self, rows: int) -> int:
-        """Return the number of rows that a batch of `rows` runs with: its bucket, or `rows` where none is as large."""
+        """Return the number of rows to which a batch of `rows` is padded: its bucket, or `rows` if none is as large."""
         return min((size for size in self.buckets if size >= rows), default=rows)
 
     def level(self, priority: int) -> int:
@@ -82,14 +83,14 @@ class QueuedRequest:
     """A request that waits for its batch.
 
     Attributes:
-        inputs: arrays by input name; the batch is their first dimension, unless the request runs alone.
-        rows: size of the batch dimension.
-        level: priority level, 1 first.
-        outputs: future that receives the output arrays.
-        enqueued_ns: arrival, by `time.monotonic_ns`.
-        expired: whether its timeout has passed under a policy that defers.
-        alone: whether it shares its batch with no other request.
-        taken: set when its batch leaves the queue to run.
+        inputs: Arrays by input name; the batch is their first dimension, unless the request runs alone.
+        rows: Size of the batch dimension.
+        level: Priority level, 1 first.
+        outputs: Future that receives the output arrays.
+        enqueued_ns: Arrival, by `time.monotonic_ns`.
+        expired: Whether its timeout has passed, and its policy defers it.
+        alone: Whether it must be a batch of its own.
+        taken: Whether its batch has left the queue to run.
     """
 
     inputs: Arrays
@@ -152,7 +153,7 @@ class RequestQueue:
         return rows >= min((settings.max_rows, *settings.preferred))
 
     def take(self, settings: BatchSettings) -> list[QueuedRequest]:
-        """Remove and return the next batch: of the largest preferred size possible, else as many as fit."""
+        """Remove and return the next batch: of the largest possible preferred size, else of as many requests as fit."""
         count = self._next_count(settings.max_rows, settings.preferred)
         batch, self._requests = self._requests[:count], self._requests[count:]
         for request in batch:
@@ -160,7 +161,7 @@ class RequestQueue:
         return batch
 
     def _next_count(self, max_rows: int, preferred: Sequence[int]) -> int:
-        """Return how many requests the next batch has; one that is larger than `max_rows` is a batch by itself."""
+        """Return the number of requests in the next batch; a request larger than `max_rows` is a batch of its own."""
         rows, fitting, best = 0, 0, 0
         for count, request in enumerate(self._requests, start=1):
             rows += request.rows

@@ -1,7 +1,7 @@
-"""Queues of one model, shared by its worker threads: a thread takes the next batch itself as soon as it is free.
+"""Queues of one model, shared by its worker threads: an idle thread takes the next batch itself.
 
-A thread that waited for the event loop to hand it a batch would idle while the loop reads and writes messages. So the
-loop only adds and removes requests; which batch runs, and when, is decided here, under one lock.
+If the event loop passed batches to the threads, they would wait while the loop reads and writes messages. So the loop
+only adds and removes requests; the scheduler decides which batch runs next, and when, under one lock.
 """
 
 import threading
@@ -16,7 +16,7 @@ BatchKey = tuple[PlanT, Hashable]
 
 
 class Scheduler(Generic[PlanT]):
-    """One queue for each batch key: requests with the same key may share a batch. A key begins with its plan."""
+    """One queue per batch key: requests with the same key may share a batch. The first element of a key is the plan."""
 
     def __init__(self, settings: BatchSettings) -> None:
         self._settings = settings
@@ -48,7 +48,7 @@ class Scheduler(Generic[PlanT]):
             return sum(queue.count_at(level) for queue in self._queues.values())
 
     def take(self) -> tuple[PlanT, list[QueuedRequest]] | None:
-        """Wait for a batch that is due, and remove and return it; None once the scheduler is closed and empty."""
+        """Wait until a batch is due, then remove and return it; return None once the scheduler is closed and empty."""
         with self._changed:
             while True:
                 self._drop_done()
@@ -60,7 +60,7 @@ class Scheduler(Generic[PlanT]):
                 self._changed.wait(self._seconds_until_due())
 
     def close(self) -> None:
-        """Make `take` return None once all queued requests are taken."""
+        """Let `take` return None once all queued requests are taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -71,7 +71,7 @@ class Scheduler(Generic[PlanT]):
             self._delete_empty(key)
 
     def _due_key(self) -> BatchKey[PlanT] | None:
-        """Return the key of the queue to serve next: of those that are due, the one whose first request sorts first."""
+        """Return the key of the next queue: of those that are due, the one whose first request sorts first."""
         now_ns = time.monotonic_ns()
         due = [
             key
@@ -90,7 +90,7 @@ class Scheduler(Generic[PlanT]):
     def _take_batch(self, key: BatchKey[PlanT]) -> list[QueuedRequest]:
         batch = self._queues[key].take(self._settings)
         if self._queues[key]:
-            self._changed.notify()  # another thread may be free for the rest
+            self._changed.notify()  # another thread may take the remaining requests
         self._delete_empty(key)
         return batch
 

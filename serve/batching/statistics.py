@@ -1,8 +1,8 @@
-"""Counts and durations of one version of a model, as Triton counts them.
+"""Counts and durations of one version of a model, defined as in Triton.
 
 A request's time is the sum of its phases: queue (from its arrival until its batch is taken), compute_input (stacking
-the batch), compute_infer (the runtime), compute_output (splitting the outputs). Each request of a batch is charged the
-batch's full compute times, because it waited for all of them. Requests rejected before they queue are not counted.
+the batch), compute_infer (the runtime), compute_output (splitting the outputs). The full compute times of a batch are
+added for each of its requests, because each waited for all of them. Requests rejected before queueing are not counted.
 """
 
 import time
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a request failed, as Triton's metrics name it."""
+    """Why a request failed, under the names of Triton's metrics."""
 
     OTHER = "OTHER"
     CANCELED = "CANCELED"
@@ -68,15 +68,15 @@ class Statistics:
     """Statistics since the model was loaded.
 
     Attributes:
-        inferences: rows of successful batches.
-        executions: successful batches.
-        last_inference_ms: end of the last successful batch, in milliseconds since 1970; 0 before the first.
-        success: requests that succeeded, from arrival to outputs.
-        fail: requests that were accepted and failed, from arrival to failure.
-        queue: time that successful requests spent queued.
-        compute: compute phases, charged to each successful request.
-        batches: compute phases by batch size in rows, charged once per batch.
-        failures: failed requests by reason.
+        inferences: Rows of successful batches.
+        executions: Successful batches.
+        last_inference_ms: End of the last successful batch, in milliseconds since 1970; 0 before the first.
+        success: Requests that succeeded, from arrival to outputs.
+        fail: Requests that were accepted and failed, from arrival to failure.
+        queue: Time that successful requests spent queued.
+        compute: Compute phases, added once per successful request.
+        batches: Compute phases by batch size in rows, added once per batch.
+        failures: Failed requests by reason.
     """
 
     inferences: int = 0

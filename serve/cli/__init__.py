@@ -1,1 +1,1 @@
-"""The verbs `zoonnx serve`, `zoonnx infer`, `zoonnx dump` and `zoonnx bench`, a module each."""
+"""The commands `zoonnx serve`, `zoonnx infer`, `zoonnx dump` and `zoonnx bench`, one module each."""

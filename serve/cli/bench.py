@@ -1,4 +1,4 @@
-"""The verb `zoonnx bench`."""
+"""`zoonnx bench`."""
 
 from typing import Annotated
 
@@ -23,8 +23,8 @@ def bench(
 ) -> None:
     """Measure a server's throughput and latency.
 
-    The requests hold random tensors. The client's own work is part of the latency; on the server's machine the client
-    also takes CPU time from the server.
+    The requests contain random tensors. The latency includes the client's own work. On the server's machine, the client
+    also competes with the server for CPU time.
 
     Example: zoonnx bench --model digits --url 127.0.0.1:8001 --concurrency 8
     """

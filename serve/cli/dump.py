@@ -1,4 +1,4 @@
-"""The verb `zoonnx dump`."""
+"""`zoonnx dump`."""
 
 from pathlib import Path
 from typing import Annotated

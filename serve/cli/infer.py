@@ -1,4 +1,4 @@
-"""The verb `zoonnx infer`."""
+"""`zoonnx infer`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,12 +21,12 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print all outputs as JSON.")] = False,
     as_csv: Annotated[
         bool,
-        typer.Option("--csv", help="Print one CSV line per image; of a multi-label model, the labels above 0.5."),
+        typer.Option("--csv", help="Print one CSV line per image; for a multi-label model, with the labels above 0.5."),
     ] = False,
 ) -> None:
     """Classify images with a served model.
 
-    Images are resized and cropped here, with the preprocessing that is stored with the model.
+    The client resizes and crops the images, with the preprocessing that is stored with the model.
 
     Example: zoonnx infer photos/ --model digits --url 127.0.0.1:8001
     """
@@ -35,7 +35,7 @@ def infer(
     from serve.errors import SettingsError
 
     if as_json and as_csv:
-        raise SettingsError("give --json or --csv, not both.")
+        raise SettingsError("--json and --csv exclude each other.")
     files = images.find(paths)
     with client_with_progress(url, model, len(files)) as (client, advance):
         report = classify(client, model, files, batch_size, advance)
@@ -74,7 +74,7 @@ def _csv(report: "ClassificationReport") -> str:
 
 
 def _print_table(report: "ClassificationReport") -> None:
-    """Print a table; where the terminal is too narrow for it, a list, so that no name or number is cut or wrapped."""
+    """Print a table, or on a narrow terminal a list, so that no name or number is cut or wrapped."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""Arguments and options that the client verbs share."""
+"""Arguments and options that the client commands share."""
 
 from pathlib import Path
 from typing import Annotated

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from serve.client.sync import Client
 
-CONNECT_TIMEOUT_S = 5.0  # long enough for a server that was started by the line before in a script
+CONNECT_TIMEOUT_S = 5.0  # long enough for a server that a script has just started
 
 
 @contextmanager

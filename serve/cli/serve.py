@@ -1,4 +1,4 @@
-"""The verb `zoonnx serve`."""
+"""`zoonnx serve`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,10 @@ import typer
 def serve(
     models: Annotated[Path, typer.Argument(help="A model repository in Triton's layout, or one .onnx file.")],
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(help="The gRPC port; 0 for any free port.")] = 8001,
+    grpc_port: Annotated[int, typer.Option(help="The gRPC port; 0 for any unused port.")] = 8001,
     http_port: Annotated[
         int | None,
-        typer.Option(help="The HTTP port for /metrics and /v2/health/ready; 0 for any free port. No HTTP by default."),
+        typer.Option(help="The HTTP port for /metrics and /v2/health/ready; 0 for any unused port. Default: no HTTP."),
     ] = None,
     provider: Annotated[
         str,
@@ -33,8 +33,8 @@ def serve(
 ) -> None:
     """Serve a model repository over gRPC.
 
-    Prints `ready: ...` once requests are accepted, and the metrics' address on a second line if there is an HTTP port.
-    Ctrl-C or SIGTERM finishes the requests in flight, then exits.
+    Prints `ready: ...` once requests are accepted, and the address of the metrics if there is an HTTP port. On Ctrl-C
+    or SIGTERM, the server finishes the requests in flight and exits.
 
     Example: zoonnx serve models/ --grpc-port 8001
     """

@@ -1,4 +1,4 @@
-"""The asyncio client: the calls of `serve.client.Client`, many of them concurrently."""
+"""The asyncio client, for concurrent calls; it has the methods of `serve.client.Client`."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,7 @@ from serve.wire.tensors import Array
 class AsyncClient:
     """An asyncio connection to one server, with the arguments, errors and retries of `serve.client.Client`.
 
-    Create it and use it in one event loop, as an async context manager. The methods are those of `Client`; see there
-    for their arguments.
+    Create and use it in one event loop, as an async context manager. For the arguments of its methods, see `Client`.
 
     Raises:
         SettingsError: `url` begins with a scheme such as http://, or `retries` is out of range.

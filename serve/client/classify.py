@@ -16,7 +16,7 @@ from serve.errors import SettingsError, UnsupportedModelError
 from serve.wire.tensors import Array
 
 OUTPUTS = ("logits", "probabilities")
-THRESHOLD = 0.5  # a label is predicted if its probability is higher
+THRESHOLD = 0.5  # a label is predicted if its probability exceeds this
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ClassificationReport:
     Attributes:
         model: The model's name.
         version: The version that made the predictions.
-        seconds: The time for all images; reading and preparing them is included.
+        seconds: The time for all images, including reading and preparing them.
         predictions: One per image, in the order of the files.
     """
 
@@ -78,7 +78,7 @@ def classify(
         advance: Called after each request with the number of images in it.
 
     Raises:
-        UnsupportedModelError: The model does not define how images are prepared, or lacks logits or probabilities.
+        UnsupportedModelError: The model does not define its preprocessing, or lacks logits or probabilities.
         SettingsError: `batch_size` is larger than the model's largest batch, or less than 1.
         ImageError: A file is not an image.
     """
@@ -100,8 +100,8 @@ def classifier_preprocessing(info: ModelInfo) -> Preprocessing:
     """Return the preprocessing of an image classifier.
 
     Raises:
-        UnsupportedModelError: The model does not accept images, does not define how they are prepared, or lacks logits
-            or probabilities.
+        UnsupportedModelError: The model does not accept images, does not define its preprocessing, or lacks logits or
+            probabilities.
     """
     preprocessing = image_preprocessing(info)
     missing = [name for name in OUTPUTS if name not in {spec.name for spec in info.outputs}]

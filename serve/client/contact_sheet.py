@@ -16,7 +16,7 @@ TILE = 63  # side of one channel's map
 INPUT = 176  # side of the input image
 BAR_HEIGHT, BARS = 20, 5
 CAPTION_HEIGHT, BARCODE_HEIGHT = 24, 22
-LONGEST_LABEL = 32  # characters
+MAX_LABEL_LENGTH = 32  # characters
 BACKGROUND, TEXT, GREY_TEXT, BAR = (252, 252, 250), (28, 28, 32), (128, 128, 136), (60, 92, 150)
 
 # Anchors of two colour scales: SEQUENTIAL, dark to light, for values of one sign; DIVERGING, with zero in the middle.
@@ -39,7 +39,7 @@ def contact_sheet(
 
     Args:
         image: The input, uint8, (H, W, C).
-        layers: Each layer's output without the batch, of any shape; or, if there is none, the text to show instead.
+        layers: Each layer's output without the batch, of any shape; if there is none, the text to show instead.
         probabilities: The probability of each class; empty to draw none.
         labels: The class names, by class index.
 
@@ -70,9 +70,10 @@ def _header(image: Pixels, probabilities: Sequence[float], labels: Sequence[str]
 def _draw_bar(block: Image.Image, left: int, top: int, label: str, probability: float) -> None:
     draw = ImageDraw.Draw(block)
     bar_left = left + 220
-    longest = block.width - bar_left - 80
-    length = round(probability * longest)
-    _write(block, left, top + 2, label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 3] + "...", TEXT)
+    max_length = block.width - bar_left - 80
+    length = round(probability * max_length)
+    text = label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 3]}..."
+    _write(block, left, top + 2, text, TEXT)
     draw.rectangle((bar_left, top, bar_left + max(1, length), top + BAR_HEIGHT), fill=BAR)
     _write(block, bar_left + length + 8, top + 2, f"{probability:.1%}", TEXT)
 
@@ -100,7 +101,7 @@ def _caption(name: str, text: str) -> Image.Image:
 
 
 def _strip(output: Array) -> tuple[Image.Image, str]:
-    """Draw an output, and return the text that tells how much is drawn; the text is empty if nothing is omitted."""
+    """Draw an output; also return a text with the number of drawn maps, empty if none is omitted."""
     maps = _maps(output)
     colours = _colours(np.nan_to_num(np.asarray(maps, np.float64)))
     if maps.shape[1] == 1:  # a vector is one row of colours
@@ -132,7 +133,7 @@ def _grid_side(tokens: int) -> int:
 
 
 def _colours(values: npt.NDArray[np.float64]) -> Pixels:
-    """Map values to RGB on one scale; if both signs occur, zero is in its middle."""
+    """Map values to RGB on one scale; if both signs occur, zero is in the middle."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if low < 0 < high:
         limit = max(-low, high)

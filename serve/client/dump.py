@@ -33,7 +33,7 @@ class LayerDump:
         files: The image files.
         first_image: The first image as model input: uint8, (H, W, C).
         layers: Each selected layer, in the order in which the network calls them: its output, images first, or the
-            reason why the model's file does not hold it.
+            reason why it is not in the model's file.
         duplicates: For each layer that is the same tensor as an earlier one, the name of the earlier one.
         probabilities: The class probabilities, (images, classes).
         labels: The class names, by class index; empty if the model has none.
@@ -68,7 +68,7 @@ def dump_layers(
 
     Raises:
         NoSuchLayerError: A pattern matches no layer, or no matching layer is in the model's file.
-        UnsupportedModelError: The model is not an image classifier, or does not define how images are prepared.
+        UnsupportedModelError: The model is not an image classifier, or does not define its preprocessing.
         ImageError: A file is not an image.
     """
     info = client.model(model)
@@ -100,9 +100,9 @@ def save(dump: LayerDump, out: Path) -> Path:
     from safetensors.numpy import save as to_bytes
 
     if out.suffix != SUFFIX:
-        raise OutputFileError(f"{out} must end in {SUFFIX}, the format of the file.")
+        raise OutputFileError(f"{out} must end in {SUFFIX}, the file's format.")
     origin = {"model": dump.model, "version": dump.version, "files": [str(file) for file in dump.files]}
-    metadata = {"zoonnx": json.dumps(origin)}  # one entry: the order of several would not be deterministic
+    metadata = {"zoonnx": json.dumps(origin)}  # one entry, because the order of several is not deterministic
     entries = {name: _sheet_entry(dump, name) for name in dump.layers}
     sheet = contact_sheet(dump.first_image, entries, dump.probabilities[0].tolist(), dump.labels)
     _write_atomically(out, lambda path: path.write_bytes(to_bytes(dump.arrays, metadata)))
@@ -145,7 +145,7 @@ def _select_layers(client: Client, model: str, patterns: Sequence[str], version:
 
 
 def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a temporary file in the same folder, then rename it, so that `path` is never incomplete."""
+    """Write a temporary file in the same folder and rename it, so that `path` is never incomplete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)

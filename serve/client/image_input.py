@@ -21,8 +21,9 @@ def image_preprocessing(info: ModelInfo) -> Preprocessing:
     preprocessing = info.preprocessing
     if preprocessing is None:
         raise UnsupportedModelError(
-            f"model '{info.name}' does not define how images are prepared: its config.pbtxt lacks the parameter "
-            f"{PREPROCESSING_KEY}, which 'zoonnx export' writes, except with --raw. Call Client.infer with arrays instead."
+            f"model '{info.name}' does not define its preprocessing: its config.pbtxt lacks the parameter "
+            f"{PREPROCESSING_KEY}, which 'zoonnx export' writes unless --raw is set. Call Client.infer with arrays "
+            "instead."
         )
     fixed = (-1, preprocessing.height, preprocessing.width, preprocessing.channels)
     dynamic = (-1, -1, -1, preprocessing.channels)

@@ -27,7 +27,7 @@ Size = tuple[int, int]  # (width, height), Pillow's order
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """Return the files among `paths`, and all images in and below the folders among them, sorted within each folder.
+    """Return the files in `paths`, and all images in the folders in `paths`, searched recursively and sorted.
 
     Raises:
         ImageError: A path does not exist, or a folder contains no image.
@@ -39,7 +39,7 @@ def load(path: Path, preprocessing: Preprocessing) -> Pixels:
     """Return an image file as model input: uint8, (H, W, C).
 
     Raises:
-        ImageError: Pillow cannot decode the file, the range of its values is unknown, or the image is too thin.
+        ImageError: Pillow cannot decode the file, the range of its values is unknown, or the image is too narrow.
     """
     try:
         with Image.open(path) as file:
@@ -53,7 +53,7 @@ def load(path: Path, preprocessing: Preprocessing) -> Pixels:
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """Resize and crop an image that has the right channels; return uint8, (H, W, C).
+    """Resize and crop an image in the mode of the model; return uint8, (H, W, C).
 
     Raises:
         ImageError: The resized image would have no row or no column.
@@ -62,7 +62,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     if min(size) < 1:
         raise ImageError(
             f"an image of {image.size[0]} x {image.size[1]} pixels would be resized to {size[0]} x {size[1]}: "
-            "it is too long and thin for the model."
+            "it is too narrow for the model."
         )
     resized = image.resize(size, FILTERS[preprocessing.interpolation])
     fill = tuple(round(255 * value) for value in preprocessing.mean) if preprocessing.crop_mode == "border" else ()

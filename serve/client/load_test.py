@@ -1,4 +1,4 @@
-"""Load test: keeps one model of a server under a constant load, and measures throughput and latency."""
+"""Load test: sends a constant load to one model of a server, and measures throughput and latency."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ CPU_METRIC = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """The load, and how long it is measured.
+    """The load, and the duration of the measurement.
 
     Attributes:
         model: The model's name.
@@ -32,7 +32,7 @@ class LoadSettings:
         batch_size: Rows per request, 1 or more.
         seconds: Duration of the measurement, more than 0; a warm-up of WARM_UP_S precedes it.
         metrics: URL of the server's Prometheus metrics, from which its CPU time is read; empty to skip that.
-        requests_per_s: Rate at which requests start, evenly spaced; 0 starts each when an earlier one completes.
+        requests_per_s: Rate at which requests start, evenly spaced; 0 starts a request whenever another completes.
     """
 
     model: str
@@ -82,7 +82,7 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class _CompletedRequest:
-    """When a request completed, counted from the start of the measurement, and how long it took."""
+    """The end of a request since the start of the measurement, and its latency."""
 
     end_s: float
     latency_s: float
@@ -92,7 +92,7 @@ async def measure(url: str, settings: LoadSettings) -> LoadReport:
     """Send random tensors, and count the requests that complete after the warm-up and before the end.
 
     Raises:
-        UnsupportedModelError: No random tensors can be generated for the model's inputs.
+        UnsupportedModelError: Random tensors cannot be generated for the model's inputs.
         UnreachableError: The server or its metrics cannot be reached.
         SettingsError: The batch is too large for the model, or no request completed during the measurement.
     """
@@ -127,7 +127,7 @@ async def gather_or_cancel(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
 async def _run_load(
     client: AsyncClient, settings: LoadSettings, inputs: Mapping[str, Array]
 ) -> list[_CompletedRequest]:
-    """Send requests until the measurement ends; the load stays constant, since fewer requests would be another load."""
+    """Send requests until the measurement ends; the load stays constant until then."""
     begin_s = time.perf_counter() + WARM_UP_S
     completed: list[_CompletedRequest] = []
 
@@ -147,7 +147,7 @@ async def _run_load(
 
 
 def _start_times(settings: LoadSettings, worker: int) -> Iterator[float]:
-    """Yield when a worker starts its requests, in seconds since the warm-up began: 0, at once, without a fixed rate."""
+    """Yield the start of a worker's requests in seconds since the warm-up began; always 0 without a fixed rate."""
     if not settings.requests_per_s:
         return repeat(0.0)
     return (number / settings.requests_per_s for number in count(worker, settings.concurrency))

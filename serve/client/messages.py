@@ -1,4 +1,4 @@
-"""Conversion between the protocol's messages and the values that the clients accept and return."""
+"""Conversion between the protocol's messages and the arguments and results of the clients."""
 
 import json
 from collections.abc import Mapping, Sequence

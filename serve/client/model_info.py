@@ -1,4 +1,4 @@
-"""What a server reports about a model and its layers."""
+"""A server's information about a model and its layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from serve.wire.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model's signature, and what its export stored for clients.
+    """A model's signature, labels and preprocessing.
 
     Attributes:
         name: The model's name on the server.
         version: The newest version; empty if the server reports none.
-        inputs: The inputs, each with its datatype and its shape, batch first; -1 is a dynamic size.
-        outputs: The outputs, described likewise.
-        max_batch_size: The most rows per request; 0 if the model has no batch dimension.
+        inputs: Name, datatype and shape of the inputs, batch first; -1 is a dynamic size.
+        outputs: Likewise, of the outputs.
+        max_batch_size: Largest number of rows per request; 0 if the model has no batch dimension.
         labels: The class names, by class index; empty if the model has none.
-        preprocessing: How images are prepared for the model; None if the model does not define it.
-        multi_label: Whether an image may have several labels. Each probability is then independent: they do not sum
+        preprocessing: The preprocessing of images; None if the model does not define it.
+        multi_label: Whether an image may have several labels. The probabilities are then independent, and do not sum
             to 1.
     """
 

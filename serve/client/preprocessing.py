@@ -1,4 +1,4 @@
-"""How images are prepared for a model, as stored in the parameters of its configuration."""
+"""The preprocessing of images for a model, which is stored in its configuration."""
 
 import math
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ class Preprocessing:
         interpolation: The filter of the resize.
         crop_pct: The cropped share of the resized image, in (0, 2]; above 1 the crop has a border.
         crop_mode: Before the crop, `center` resizes the image to cover `resized_to`, `border` to fit into it; `squash`
-            resizes it to exactly that size, whatever its proportions.
-        mean: The mean of each channel of pixels scaled to 0..1: the colour of a border.
+            resizes it to exactly that size, regardless of its aspect ratio.
+        mean: The mean of each channel, of pixels scaled to 0..1; the colour of a border.
     """
 
     channels: int
@@ -65,7 +65,7 @@ class Preprocessing:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, inference.ModelParameter]) -> Self | None:
-        """Read the preprocessing from the parameters of a ModelConfig; None if they do not hold it.
+        """Return the preprocessing in the parameters of a ModelConfig; None if there is none.
 
         Raises:
             UnsupportedModelError: The parameter cannot be parsed, or a value is not supported.

@@ -43,7 +43,7 @@ def checked_address(url: str) -> str:
     """Return `url` unchanged if gRPC accepts it as HOST:PORT. Raises: SettingsError."""
     scheme, _, rest = url.partition("://")
     if scheme in ("http", "https", "grpc", "grpcs"):
-        raise SettingsError(f"the address '{url}' begins with {scheme}://: give HOST:PORT alone, {rest.rstrip('/')}.")
+        raise SettingsError(f"the address '{url}' begins with {scheme}://: pass only HOST:PORT, {rest.rstrip('/')}.")
     return url
 
 
@@ -76,6 +76,6 @@ def client_error(error: Any, url: str, timeout_s: float) -> ClientError:
     if error_type is TimedOutError:
         return TimedOutError(f"{url} did not respond within {timeout_s:g} s.")
     if error_type is UnreachableError and any(part in details.lower() for part in CONNECTION_FAILURES):
-        # gRPC reports UNAVAILABLE both for a missing server and for one that cannot serve at the moment
+        # gRPC reports UNAVAILABLE both for an unreachable server and for one that cannot serve at the moment
         return UnreachableError(f"cannot reach a server at {url}: {details}")
     return error_type(f"{url} returned {code.name}: {details}")

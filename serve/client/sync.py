@@ -1,4 +1,4 @@
-"""The synchronous client: numpy arrays in, numpy arrays out. Works with this server and with Triton."""
+"""The synchronous client: numpy arrays in, numpy arrays out. It works with this server and with Triton."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ class Client:
     """A connection to one server of the Open Inference Protocol; use it as a context manager, or call `close`.
 
     A call that fails raises a ClientError: UnreachableError if there is no server or it is stopping, TimedOutError
-    after `timeout_s`, or an error that the method lists. Only UNAVAILABLE calls are retried, with growing pauses.
+    after `timeout_s`, or an error that the method lists. Only UNAVAILABLE calls are retried, with increasing delays.
 
     Args:
         url: HOST:PORT of the server's gRPC port, without a scheme.
-        timeout_s: Seconds that one call may take, retries included.
-        retries: How often an UNAVAILABLE call is retried, 0 to 4.
+        timeout_s: Time limit of one call in seconds, including retries.
+        retries: Largest number of retries of an UNAVAILABLE call, 0 to 4.
 
     Raises:
         SettingsError: `url` begins with a scheme such as http://, or `retries` is out of range.
@@ -49,10 +49,10 @@ class Client:
         self._channel.close()
 
     def wait_connected(self, within_s: float) -> None:
-        """Wait up to `within_s` seconds for a server that is still starting.
+        """Wait up to `within_s` seconds for a starting server.
 
         Raises:
-            UnreachableError: No connection was made within that time.
+            UnreachableError: No server accepted a connection in that time.
         """
         try:
             grpc.channel_ready_future(self._channel).result(timeout=within_s)
@@ -103,7 +103,7 @@ class Client:
         """Run a model on arrays, and return its outputs by name.
 
         Text and bytes are sent as BYTES and returned as arrays of `bytes`. A BF16 output is returned as float32; a BF16
-        input is an array with the bfloat16 of the package ml_dtypes.
+        input is an array of dtype bfloat16 of the package ml_dtypes.
 
         Args:
             model: The model's name.
@@ -124,8 +124,8 @@ class Client:
     ) -> dict[str, Array]:
         """Run a model on image files, in one request, and return its outputs by name, one row per file.
 
-        Images are resized and cropped here, by the preprocessing that is stored with the model. `outputs` and `version`
-        are those of `infer`.
+        The client resizes and crops the images, with the preprocessing that is stored with the model. `outputs` and
+        `version` are those of `infer`.
 
         Raises:
             NoSuchModelError: The server does not have the model or the version.
@@ -140,7 +140,7 @@ class Client:
 
         Raises:
             NoSuchModelError: The server does not have the model or the version.
-            RefusedError: The server is not a zoonnx server: it cannot list layers.
+            RefusedError: The server is not a zoonnx server, and cannot list layers.
         """
         response: introspect.LayersResponse
         response = self._call("Layers", introspect.LayersRequest(model_name=model, model_version=version))
@@ -149,7 +149,7 @@ class Client:
     def activations(
         self, model: str, inputs: Mapping[str, npt.ArrayLike], layers: Sequence[str], version: str = ""
     ) -> dict[str, Array]:
-        """Run a model, and return the outputs of `layers` by name, batch first where the layer has a batch.
+        """Run a model, and return the outputs of `layers` by name, batch first if the layer has a batch.
 
         A name with a wildcard, such as `layer1.*`, selects all matching layers that are in the model's file. `inputs`
         and `version` are those of `infer`.
@@ -167,7 +167,7 @@ class Client:
         return fetchable_names(model, layer, self.layers(model, layer, version)) if is_glob(layer) else [layer]
 
     def _call(self, name: str, request: Any) -> Any:
-        """Make one call; the only place where gRPC errors are translated."""
+        """Make one call; the only place that translates gRPC errors."""
         method = METHODS[name]
         call = self._channel.unary_unary(
             method.path,

@@ -1,1 +1,1 @@
-"""Properties of this machine: CUDA libraries and free memory."""
+"""Properties of this machine: CUDA libraries and available memory."""

@@ -1,4 +1,4 @@
-"""Free memory, and the check that a model fits in it: without it the operating system would kill the whole server."""
+"""Available memory, and the check that a model fits in it; otherwise the operating system would kill the server."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,21 +11,21 @@ KIB, MIB = 2**10, 2**20
 
 
 def check_fits(model: Path) -> None:
-    """Check that a model's file and the weights beside it are not larger than the free memory.
+    """Check that a model's file and the weights beside it are not larger than the available memory.
 
     Raises:
-        BadModelError: they are larger.
+        BadModelError: They are larger.
     """
-    free = available_bytes()
+    available = available_bytes()
     needed = sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file())
-    if free is not None and needed > free:
+    if available is not None and needed > available:
         raise BadModelError(
-            f"{model} does not fit: its weights need {needed // MIB} MiB; {free // MIB} MiB of memory are free."
+            f"{model} does not fit: its weights need {needed // MIB} MiB; {available // MIB} MiB are available."
         )
 
 
 def available_bytes() -> int | None:
-    """Return how many bytes this process may still allocate on this machine and in its container; None if unknown."""
+    """Return the bytes that this process can still allocate on the machine and in its container; None if unknown."""
     if not MEMINFO.exists():
         return None
     limits = [meminfo_bytes()["MemAvailable"]]

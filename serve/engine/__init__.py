@@ -1,1 +1,1 @@
-"""Loads models, runs them, and decides which of them are in service."""
+"""Loads models, runs them, and selects the versions in service."""

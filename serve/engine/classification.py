@@ -1,4 +1,4 @@
-"""Triton's classification extension: replaces an output by its highest classes, as strings."""
+"""Triton's classification extension: replaces an output by its top classes, as strings."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ UNSUPPORTED = frozenset({"BOOL", "BYTES", "FP16", "BF16"})  # Triton classifies 
 
 
 def require_rankable(name: str, datatype: str) -> None:
-    """Check that values of an output's datatype can be ranked.
+    """Reject an output whose datatype cannot be ranked.
 
     Raises:
-        InvalidRequestError: they cannot.
+        InvalidRequestError: The datatype cannot be ranked.
     """
     if datatype in UNSUPPORTED:
         raise InvalidRequestError(f"output '{name}' is {datatype}, which cannot be classified; request the tensor.")
@@ -24,7 +24,7 @@ def require_rankable(name: str, datatype: str) -> None:
 def classify(tensor: Tensor, count: int, labels: Sequence[str], *, batched: bool) -> Tensor:
     """Return the `count` highest classes of each row as `value:index:label`, highest first, ties by ascending index.
 
-    The shape is (batch, count), or (count,) where the model has no batch; `count` is cut to the number of classes.
+    The shape is (batch, count), or (count,) if the model has no batch; `count` is limited to the number of classes.
     """
     rows = tensor.array.reshape(len(tensor.array) if batched else 1, -1)
     indices = _descending(rows)[:, :count]

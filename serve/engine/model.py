@@ -31,12 +31,12 @@ class Model:
     """Runs requests for one version.
 
     Attributes:
-        name: the model's name.
-        version: the version's number.
-        config: the configuration, completed from the graph.
-        signature: the inputs and outputs that `config` declares.
-        layers: the layers that a request may name as outputs.
-        statistics: counts and durations since the version was loaded.
+        name: The model's name.
+        version: The version's number.
+        config: The configuration, completed from the graph.
+        signature: The inputs and outputs that `config` declares.
+        layers: The layers that can be requested as outputs.
+        statistics: Counts and durations since the version was loaded.
     """
 
     def __init__(self, files: ModelFiles, version: Version, session: Session, tap_sessions: int) -> None:
@@ -65,8 +65,8 @@ class Model:
         """Load and warm up one version.
 
         Raises:
-            BadModelError: the version cannot be served.
-            ProviderError: the provider is cuda, and CUDA cannot run the model.
+            BadModelError: The version cannot be served.
+            ProviderError: The provider is cuda, and CUDA cannot run the model.
         """
         check_fits(version.path)
         session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
@@ -77,7 +77,7 @@ class Model:
         return model
 
     def start(self) -> None:
-        """Start the worker threads; requests are then accepted on the running event loop."""
+        """Start the worker threads; from then on, requests are accepted on the running event loop."""
         settings = replace(model_config.batch_settings(self.config), buckets=self._buckets)
         self._batcher = Batcher(self._run, settings, self.statistics, f"{self.name}/{self.version}")
 
@@ -85,9 +85,9 @@ class Model:
         """Run a request on this version, even if a newer version replaces it in the meantime.
 
         Raises:
-            InvalidRequestError: the request does not match the model's signature.
-            UnknownOutputError: the model has no output or layer of a requested name.
-            InferenceError: the runtime failed on it.
+            InvalidRequestError: The request does not match the model's signature.
+            UnknownOutputError: The model has no output or layer of a requested name.
+            InferenceError: The runtime failed on the request.
         """
         self._in_flight += 1
         try:

@@ -1,8 +1,8 @@
 """Loads and unloads the models of a repository while the server runs, without interrupting requests.
 
-A version that cannot be loaded never stops one that can. The newest loadable versions are served, as many as the
-version policy asks for, and the repository index reports the error of each newer one. So a restart serves what the
-running server served, where Triton would refuse to start.
+A version that cannot be loaded does not affect others. The newest loadable versions are served, as many as the version
+policy selects, and the repository index reports the errors of newer versions. So a restarted server serves the same
+versions as before, whereas Triton would not start.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ class IndexEntry:
     """State of one version in the repository index.
 
     Attributes:
-        name: the model's name.
-        version: the version's number; empty for the model as a whole.
-        state: the version's state; empty if it was never loaded.
-        reason: why it is not ready; empty if it is.
+        name: The model's name.
+        version: The version's number; empty for the model itself.
+        state: The version's state; empty if it was never loaded.
+        reason: Why it is not ready; empty if it is ready.
     """
 
     name: str
@@ -46,9 +46,9 @@ class LoadResult:
     """Outcome of loading one model.
 
     Attributes:
-        models: the loaded versions, ascending.
-        errors: messages by version; 0 is the model as a whole.
-        fingerprint: state of the model's files when they were loaded.
+        models: The loaded versions, ascending.
+        errors: Messages by version; 0 is the model itself.
+        fingerprint: State of the model's files when they were loaded.
     """
 
     models: Sequence[Model] = ()
@@ -57,7 +57,7 @@ class LoadResult:
 
 
 class ModelManager:
-    """Loads and unloads models. `on_ready_change(name, ready)` is awaited for each model that changes."""
+    """Loads and unloads models. `on_ready_change(name, ready)` is awaited for each loaded or unloaded model."""
 
     def __init__(self, registry: ModelRegistry, settings: ServerSettings, on_ready_change: OnReadyChange) -> None:
         self._registry, self._settings, self._on_ready_change = registry, settings, on_ready_change
@@ -71,7 +71,7 @@ class ModelManager:
         """Load the initial models.
 
         Raises:
-            SetupError: a model has no loadable version, or is not in the repository.
+            SetupError: A model has no loadable version, or is not in the repository.
         """
         for files in await asyncio.to_thread(self._initial_models):
             fingerprint = await asyncio.to_thread(repository.fingerprint, self._folder(files.name))
@@ -84,19 +84,19 @@ class ModelManager:
             self._poller = asyncio.create_task(self._poll_forever())
 
     async def close(self) -> None:
-        """Stop polling, and wait for the versions that were swapped out."""
+        """Stop polling, and wait until replaced versions have finished their requests."""
         if self._poller:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
         await asyncio.gather(*self._draining)
 
     async def load(self, name: str) -> None:
-        """Load a model, or replace it by its current files.
+        """Load a model, or reload it from its current files.
 
         Raises:
-            UnavailableError: the server's model control is not explicit.
-            NotInRepositoryError: there is no model of that name.
-            LoadFailedError: a version that the policy selects cannot be loaded; the newest loadable one is served.
+            UnavailableError: The server's model control is not explicit.
+            NotInRepositoryError: There is no model of that name.
+            LoadFailedError: A version that the policy selects cannot be loaded; the newest loadable one is served.
         """
         self._require_explicit()
         async with self._change_lock:
@@ -107,10 +107,10 @@ class ModelManager:
             raise LoadFailedError(f"model '{name}' cannot be loaded: {next(iter(errors.values()))}")
 
     async def unload(self, name: str) -> None:
-        """Stop serving a model; no effect on one that is not served.
+        """Stop serving a model; a model that is not served is ignored.
 
         Raises:
-            UnavailableError: the server's model control is not explicit.
+            UnavailableError: The server's model control is not explicit.
         """
         self._require_explicit()
         async with self._change_lock:
@@ -165,7 +165,7 @@ class ModelManager:
         await self._on_ready_change(name, bool(result.models))
 
     def _redacted(self, name: str, errors: Mapping[int, str]) -> Mapping[int, str]:
-        """Return the errors as clients see them: without the repository's location, which only the log has."""
+        """Return the errors for clients, without the repository's location, which only the log contains."""
         models = self._settings.models
         return {number: repository.redact_paths(error, models, name, number) for number, error in errors.items()}
 
@@ -174,7 +174,7 @@ class ModelManager:
         fingerprint = repository.fingerprint(self._folder(name))
         try:
             files = repository.read_model(self._folder(name))
-        except Exception as error:  # noqa: BLE001  one model must not stop the others
+        except Exception as error:  # noqa: BLE001  an error in one model must not affect others
             return LoadResult((), {0: _load_error(error, name)}, fingerprint)
         return self._load_files(files, fingerprint)
 
@@ -193,7 +193,7 @@ class ModelManager:
         return LoadResult(sorted(models, key=lambda model: model.version), errors, fingerprint)
 
     def _unchanged(self, name: str, fingerprint: Fingerprint) -> Mapping[int, Model]:
-        """Return the loaded versions whose files, shared ones included, have not changed since."""
+        """Return the loaded versions whose files, including the shared ones, have not changed."""
         result = self._results.get(name, LoadResult())
         if result.errors.keys() & {0, *(model.version for model in result.models)}:
             return {}
@@ -245,5 +245,5 @@ def _load_error(error: Exception, name: str) -> str:
 
 
 def _version_files(fingerprint: Fingerprint, version: int) -> Fingerprint:
-    """Return the part of a model's fingerprint that concerns one version: its own files and the shared ones."""
+    """Return the part of a model's fingerprint for one version: its own files and the shared ones."""
     return tuple(entry for entry in fingerprint if "/" not in entry[0] or entry[0].startswith(f"{version}/"))

@@ -1,4 +1,4 @@
-"""Registry of the models in service: the server without a transport."""
+"""Registry of the models in service, independent of any transport."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from serve.engine.model import Model
 from serve.errors import InvalidRequestError, UnavailableError, UnknownModelError
 from serve.wire.tensors import Request, Response
 
-VERSION_DIGITS = 20  # more than any version has; int() rejects very long strings
+VERSION_DIGITS = 20  # longer version strings are truncated, because int() rejects very long ones
 
 
 class ModelRegistry:
-    """Routes requests to models. Transports convert a request, call this, and convert the response."""
+    """Routes requests to models. A transport converts requests, calls `infer`, and converts responses."""
 
     def __init__(self) -> None:
         self._models: dict[str, dict[int, Model]] = {}
@@ -23,7 +23,7 @@ class ModelRegistry:
         return self._loaded and not self._stopping
 
     def swap(self, name: str, models: Sequence[Model]) -> list[Model]:
-        """Serve exactly these versions of a model from now on; return the versions that are out of service.
+        """Serve exactly these versions of a model from now on; return the versions that this replaces.
 
         The caller closes the returned versions; `Model.close` waits for their in-flight requests.
         """
@@ -44,9 +44,9 @@ class ModelRegistry:
         """Return a version of a model; an empty version is the newest one.
 
         Raises:
-            UnknownModelError: there is no such model or version.
-            UnavailableError: the model or version was served before, and is not any more.
-            InvalidRequestError: the version is not a number.
+            UnknownModelError: There is no such model or version.
+            UnavailableError: The model or version was served before, but is no longer.
+            InvalidRequestError: The version is not a number.
         """
         if version and not (version.isascii() and version.isdigit()):
             raise InvalidRequestError(f"a version is a number, such as 1; got '{version}'.")
@@ -59,8 +59,10 @@ class ModelRegistry:
         if number not in versions:
             served = ", ".join(map(str, self.versions(name)))
             is_retired = number in self._retired.get(name, ())
-            kind = UnavailableError if is_retired else UnknownModelError
-            raise kind(f"model '{name}' has no version {version}{' any more' if is_retired else ''}; it has {served}.")
+            error_type = UnavailableError if is_retired else UnknownModelError
+            raise error_type(
+                f"model '{name}' has no version {version}{' any more' if is_retired else ''}; it has {served}."
+            )
         return versions[number]
 
     def versions(self, name: str) -> list[int]:
@@ -68,14 +70,14 @@ class ModelRegistry:
         return sorted(self._models.get(name, {}))
 
     def retired(self, name: str) -> list[int]:
-        """Return the versions of a model that were served before and are not any more, ascending."""
+        """Return the versions of a model that were served before, but are no longer, ascending."""
         return sorted(self._retired.get(name, set()) - set(self.versions(name)))
 
     def models(self, name: str = "", version: str = "") -> list[Model]:
         """Return the versions of a model, or only `version`; without a name, all versions of all models.
 
         Raises:
-            InvalidRequestError: there is no such model or version.
+            InvalidRequestError: There is no such model or version.
         """
         if not name:
             return [self._models[served][number] for served in sorted(self._models) for number in self.versions(served)]

@@ -27,7 +27,7 @@ OPTIONS: Mapping[Device, Mapping[str, str]] = {
     "cuda": {"cudnn_conv_algo_search": "HEURISTIC"},  # EXHAUSTIVE, the default, takes seconds for each new shape
     "cpu": {},
 }
-LOG_FATAL = 4
+LOG_FATAL = 4  # a log severity of onnxruntime
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 ALL_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 EXTENDED_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -51,7 +51,7 @@ class Session:
 
         Raises:
             BadModelError: onnxruntime rejects the file.
-            ProviderError: `provider` is cuda, and CUDA cannot run the whole model on this machine.
+            ProviderError: `provider` is cuda, and CUDA cannot run all of the model on this machine.
         """
         if provider == "cpu":
             return cls(_load(path, path, "cpu", instances), path, "cpu", instances)
@@ -87,8 +87,8 @@ class Session:
         """Compute the named outputs.
 
         Raises:
-            InvalidRequestError: a BYTES element is not UTF-8, as ONNX's strings must be.
-            InferenceError: the model failed on these inputs.
+            InvalidRequestError: A BYTES element is not UTF-8, as ONNX's strings must be.
+            InferenceError: The model failed on these inputs.
         """
         feeds = {name: _decode_strings(name, array) for name, array in inputs.items()}
         try:
@@ -102,7 +102,7 @@ class Session:
         """Run once and discard the outputs; return whether the run succeeded.
 
         Raises:
-            BadModelError: the memory does not suffice for these inputs.
+            BadModelError: There is not enough memory for these inputs.
         """
         try:
             self._run(inputs, [spec.name for spec in self.outputs])
@@ -114,7 +114,7 @@ class Session:
         return True
 
     def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
-        """Run the model; one with bfloat16 tensors through OrtValues, because numpy has no bfloat16."""
+        """Run the model; tensors of bfloat16, which numpy lacks, are passed as OrtValues."""
         if not self._has_bfloat16:
             arrays: list[Array] = self._runtime.run(list(outputs), dict(inputs))
             return arrays
@@ -124,7 +124,7 @@ class Session:
     def _spec(self, node: Any) -> TensorSpec:
         datatype = datatypes.BY_ONNX.get(node.type)
         if datatype is None:
-            raise BadModelError(f"{self._path}: '{node.name}' has type {node.type}, which the protocol does not have.")
+            raise BadModelError(f"{self._path}: '{node.name}' has type {node.type}, which the protocol lacks.")
         shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
         batch_name = node.shape[0] if node.shape and isinstance(node.shape[0], str) else ""
         return TensorSpec(node.name, datatype.name, shape, batch_name)
@@ -143,12 +143,12 @@ def _load_on_cuda(path: Path) -> Any:
 
 
 def _load(source: Path | bytes, path: Path, device: Device, instances: int, level: Any = ALL_OPTIMIZATIONS) -> Any:
-    onnxruntime.set_default_logger_severity(LOG_FATAL)  # errors are raised as exceptions; the rest is noise
+    onnxruntime.set_default_logger_severity(LOG_FATAL)  # errors are raised as exceptions
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_FATAL
     options.graph_optimization_level = level
     options.intra_op_num_threads = threads_per_run(instances) if device == "cpu" else 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads do not occupy cores
     if isinstance(source, bytes):
         options.add_session_config_entry(EXTERNAL_WEIGHTS_FOLDER, os.fspath(path.parent))
     model = source if isinstance(source, bytes) else os.fspath(source)
@@ -159,7 +159,7 @@ def _load(source: Path | bytes, path: Path, device: Device, instances: int, leve
         providers = [(PROVIDERS[device], dict(OPTIONS[device]))]
         runtime = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        reason = str(error).split(" : ", 3)[-1]  # after onnxruntime's own prefix, error number and name
+        reason = str(error).split(" : ", 3)[-1]  # without onnxruntime's prefix, error number and name
         if device == "cuda":
             raise ProviderError(_cuda_error(path, reason)) from error
         raise BadModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {reason}") from error
@@ -185,7 +185,7 @@ def missing_for_cuda() -> str | None:
     missing = cuda.missing()
     if missing:
         return missing
-    with contextlib.redirect_stdout(io.StringIO()) as output:  # preload_dlls prints the libraries it does not find
+    with contextlib.redirect_stdout(io.StringIO()) as output:  # preload_dlls prints the names of missing libraries
         onnxruntime.preload_dlls()
         for folder in cuda.library_folders():
             onnxruntime.preload_dlls(directory=os.fspath(folder))
@@ -194,7 +194,7 @@ def missing_for_cuda() -> str | None:
 
 
 def threads_per_run(instances: int) -> int:
-    """Return the number of threads of one run such that all instances together use no more threads than cores.
+    """Return the number of threads per run, such that all instances together use at most one thread per core.
 
     A run uses its caller's thread and the session's pool, which has one thread less and is shared by all instances.
     """

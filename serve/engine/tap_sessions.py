@@ -1,8 +1,8 @@
 """Sessions with layer outputs beside a model's own outputs.
 
-onnxruntime returns a value of the graph only if it is a graph output, so each set of layers needs a session of its
-own. It is built on first request and has the model's own outputs as well, so that a request for layers is one run. The
-least recently used sessions are dropped.
+onnxruntime returns a value of the graph only if it is a graph output, so each combination of layers needs a separate
+session. It is built on first request, and also has the model's own outputs, so that one run computes everything that a
+request names. The least recently used sessions are dropped.
 """
 
 import asyncio
@@ -13,21 +13,21 @@ from serve.engine.session import Session
 
 
 class TapSessions:
-    """Cache of one model's sessions, by the graph values that they return beside the model's outputs.
+    """Cache of one model's sessions, by the graph values that they return in addition to the model's outputs.
 
     Args:
-        path: the model's file.
-        plain: its session without layer outputs.
-        limit: largest number of cached sessions, 1 or more; `plain` does not count.
+        path: The model's file.
+        plain: Its session without layer outputs.
+        limit: Largest number of cached sessions, 1 or more; `plain` does not count.
     """
 
     def __init__(self, path: Path, plain: Session, limit: int) -> None:
         self._path, self._plain, self._limit = path, plain, limit
         self._sessions: OrderedDict[frozenset[str], Session] = OrderedDict()
-        self._build_lock = asyncio.Lock()  # each build uses all cores and holds the model in memory once more
+        self._build_lock = asyncio.Lock()  # a build uses all cores, and memory for another copy of the model
 
     async def session(self, values: frozenset[str]) -> Session:
-        """Return the session that also returns `values`; while it is built, other requests run.
+        """Return the session that also returns `values`; other requests run while it is built.
 
         Raises:
             BadModelError: onnxruntime cannot return these values.

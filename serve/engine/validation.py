@@ -21,10 +21,10 @@ class TensorHeader(Protocol):
 def check_headers(headers: Sequence[TensorHeader], signature: Signature) -> None:
     """Check the inputs' names and datatypes, before any data is decoded.
 
-    A datatype that the protocol does not have is left for the decoder to reject.
+    The decoder rejects datatypes that the protocol lacks.
 
     Raises:
-        InvalidRequestError: an input is missing, unknown or repeated, or has another datatype than the model's.
+        InvalidRequestError: An input is missing, unknown or repeated, or has another datatype than the model's.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     _check_names([header.name for header in islice(headers, len(specs) + 1)], list(specs))
@@ -37,7 +37,7 @@ def validated_inputs(request: Request, signature: Signature) -> dict[str, Array]
     """Return the request's arrays by input name.
 
     Raises:
-        InvalidRequestError: an input is missing, unknown or repeated, or its datatype, shape or batch size is wrong.
+        InvalidRequestError: An input is missing, unknown or repeated, or its datatype, shape or batch size is wrong.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     _check_names([tensor.name for tensor in request.inputs], list(specs))
@@ -51,10 +51,10 @@ def validated_inputs(request: Request, signature: Signature) -> dict[str, Array]
 def requested_values(request: Request, signature: Signature, layers: LayerIndex) -> dict[str, str]:
     """Return the graph value of each requested output and layer, by name in alphabetical order.
 
-    A request that names none requests all of the model's outputs.
+    A request without names requests all outputs of the model.
 
     Raises:
-        UnknownOutputError: the model has no such output, and its file no such layer.
+        UnknownOutputError: The model has no such output, and its file no such layer.
     """
     outputs = signature.output_names
     names = sorted(set(request.outputs) or outputs)
@@ -62,15 +62,15 @@ def requested_values(request: Request, signature: Signature, layers: LayerIndex)
 
 
 def _check_names(names: Sequence[str], expected: Sequence[str]) -> None:
-    if names == expected:  # nearly always; the rest finds the message for the error
+    if names == expected:  # the usual case; otherwise find the error's message
         return
-    seen: set[str] = set()
+    checked: set[str] = set()
     for name in names:
-        if name in seen:
+        if name in checked:
             raise InvalidRequestError(f"input '{name}' appears more than once.")
         if name not in expected:
             raise InvalidRequestError(f"there is no input '{name}'; the model has {', '.join(expected)}.")
-        seen.add(name)
+        checked.add(name)
     missing = [name for name in expected if name not in names]
     if missing:
         raise InvalidRequestError(f"input '{missing[0]}' is missing; the model has {', '.join(expected)}.")

@@ -1,7 +1,7 @@
 """Warm-up runs before a model accepts requests, one for each batch size that it will run.
 
-The first run of a model is slow. A GPU also plans each new shape anew, so batches are padded to a few sizes, the
-buckets. A CPU runs any size without planning; one warm-up run suffices.
+The first run of a model is slow. On a GPU, the first run of each shape is slow, too, so batches are padded to a few
+sizes, the buckets. On a CPU, one warm-up run suffices for all sizes.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def buckets(device: Device, max_batch_size: int, preferred: Sequence[int]) -> tuple[int, ...]:
     """Return the batch sizes that a device runs, ascending: powers of two, `preferred`, `max_batch_size`.
 
-    Empty for a CPU and for a model without batches: these run every size.
+    Empty for a CPU and for a model without batches, which run any size.
     """
     if device == "cpu" or max_batch_size <= 1:
         return ()
@@ -36,13 +36,13 @@ def buckets(device: Device, max_batch_size: int, preferred: Sequence[int]) -> tu
 def run_configured_warmup(session: Session, config: inference.ModelConfig, signature: Signature) -> None:
     """Run the `model_warmup` samples of a configuration, on zeros or random numbers.
 
-    Samples that read data files are skipped, with a line in the log.
+    Samples that read data files are skipped and logged.
 
     Raises:
-        BadModelError: a sample does not run, or its inputs are not the model's.
+        BadModelError: A sample does not run, or its inputs are not the model's.
     """
     for sample in config.model_warmup:
-        if any(described.input_data_file for described in sample.inputs.values()):
+        if any(sample_input.input_data_file for sample_input in sample.inputs.values()):
             log.info("%s: skipping the warm-up '%s': input_data_file is not supported", config.name, sample.name)
             continue
         _run_sample(session, config.name, sample, signature)
@@ -57,7 +57,7 @@ def _run_sample(session: Session, model: str, sample: inference.ModelWarmup, sig
         )
     rows = (max(1, sample.batch_size),) if signature.max_batch_size else ()
     try:
-        inputs = {name: _sample_input(described, rows) for name, described in sample.inputs.items()}
+        inputs = {name: _sample_input(sample_input, rows) for name, sample_input in sample.inputs.items()}
     except (KeyError, ValueError, MemoryError) as error:
         reason = f"the warm-up '{sample.name}' has an input without a datatype, or of an impossible shape."
         raise BadModelError(f"model '{model}': {reason}") from error
@@ -65,23 +65,23 @@ def _run_sample(session: Session, model: str, sample: inference.ModelWarmup, sig
         raise BadModelError(f"model '{model}' does not run on its warm-up '{sample.name}'.")
 
 
-def _sample_input(described: inference.ModelWarmup.Input, rows: tuple[int, ...]) -> Array:
-    datatype, shape = datatypes.BY_CONFIG[described.data_type], (*rows, *described.dims)
+def _sample_input(sample_input: inference.ModelWarmup.Input, rows: tuple[int, ...]) -> Array:
+    datatype, shape = datatypes.BY_CONFIG[sample_input.data_type], (*rows, *sample_input.dims)
     if datatype is datatypes.BYTES:
         return np.full(shape, "", object)
-    if not described.random_data or datatype is datatypes.BF16:
+    if not sample_input.random_data or datatype is datatypes.BF16:
         return np.zeros(shape, datatype.numpy)
     return np.random.default_rng(0).random(shape).astype(datatype.numpy)
 
 
 def warm_up(session: Session, signature: Signature, batch_sizes: Sequence[int], name: str) -> None:
-    """Run a model on zeros once for each batch size, or for a batch of 1 where there are none.
+    """Run a model on zeros once for each batch size, or for a batch of 1 if there are none.
 
-    The largest size runs first, so that a lack of memory shows at once. A model that fails on zeros may still work on
-    its real inputs; that is only logged.
+    The largest size runs first, so that a lack of memory is detected at once. A model that fails on zeros may work on
+    other inputs, so this is only logged.
 
     Raises:
-        BadModelError: the model does not fit into the memory.
+        BadModelError: The model does not fit into the memory.
     """
     if any(-1 in _sample_shape(signature, spec) for spec in signature.inputs):
         log.info("%s is not warmed up: it has inputs of dynamic size", name)
@@ -101,9 +101,9 @@ def _sample_shape(signature: Signature, spec: TensorSpec) -> tuple[int, ...]:
 
 def _zeros(signature: Signature, spec: TensorSpec, size: int, name: str) -> Array:
     shape = (*((size,) if signature.max_batch_size else ()), *_sample_shape(signature, spec))
-    dtype, free = datatypes.BY_NAME[spec.datatype].numpy, available_bytes()
+    dtype, available = datatypes.BY_NAME[spec.datatype].numpy, available_bytes()
     try:
-        if free is not None and math.prod(shape) * dtype.itemsize > free:
+        if available is not None and math.prod(shape) * dtype.itemsize > available:
             raise MemoryError
         return np.full(shape, "", object) if spec.datatype == datatypes.BYTES.name else np.zeros(shape, dtype)
     except (ValueError, MemoryError) as error:

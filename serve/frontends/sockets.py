@@ -1,4 +1,4 @@
-"""Listening sockets, and the errors of those that cannot be opened."""
+"""Opens listening sockets, and translates their errors."""
 
 import errno
 import socket
@@ -7,11 +7,11 @@ from serve.errors import PortInUseError, SettingsError
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address; a `port` of 0 lets the system choose a free one.
+    """Return a socket that listens on an address; a `port` of 0 selects an unused port.
 
     Raises:
-        PortInUseError: another process listens on the port.
-        SettingsError: this machine does not have the address.
+        PortInUseError: Another process listens on the port.
+        SettingsError: This machine does not have the address.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -1,8 +1,8 @@
 """Index of the layers of an ONNX file: layer names, and the graph values that hold their outputs.
 
-A file that zoonnx exported has a verified layer map in its metadata. A file that torch.onnx wrote lists, on each node,
-the modules around it: a module's output is the last value computed inside it. In any other file the layers are the
-named nodes.
+A file that zoonnx exported has a verified layer map in its metadata. In a file that torch.onnx wrote, each node lists
+the modules that contain it; a module's output is the last value computed inside it. In any other file, the layers are
+the named nodes.
 """
 
 import ast
@@ -21,7 +21,7 @@ from serve.errors import BadModelError, UnknownOutputError
 if TYPE_CHECKING:
     import onnx
 
-MAX_NAME_LENGTH = 200  # longer unknown names are cut in messages and not compared with the layers
+MAX_NAME_LENGTH = 200  # longer unknown names are truncated in messages, and not compared with the layers
 NAMING = {introspect.MODULE_PATHS: "module paths", introspect.NODE_NAMES: "the names of the file's nodes"}
 
 
@@ -30,8 +30,8 @@ class LayerIndex:
     """The layers of one model file.
 
     Attributes:
-        layers: layers by name, in execution order.
-        names: what the names are: module paths or node names.
+        layers: Layers by name, in execution order.
+        names: Kind of the names: module paths or node names.
     """
 
     layers: Mapping[str, manifest.Layer]
@@ -41,7 +41,7 @@ class LayerIndex:
         """Return the graph value that holds a layer's output.
 
         Raises:
-            UnknownOutputError: there is no such layer, or it is not in the file; the message says where it went.
+            UnknownOutputError: There is no such layer, or it is not in the file; the message has the reason.
         """
         layer = self.layers.get(name)
         if layer is None:
@@ -51,7 +51,7 @@ class LayerIndex:
         return layer.value
 
     def _unknown(self, name: str) -> str:
-        """Return the message for an unknown name; comparing a very long one with every layer would take minutes."""
+        """Return the message for an unknown name; comparing a very long name with the layers would take minutes."""
         is_short = len(name) <= MAX_NAME_LENGTH
         close = difflib.get_close_matches(name, self.layers, n=1) if is_short else []
         hint = f"did you mean '{close[0]}'?" if close else f"layer names are {NAMING[self.names]}."
@@ -67,7 +67,7 @@ def read_layers(model: Path, metadata: Mapping[str, str]) -> LayerIndex:
     """Return the layers of the file `model`, whose metadata properties are `metadata`.
 
     Raises:
-        BadModelError: the layer map in the metadata is damaged.
+        BadModelError: The layer map in the metadata is damaged.
     """
     if LAYERS_KEY in metadata:
         layer_map = _parse_layer_map(model, metadata[LAYERS_KEY])
@@ -85,7 +85,7 @@ def _parse_layer_map(model: Path, text: str) -> manifest.LayerMap:
 
 
 def absence_reason(layer: manifest.Layer) -> str:
-    """Return why no value of the file holds a layer's output, as a clause with a full stop."""
+    """Return why a layer's output is not in the file, as a clause with a full stop."""
     if layer.status == manifest.FOLDED:
         return f"the export folded it into '{layer.of}'; request that layer instead."
     if layer.status == manifest.ALIAS:
@@ -118,17 +118,17 @@ def _read_from_nodes(model: Path) -> LayerIndex:
 
 
 def _last_values(nodes: "Iterable[onnx.NodeProto]") -> Iterable[tuple[str, str]]:
-    """Return each module's path and last value, in the order in which the modules end."""
+    """Return each module's path and last value, in the order in which the modules return."""
     last: dict[str, str] = {}
     for node in nodes:
-        for path, value in reversed(list(_scoped_values(node))):  # the innermost module ends first
+        for path, value in reversed(list(_scoped_values(node))):  # the innermost module returns first
             last.pop(path, None)
             last[path] = value
     return last.items()
 
 
 def _scoped_values(node: "onnx.NodeProto") -> Iterable[tuple[str, str]]:
-    """Yield the path of each module around a node, with the node's first output."""
+    """Yield the path of each module that contains a node, with the node's first output."""
     for entry in node.metadata_props:
         if entry.key == NAME_SCOPES_KEY and node.output and node.output[0]:
             yield from ((path, node.output[0]) for path in _module_paths(entry.value) if path)
@@ -144,16 +144,16 @@ def _module_paths(scopes: str) -> list[str]:
 
 
 def _batch_dimension(graph: "onnx.GraphProto") -> str:
-    """Return the name of the inputs' first dimension; empty where it has no name, or several."""
+    """Return the name of the inputs' first dimension; empty if it has no name, or several."""
     shapes = [info.type.tensor_type.shape.dim for info in graph.input]
     names = {dims[0].dim_param if dims else "" for dims in shapes}
     return names.pop() if len(names) == 1 else ""
 
 
 def _shape(info: "onnx.ValueInfoProto", batch: str) -> list[int]:
-    """Return a value's shape with -1 for the batch; empty where any other dimension is dynamic.
+    """Return a value's shape with -1 for the batch; empty if any other dimension is dynamic.
 
-    A dynamic dimension that is not the batch may come first, and then rows are not images: no shape is safer.
+    Another dynamic dimension may come first, and must not be mistaken for the batch.
     """
     dims = info.type.tensor_type.shape.dim
     if any(not dim.HasField("dim_value") and dim.dim_param != batch for dim in dims) or not batch:

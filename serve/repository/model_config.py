@@ -16,7 +16,7 @@ from serve.wire.tensors import TensorSpec
 log = logging.getLogger(__name__)
 PLATFORM = "onnxruntime_onnx"
 DEFAULT_MAX_BATCH_SIZE = 4  # Triton's, for a model that batches and has no configuration
-MAX_INSTANCES = 256  # each has a thread of its own
+MAX_INSTANCES = 256  # one thread each
 Entry = inference.ModelInput | inference.ModelOutput
 
 # Features of config.pbtxt that would change results, and that this server does not implement.
@@ -39,9 +39,9 @@ class Signature:
     """Inputs and outputs of a model.
 
     Attributes:
-        inputs: the inputs, in the configuration's order.
-        outputs: the outputs, in the configuration's order.
-        max_batch_size: largest batch; 0 if the model has no batch, and its shapes no batch dimension.
+        inputs: The inputs, in the configuration's order.
+        outputs: The outputs, in the configuration's order.
+        max_batch_size: Largest batch; 0 if the model has no batch, and its shapes no batch dimension.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -59,10 +59,10 @@ def complete(
 ) -> inference.ModelConfig:
     """Return the complete configuration of a model whose graph has `inputs` and `outputs`.
 
-    `written` is the model's config.pbtxt, which may be partial; None where there is none.
+    `written` is the model's config.pbtxt, which may be partial; None if there is none.
 
     Raises:
-        BadModelError: the configuration contradicts the graph, or needs a feature that this server does not support.
+        BadModelError: The configuration contradicts the graph, or needs a feature that this server does not support.
     """
     config = inference.ModelConfig()
     if written:
@@ -93,7 +93,7 @@ def signature(config: inference.ModelConfig) -> Signature:
 
 
 def batch_settings(config: inference.ModelConfig) -> BatchSettings:
-    """Return how requests are batched; without `dynamic_batching` each request is a batch of its own."""
+    """Return the batching of requests; without `dynamic_batching`, each request is a batch of its own."""
     if not config.HasField("dynamic_batching"):
         return BatchSettings(max_rows=1, instances=instances(config))
     batching = config.dynamic_batching
@@ -110,10 +110,10 @@ def batch_settings(config: inference.ModelConfig) -> BatchSettings:
 
 
 def instances(config: inference.ModelConfig) -> int:
-    """Return the number of batches that run at once: one for each instance; a group without a count has one.
+    """Return the number of batches that run concurrently, one per instance; a group without a count has one instance.
 
     Raises:
-        BadModelError: the number is out of range.
+        BadModelError: The number is out of range.
     """
     count = sum(group.count or 1 for group in config.instance_group) or 1
     if not 1 <= count <= MAX_INSTANCES:
@@ -189,13 +189,13 @@ def _complete_entry(config: inference.ModelConfig, entry: Entry, graph: Sequence
     where = f"model '{config.name}', '{entry.name}'"
     if spec is None:
         names = ", ".join(spec.name for spec in graph)
-        raise BadModelError(f"{where}: config.pbtxt names it, but the graph does not have it; it has {names}.")
+        raise BadModelError(f"{where}: config.pbtxt lists it, but the graph has only {names}.")
     datatype = datatypes.BY_NAME[spec.datatype].config
     if entry.data_type not in (inference.TYPE_INVALID, datatype):
         written = inference.DataType.Name(entry.data_type)
-        raise BadModelError(f"{where}: config.pbtxt says {written}, the graph {inference.DataType.Name(datatype)}.")
+        raise BadModelError(f"{where}: config.pbtxt has {written}, the graph {inference.DataType.Name(datatype)}.")
     entry.data_type = datatype
-    if config.max_batch_size and spec.shape and not _has_dynamic_batch(spec):  # no shape: a scalar, or unknown
+    if config.max_batch_size and spec.shape and not _has_dynamic_batch(spec):  # an empty shape is a scalar, or unknown
         raise BadModelError(
             f"{where}: max_batch_size is {config.max_batch_size}, but the graph's shape is {list(spec.shape)}: "
             f"set max_batch_size to 0, or export with a dynamic first dimension."
@@ -209,14 +209,14 @@ def _complete_dims(config: inference.ModelConfig, entry: Entry, spec: TensorSpec
         entry.dims.extend(dims)
     if min(entry.dims, default=0) < -1:
         raise BadModelError(
-            f"{where}: config.pbtxt says dims {list(entry.dims)}: a size is 0 or more, or -1 for a dynamic one."
+            f"{where}: config.pbtxt has dims {list(entry.dims)}: a size is 0 or more, or -1 for a dynamic one."
         )
     if spec.shape and not _dims_match(entry.dims, dims):
-        raise BadModelError(f"{where}: config.pbtxt says dims {list(entry.dims)}, the graph {list(dims)}.")
+        raise BadModelError(f"{where}: config.pbtxt has dims {list(entry.dims)}, the graph {list(dims)}.")
 
 
 def _is_batched_graph(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """Return whether a graph seems to have a batch: all first dimensions are dynamic, the inputs' under one name."""
+    """Return whether a graph probably has a batch: all first dimensions are dynamic, and the inputs' have one name."""
     names = {spec.batch_name for spec in inputs if spec.batch_name}
     return all(map(_has_dynamic_batch, (*inputs, *outputs))) and len(names) <= 1
 

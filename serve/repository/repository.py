@@ -26,9 +26,9 @@ class Version:
     """One version of a model.
 
     Attributes:
-        number: the version's number.
-        path: its .onnx file.
-        manifest: the manifest of its export; None for a model that zoonnx did not export.
+        number: The version's number.
+        path: Its .onnx file.
+        manifest: The manifest of its export; None for a model that zoonnx did not export.
     """
 
     number: int
@@ -54,11 +54,11 @@ class ModelFiles:
     """The files of one model.
 
     Attributes:
-        name: the model's name.
-        config: the parsed config.pbtxt; None where there is none.
-        candidates: the versions that the version policy admits, newest first.
-        served_count: how many of the candidates are to be served.
-        labels: class labels by output name.
+        name: The model's name.
+        config: The parsed config.pbtxt; None if there is none.
+        candidates: The versions that the version policy allows, newest first.
+        served_count: Number of candidates to serve.
+        labels: Class labels by output name.
     """
 
     name: str
@@ -73,22 +73,22 @@ def read(path: Path) -> list[ModelFiles]:
 
     Raises:
         RepositoryError: `path` holds no model.
-        BadModelError: a model's files are inconsistent.
+        BadModelError: A model's files are inconsistent.
     """
     if path.is_file() and path.suffix == ".onnx":
         return [ModelFiles(path.stem, None, [Candidate(1, path)], 1)]
     names = list_names(path)
     if not names:
-        raise RepositoryError(f"{path} holds no model: 'zoonnx export NET --to {path}' writes one.")
+        raise RepositoryError(f"{path} holds no model: 'zoonnx export NETWORK --to {path}' writes one.")
     return [read_model(path / name) for name in names]
 
 
 def list_names(path: Path) -> list[str]:
     """Return the names of the models in the repository at `path`, sorted. Raises: RepositoryError."""
     if not path.is_dir():
-        raise RepositoryError(f"{path} is no folder and no .onnx file: give the folder that holds the models.")
+        raise RepositoryError(f"{path} is neither a folder nor an .onnx file: pass the folder of the models.")
     if any(_is_version(folder) for folder in path.iterdir()):
-        raise RepositoryError(f"{path} is itself a model: give the folder that holds it, {path.resolve().parent}.")
+        raise RepositoryError(f"{path} is itself a model: pass the folder that contains it, {path.resolve().parent}.")
     return sorted(folder.name for folder in path.iterdir() if _is_model(folder))
 
 
@@ -110,15 +110,15 @@ def _is_version(folder: Path) -> bool:
 
 
 def read_model(folder: Path) -> ModelFiles:
-    """Return the model in `folder`, with its configuration and labels but unread versions. Raises: BadModelError."""
+    """Return the model in `folder` with its configuration and labels; versions are not read. Raises: BadModelError."""
     with _translate_os_errors(folder):
         config = _read_config(folder)
-        admitted, served_count = _admitted_versions(folder, config)
+        allowed, served_count = _allowed_versions(folder, config)
         file = _require_inside(folder, (config.default_model_filename if config else "") or MODEL)
         return ModelFiles(
             name=folder.name,
             config=config,
-            candidates=[Candidate(number, folder / str(number) / file) for number in admitted],
+            candidates=[Candidate(number, folder / str(number) / file) for number in allowed],
             served_count=served_count,
             labels=dict(_read_labels(folder, config)) if config else {},
         )
@@ -126,7 +126,7 @@ def read_model(folder: Path) -> ModelFiles:
 
 @contextmanager
 def _translate_os_errors(path: Path) -> Iterator[None]:
-    """Raise an operating system error about a model's files as BadModelError."""
+    """Translate operating system errors about a model's files to BadModelError."""
     try:
         yield
     except OSError as error:
@@ -134,7 +134,7 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
 
 
 def _require_inside(folder: Path, name: str) -> str:
-    """Return the file name `name`, unless it leads out of the model's folder. Raises: BadModelError."""
+    """Return the file name `name`, which must be inside the model's folder. Raises: BadModelError."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise BadModelError(f"{folder / CONFIG} names the file '{name}', which is outside the model's folder.")
     return name
@@ -149,20 +149,20 @@ def _read_config(folder: Path) -> inference.ModelConfig | None:
     except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         raise BadModelError(f"{path} cannot be read as a model configuration: {error}") from error
     if config.name not in ("", folder.name):
-        raise BadModelError(f"{path} says name '{config.name}', but its folder is '{folder.name}': make them equal.")
+        raise BadModelError(f"{path} has the name '{config.name}', but its folder is '{folder.name}': make them equal.")
     return config
 
 
-def _admitted_versions(folder: Path, config: inference.ModelConfig | None) -> tuple[list[int], int]:
-    """Return the versions that the policy admits, newest first, and how many to serve: one without a policy."""
+def _allowed_versions(folder: Path, config: inference.ModelConfig | None) -> tuple[list[int], int]:
+    """Return the versions that the policy allows, newest first, and the number to serve, by default one."""
     numbers = sorted((int(entry.name) for entry in folder.iterdir() if _is_version(entry)), reverse=True)
     policy = config.version_policy if config else inference.ModelVersionPolicy()
-    admissible = policy.specific.versions if policy.HasField("specific") else numbers
-    admitted = [number for number in numbers if number in admissible]
-    if not admitted:
+    policy_versions = policy.specific.versions if policy.HasField("specific") else numbers
+    allowed = [number for number in numbers if number in policy_versions]
+    if not allowed:
         raise BadModelError(f"{folder} has no version to serve: it needs a folder such as {folder}/1 with a {MODEL}.")
     serve_all = policy.HasField("specific") or policy.HasField("all")
-    return admitted, len(admitted) if serve_all else policy.latest.num_versions or 1
+    return allowed, len(allowed) if serve_all else policy.latest.num_versions or 1
 
 
 def _read_matching_manifest(path: Path) -> Manifest | None:
@@ -172,7 +172,7 @@ def _read_matching_manifest(path: Path) -> Manifest | None:
     manifest = _read_manifest(path.parent / MANIFEST)
     for entry in manifest.files if manifest else ():
         if entry.path == path.name and entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
-            raise BadModelError(f"{path} is not the file that {MANIFEST} beside it describes: export the model again.")
+            raise BadModelError(f"{path} is not the file that its {MANIFEST} describes: export the model again.")
     return manifest
 
 
@@ -210,7 +210,7 @@ def _read_lines(path: Path) -> Sequence[str]:
 def redact_paths(text: str, models: Path, name: str, version: int) -> str:
     """Return `text`, a message about one model, with all paths relative to the repository `models`.
 
-    `version` is 0 for a message about the model as a whole.
+    `version` is 0 for a message about the model itself.
     """
     inside = f"{name}/{version or ''}".rstrip("/")
     replacements = {
@@ -227,7 +227,7 @@ def redact_paths(text: str, models: Path, name: str, version: int) -> str:
 def fingerprint(folder: Path) -> Fingerprint:
     """Return name, size, modification time and inode of each file of a model and of its versions.
 
-    Hidden files, such as one that is still being written, are left out.
+    Hidden files, such as incomplete ones, are ignored.
     """
     paths = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
     visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
@@ -236,7 +236,7 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def _file_status(path: Path) -> os.stat_result | None:
-    """Return the status of a file; None where it is no file, was just removed or is not accessible."""
+    """Return the status of a file; None if it is not a file, was removed or is not accessible."""
     try:
         return path.stat() if path.is_file() else None
     except OSError:

@@ -1,4 +1,4 @@
-"""GPU memory that another process has allocated and shares by an IPC handle, through the driver's library.
+"""GPU memory that another process shares by an IPC handle, accessed through the driver's library.
 
 The driver's functions and their constants are those of NVIDIA's "CUDA Driver API", chapters 6.8, 6.7 and 6.13.
 """
@@ -10,7 +10,7 @@ from serve.devices import cuda
 from serve.errors import InvalidRequestError, NoSharedMemoryError, UnsupportedError
 
 HANDLE_BYTES = 64  # CU_IPC_HANDLE_SIZE
-LAZY_PEER_ACCESS = 1  # CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS, the only flag there is
+LAZY_PEER_ACCESS = 1  # CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS, the only flag
 
 
 class Handle(ctypes.Structure):
@@ -20,7 +20,7 @@ class Handle(ctypes.Structure):
 
 
 class CudaMemory:
-    """The memory behind an IPC handle on GPU number `device`; `driver` is the loaded libcuda."""
+    """The memory of an IPC handle on GPU number `device`; `driver` is the loaded libcuda."""
 
     def __init__(self, driver: Any, handle: bytes, device: int) -> None:
         self._driver, self._context, self._pointer = driver, ctypes.c_void_p(), ctypes.c_uint64()
@@ -52,7 +52,7 @@ class CudaMemory:
         self._check(self._driver.cuMemcpyHtoD_v2(address, data, ctypes.c_size_t(len(data))), "write")
 
     def close(self) -> None:
-        """Close the handle; the memory stays with its owner."""
+        """Close the handle; its owner keeps the memory."""
         self.closed = True
         self._enter_context()
         self._driver.cuIpcCloseMemHandle(self._pointer)
@@ -72,9 +72,9 @@ def open_cuda_memory(name: str, handle: bytes, device: int, size: int) -> CudaMe
     """Open `size` bytes of GPU memory that a client shares as region `name`.
 
     Raises:
-        UnsupportedError: this machine has no usable GPU.
-        InvalidRequestError: the region has no name or no size, or the handle or device number is invalid.
-        NoSharedMemoryError: the driver does not open the handle.
+        UnsupportedError: This machine has no usable GPU.
+        InvalidRequestError: The region has no name or no size, or the handle or device number is invalid.
+        NoSharedMemoryError: The driver cannot open the handle.
     """
     missing = cuda.missing()
     if missing:

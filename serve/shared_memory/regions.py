@@ -1,7 +1,7 @@
 """Shared-memory regions that clients register, for tensors that are not sent in messages.
 
-A region of POSIX shared memory is read and written through its file, never mapped: if a client truncates its region,
-the access fails with an error, where a mapping would crash the server.
+A region of POSIX shared memory is accessed through its file and never mapped: if a client truncates the region, access
+fails with an error, whereas a mapping would crash the server.
 """
 
 import os
@@ -21,7 +21,7 @@ from serve.errors import (
 )
 from serve.shared_memory.cuda import open_cuda_memory
 
-SHM_FOLDER = Path("/dev/shm")  # noqa: S108  that is where POSIX shared memory is
+SHM_FOLDER = Path("/dev/shm")  # noqa: S108  the location of POSIX shared memory
 Kind = Literal["system", "cuda"]
 KEY = re.compile(r"/?[^/\0]{1,255}")
 
@@ -32,13 +32,13 @@ class Memory(Protocol):
     closed: bool
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`; fewer where the memory ends earlier."""
+        """Return `size` bytes from `offset`; fewer if the memory ends earlier."""
 
     def write(self, data: bytes, offset: int) -> None:
         """Write `data` at `offset`."""
 
     def close(self) -> None:
-        """Release the memory; it stays with the process that shares it."""
+        """Release the memory; its owner keeps it."""
 
 
 class SystemMemory:
@@ -48,7 +48,7 @@ class SystemMemory:
         self._file, self.closed = file, False
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`; fewer where the file ends earlier."""
+        """Return `size` bytes from `offset`; fewer if the file ends earlier."""
         return os.pread(self._file.fileno(), size, offset)
 
     def write(self, data: bytes, offset: int) -> None:
@@ -66,12 +66,12 @@ class Region:
     """A registered region.
 
     Attributes:
-        name: the name under which requests refer to it.
-        key: the operating system's name for the memory; empty for GPU memory.
-        offset: first byte of the region within the memory.
-        size: size in bytes.
-        memory: the opened memory.
-        device: number of the GPU; None for system memory.
+        name: The name under which requests refer to it.
+        key: The operating system's name for the memory; empty for GPU memory.
+        offset: First byte of the region within the memory.
+        size: Size in bytes.
+        memory: The opened memory.
+        device: Number of the GPU; None for system memory.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one tensor is in shared memory: `size` bytes from `offset` of a region."""
+    """The location of one tensor in shared memory: `size` bytes from `offset` of a region."""
 
     region: Region
     offset: int
@@ -94,7 +94,7 @@ class Placement:
         """Return the bytes. Raises: InvalidRequestError if the region was truncated."""
         data = self._memory().read(self.region.offset + self.offset, self.size)
         if len(data) != self.size:
-            raise InvalidRequestError(f"shared-memory region '{self.region.name}' is shorter than it was registered.")
+            raise InvalidRequestError(f"shared-memory region '{self.region.name}' is shorter than its registered size.")
         return data
 
     def write(self, data: bytes) -> None:
@@ -108,7 +108,7 @@ class Placement:
 
     def _memory(self) -> Memory:
         if self.region.memory.closed:
-            raise UnknownRegionError(f"shared-memory region '{self.region.name}' was unregistered meanwhile.")
+            raise UnknownRegionError(f"shared-memory region '{self.region.name}' was unregistered in the meantime.")
         return self.region.memory
 
 
@@ -122,9 +122,9 @@ class Regions:
         """Open and register a region of system memory.
 
         Raises:
-            RegionExistsError: the name is already registered.
-            NoSharedMemoryError: there is no shared memory under that key.
-            InvalidRequestError: the name, key or size is invalid, or the region exceeds the shared memory.
+            RegionExistsError: The name is already registered.
+            NoSharedMemoryError: There is no shared memory under that key.
+            InvalidRequestError: The name, key or size is invalid, or the region exceeds the shared memory.
         """
         self._require_new(name)
         if not name or not KEY.fullmatch(key) or key.strip("/") in (".", ".."):
@@ -146,23 +146,23 @@ class Regions:
         """Open and register a region of GPU memory.
 
         Raises:
-            RegionExistsError: the name is already registered.
-            UnsupportedError: this machine has no usable GPU.
-            NoSharedMemoryError: the driver does not open the handle.
-            InvalidRequestError: the name, size, handle or device number is invalid.
+            RegionExistsError: The name is already registered.
+            UnsupportedError: This machine has no usable GPU.
+            NoSharedMemoryError: The driver cannot open the handle.
+            InvalidRequestError: The name, size, handle or device number is invalid.
         """
         self._require_new(name)
         self._regions[name] = Region(name, "", 0, size, open_cuda_memory(name, handle, device, size), device)
 
     def unregister(self, name: str, kind: Kind = "system") -> None:
-        """Release a region of a kind, or all of them if `name` is empty; no effect on one that is not registered."""
+        """Release a region of a kind, or all if `name` is empty; an unregistered name has no effect."""
         for region in self._of_kind(kind):
             if name in ("", region.name):
                 del self._regions[region.name]
                 region.memory.close()
 
     def registered(self, name: str, kind: Kind = "system") -> list[Region]:
-        """Return a region of a kind, or all of them if `name` is empty. Raises: UnknownRegionError."""
+        """Return a region of a kind, or all if `name` is empty. Raises: UnknownRegionError."""
         regions = [region for region in self._of_kind(kind) if name in ("", region.name)]
         if name and not regions:
             raise UnknownRegionError(f"no shared-memory region '{name}' is registered.")
@@ -179,8 +179,8 @@ class Regions:
         """Return the placement of `size` bytes from `offset` in a region.
 
         Raises:
-            UnknownRegionError: the region is not registered.
-            InvalidRequestError: the bytes are not within the region.
+            UnknownRegionError: The region is not registered.
+            InvalidRequestError: The bytes are not within the region.
         """
         if not name or name not in self._regions:
             raise UnknownRegionError(f"no shared-memory region '{name}' is registered.")
@@ -194,7 +194,7 @@ class Regions:
 
 
 def _open(key: str) -> FileIO:
-    """Open a regular file of SHM_FOLDER itself, without following links."""
+    """Open a regular file directly in SHM_FOLDER, without following links."""
     try:
         descriptor = os.open(SHM_FOLDER / key.lstrip("/"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

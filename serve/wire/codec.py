@@ -19,8 +19,8 @@ from serve.wire.datatypes import Datatype
 from serve.wire.tensors import Array, Request, Response, Tensor
 
 LENGTH = struct.Struct("<I")
-CHUNK_ELEMENTS = 2**14  # typed elements per conversion step: about a millisecond in which no other thread runs
-MAX_DIMENSIONS = 64  # numpy's limit; checked before the sizes are multiplied, which takes minutes for many huge ones
+CHUNK_ELEMENTS = 2**14  # typed elements per conversion step, which blocks other threads for about a millisecond
+MAX_DIMENSIONS = 64  # numpy's limit; checked first, because multiplying many huge sizes takes minutes
 REGION, REGION_OFFSET, REGION_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
 CLASSIFICATION = "classification"
 CONTENTS = tuple(field.name for field in inference.InferTensorContents.DESCRIPTOR.fields)
@@ -32,8 +32,8 @@ def request_from_message(message: inference.ModelInferRequest, regions: Regions)
     """Read a request from a message.
 
     Raises:
-        InvalidRequestError: a tensor's data does not match its description, or a parameter is invalid.
-        UnknownRegionError: a tensor refers to a shared-memory region that is not registered.
+        InvalidRequestError: A tensor's data does not match its description, or a parameter is invalid.
+        UnknownRegionError: A tensor refers to a shared-memory region that is not registered.
     """
     return Request(
         model=message.model_name,
@@ -64,11 +64,11 @@ def message_from_request(request: Request) -> inference.ModelInferRequest:
 
 
 def output_placements(message: inference.ModelInferRequest, regions: Regions) -> dict[str, Placement]:
-    """Return, by output name, where in shared memory the client requests an output.
+    """Return the placements in shared memory that the client requests, by output name.
 
     Raises:
-        UnknownRegionError: a region is not registered.
-        InvalidRequestError: a parameter is invalid, or a placement is outside its region.
+        UnknownRegionError: A region is not registered.
+        InvalidRequestError: A parameter is invalid, or a placement is outside its region.
     """
     placements = {output.name: _placement(output.parameters, regions) for output in message.outputs}
     return {name: placement for name, placement in placements.items() if placement}
@@ -77,11 +77,11 @@ def output_placements(message: inference.ModelInferRequest, regions: Regions) ->
 def message_from_response(
     response: Response, placements: Mapping[str, Placement] = MappingProxyType({})
 ) -> inference.ModelInferResponse:
-    """Write a response as a message, with all tensors raw; those with a placement go to shared memory instead.
+    """Write a response as a message, with all tensors raw; tensors with a placement are written to shared memory.
 
     Raises:
-        OutputTooLargeError: an output is larger than its placement.
-        UnknownRegionError: a region was unregistered meanwhile.
+        OutputTooLargeError: An output is larger than its placement.
+        UnknownRegionError: A region was unregistered in the meantime.
     """
     message = inference.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
@@ -98,7 +98,7 @@ def tensors(headers: Sequence[WireTensor], raw: Sequence[bytes]) -> Iterator[Ten
     """Yield the tensors of a message in order; their data is in `raw`, or else in each header's typed contents.
 
     Raises:
-        InvalidRequestError: a tensor's data does not match its description.
+        InvalidRequestError: A tensor's data does not match its description.
     """
     if raw and any(header.HasField("contents") for header in headers):
         raise InvalidRequestError("tensors must be either all raw or all typed; this message has both.")
@@ -118,10 +118,12 @@ def to_raw(tensor: Tensor) -> bytes:
 
 
 def _datatype(header: WireTensor) -> Datatype:
-    """Return the tensor's datatype, after checking that datatype and shape are possible."""
+    """Return the tensor's datatype, after validating datatype and shape."""
     if header.datatype not in datatypes.BY_NAME:
-        known = ", ".join(datatypes.BY_NAME)
-        raise InvalidRequestError(f"tensor '{header.name}': unknown datatype '{header.datatype}'; there are {known}.")
+        supported = ", ".join(datatypes.BY_NAME)
+        raise InvalidRequestError(
+            f"tensor '{header.name}': unknown datatype '{header.datatype}'; there are {supported}."
+        )
     if len(header.shape) > MAX_DIMENSIONS:
         raise InvalidRequestError(f"tensor '{header.name}': no array can have {len(header.shape)} dimensions.")
     if header.shape and min(header.shape) < 0:
@@ -156,12 +158,12 @@ def _split_elements(name: str, raw: bytes) -> Iterator[bytes]:
 def _from_contents(header: WireTensor, datatype: Datatype) -> Array:
     if datatype.contents is None:
         raise InvalidRequestError(f"tensor '{header.name}': {datatype.name} can only be sent raw.")
-    filled = [name for name in CONTENTS if getattr(header.contents, name)]
-    if any(name != datatype.contents for name in filled):
+    used_lists = [name for name in CONTENTS if getattr(header.contents, name)]
+    if any(name != datatype.contents for name in used_lists):
         raise InvalidRequestError(
-            f"tensor '{header.name}': {datatype.name} must be sent in {datatype.contents}, not {', '.join(filled)}."
+            f"tensor '{header.name}': {datatype.name} must be sent in {datatype.contents}, not {', '.join(used_lists)}."
         )
-    if not filled and math.prod(header.shape) > 0:
+    if not used_lists and math.prod(header.shape) > 0:
         raise InvalidRequestError(f"tensor '{header.name}' has no data.")
     return _from_elements(header, getattr(header.contents, datatype.contents), datatype)
 
@@ -186,22 +188,22 @@ def _from_elements(header: WireTensor, elements: Sequence[Any], datatype: Dataty
 
 
 def _raw_inputs(message: inference.ModelInferRequest, regions: Regions) -> Sequence[bytes]:
-    """Return the inputs' raw data; if some are in shared memory, the message has only the others, in order."""
+    """Return the inputs' raw data, from shared memory or from the message, which has that of the others in order."""
     placements = [_placement(tensor.parameters, regions) for tensor in message.inputs]
     if not any(placements):
         return message.raw_input_contents
-    sent = list(message.raw_input_contents)
-    if len(sent) == len(placements):  # also sent in the message: shared memory takes precedence
-        return [placement.read() if placement else data for placement, data in zip(placements, sent, strict=True)]
-    if len(sent) != placements.count(None):
+    raw_data = list(message.raw_input_contents)
+    if len(raw_data) == len(placements):  # also sent in the message: shared memory takes precedence
+        return [placement.read() if placement else data for placement, data in zip(placements, raw_data, strict=True)]
+    if len(raw_data) != placements.count(None):
         raise InvalidRequestError(
-            f"{placements.count(None)} tensors are not in shared memory; the message has raw data for {len(sent)}."
+            f"{placements.count(None)} tensors are not in shared memory; the message has raw data for {len(raw_data)}."
         )
-    return [placement.read() if placement else sent.pop(0) for placement in placements]
+    return [placement.read() if placement else raw_data.pop(0) for placement in placements]
 
 
 def _placement(parameters: Parameters, regions: Regions) -> Placement | None:
-    """Return where in shared memory a tensor is; None if it is in the message."""
+    """Return a tensor's placement in shared memory; None if its data is in the message."""
     if REGION not in parameters:
         return None
     name = str(_parameter(parameters, REGION, "string_param"))
@@ -210,7 +212,7 @@ def _placement(parameters: Parameters, regions: Regions) -> Placement | None:
 
 
 def _parameter(parameters: Parameters, name: str, *types: str) -> Any:
-    """Return the value of a parameter that is present and must have one of `types`."""
+    """Return the value of an existing parameter, which must have one of `types`."""
     choice = parameters[name].WhichOneof("parameter_choice")
     if choice not in types:
         raise InvalidRequestError(f"parameter '{name}' must be of type {' or '.join(types)}.")
@@ -218,7 +220,7 @@ def _parameter(parameters: Parameters, name: str, *types: str) -> Any:
 
 
 def _count_parameter(parameters: Parameters, name: str) -> int:
-    """Return the value of a parameter that is a number of things, 0 or more; 0 where it is absent."""
+    """Return the value of an integer parameter, 0 or more; 0 if it is absent."""
     if name not in parameters:
         return 0
     value = int(_parameter(parameters, name, "int64_param", "uint64_param"))

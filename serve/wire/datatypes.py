@@ -17,11 +17,11 @@ class Datatype:
     """One datatype.
 
     Attributes:
-        name: the protocol's name, such as UINT8.
-        config: the value in config.pbtxt.
-        numpy: the dtype of arrays, little-endian.
+        name: The protocol's name, such as UINT8.
+        config: The value in config.pbtxt.
+        numpy: The dtype of arrays, little-endian.
         onnx: onnxruntime's name.
-        contents: the list of `InferTensorContents` that holds its elements; None if it can only be sent raw.
+        contents: The list of `InferTensorContents` for its elements; None if it can only be sent raw.
     """
 
     name: str

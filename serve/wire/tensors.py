@@ -14,10 +14,10 @@ class TensorSpec:
     """Description of a model's input or output.
 
     Attributes:
-        name: its name.
-        datatype: the protocol's name of the datatype, such as UINT8.
-        shape: its shape with the batch; -1 for a dynamic dimension.
-        batch_name: the file's name of the first dimension; empty if that is fixed or has no name.
+        name: Its name.
+        datatype: The protocol's name of the datatype, such as UINT8.
+        shape: Its shape with the batch; -1 for a dynamic dimension.
+        batch_name: Name of the first dimension in the file; empty if the dimension is fixed or unnamed.
     """
 
     name: str
@@ -31,9 +31,9 @@ class Tensor:
     """A named array.
 
     Attributes:
-        name: the input's or output's name.
-        datatype: the protocol's name of the datatype, such as UINT8.
-        array: the data; see `serve.wire.datatypes` for BF16 and BYTES.
+        name: The input's or output's name.
+        datatype: The protocol's name of the datatype, such as UINT8.
+        array: The data; see `serve.wire.datatypes` for BF16 and BYTES.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Request:
     """An inference request.
 
     Attributes:
-        model: the model's name.
-        version: the version's number; empty for the newest.
-        id: the client's identifier, repeated in the response.
-        inputs: the input tensors.
-        outputs: names of the requested outputs and layers; empty for all outputs.
-        classes: for outputs to be classified, how many of the highest classes to return, by name; 0 returns the tensor.
-        priority: priority level, 1 first; 0 is the model's default.
-        timeout_us: longest wait in the queue in microseconds; 0 is the model's default.
+        model: The model's name.
+        version: The model version; empty for the newest.
+        id: The client's identifier, repeated in the response.
+        inputs: The input tensors.
+        outputs: Names of the requested outputs and layers; empty for all outputs.
+        classes: Number of top classes to return, by name of a classified output; 0 returns the tensor.
+        priority: Priority level, 1 first; 0 is the model's default.
+        timeout_us: Longest wait in the queue in microseconds; 0 is the model's default.
     """
 
     model: str
@@ -71,10 +71,10 @@ class Response:
     """An inference response.
 
     Attributes:
-        model: the model's name.
-        version: number of the version that ran.
-        id: the request's identifier.
-        outputs: the output tensors, in alphabetical order.
+        model: The model's name.
+        version: The model version that ran.
+        id: The request's identifier.
+        outputs: The output tensors, in alphabetical order.
     """
 
     model: str

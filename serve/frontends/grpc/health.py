@@ -1,4 +1,4 @@
-"""Health of the server, its services and its models by `grpc.health.v1`."""
+"""Health of the server, its services and its models, reported by `grpc.health.v1`."""
 
 from grpc_health.v1 import health, health_pb2  # type: ignore[import-untyped]
 

@@ -58,7 +58,7 @@ class InferenceService:
         }
 
     def stream_handlers(self) -> dict[str, Handler]:
-        """Return, by RPC name, the handlers for each request of a stream; `stream_failure` reports their errors."""
+        """Return the handlers of streamed requests by RPC name; `stream_failure` reports their errors."""
         return {"ModelStreamInfer": self._stream_infer}
 
     async def _live(self, _: inference.ServerLiveRequest) -> inference.ServerLiveResponse:
@@ -88,7 +88,7 @@ class InferenceService:
         return inference.ModelConfigResponse(config=self._registry.model(request.name, request.version).config)
 
     async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
-        # An unknown model is reported before a wrong name or datatype, and these before wrong data.
+        # Errors are reported in this order: an unknown model, a wrong name or datatype, wrong data.
         model = self._registry.model(message.model_name, message.model_version)
         validation.check_headers(message.inputs, model.signature)
         if codec.has_long_lists(message):

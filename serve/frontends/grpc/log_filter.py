@@ -3,13 +3,13 @@
 import logging
 
 LOGGER = "grpc._cython.cygrpc"
-SEND_ERROR = "ExecuteBatchError"  # raised by gRPC when the client is gone before its response is sent
+SEND_ERROR = "ExecuteBatchError"  # raised by gRPC if the client disconnects before its response is sent
 
 log = logging.getLogger(__name__)
 
 
 class DisconnectFilter(logging.Filter):
-    """Replaces the traceback that gRPC logs when a client disconnects by one line.
+    """Replaces gRPC's traceback for a disconnected client by one line.
 
     gRPC sends a handler's response after the handler has returned, so no handler can catch this error.
     """

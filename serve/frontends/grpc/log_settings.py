@@ -12,10 +12,10 @@ Setting = bool | int | str
 
 @dataclass(frozen=True)
 class LogLevels:
-    """Which records are logged.
+    """The levels of the records that are logged.
 
     Attributes:
-        enabled: the enabled levels of INFO, WARNING and ERROR; the last one includes all higher levels.
+        enabled: The enabled levels among INFO, WARNING and ERROR; ERROR includes all higher levels.
         verbose_level: 1 or more also logs the levels below INFO.
     """
 
@@ -49,8 +49,8 @@ class LogFilter(logging.Filter):
         """Apply all changes, or none if one is invalid; a value of None restores the default.
 
         Raises:
-            InvalidRequestError: there is no such setting, or its value has another type.
-            UnsupportedError: the setting cannot be changed.
+            InvalidRequestError: There is no such setting, or its value has another type.
+            UnsupportedError: The setting cannot be changed.
         """
         levels = self._levels
         for name, value in changes.items():

@@ -71,7 +71,7 @@ class GrpcServer:
     """A gRPC server on one port. Call `bind`, then `start`, then `stop`.
 
     Raises:
-        ValueError: a service's handler has a name that is no RPC of the service.
+        ValueError: A handler's name is not an RPC of its service.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class GrpcServer:
     ) -> None:
         self._settings, self._health = settings, health
         options = [
-            ("grpc.so_reuseport", 0),  # else a second server silently shares the port
+            ("grpc.so_reuseport", 0),  # otherwise a second server silently shares the port
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.server.max_pending_requests", MAX_PENDING_REQUESTS),
@@ -97,11 +97,11 @@ class GrpcServer:
         """Bind the port, and return its number.
 
         Raises:
-            PortInUseError: another process listens on the port.
-            SettingsError: this machine does not have the address.
+            PortInUseError: Another process listens on the port.
+            SettingsError: This machine does not have the address.
         """
         host, port = self._settings.host, self._settings.grpc_port
-        listening_socket(host, port).close()  # tried first because gRPC's own error does not name the cause
+        listening_socket(host, port).close()  # tried first, because gRPC's own error does not name the cause
         try:
             return self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
@@ -137,7 +137,7 @@ def _services(registry: ModelRegistry, manager: ModelManager) -> Mapping[str, gr
 
 
 def _generic_handler(service: str, makers: Mapping[str, MethodMaker]) -> grpc.GenericRpcHandler:
-    """Return the handler of a service: `makers` by RPC name; its other RPCs fail with UNIMPLEMENTED."""
+    """Return the handler of a service, with `makers` by RPC name; its other RPCs fail with UNIMPLEMENTED."""
     methods = loader.service(service)
     unknown = sorted(makers.keys() - {method.name for method in methods})
     if unknown:
@@ -147,7 +147,7 @@ def _generic_handler(service: str, makers: Mapping[str, MethodMaker]) -> grpc.Ge
 
 
 def _reflection_pool() -> DescriptorPool:
-    """Return the descriptors that reflection serves: our files, and those of the services that grpcio brings."""
+    """Return the descriptors for reflection: our files, and those of grpcio's services."""
     pool = DescriptorPool()
     own_files = [loader.file(name) for name in ("inference.proto", "manifest.proto", "introspect.proto")]
     for file in (*own_files, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
@@ -201,7 +201,7 @@ def _unimplemented(method: loader.Method) -> MethodHandler:
 
 
 def _status(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, str]:
-    """Return status and details of a failed call; the details of an unexpected error stay in the log."""
+    """Return status and details of a failed call; the details of an unexpected error are only logged."""
     if isinstance(error, RequestError):
         return STATUS[type(error)], _shorten(str(error))
     if isinstance(error, DecodeError):
@@ -211,6 +211,6 @@ def _status(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, s
 
 
 def _shorten(details: str) -> str:
-    """Cut the middle out of a long text: status details are sent in a header, whose size is limited."""
+    """Remove the middle of a long text: status details are sent in a header, whose size is limited."""
     half = MAX_DETAILS_LENGTH // 2
     return details if len(details) <= MAX_DETAILS_LENGTH else f"{details[:half]} ... {details[-half:]}"

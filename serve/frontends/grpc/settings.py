@@ -20,7 +20,7 @@ TRACE_SETTINGS: Mapping[str, tuple[str, ...]] = {  # fixed: this server does not
 
 
 class SettingsService:
-    """Log settings, and trace settings, which are always off."""
+    """Adjustable log settings, and trace settings, which are fixed: tracing is always off."""
 
     def __init__(self, log_filter: LogFilter) -> None:
         self._log_filter = log_filter

@@ -1,6 +1,6 @@
 """Models' statistics in Prometheus's text format, under Triton's names, so that dashboards for Triton work unchanged.
 
-Nothing is counted here: the values are read at each scrape.
+The values are read from the models at each scrape.
 """
 
 import re
@@ -43,7 +43,7 @@ class Metrics(Collector):
     def text(self) -> bytes:
         """Return all current metrics as text.
 
-        prometheus_client adds `_total` to a counter's header; Triton's counters have none, so it is removed.
+        prometheus_client adds `_total` to a counter's header; it is removed, because Triton's counters have no suffix.
         """
         return TOTAL.sub(rb"\1", generate_latest(self._collectors))
 
@@ -67,12 +67,12 @@ class Metrics(Collector):
         if memory:
             total, used = memory
             yield _metric("nv_cpu_memory_total_bytes", "The machine's memory", "gauge", [({}, total)])
-            yield _metric("nv_cpu_memory_used_bytes", "Memory that is not available", "gauge", [({}, used)])
+            yield _metric("nv_cpu_memory_used_bytes", "Memory in use", "gauge", [({}, used)])
         previous, self._ticks = self._ticks, _cpu_ticks()
         if previous and self._ticks:
             busy, total_ticks = (now - before for now, before in zip(self._ticks, previous, strict=True))
             share = busy / total_ticks if total_ticks else 0.0
-            description = "Share of the cores in use since the last scrape"
+            description = "Utilisation of the cores since the last scrape, 0 to 1"
             yield _metric("nv_cpu_utilization", description, "gauge", [({}, share)])
 
 
@@ -94,7 +94,7 @@ def _failures(models: Iterable[Model]) -> Iterator[tuple[dict[str, str], float]]
 
 
 def _cpu_ticks() -> tuple[int, int] | None:
-    """Return busy and total ticks of the machine's cores since boot; None where the system does not report them."""
+    """Return busy and total ticks of the machine's cores since boot; None if the system does not report them."""
     path = Path("/proc/stat")
     if not path.exists():
         return None
@@ -103,7 +103,7 @@ def _cpu_ticks() -> tuple[int, int] | None:
 
 
 def _memory_bytes() -> tuple[int, int] | None:
-    """Return the machine's total and used memory; None where the system does not report it."""
+    """Return the machine's total and used memory; None if the system does not report it."""
     if not MEMINFO.exists():
         return None
     memory = meminfo_bytes()

@@ -127,7 +127,7 @@ class TestInfer:
             ("arithmetic", (), "lacks the parameter zoonnx.preprocessing"),
             ("images", ("--batch-size", 4), "accepts batches of 1 to 3; got --batch-size 4"),
             ("images", ("--batch-size", 0), "got --batch-size 0"),
-            ("images", ("--json", "--csv"), "give --json or --csv, not both"),
+            ("images", ("--json", "--csv"), "--json and --csv exclude each other"),
         ],
     )
     def test_mistakes(

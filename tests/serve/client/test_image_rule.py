@@ -153,7 +153,7 @@ def test_any_image_with_any_preprocessing(
     try:
         expected = timm_transform(preprocessing)(image)
     except ValueError:
-        with pytest.raises(ImageError, match="too long and thin"):
+        with pytest.raises(ImageError, match="too narrow for the model"):
             images.prepare(image, preprocessing)
     else:
         assert np.array_equal(images.prepare(image, preprocessing), expected)

@@ -94,7 +94,7 @@ def test_failed_inference(client: Client) -> None:
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_url_with_a_scheme(client: type) -> None:
     """An address with a scheme is refused, and the error gives the right address."""
-    with pytest.raises(SettingsError, match=r"begins with http://: give HOST:PORT alone, 127\.0\.0\.1:8001\.$"):
+    with pytest.raises(SettingsError, match=r"begins with http://: pass only HOST:PORT, 127\.0\.0\.1:8001\.$"):
         client("http://127.0.0.1:8001/")
 
 

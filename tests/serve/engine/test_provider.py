@@ -72,7 +72,7 @@ class FakeDriver:
     ("status", "message"),
     [
         (None, "there is no NVIDIA driver on this machine (libcuda.so.1)."),
-        (100, "the NVIDIA driver sees no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES."),
+        (100, "the NVIDIA driver finds no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES."),
         (803, "the NVIDIA driver does not start: cuInit returned 803; check nvidia-smi."),
         (0, None),
     ],

@@ -76,7 +76,7 @@ class TestLayout:
     @pytest.mark.parametrize(
         ("path_in", "message"),
         [
-            (lambda folder: folder / "nowhere", "is no folder and no .onnx file"),
+            (lambda folder: folder / "nowhere", "is neither a folder nor an .onnx file"),
             (lambda folder: folder / "model", "is itself a model"),
             (lambda folder: folder / "model" / "1", "holds no model"),
         ],
@@ -96,7 +96,7 @@ INVALID_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         write("config.pbtxt", "max_batch: 4"),
         'config.pbtxt cannot be read .*no field named "max_batch"',
     ),
-    "other name": (write("config.pbtxt", 'name: "other"'), "says name 'other', but its folder is 'model'"),
+    "other name": (write("config.pbtxt", 'name: "other"'), "has the name 'other', but its folder is 'model'"),
     "no version": (write("config.pbtxt", "version_policy { specific { versions: 7 } }"), "has no version to serve"),
     "no file": (lambda folder: (folder / "1" / "model.onnx").unlink(), "model.onnx is missing"),
     "no labels": (write("config.pbtxt", 'output { name: "y" label_filename: "l.txt" }'), "l.txt is missing: .*'y'"),
@@ -111,7 +111,7 @@ INVALID_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bad manifest": (write("1/manifest.json", "{"), "manifest.json cannot be read"),
     "other file": (
         write("1/manifest.json", '{"files": [{"path": "model.onnx", "sha256": "00"}]}'),
-        "model.onnx is not the file that manifest.json beside it describes",
+        "model.onnx is not the file that its manifest.json describes",
     ),
 }
 
@@ -178,7 +178,7 @@ class TestCompletion:
 
 CONTRADICTIONS = {
     'max_batch_size: 4 input { name: "z" }': "lacks the graph's input 'x'",
-    'max_batch_size: 4 output { name: "z" }': "'z': config.pbtxt names it, but the graph does not have it; it has y",
+    'max_batch_size: 4 output { name: "z" }': "'z': config.pbtxt lists it, but the graph has only y",
     'max_batch_size: 4 input { name: "x" data_type: TYPE_INT8 }': "says TYPE_INT8, the graph TYPE_FP32",
     'max_batch_size: 4 input { name: "x" dims: 4 }': r"says dims \[4\], the graph \[3\]",
     'max_batch_size: 4 input { name: "x" dims: [-1, 3] }': r"says dims \[-1, 3\], the graph \[3\]",

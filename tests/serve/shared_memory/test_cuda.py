@@ -73,7 +73,7 @@ def test_read_and_write(driver: FakeDriver) -> None:
     placement.write(b"XYZ")
     assert driver.memory.raw == b"abXYZfgh"
     regions.unregister("", "cuda")
-    with pytest.raises(UnknownRegionError, match="was unregistered meanwhile"):
+    with pytest.raises(UnknownRegionError, match="was unregistered in the meantime"):
         placement.read()
 
 
