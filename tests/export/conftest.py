@@ -1,4 +1,4 @@
-"""A network without zero-initialised branches, and an export of it."""
+"""A network without zero-initialised branches, and its export."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -34,7 +34,7 @@ def test_exports(network: MatrixNetwork) -> None:
 
 
 def require(row: Row) -> None:
-    """Assert what the matrix guarantees of a row."""
+    """Assert that a row has the guarantees of the matrix."""
     assert (row.refused, tuple(row.unaccounted)) == ("", ())
     assert 0 < row.parity <= 1
     assert row.module_outputs - row.module_outputs_verified <= TOO_FEW_WITNESSES.get(row.name, 0)
@@ -45,14 +45,14 @@ def require(row: Row) -> None:
 
 
 def test_every_measured_row() -> None:
-    """The rows in bench/results fulfil what the slow tests require."""
+    """The rows in bench/results meet the requirements of the slow tests."""
     for row in read().values():
         require(row)
 
 
 def test_the_matrix_is_wide() -> None:
-    """The matrix has the whole catalog, and at least 48 backbones of at least 20 families, each once."""
-    names = [network.name for network in NETWORKS]
+    """The matrix has every network of the catalog, and at least 48 backbones of 20 families, without repetition."""
+    names = [network.name for network in NETS]
     assert len(set(names)) == len(names) == len(CATALOG) + len(BACKBONES)
     assert names[: len(CATALOG)] == list(CATALOG)
     assert len(BACKBONES) >= 48
@@ -68,7 +68,7 @@ def test_the_page_matches_the_measurements() -> None:
 
 
 def test_rows_are_read_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written rows are read unchanged, so that an interrupted run can be continued."""
+    """Rows are read as written, so that an interrupted run can be continued."""
     rows = read()
     monkeypatch.setattr(matrix, "ROWS", tmp_path / "matrix.json")
     write(rows)

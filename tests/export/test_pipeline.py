@@ -187,7 +187,7 @@ class TestVersions:
         assert {name: (model / name).read_bytes() for name in files_below(model)} == before
 
 
-class TestRefusals:
+class TestRejections:
     """A network that cannot be exported leaves no files."""
 
     def assert_rejected(self, loaded: LoadedNetwork, tmp_path: Path, message: str) -> None:

@@ -31,8 +31,8 @@ def test_docstring(step: object) -> None:
     )
 
 
-def test_stages_keep_all_facts() -> None:
-    """The last stage has the facts of all stages, each under one name."""
+def test_stages_keep_all_results() -> None:
+    """The last stage has the results of all stages, each under one name."""
     classes = [
         stage for stage in vars(stages).values() if inspect.isclass(stage) and stage.__module__ == stages.__name__
     ]

@@ -70,7 +70,7 @@ def test_layers_as_outputs(server: Server, network: LoadedNetwork, precision: st
 
 
 def test_cuda_is_missing(models: Path, device: str, zoonnx_command: list[str]) -> None:
-    """With the GPU hidden, `--provider cuda` fails and reports what is missing."""
+    """If the GPU is hidden, `--provider cuda` fails and reports what is missing."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [*zoonnx_command, "serve", str(models), "--provider", "cuda", "--grpc-port", "0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -32,7 +32,7 @@ def test_committed_files_are_current() -> None:
 
 @pytest.mark.parametrize("name", ["inference.py", "manifest.pyi", "descriptors.binpb"])
 def test_check_names_a_stale_file(copy: Path, name: str) -> None:
-    """`--check` exits with status 1, names the file in one sentence, and does not change it."""
+    """`--check` exits with status 1, names the stale file in one sentence, and does not change it."""
     (copy / name).write_bytes(b"# old\n")
     run = _generate(copy, "--check")
     assert run.returncode == 1

@@ -32,7 +32,7 @@ def _enum(enum: EnumDescriptor) -> dict[str, int]:
 
 
 def _message(message: Descriptor) -> dict[str, object]:
-    """Return everything that the wire and text formats depend on, nested messages included."""
+    """Return all properties that the wire and text formats depend on, nested messages included."""
     return {
         "name": message.full_name,
         "fields": [_field(field) for field in sorted(message.fields, key=lambda field: field.number)],
@@ -54,7 +54,7 @@ def test_enum_equals_tritons(triton_enum: EnumDescriptor) -> None:
     assert _enum(loader.POOL.FindEnumTypeByName(triton_enum.full_name)) == _enum(triton_enum)
 
 
-def test_no_message_of_our_own() -> None:
+def test_no_additional_message() -> None:
     """The file adds no messages to the protocol."""
     assert set(inference.DESCRIPTOR.message_types_by_name) == {message.name for message in MESSAGES}
 
@@ -86,7 +86,7 @@ def test_service_equals_tritons() -> None:
 
 
 def test_bytes_are_compatible_both_ways() -> None:
-    """A request written by Triton's classes is read by ours, and the other way round."""
+    """Our classes read a request written by Triton's, and vice versa."""
     triton_request = service_pb2.ModelInferRequest(model_name="digits", id="7", raw_input_contents=[b"\x00\x01"])
     triton_request.inputs.add(name="image", datatype="UINT8", shape=[2]).parameters["priority"].int64_param = 3
     ours = inference.ModelInferRequest.FromString(triton_request.SerializeToString())

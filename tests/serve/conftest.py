@@ -130,7 +130,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with one model of each kind that the tests need."""
+    """A repository with one model of each kind that the tests use."""
     folder = tmp_path_factory.mktemp("models")
     write_arithmetic(folder / "arithmetic")
     write_labelled(folder / "labelled")
@@ -156,7 +156,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    """Return a context manager that runs `zoonnx serve` with the given arguments; the process may not be ready yet."""
+    """Return a context manager that runs `zoonnx serve` with its arguments; the process may not be ready yet."""
 
     @contextmanager
     def run(*arguments: object) -> Iterator["subprocess.Popen[str]"]:

@@ -1,4 +1,4 @@
-"""A server in a process of its own, started from Python."""
+"""A server in a separate process, started from Python."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from serve.process import serve
 
 
 def test_a_server_runs_within_its_block(models: Path) -> None:
-    """It is ready when `serve` returns, and no longer reachable after the block."""
+    """The server is ready when `serve` returns, and unreachable after the block."""
     with serve(models) as server, Client(server.url, retries=0) as client:
         assert client.ready()
         process = server._process
@@ -30,12 +30,12 @@ def test_closing_twice_is_harmless(models: Path) -> None:
 
 
 def test_the_servers_own_message_is_raised(tmp_path: Path) -> None:
-    """A server that cannot start says why."""
+    """The error of a server that cannot start has the server's own message."""
     with pytest.raises(SetupError, match=r"did not start: .*nothing"):
         serve(tmp_path / "nothing")
 
 
 def test_a_server_that_is_not_ready_in_time_is_stopped(models: Path) -> None:
-    """The error names the time."""
+    """A server that is not ready in time is stopped, and the error names the time limit."""
     with pytest.raises(SetupError, match=r"not ready within 0\.01 s"):
         serve(models, start_timeout_s=0.01)

@@ -23,7 +23,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def reseal(version: Path, change: Callable[[dict[str, Any]], None] = lambda fields: None) -> None:
-    """Change a manifest and update all its hashes, as an informed attacker would."""
+    """Change a manifest and update all its hashes, like an attacker who knows the format."""
     path = version / "manifest.json"
     fields = json.loads(path.read_text("utf-8"))
     for file in fields["files"]:

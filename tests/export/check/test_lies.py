@@ -1,4 +1,4 @@
-"""Edited, re-hashed artifacts whose files all agree: contradictions with the graph or in the manifest are detected."""
+"""Edited, re-hashed artifacts with consistent files: contradictions to the graph or in the manifest are detected."""
 
 import json
 from collections.abc import Callable
@@ -132,7 +132,7 @@ LAYER_MAP_CHANGES: dict[str, tuple[Callable[[Layers], object], str]] = {
 
 @pytest.mark.parametrize("case", LAYER_MAP_CHANGES)
 def test_changed_layer_map(model: Path, case: str) -> None:
-    """A layer map that is changed in all files is compared with the names in the graph and with itself."""
+    """A layer map that is changed in all files is compared with the graph, and its entries with each other."""
     change, message = LAYER_MAP_CHANGES[case]
     change_layers(model, change)
     assert [failure for failure in failures(model) if f"model.onnx: {message}" in failure]

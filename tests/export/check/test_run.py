@@ -110,7 +110,7 @@ def test_damaged_bytes(model: Path) -> None:
 
 
 def test_every_version_or_one(model: Path) -> None:
-    """All versions of a model are checked, oldest first, or only the given one."""
+    """All versions of a model are checked, oldest first, or only the version in the path."""
     for version in ("10", "2"):
         shutil.copytree(model / "1", model / version)
     flip_bit(model / "2" / "model.onnx", 0)
@@ -132,7 +132,7 @@ def test_repository(model: Path) -> None:
 
 @pytest.mark.parametrize("number", [99, "99"])
 def test_newer_schema(model: Path, number: int | str) -> None:
-    """A newer schema version is refused, also if it is a string in the JSON."""
+    """A newer schema version is rejected, also if it is a string in the JSON."""
     reseal(model / "1", lambda fields: fields.update(schema_version=number))
     with pytest.raises(
         NewerSchemaError, match=r"schema_version 99, but this zoonnx supports versions up to \d+: install a newer"
@@ -142,7 +142,7 @@ def test_newer_schema(model: Path, number: int | str) -> None:
 
 
 def test_unknown_fields_are_hashed(model: Path) -> None:
-    """Manifest fields that this zoonnx does not know are ignored, but a change to them is detected."""
+    """Unknown fields of a manifest are ignored, but a change to them is detected."""
     reseal(model / "1", lambda fields: fields.update(colour="green"))
     assert failures(check_model(model)) == []
     path = model / "1" / "manifest.json"
@@ -151,7 +151,7 @@ def test_unknown_fields_are_hashed(model: Path) -> None:
 
 
 def test_path_outside_the_model(model: Path) -> None:
-    """A manifest cannot make check read files outside the model's folder."""
+    """The check reads no files outside the model's folder, even if a manifest lists them."""
     reseal(model / "1", lambda fields: fields["files"][2].update(path="../../secret"))
     assert "outside the model's folder" in failures(check_model(model))[0]
 
@@ -172,7 +172,7 @@ class TestForeignModels:
         return model
 
     def test_checks_without_a_manifest(self, foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """Checks that need no manifest run, and the output says what cannot be detected."""
+        """Checks that need no manifest run, and the output states that changed bits cannot be detected."""
         (report,) = check_model(foreign)
         by_check = statuses(report)
         not_run = ["manifest", "paths", "layers", "pre/postprocessing", "self-consistency"]
@@ -247,7 +247,7 @@ class TestSpecialFiles:
     @pytest.mark.parametrize("name", ["1/manifest.json", "config.pbtxt", "labels.txt", "1/model.onnx"])
     @pytest.mark.parametrize("kind", ["loop", "folder", "pipe"])
     def test_no_regular_file(self, model: Path, name: str, kind: str) -> None:
-        """The error names the loop of links, the folder, or the pipe that never ends."""
+        """The error names the link loop, the folder or the pipe."""
         (model / name).unlink()
         if kind == "loop":
             (model / name).symlink_to(model / name)

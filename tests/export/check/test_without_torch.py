@@ -32,7 +32,7 @@ def test_where_torch_cannot_be_imported() -> None:
 
 
 def test_export_needs_torch() -> None:
-    """The same process cannot export, which shows that the imports are really blocked."""
+    """The same process cannot export, which proves that the imports are blocked."""
     done = run("export", "convnet4", "--to", "nowhere")
     assert done.returncode == 2
     assert "is not installed" in done.stderr

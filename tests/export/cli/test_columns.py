@@ -22,14 +22,14 @@ def test_table_of_checks(width: int) -> None:
     assert max(map(len, lines)) <= width
     starts = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
     assert starts == ["check", *(result.check for result in report.results)]
-    words = " ".join(" ".join(lines).split())
+    text = " ".join(" ".join(lines).split())
     for result in report.results:
-        assert f"{result.check} {result.status} {result.details}" in words
+        assert f"{result.check} {result.status} {result.details}" in text
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_long_names_and_paths(width: int) -> None:
-    """A name wider than the column and a path are printed unbroken; the other words stay in the column."""
+    """A name wider than the column and a path are printed unbroken; all other text stays in the column."""
     name, path = "layer1." * 30 + "bn", Path("/a folder/with spaces") / ("x" * 200)
     rows = [("worst layer", f"SQNR of 12.3 dB at {name} in the test images"), ("folder", path)]
     texts = format_rows(rows, width)
@@ -48,7 +48,7 @@ def test_wrap() -> None:
 
 
 def test_column_widths() -> None:
-    """The last column has no width of its own."""
+    """The widths are those of all columns but the last."""
     assert column_widths([("a", "bcd", "e" * 99), ("ab", "c", "")]) == [2, 3]
 
 

@@ -59,7 +59,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_demo_command(zoonnx: Zoonnx, tmp_path: Path) -> None:
-    """`zoonnx demo` does the same, with each command in its own process."""
+    """`zoonnx demo` runs each command in a separate process."""
     done = zoonnx("demo", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert_results(tmp_path / "demo", done.stdout)
@@ -75,7 +75,7 @@ def test_failing_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_occupied_folder(zoonnx: Zoonnx, tmp_path: Path) -> None:
-    """A folder that the demo did not make is left unchanged."""
+    """A folder that the demo did not create is left unchanged."""
     (tmp_path / "thesis.tex").write_text("...")
     done = zoonnx("demo", "--out", tmp_path)
     assert (done.returncode, "was not made by this demo" in done.stderr) == (2, True)

@@ -45,7 +45,7 @@ class RowByRow(Branching):
     ],
 )
 def test_batch_dependent(network: nn.Module, message: str, tmp_path: Path) -> None:
-    """A network that differs at a batch size that no check runs is rejected, and nothing is written."""
+    """A network with another result at an unchecked batch size is rejected, and nothing is written."""
     with pytest.raises(ConversionError, match=message):
         export_model(network.eval(), ExportSettings(to=tmp_path / "models", name="network"), preprocessing=SMALL)
     assert not (tmp_path / "models").exists()

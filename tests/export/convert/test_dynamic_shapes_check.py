@@ -1,4 +1,4 @@
-"""Networks whose forward branches on the height or width of its input, exported with dynamic size."""
+"""Networks whose forward branches on the height or width of the input, exported with dynamic size."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_size_dependent(
 
 
 class Split(nn.Module):
-    """A layer that iterates over the lines of its input."""
+    """A layer that iterates over the rows of its input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat(list(x.split(1, dim=2)), dim=2)

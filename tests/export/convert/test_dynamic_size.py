@@ -1,4 +1,4 @@
-"""Exports with dynamic height and width, and the rejection of networks that only accept one size."""
+"""Exports with dynamic height and width, and the rejection of networks that accept only one size."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -145,8 +145,8 @@ def test_network_for_multiples(convnet4: LoadedNetwork, tmp_path: Path) -> None:
     np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
-class TestRefusals:
-    """A network that only accepts one size is rejected, and nothing is written."""
+class TestRejections:
+    """A network that accepts only one size is rejected, and nothing is written."""
 
     @pytest.mark.parametrize(
         ("network", "layer"),
@@ -192,7 +192,7 @@ class TestRefusals:
         assert list(tmp_path.iterdir()) == []
 
     def test_size_as_a_constant(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
-        """A graph that is correct at one of the two checked sizes only is rejected."""
+        """A graph that is correct at only one of the two checked sizes is rejected."""
 
         class Scaled(nn.Module):
             def __init__(self) -> None:
@@ -229,5 +229,5 @@ class TestRefusals:
     ],
 )
 def test_expressions(text: str, value: int | None) -> None:
-    """Arithmetic on known names is evaluated; anything else has no value."""
+    """Arithmetic on known names is evaluated; all else is None."""
     assert evaluate(text, {"batch": 2, "height": 9}) == value

@@ -71,7 +71,7 @@ def test_an_export_is_calibrated_on_request(
     np.testing.assert_allclose(outputs["probabilities"], (logits / temperature).softmax(-1), atol=1e-5)
 
 
-def test_no_temperature_no_calibration(convnet4: LoadedNetwork, tmp_path: Path) -> None:
+def test_calibration_without_a_temperature(convnet4: LoadedNetwork, tmp_path: Path) -> None:
     """Calibration without a temperature, and of a raw model, is rejected."""
     with pytest.raises(SettingsError, match=r"convnet4 has no temperature: completed runs have one"):
         export_model(convnet4, ExportSettings(to=tmp_path / "models", name="network", calibrated=True))
@@ -80,7 +80,7 @@ def test_no_temperature_no_calibration(convnet4: LoadedNetwork, tmp_path: Path) 
         ExportSettings(to=tmp_path, name="network", raw=True, calibrated=True)
 
 
-def test_restamp() -> None:
+def test_variant_metadata() -> None:
     """A variant's layer map follows renamed values, drops missing ones, and keeps the original's other metadata."""
     layers = [manifest.Layer(name=name, path=name, value=name, status=manifest.EXACT) for name in "abc"]
     original, variant = onnx.ModelProto(), onnx.ModelProto()

@@ -7,7 +7,7 @@ from export.errors import UnsupportedNetworkError
 from export.interface.network_outputs import named_outputs
 
 
-def test_complex_numbers_are_refused() -> None:
+def test_complex_numbers_are_rejected() -> None:
     """A complex output is rejected with its name and a replacement; its real view is accepted."""
     spectrum = torch.fft.rfft(torch.ones(2, 4))
     with pytest.raises(

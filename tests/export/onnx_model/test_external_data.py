@@ -168,7 +168,7 @@ def test_shapes_are_inferred_without_weights(exported: Exported) -> None:
 
 
 @pytest.mark.usefixtures("small_limit")
-def test_variants_are_refused(convnet4: LoadedNetwork, tmp_path: Path) -> None:
-    """Variants of a large network are refused before any computation."""
+def test_variants_are_rejected(convnet4: LoadedNetwork, tmp_path: Path) -> None:
+    """Variants of a large network are rejected before any computation."""
     with pytest.raises(SettingsError, match="omit --variants"):
         plan(convnet4, tmp_path, "tiny", VariantSettings(("fp16",)))

@@ -107,7 +107,7 @@ class InterfaceNames(nn.Module):
 
 
 def test_names_around_the_network(tmp_path: Path) -> None:
-    """Such a network is exported correctly, and the nodes around the network are recognised."""
+    """The network is exported correctly, and the nodes of pre- and postprocessing are recognised."""
     weights = WeightsSource("trained", 0, metrics={"temperature": 1.5})
     network = LoadedNetwork(InterfaceNames().eval(), "frame", "Frame", (), PREPROCESSING, weights)
     exported = export_model(network, ExportSettings(to=tmp_path, name="n", calibrated=True))

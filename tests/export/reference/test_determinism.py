@@ -36,9 +36,9 @@ class Net(nn.Module):
 
 
 def test_how_often_pytorch_is_run() -> None:
-    """The layer map and all batches together need one run of all inputs, one of two inputs, and one of a single input.
+    """The layer map and all batches need one run of all inputs, one of two inputs, and one of a single input.
 
-    One more run uses a fresh copy of the network, which is not counted.
+    Another run, of a fresh copy of the network, is not counted.
     """
     network = prepare(Net(lambda x: x.mean((2, 3))).eval())
     model = convert(network, SMALL.input_size, 20, SMALL.network_outputs)
@@ -79,14 +79,14 @@ def count_calls(network: Any, _x: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("update", [update_peak, set_first, count_calls])
-def test_a_net_that_remembers(update: Callable[[nn.Module, torch.Tensor], None]) -> None:
-    """A stateful network is rejected: the file would contain the state that the probe inputs left."""
+def test_stateful_network(update: Callable[[nn.Module, torch.Tensor], None]) -> None:
+    """A stateful network is rejected: the file would contain the state after the probe inputs."""
     with pytest.raises(UnsupportedNetworkError, match="depend on earlier inputs"):
         require_deterministic(*reference_runs(Stateful(update).eval(), SMALL))
 
 
 def test_state_without_effect() -> None:
-    """A network may count its calls, or cache a value that it would compute again."""
+    """State without an effect on the outputs is accepted, such as a call counter or a cache."""
 
     class Caching(Stateful):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ def test_the_same_buffer_each_time() -> None:
 
 
 def test_random_numbers_with_rare_effect() -> None:
-    """A network that draws random numbers is reported as such, even if a second run happens to be the same."""
+    """A network that draws random numbers is reported as random, even if two runs happen to be equal."""
     draws = iter([0.0, 0.0, 1.0, 0.0, *[1.0] * 9])
 
     def forward(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""PyTorch's results for several batches, derived from few runs."""
+"""PyTorch's results for several batches, from few runs."""
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def independent_rows() -> nn.Module:
 
 
 def test_rows_of_the_largest_batch() -> None:
-    """The first candidate has rows of the largest batch, the second is a run of the batch itself; both are equal."""
+    """The first candidate has rows of the largest batch, the second is a separate run of the batch; both are equal."""
     rows, batch = reference_runs(independent_rows()).candidates(3)
     assert rows.float32.layers.keys() == batch.float32.layers.keys() == {"0", "1", "2", "3", ""}
     for name, layer in batch.float32.layers.items():

@@ -69,7 +69,7 @@ def test_supported(network: Net, tmp_path: Path, raw: bool) -> None:
 
 
 def test_forward_that_reads_values(tmp_path: Path) -> None:
-    """If the network does not run on the meta device, that witness reports why, and no module output is verified."""
+    """If the network does not run on the meta device, the witness reports why, and no module output is verified."""
 
     def checked(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_exporting() and float(x.max()) > 1e6:

@@ -1,4 +1,4 @@
-"""Networks with wrappers, with computed tensors, and without values."""
+"""Networks with wrappers, computed tensors, or tensors without values."""
 
 import warnings
 from collections.abc import Callable

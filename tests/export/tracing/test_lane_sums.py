@@ -92,7 +92,7 @@ class Gate(nn.Module):
 
 
 class OverChannels(nn.Module):
-    """A layer norm over the channels of each place."""
+    """A layer norm over the channels of each pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
@@ -111,7 +111,7 @@ class OverChannels(nn.Module):
     ],
 )
 def test_detection(module: nn.Module, detected: bool) -> None:
-    """Only a division by a deviation over many places is detected; other networks need no further run."""
+    """Only a division by a deviation over many pixels is detected; other networks need no further run."""
     with torch.no_grad(), NormDetector() as norms:
         module.eval()(torch.randn(2, 4, 32, 32))
     assert norms.detected == detected
@@ -161,7 +161,7 @@ def test_network_without_norms(exported: Exported) -> None:
     assert "Skipped:" not in exported.report.read_text()
 
 
-def test_a_wrong_norm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_norm_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A norm with another epsilon is rejected, although the tolerance covers its rounding errors."""
     original = convert_network.convert
 

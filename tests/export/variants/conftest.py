@@ -1,4 +1,4 @@
-"""A trained network with all its variants, built once. Only the tests of speed bound it: the machine may be busy."""
+"""A trained network with all its variants, built once. Only tests of speed set a minimum speedup."""
 
 import shutil
 from dataclasses import dataclass, replace

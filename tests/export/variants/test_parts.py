@@ -34,7 +34,7 @@ def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 
 class TestRounding:
-    """The float32 arithmetic that simulates float16."""
+    """Simulation of float16 in float32 arithmetic."""
 
     def test_equals_numpy(self) -> None:
         """Normal, subnormal, tiny, huge and infinite numbers are rounded as NumPy rounds them."""
@@ -272,6 +272,6 @@ class TestLatency:
     ],
 )
 def test_settings(make: object, message: str) -> None:
-    """Values out of range are refused."""
+    """Values out of range are rejected."""
     with pytest.raises(SettingsError, match=message):
         make()

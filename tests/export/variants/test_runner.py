@@ -68,7 +68,7 @@ def to_half_with_wrong_weight(model: onnx.ModelProto, float32_nodes: list[str]) 
 def test_float16_model_itself_is_measured(
     trained: LoadedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both the simulation of a float16 device and the float16 model itself are measured, and the worse one counts."""
+    """The simulation of a float16 device and the float16 model are both measured, and the worse result counts."""
     monkeypatch.setattr(fp16, "to_half", to_half_with_wrong_weight)
     settings = VariantSettings(("fp16",), bounds=ANY_SPEED)
     untrained = replace(trained, weights=WeightsSource("random", 0), data="")
@@ -185,20 +185,20 @@ class TestEdge:
     """ort and fixed are files for devices, beside the repository."""
 
     def test_ort_loads(self, all_variants: ExportWithVariants) -> None:
-        """The outputs of the .ort file are those of the original; files.json has the hashes of all files."""
+        """The outputs of the .ort file equal those of the original; files.json has the hashes of all files."""
         folder = edge_folder(all_variants.models, "network", 1)
         images = load_dataset("digits").test.images[:5].numpy()
-        got, expected = (
+        actual, expected = (
             open_session(path).run(["logits"], {"image": images})[0]
             for path in (folder / "model.ort", all_variants.exported.folder / "model.onnx")
         )
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-        facts = json.loads((folder / "files.json").read_text())["files"]
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+        entries = json.loads((folder / "files.json").read_text())["files"]
         names = ["mobile_usability.txt", "model.fixed.onnx", "model.ort", "required_operators.config"]
-        assert sorted(facts) == names
-        for name, fact in facts.items():
+        assert sorted(entries) == names
+        for name, entry in entries.items():
             content = (folder / name).read_bytes()
-            assert (fact["sha256"], fact["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
+            assert (entry["sha256"], entry["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
 
     def test_operators_and_usability(self, all_variants: ExportWithVariants) -> None:
         """The list of operators is complete, and the checker's report covers NNAPI and Core ML."""
@@ -218,8 +218,8 @@ class TestEdge:
             assert all(dim.dim_value > 0 for dim in infos[name].type.tensor_type.shape.dim), name
         images = load_dataset("digits").test.images[:2].numpy()
         (expected,) = open_session(all_variants.exported.folder / "model.onnx").run(["logits"], {"image": images[:1]})
-        (got,) = open_session(path).run(["logits"], {"image": images[:1]})
-        np.testing.assert_array_equal(got, expected)
+        (logits,) = open_session(path).run(["logits"], {"image": images[:1]})
+        np.testing.assert_array_equal(logits, expected)
         with pytest.raises(Exception, match="Got: 2 Expected: 1"):
             open_session(path).run(None, {"image": images})
 
@@ -335,7 +335,7 @@ class TestRejection:
         assert not (tmp_path / "models" / "network-int8").exists()
 
     def test_no_calibration_data(self, trained: LoadedNetwork, tmp_path: Path) -> None:
-        """Trained weights without a dataset are refused before anything is written; a named dataset is accepted."""
+        """Trained weights without a dataset are rejected before anything is written; a named dataset is accepted."""
         loaded = replace(trained, data="")
         with pytest.raises(CalibrationDataError, match=r"trained weights, but no dataset .* --calibration-data"):
             plan(loaded, tmp_path / "models", "network", VariantSettings(("fp16", "int8")))
@@ -344,18 +344,18 @@ class TestRejection:
         assert plan(loaded, tmp_path / "models", "network", settings).eval_data.dataset == "digits"
 
     def test_wrong_calibration_data(self, trained: LoadedNetwork, tmp_path: Path) -> None:
-        """Images of another size are refused."""
+        """Images of another size are rejected."""
         with pytest.raises(CalibrationDataError, match=r"\(1, 1, 128\), but .* accepts \(1, 8, 8\)"):
             plan(trained, tmp_path, "network", VariantSettings(("int8",), calibration_data="signal"))
 
     def test_occupied_folder(self, trained: LoadedNetwork, tmp_path: Path) -> None:
-        """An unrelated model with the variant's name is refused before the export."""
+        """An unrelated model with the variant's name is rejected before the export."""
         (tmp_path / "models" / "network-int8").mkdir(parents=True)
         with pytest.raises(RepositoryError, match="network-int8 exists, but network does not"):
             plan(trained, tmp_path / "models", "network", VariantSettings(("int8",)))
 
     def test_untrained(self, tmp_path: Path) -> None:
-        """Random weights are evaluated by SQNR, and manifest and report say that the network is untrained."""
+        """Random weights are evaluated by SQNR, and manifest and report mark the network as untrained."""
         settings = VariantSettings(("int8",), bounds=Bounds(min_speedup=0, min_sqnr_db=15))
         variants = export_with_variants(load_network("convnet4"), tmp_path / "models", settings)
         outcome = variants.outcomes["int8"]
@@ -367,7 +367,7 @@ class TestRejection:
         assert "**untrained**" in report
 
     def test_missing_target(self, all_variants: ExportWithVariants, tmp_path: Path) -> None:
-        """Speed on a missing device is not measured, and the verdict says so."""
+        """Speed on a missing device is not measured, and the verdict notes this."""
         if torch.cuda.is_available():
             pytest.skip("this machine has a CUDA device")
         settings = VariantSettings(("fp16",), target="cuda", bounds=Bounds(min_speedup=1000))

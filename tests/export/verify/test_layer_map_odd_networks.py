@@ -9,8 +9,8 @@ from export.interface.interface import RawInterface
 from tests.export.networks import Base, mapped, status
 
 
-class TestOddNets:
-    """Networks whose modules do not each have exactly one value of their own."""
+class TestOddNetworks:
+    """Networks with modules that have no value, or several."""
 
     def test_called_twice(self) -> None:
         """A module that is called twice has two entries with different values."""
@@ -27,7 +27,7 @@ class TestOddNets:
         assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
         assert layers["again"].value != layers["again@1"].value
 
-    def test_called_twice_on_the_same(self) -> None:
+    def test_called_twice_on_the_same_input(self) -> None:
         """Two calls of a block with the same input, which the exporter computes once, have the same value."""
 
         class Again(Base):
@@ -157,7 +157,7 @@ class TestOddNets:
         assert "does not depend on the input" in layer.reason
 
     def test_dead_on_noise(self) -> None:
-        """Calls of a ReLU that is 0 on noise are distinguished by the flat images."""
+        """Calls of a ReLU that is 0 on noise are distinguished by the constant images."""
 
         class Shared(Base):
             def __init__(self) -> None:
@@ -190,7 +190,7 @@ class TestOddNets:
         assert (status(layer)[0], layer.value) == ("EXACT", "mul")
 
     @pytest.mark.parametrize("share", [1e-5, 1e-9])
-    def test_a_branch_that_adds_next_to_nothing(self, share: float) -> None:
+    def test_a_branch_that_adds_almost_nothing(self, share: float) -> None:
         """The input and output of a residual block are distinguished, however small their difference is."""
 
         class Residual(nn.Module):
@@ -276,7 +276,7 @@ class TestOddNets:
             mapped(Clash())
 
     def test_wrong_values(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If the runtime computes wrong values, no entry is exact."""
+        """If onnxruntime computes wrong values, no entry is EXACT."""
 
         class Plain(Base):
             def middle(self, x: torch.Tensor) -> torch.Tensor:

@@ -35,8 +35,8 @@ def prepared(convnet4: LoadedNetwork) -> Prepared:
     return model, network, map_layers(model, network, reference_runs(network, interface)), interface
 
 
-def known_shapes(verdict: manifest.Shapes) -> dict[str, int]:
-    """Return the number of shapes that each witness knows."""
+def complete_shape_counts(verdict: manifest.Shapes) -> dict[str, int]:
+    """Return the number of complete shapes by witness."""
     return {witness.name: witness.values for witness in verdict.witnesses}
 
 
@@ -60,9 +60,9 @@ class TestVerdict:
         for info in wrong.graph.value_info:
             info.type.tensor_type.shape.dim[-1].dim_value = 77
         assert wrong.graph.value_info
-        assert known_shapes(shapes.check_shapes(wrong, network, layer_map, interface)) == known_shapes(
-            shapes.check_shapes(model, network, layer_map, interface)
-        )
+        verdict = shapes.check_shapes(wrong, network, layer_map, interface)
+        expected = shapes.check_shapes(model, network, layer_map, interface)
+        assert complete_shape_counts(verdict) == complete_shape_counts(expected)
 
     def test_too_few_witnesses(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without geometry and both inferences, no shape is verified, and each value is listed as unverified."""
@@ -79,7 +79,7 @@ class TestVerdict:
         ]
 
     def test_witness_without_complete_shapes(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A witness that knows no shape completely reports that as its reason."""
+        """A witness without a complete shape reports that as its reason."""
         original = shape_witnesses._onnx_inference
 
         def anonymous_dimensions(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -109,7 +109,7 @@ class TestVerdict:
         ],
     )
     def test_dimensions(self, dim: dict[str, Any], sizes: list[int | None]) -> None:
-        """Only numbers, and expressions of the input's own sizes, are known dimensions."""
+        """A dimension is known if it is a number, or an expression of the input's sizes."""
         info = onnx.ValueInfoProto(name="v")
         info.type.tensor_type.shape.dim.add(**dim)
         assert [next(shape_witnesses._dimensions(info, Case(batch, 8, 8))) for batch in (1, 3)] == sizes
@@ -152,10 +152,10 @@ class TestIncompleteInference:
 
 
 class TestContradiction:
-    """Witnesses that contradict each other."""
+    """Witnesses that disagree."""
 
     def test_names_the_layer_and_every_witness(self, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The error has the layer, the batch and the shape of each witness."""
+        """The error has the layer, the batch, and the shape reported by each witness."""
         original = shape_witnesses._geometry
 
         def with_wrong_pool(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Tests of which requests share a batch, and when a batch runs."""
+"""Tests of the batcher: which requests share a batch, and when a batch runs."""
 
 import asyncio
 import threading

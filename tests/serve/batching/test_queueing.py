@@ -79,7 +79,7 @@ async def test_higher_priorities_run_first() -> None:
 )
 @pytest.mark.anyio
 async def test_preferred_sizes(settings: BatchSettings, expected: list[int]) -> None:
-    """The largest possible preferred batch runs; a rest too small for one runs as it is."""
+    """The largest possible preferred batch runs; the remaining requests run as a smaller batch."""
     async with BusyBatcher(settings) as busy:
         assert await busy.finish(*[await busy.send(value) for value in range(1, 7)]) == expected
 
@@ -96,7 +96,7 @@ async def test_preferred_size_does_not_wait() -> None:
 
 
 class TestLimits:
-    """Limits of the number of waiting requests and of their waiting time."""
+    """Limits on the number of waiting requests and on their waiting time."""
 
     @pytest.mark.anyio
     async def test_full_queue_rejects_at_once(self) -> None:
@@ -112,7 +112,7 @@ class TestLimits:
 
     @pytest.mark.anyio
     async def test_limit_of_one_priority(self) -> None:
-        """Each priority has a queue limit of its own."""
+        """Each priority has its own queue limit."""
         policies = {1: QueuePolicy(max_queue_size=1)}
         async with BusyBatcher(BatchSettings(1, levels=2, default_level=2, policies=policies)) as busy:
             waiting = [await busy.send(1, priority=1), await busy.send(2), await busy.send(3)]
@@ -122,7 +122,7 @@ class TestLimits:
 
     @pytest.mark.anyio
     async def test_expired_requests_are_rejected_while_the_model_is_busy(self) -> None:
-        """A request is rejected when its timeout passes, not when the model is free; the model never runs it."""
+        """A request is rejected when its timeout passes, even while the model is busy; the model never runs it."""
         policy = QueuePolicy(timeout_us=50_000)
         async with BusyBatcher(BatchSettings(4, policy=policy)) as busy:
             start = time.monotonic()
@@ -177,7 +177,7 @@ class TestInstances:
 
 @pytest.mark.parametrize("count", [-1, 257, 2**31 - 1])
 def test_too_many_instances_are_rejected(count: int) -> None:
-    """Each instance has a thread, so an impossible number is an error before any thread starts."""
+    """Too many instances are an error before any thread starts."""
     config = inference.ModelConfig(instance_group=[inference.ModelInstanceGroup(count=count)])
     with pytest.raises(BadModelError, match=f"sets {count} instances"):
         model_config.instances(config)
@@ -194,7 +194,7 @@ SPEC = [TensorSpec("x", "INT64", (-1, 1))]
     ],
 )
 def test_invalid_policies(written: dict[str, Any], message: str) -> None:
-    """An invalid policy is an error of the model when it is loaded."""
+    """A model with an invalid policy cannot be loaded."""
     config = inference.ModelConfig(max_batch_size=8, dynamic_batching=inference.ModelDynamicBatching(**written))
     with pytest.raises(BadModelError, match=message):
         model_config.complete(config, "m", SPEC, [TensorSpec("y", "INT64", (-1, 1))])
@@ -216,7 +216,7 @@ def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 
 class TestOverGrpc:
-    """The same as tritonclient observes it."""
+    """Priorities, limits and instances over gRPC, with tritonclient."""
 
     @pytest.fixture
     def triton(self, server: str) -> Iterator[Any]:
@@ -255,7 +255,7 @@ class TestOverGrpc:
         assert after.inference_stats.fail.count - before.inference_stats.fail.count == 1
 
     def test_two_instances(self, triton: Any) -> None:
-        """A second instance responds while the first is busy, and ModelConfig has their number."""
+        """A second instance responds while the first is busy, and ModelConfig has the number of instances."""
         assert triton.get_model_config("pair").config.instance_group[0].count == 2
         running = self.send(triton, "pair", BUSY)
         assert self.send(triton, "pair", 7).result(20).as_numpy("y").item() == 7

@@ -64,7 +64,7 @@ def executions(statistics: inference.ModelStatistics) -> Counts:
 
 
 class TestArrivals:
-    """Counts show which requests shared a batch."""
+    """Counts that show which requests shared a batch."""
 
     @pytest.mark.parametrize(
         ("model", "arrivals", "expected"),
@@ -78,7 +78,7 @@ class TestArrivals:
         ],
     )
     def test_counts(self, triton: Any, send: Any, model: str, arrivals: list[list[int]], expected: Counts) -> None:
-        """Each pattern of arrivals runs in exactly these batches, and every row is counted once."""
+        """Each pattern of arrivals runs in the expected batches, and every row is counted once."""
         before = statistics(triton, model)
         for future in [send(model, *rows) for rows in arrivals]:
             future.result(30)

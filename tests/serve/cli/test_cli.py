@@ -104,7 +104,7 @@ class TestInfer:
     @pytest.mark.parametrize("columns", [80, 100, 120])
     @pytest.mark.parametrize("model", ["images", "many"])
     def test_table_with_a_long_name(self, zoonnx: Zoonnx, url: str, images: Path, model: str, columns: int) -> None:
-        """If the table does not fit, each file has lines of its own, and its name is printed in full."""
+        """If the table does not fit, each file has separate lines, and its name is printed in full."""
         folder = images.rename(images.with_name("i" * 110))
         done = zoonnx("infer", folder / "3.png", "--model", model, "--url", url, COLUMNS=str(columns))
         labels = ["  labels: [b]", "  best: [b]"] if model == "many" else ["  class: [b]"]
@@ -133,7 +133,7 @@ class TestInfer:
     def test_mistakes(
         self, zoonnx: Zoonnx, url: str, images: Path, model: str, options: tuple[object, ...], message: str
     ) -> None:
-        """A user's mistake is reported in one line, with exit status 2."""
+        """A user error is reported in one line, with exit status 2."""
         done = zoonnx("infer", images, "--model", model, "--url", url, *options)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert message in done.stderr
@@ -184,7 +184,7 @@ class TestServe:
             assert process.wait(10) == 0
 
     def test_grace_period(self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A request that outlasts the grace period is abandoned: the server exits, and logs a warning."""
+        """A request that exceeds the grace period is abandoned: the server exits, and logs a warning."""
         with serve(write_slow(tmp_path / "slow.onnx"), "--grpc-port", 0, "--provider", "cpu") as process:
             assert process.stdout
             assert process.stderr
@@ -220,7 +220,7 @@ class TestServe:
         assert message in done.stderr
 
     def test_nothing_to_serve(self, zoonnx: Zoonnx, tmp_path: Path) -> None:
-        """An empty folder and a corrupt model are refused with exit status 2."""
+        """An empty folder and a corrupt model are rejected with exit status 2."""
         done = zoonnx("serve", tmp_path, "--grpc-port", 0)
         assert (done.returncode, "holds no model" in done.stderr) == (2, True)
         (tmp_path / "m.onnx").write_bytes(os.urandom(100))
@@ -259,6 +259,6 @@ def write_slow(path: Path) -> Path:
     ("setting", "value"), [("host", ""), ("grpc_port", -1), ("max_message_bytes", 0), ("stop_grace_s", -1.0)]
 )
 def test_settings_are_validated(tmp_path: Path, setting: str, value: object) -> None:
-    """A setting out of its range is refused when the settings are created."""
+    """A setting out of its range is rejected when the settings are created."""
     with pytest.raises(SettingsError):
         ServerSettings(models=tmp_path, **{setting: value})  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_zero_is_the_middle_of_the_diverging_scale() -> None:
     ],
 )
 def test_shape_of_maps(shape: tuple[int, ...], maps: tuple[int, ...]) -> None:
-    """Channels are maps; tokens that fill a square form a grid, without the class token; all else is one row."""
+    """Channels are maps; tokens that fill a square form a grid, without the class token; other outputs are one row."""
     assert contact_sheet_module._maps(np.zeros(shape)).shape == maps
 
 
@@ -75,7 +75,7 @@ def test_tokens_fill_the_grid_row_by_row() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity(value: float) -> None:
-    """An output with NaN or infinity is drawn, not refused."""
+    """An output with NaN or infinity is drawn without an error."""
     output = np.ones((2, 4, 4))
     output[0, 0, 0] = value
     assert contact_sheet(IMAGE, {"a": output}).width == contact_sheet_module.WIDTH

@@ -93,7 +93,7 @@ def test_contact_sheet_file(zoonnx: Zoonnx, url: str, image_folder: Path, tmp_pa
 def test_mistakes(
     zoonnx: Zoonnx, url: str, image_folder: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    """A user's mistake is reported in one line and leaves no file."""
+    """A user error is reported in one line, and no file is written."""
     options = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     done = zoonnx("dump", image_folder, "--model", "tiny", "--url", url, *options)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr

@@ -26,6 +26,6 @@ def test_models_that_accept_images(shape: tuple[int, ...]) -> None:
     [((-1, 32, 24, 3), "UINT8"), ((-1, -1, -1, 1), "UINT8"), ((-1, -1, 32, 3), "UINT8"), ((-1, -1, -1, 3), "FP32")],
 )
 def test_models_that_do_not_accept_images(shape: tuple[int, ...], datatype: str) -> None:
-    """An input of another size, number of channels or datatype is refused."""
+    """An input of another size, number of channels or datatype is rejected."""
     with pytest.raises(UnsupportedModelError, match="does not accept images as one UINT8 input"):
         image_preprocessing(info(shape, datatype))

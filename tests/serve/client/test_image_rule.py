@@ -1,4 +1,4 @@
-"""A model's preprocessing gives exactly the pixels of timm's evaluation transform.
+"""A model's preprocessing produces exactly the pixels of timm's evaluation transform.
 
 Every configuration in timm's registry is tested on real photographs; Hypothesis generates others.
 """
@@ -83,7 +83,7 @@ def max_difference(image: Image.Image, preprocessing: Preprocessing) -> int:
 
 
 def test_registry_is_complete() -> None:
-    """The registry that the tests iterate over is not empty: it has every interpolation and crop mode of timm."""
+    """The registry under test has every interpolation and crop mode of timm."""
     configurations = registry()
     assert len(configurations) > 100
     assert {configuration[0] for configuration in configurations} == {"bilinear", "bicubic"}
@@ -105,13 +105,13 @@ def test_timm_registry_on_odd_sizes() -> None:
 
 
 def test_preprocessing_that_leaves_no_pixels() -> None:
-    """Preprocessing for which timm would fail on every image is refused when it is read."""
+    """Preprocessing for which timm fails on every image is rejected when it is read."""
     with pytest.raises(UnsupportedModelError, match="resizes images to 0 x 4 pixels"):
         preprocessing_of("bicubic", 2.0, "center", 1, 8)
 
 
-def test_image_that_is_too_thin(tmp_path: Path) -> None:
-    """An image that would be resized to nothing is refused, and the error names its file."""
+def test_image_that_is_too_narrow(tmp_path: Path) -> None:
+    """An image that would be resized to zero rows or columns is rejected, and the error names its file."""
     path = tmp_path / "thread.png"
     Image.new("L", (2000, 1)).save(path)
     with pytest.raises(ImageError, match=r"thread.png: an image of 2000 x 1 pixels would be resized to 8 x 0"):
@@ -226,8 +226,8 @@ def test_rotated_files_differ() -> None:
 
 
 @pytest.mark.parametrize("values", [np.full((4, 4), 70000, np.int32), np.full((4, 4), 0.5, np.float32)])
-def test_values_of_unknown_range_are_refused(tmp_path: Path, values: np.ndarray) -> None:
-    """zoo and serve refuse the file with the same reason."""
+def test_values_of_unknown_range_are_rejected(tmp_path: Path, values: np.ndarray) -> None:
+    """zoo and serve reject the file with the same reason."""
     path = tmp_path / "odd.tif"
     Image.fromarray(values).save(path)
     with pytest.raises(DataError) as zoo_error:

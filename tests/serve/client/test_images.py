@@ -79,7 +79,7 @@ class TestFiles:
             images.load(tmp_path / "a.png", Preprocessing(channels=3, height=4, width=4))
 
     def test_truncated_image(self, tmp_path: Path) -> None:
-        """A truncated image is refused, not padded with grey."""
+        """A truncated image is rejected, not padded with grey."""
         image((64, 64)).save(tmp_path / "a.png")
         data = (tmp_path / "a.png").read_bytes()
         (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
@@ -113,7 +113,7 @@ class TestPreprocessingParameter:
         assert Preprocessing.from_parameters(parameters) == Preprocessing(channels=1, height=8, width=9)
 
     def test_absent(self) -> None:
-        """A model without the parameter has no preprocessing; that is no error."""
+        """A model without the parameter has no preprocessing, which is not an error."""
         assert Preprocessing.from_parameters({}) is None
 
     @pytest.mark.parametrize(
@@ -128,6 +128,6 @@ class TestPreprocessingParameter:
         ],
     )
     def test_unsupported(self, text: str, message: str) -> None:
-        """Invalid or unsupported preprocessing is refused."""
+        """Invalid or unsupported preprocessing is rejected."""
         with pytest.raises(UnsupportedModelError, match=message):
             Preprocessing.from_parameters({PREPROCESSING_KEY: inference.ModelParameter(string_value=text)})

@@ -1,4 +1,4 @@
-"""`zoonnx bench`: its figures agree with the server's own counts."""
+"""`zoonnx bench`: its report agrees with the server's own counts."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ def test_fixed_rate(zoonnx: Zoonnx, urls: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("columns", [80, 100, 120])
 def test_text(zoonnx: Zoonnx, urls: tuple[str, str], columns: int) -> None:
-    """Without --json the report is a line per quantity, none longer than the terminal is wide."""
+    """Without --json, the report has a line per quantity, which fits the terminal."""
     done = zoonnx(*("bench", "--model", "bare", "--url", urls[0], "--seconds", 0.2), COLUMNS=str(columns))
     assert done.returncode == 0
     assert [text in done.stdout for text in ("rows/s", "p50 ", "p99 ", "CPU")] == [True, True, True, False]

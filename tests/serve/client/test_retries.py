@@ -1,4 +1,4 @@
-"""Both clients retry UNAVAILABLE calls and no others; the asyncio client agrees with the synchronous one."""
+"""Both clients retry only UNAVAILABLE calls; the asyncio client returns the same as the synchronous one."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ X = np.array([[1, 2, 3]], np.float32)
 
 
 class FailingService:
-    """A service that fails with each of `failures` once before it reports that it is live."""
+    """A service that fails once with each of `failures`, then reports that it is live."""
 
     def __init__(self) -> None:
         self.failures: list[grpc.StatusCode] = []
@@ -70,7 +70,7 @@ def with_async_client(url: str, **options: Any) -> bool:
 
 @pytest.mark.parametrize("live", [with_client, with_async_client])
 class TestRetries:
-    """How many calls reach the server."""
+    """The number of calls that reach the server."""
 
     def test_retries_until_available(self, failing: tuple[FailingService, str], live: Callable[..., bool]) -> None:
         """A call succeeds after two UNAVAILABLE responses."""
@@ -114,7 +114,7 @@ class TestRetries:
         assert time.monotonic() - start < 2
 
     def test_too_many_retries(self, live: Callable[..., bool]) -> None:
-        """More than four retries are refused: gRPC makes at most five calls."""
+        """More than four retries are rejected: gRPC makes at most five calls."""
         with pytest.raises(SettingsError, match="between 0 and 4"):
             live("127.0.0.1:1", retries=5)
 
@@ -146,7 +146,7 @@ class TestAsyncClient:
             assert asyncio.run(run()) == client.model("images")
 
     def test_images_and_layers(self, url: str, tmp_path: Path) -> None:
-        """Image files and layer patterns give the same outputs as with the synchronous client."""
+        """Outputs for image files and layer patterns equal those of the synchronous client."""
         pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
         files = [tmp_path / f"{number}.png" for number in range(2)]
         for file, image in zip(files, pixels, strict=True):

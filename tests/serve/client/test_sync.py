@@ -44,7 +44,7 @@ def test_model(client: Client) -> None:
 
 
 def test_model_without_parameters(client: Client) -> None:
-    """A model from elsewhere has no labels and no preprocessing; its newest version is the largest number."""
+    """A model without parameters has no labels and no preprocessing; its newest version is the largest number."""
     info = client.model("versions")
     assert (info.version, info.labels, info.preprocessing) == ("10", (), None)
 
@@ -73,27 +73,27 @@ def test_unknown_model(client: Client) -> None:
         client.model("nothing")
 
 
-def test_refused_request(client: Client) -> None:
-    """The error of a refused request has the server's message."""
+def test_rejected_request(client: Client) -> None:
+    """The error of a rejected request has the server's message."""
     with pytest.raises(RefusedError, match=r"expects shape \[-1, 3\]; got \[1, 4\]"):
         client.infer("bare", {"x": np.zeros((1, 4), np.float32)})
 
 
 def test_array_without_a_datatype(client: Client) -> None:
-    """A numpy dtype that the protocol lacks is refused by the client."""
+    """The client rejects a numpy dtype that the protocol lacks."""
     with pytest.raises(RefusedError, match="the protocol has no datatype for numpy's complex128"):
         client.infer("bare", {"x": np.zeros((1, 3), complex)})
 
 
 def test_failed_inference(client: Client) -> None:
-    """A failed inference raises another error than a refused request."""
+    """A failed inference raises another error than a rejected request."""
     with pytest.raises(ServerFailedError, match="INTERNAL"):
         client.infer("picky", {"x": np.arange(3), "shape": np.array([7])})
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_url_with_a_scheme(client: type) -> None:
-    """An address with a scheme is refused, and the error gives the right address."""
+    """An address with a scheme is rejected, and the error has the corrected address."""
     with pytest.raises(SettingsError, match=r"begins with http://: pass only HOST:PORT, 127\.0\.0\.1:8001\.$"):
         client("http://127.0.0.1:8001/")
 
@@ -111,7 +111,7 @@ def test_no_server() -> None:
 
 
 def test_silent_server() -> None:
-    """A server that accepts the connection but never responds is given up after `timeout_s`."""
+    """A call to a server that accepts the connection but never responds fails after `timeout_s`."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"127.0.0.1:{silent.getsockname()[1]}"
         with Client(url, timeout_s=0.3) as client, pytest.raises((TimedOutError, UnreachableError), match=url):
@@ -126,7 +126,7 @@ def test_bfloat16_becomes_float32() -> None:
 
 
 def test_every_status_has_an_error() -> None:
-    """Each request error of the server has a gRPC status, and each such status has a client error."""
+    """Each request error of the server has a gRPC status, and each of these has a client error."""
     leaves = {error for error in vars(errors).values() if isinstance(error, type) and RequestError in error.__bases__}
     assert set(STATUS) == leaves
     assert set(STATUS.values()) - {grpc.StatusCode.INTERNAL} <= set(ERROR_BY_STATUS)

@@ -36,7 +36,7 @@ def infer(url: str, model: str, array: np.ndarray, classes: int) -> list[object]
     ],
 )
 def test_best_classes(url: str, classes: int, expected: list[object]) -> None:
-    """Highest first, ties by index, at most all classes; 0 returns the tensor; a class may have no label."""
+    """Classes are sorted by value, then by index; 0 returns the tensor; a class may have no label."""
     assert infer(url, "labelled", ROWS, classes) == expected
 
 

@@ -49,7 +49,7 @@ def write_corrupt(models: Path, name: str, version: int) -> None:
 
 
 def serving_version(client: Any, name: str = "model", version: str = "") -> float:
-    """Infer on a 1; return the output, which is the number of the version that ran."""
+    """Run the model on a 1, and return the output, which is the number of the version that ran."""
     tensor = tritonclient.grpc.InferInput("x", [1, 1], "FP32")
     tensor.set_data_from_numpy(np.ones((1, 1), np.float32))
     return float(client.infer(name, [tensor], model_version=version).as_numpy("y").item())
@@ -117,7 +117,7 @@ class TestExplicit:
         assert serving_version(client) == 1
 
     def test_unknown_models(self, start: Callable[..., Any]) -> None:
-        """Loading an unknown model is INTERNAL and unloading it OK, as on Triton; a path as a name is unknown."""
+        """Loading an unknown model is INTERNAL and unloading it OK, as on Triton; a path is not a name."""
         client = start("--model-control", "explicit")
         for name in ("nothing", "../models/model", ".", ""):
             assert status(client.load_model, name)[0] == "INTERNAL"
@@ -125,7 +125,7 @@ class TestExplicit:
         assert index(client) == [("model", "", "")]
 
     def test_parameters_are_rejected(self, start: Callable[..., Any]) -> None:
-        """A load request with a configuration of its own is UNIMPLEMENTED."""
+        """A load request that contains a configuration is UNIMPLEMENTED."""
         client = start("--model-control", "explicit")
         code, _ = status(lambda: client.load_model("model", config='{"max_batch_size": 2}'))
         assert code == "UNIMPLEMENTED"
@@ -217,7 +217,7 @@ class TestExplicit:
 
 
 class TestPoll:
-    """Following the repository's files."""
+    """Polling the repository's files."""
 
     def test_new_and_removed_versions_and_models(self, start: Callable[..., Any], models: Path) -> None:
         """No request fails while a version is exported; new models are loaded and removed ones unloaded."""
@@ -246,7 +246,7 @@ class TestPoll:
         wait_until(lambda: serving_version(client) == 2)
 
     def test_one_bad_model_does_not_stop_the_others(self, start: Callable[..., Any], models: Path) -> None:
-        """Models that sort after unreadable or invalid ones are loaded all the same."""
+        """Models that sort after unreadable or invalid ones are loaded, too."""
         client = start("--model-control", "poll", "--poll-interval-s", 0.05)
         for name in ("a", "b", "c"):
             write_version(models, f".{name}", 1)
@@ -297,7 +297,7 @@ class TestPoll:
 
 
 class TestStart:
-    """Starting with the loadable models."""
+    """Starting the server with the loadable models."""
 
     def test_falls_back_to_the_newest_good_version(self, start: Callable[..., Any], models: Path) -> None:
         """If the newest version is corrupt, the one before it is served, and the index has the error."""
@@ -317,7 +317,7 @@ class TestStart:
         assert "2/model.onnx cannot be loaded" in done.stderr
 
     def test_unknown_model_to_load(self, zoonnx: Zoonnx, models: Path) -> None:
-        """Loading a model that the repository does not have is a mistake of the user."""
+        """Loading a model that the repository lacks is a user error."""
         done = zoonnx("serve", models, "--grpc-port", 0, "--model-control", "explicit", "--load-model", "nothing")
         assert (done.returncode, "has no model 'nothing'" in done.stderr) == (2, True)
 
@@ -352,7 +352,7 @@ class TestStart:
 
 
 def write_external(folder: Path, location: str) -> None:
-    """Write a model whose weights are at `location` by its own record, and move them beside `folder`."""
+    """Write a model that refers to weights at `location`, and move the weights beside `folder`."""
     weight = onnx.numpy_helper.from_array(np.full((300,), 3, np.float32), "w")
     nodes = [helper.make_node("Mul", ["x", "w"], ["y"])]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 300]) for name in "xy"]

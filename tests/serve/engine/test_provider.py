@@ -1,4 +1,4 @@
-"""Tests that the requested device is used, or that a different one is reported."""
+"""Tests that the requested device is used, or that a fallback is reported."""
 
 import ctypes
 import logging
@@ -124,7 +124,7 @@ def test_a_missing_library(tmp_path: Path) -> None:
 
 
 def test_a_server_does_not_start_without_cuda(zoonnx: Zoonnx, model: Path) -> None:
-    """`--provider cuda` on a machine without a GPU exits at once with one sentence on the cause."""
+    """On a machine without a GPU, `--provider cuda` exits at once with one sentence on the cause."""
     done = zoonnx("serve", model, "--provider", "cuda", "--grpc-port", 0, CUDA_VISIBLE_DEVICES="")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("zoonnx serve: CUDA cannot be used: ")

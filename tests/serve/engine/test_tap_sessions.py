@@ -146,7 +146,7 @@ class TestResnet18:
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
     def test_plain_outputs_do_not_change(self, triton: Any) -> None:
-        """A request for layers in between does not change a bit of the plain logits."""
+        """The logits are bitwise equal before and after a request for layers."""
         x = images(1, seed=2)
         before = infer(triton, "resnet18", x, "logits")["logits"]
         infer(triton, "resnet18", x, "logits", "layer2.0.act1")
@@ -211,7 +211,7 @@ class TestForeignFiles:
             infer(triton, "nodes", x, "zzz")
 
     def test_a_dynamic_size_that_is_not_the_batch(self, tmp_path: Path) -> None:
-        """Only a first dimension with the inputs' name of the batch is batched."""
+        """A layer is batched only if its first dimension has the name of the inputs' first dimension."""
         nodes = [helper.make_node("Neg", ["x"], ["a"], "a"), helper.make_node("Transpose", ["a"], ["t"], "t")]
         nodes.append(helper.make_node("Transpose", ["t"], ["y"], "y"))
         value = [TensorProto.FLOAT, ["n", "s"]]
@@ -226,7 +226,7 @@ class TestForeignFiles:
 
     @pytest.mark.parametrize("scopes", ["['', 'a'", "[1, 2]", "{}", "nonsense", "(" * 500])
     def test_malformed_scopes_are_ignored(self, tmp_path: Path, scopes: str) -> None:
-        """Malformed name scopes name no module."""
+        """Malformed name scopes are ignored."""
         node = helper.make_node("Neg", ["x"], ["y"], "node")
         node.metadata_props.add(key=NAME_SCOPES_KEY, value=scopes)
         value = [TensorProto.FLOAT, ["n", 2]]
@@ -249,7 +249,7 @@ class TestSessions:
 
     @pytest.mark.anyio
     async def test_the_least_recently_used_is_dropped(self, repository: Path) -> None:
-        """A set of layers keeps its session until enough other sets are requested in between."""
+        """A session is cached until enough other combinations of layers are requested."""
         path = repository / "nodes" / "1" / "model.onnx"
         plain = Session.open(path, "cpu")
         sessions = TapSessions(path, plain, limit=2)

@@ -58,7 +58,7 @@ def warm_up_shapes(path: Path, sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
 def test_buckets(
     device: warmup.Device, max_batch_size: int, preferred: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    """A GPU runs a few batch sizes; a CPU runs any."""
+    """A GPU runs a few batch sizes; a CPU runs any size."""
     assert warmup.buckets(device, max_batch_size, preferred) == expected
 
 
@@ -80,7 +80,7 @@ def test_each_bucket_is_warmed(
 
 
 def test_a_model_that_fails_on_zeros_is_served(tmp_path: Path) -> None:
-    """A model that fails on zeros, here as a shape, still runs on valid inputs."""
+    """A model that fails on zeros, here because they are a shape, runs on valid inputs."""
     nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
     path = write_model(
         tmp_path / "model.onnx",
@@ -115,7 +115,7 @@ def configured_shapes(tmp_path: Path, text: str) -> list[tuple[int, ...]]:
     ],
 )
 def test_configured_warm_up(tmp_path: Path, text: str, expected: list[tuple[int, ...]]) -> None:
-    """`model_warmup` runs its sizes as often as it says; samples that read files are skipped."""
+    """`model_warmup` runs its samples `count` times each; samples that read files are skipped."""
     assert configured_shapes(tmp_path, text) == expected
 
 
@@ -131,7 +131,7 @@ def test_configured_warm_up(tmp_path: Path, text: str, expected: list[tuple[int,
     ],
 )
 def test_invalid_warm_up(tmp_path: Path, text: str, message: str) -> None:
-    """A sample that does not run on the model is an error in the configuration."""
+    """A sample that does not run on the model is a configuration error."""
     with pytest.raises(BadModelError, match=message):
         configured_shapes(tmp_path, text)
 
@@ -184,7 +184,7 @@ def test_weights_larger_than_memory_are_rejected(tmp_path: Path, zoonnx: Zoonnx)
 
 
 def test_memory_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's limit applies if it is the smaller one; its file cache counts as free."""
+    """A container's limit applies if it is smaller; its file cache counts as available."""
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text("5000000\n")
     (tmp_path / "memory.current").write_text("4000000\n")
@@ -195,7 +195,7 @@ def test_memory_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 class TestPadding:
-    """Batches padded to a bucket, which does not show in outputs or counts."""
+    """Batches padded to a bucket; outputs and counts are those of the unpadded requests."""
 
     @pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 4), (5, 6), (6, 6)])
     @pytest.mark.anyio

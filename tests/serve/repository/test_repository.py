@@ -82,7 +82,7 @@ class TestLayout:
         ],
     )
     def test_path_without_models(self, models_folder: Path, path_in: Callable[[Path], Path], message: str) -> None:
-        """The error for a path without models says what to pass instead."""
+        """The error for a path without models names the path to pass instead."""
         with pytest.raises(RepositoryError, match=message):
             repository.read(path_in(models_folder))
 
@@ -179,9 +179,9 @@ class TestCompletion:
 CONTRADICTIONS = {
     'max_batch_size: 4 input { name: "z" }': "lacks the graph's input 'x'",
     'max_batch_size: 4 output { name: "z" }': "'z': config.pbtxt lists it, but the graph has only y",
-    'max_batch_size: 4 input { name: "x" data_type: TYPE_INT8 }': "says TYPE_INT8, the graph TYPE_FP32",
-    'max_batch_size: 4 input { name: "x" dims: 4 }': r"says dims \[4\], the graph \[3\]",
-    'max_batch_size: 4 input { name: "x" dims: [-1, 3] }': r"says dims \[-1, 3\], the graph \[3\]",
+    'max_batch_size: 4 input { name: "x" data_type: TYPE_INT8 }': "has TYPE_INT8, the graph TYPE_FP32",
+    'max_batch_size: 4 input { name: "x" dims: 4 }': r"has dims \[4\], the graph \[3\]",
+    'max_batch_size: 4 input { name: "x" dims: [-1, 3] }': r"has dims \[-1, 3\], the graph \[3\]",
     "max_batch_size: -1": "max_batch_size must be 0 or more",
     'backend: "tensorflow"': "a backend other than onnxruntime",
     "ensemble_scheduling {}": "ensemble_scheduling",
@@ -197,7 +197,7 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize(("text", "message"), CONTRADICTIONS.items())
 def test_contradiction(models_folder: Path, text: str, message: str) -> None:
-    """A config that contradicts the graph, or that this server does not support, is an error that names the part."""
+    """A config that contradicts the graph or is not supported is an error that names the field."""
     with pytest.raises(BadModelError, match=f"model 'model'.*{message}"):
         complete_config(models_folder, text)
 
@@ -228,7 +228,7 @@ class TestLoading:
             Session.open(path, "cpu")
 
     def test_datatype_that_the_protocol_lacks(self, tmp_path: Path) -> None:
-        """Complex tensors, which the protocol does not have, are an error when the file is loaded."""
+        """Complex tensors, which the protocol lacks, are an error when the file is loaded."""
         path = write_identity(tmp_path / "model.onnx", ("n", 3), TensorProto.COMPLEX64)
         with pytest.raises(BadModelError, match=r"complex64"):
             Session.open(path, "cpu")
@@ -236,6 +236,6 @@ class TestLoading:
 
 @pytest.mark.parametrize("models", [Path("m"), Path("m").resolve()])
 def test_paths_are_redacted(models: Path) -> None:
-    """The repository's path is removed, both as given and resolved; the other text stays."""
+    """The repository's path is removed, both unresolved and resolved; all other text stays."""
     text = f"{models}/a/1/model.onnx, {models.resolve()}/a and {models.resolve()}: from/m/b, mm/c"
     assert repository.redact_paths(text, models, "a", 1) == "a/1/model.onnx, a and the repository: from/m/b, mm/c"

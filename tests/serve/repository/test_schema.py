@@ -37,7 +37,7 @@ def test_schema_1_is_served() -> None:
 
 
 def test_newer_schema_is_rejected(tmp_path: Path) -> None:
-    """The error has the file's version and the remedy."""
+    """The error has the file's schema version and the remedy."""
     shutil.copytree(SCHEMA_1, tmp_path / "models")
     path = tmp_path / "models" / "bottleneck4" / "1" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "schema_version": 99}), "utf-8")

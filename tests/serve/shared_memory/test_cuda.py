@@ -78,7 +78,7 @@ def test_read_and_write(driver: FakeDriver) -> None:
 
 
 def test_kinds_do_not_mix(driver: FakeDriver) -> None:
-    """System and GPU regions share one set of names, but are listed and unregistered separately."""
+    """System and GPU regions share one namespace, but are listed and unregistered separately."""
     regions = Regions()
     regions.register_cuda("gpu", HANDLE, 0, 8)
     with pytest.raises(RegionExistsError):

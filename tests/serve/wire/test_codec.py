@@ -17,7 +17,7 @@ DATATYPES = [pytest.param(datatype, id=name) for name, datatype in datatypes.BY_
 
 
 def example(datatype: Datatype) -> Array:
-    """Return two rows of values, the datatype's extremes among them."""
+    """Return two rows of values, including the datatype's extremes."""
     if datatype is datatypes.BYTES:
         return np.array([[b"", b"a\0b"], ["é".encode(), b"x" * 300]], object)
     if datatype.numpy.kind == "f":
@@ -33,7 +33,7 @@ def example(datatype: Datatype) -> Array:
 
 @pytest.mark.parametrize("datatype", DATATYPES)
 def test_raw_round_trip(datatype: Datatype) -> None:
-    """An array is unchanged by the way through a message, extremes included."""
+    """An array is unchanged after a round trip through a message, extremes included."""
     array = example(datatype)
     message = codec.message_from_request(Request("m", "3", "id", (Tensor("x", datatype.name, array),), ("y",)))
     read = codec.request_from_message(inference.ModelInferRequest.FromString(message.SerializeToString()), Regions())
@@ -72,7 +72,7 @@ def test_long_lists_are_converted_in_chunks(extra: int) -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(codec.CHUNK_ELEMENTS, False), (codec.CHUNK_ELEMENTS + 1, True)])
 def test_long_lists_are_detected(count: int, expected: bool) -> None:
-    """One input with a long list suffices."""
+    """A request is detected if one of its inputs has a long list."""
     message = inference.ModelInferRequest(raw_input_contents=[bytes(10**6)])
     assert not codec.has_long_lists(message)
     for number in (1, count):
@@ -83,7 +83,7 @@ def test_long_lists_are_detected(count: int, expected: bool) -> None:
 @pytest.mark.parametrize("datatype", [param for param in DATATYPES if param.values[0] is not datatypes.BF16])
 def test_names_equal_tritonclients(datatype: Datatype) -> None:
     """Our table and tritonclient's agree on the names."""
-    kind = bool if datatype.name == "BOOL" else datatype.numpy.type  # tritonclient does not know np.bool
+    kind = bool if datatype.name == "BOOL" else datatype.numpy.type  # tritonclient does not support np.bool
     assert tritonclient.utils.np_to_triton_dtype(kind) == datatype.name
 
 

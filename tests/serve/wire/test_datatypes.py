@@ -74,7 +74,7 @@ def test_raw(url: str, datatype: Datatype) -> None:
 
 @pytest.mark.parametrize("datatype", [param for param in DATATYPES if param.values[0].contents])
 def test_typed(url: str, datatype: Datatype) -> None:
-    """Typed contents give the same output as raw data."""
+    """Typed contents and raw data have the same output."""
     contents = inference.InferTensorContents(**{str(datatype.contents): example(datatype).ravel().tolist()})  # type: ignore[arg-type]
     tensor = inference.ModelInferRequest.InferInputTensor(
         name="x", datatype=datatype.name, shape=[1, 2], contents=contents

@@ -187,7 +187,7 @@ class TestInference:
         assert [output.name for output in call("ModelInfer", arithmetic(outputs=("sum",))).outputs] == ["sum"]
 
     def test_raw_equals_typed(self, call: Call) -> None:
-        """Raw and typed inputs of the same numbers give the same response."""
+        """Raw and typed inputs of the same numbers have the same response."""
         data = np.arange(3, dtype="<f4").tobytes()
         assert call("ModelInfer", raw("bare", "FP32", [1, 3], data)) == call(
             "ModelInfer", request("bare", bare(0, 1, 2))

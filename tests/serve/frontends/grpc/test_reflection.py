@@ -1,4 +1,4 @@
-"""Tests of reflection, by which clients without .proto files, such as grpcurl, find every service."""
+"""Tests of reflection, with which clients without .proto files, such as grpcurl, discover every service."""
 
 from typing import Any
 

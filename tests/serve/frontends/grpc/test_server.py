@@ -24,7 +24,7 @@ from serve.settings import ServerSettings
 async def test_unknown_rpc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: type, method: str, name: str, message: str
 ) -> None:
-    """A handler whose name is no RPC of its service is an error when the server is created."""
+    """A handler whose name is not an RPC of its service is an error when the server is created."""
 
     def handlers(_: object) -> dict[str, Handler]:
         return {name: None}  # type: ignore[dict-item]

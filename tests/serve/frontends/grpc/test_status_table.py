@@ -1,4 +1,4 @@
-"""Table of the statuses that Triton's clients rely on; `test_protocol.py` has the messages."""
+"""Table of the statuses that Triton's clients rely on; `test_protocol.py` tests the messages."""
 
 import signal
 import time

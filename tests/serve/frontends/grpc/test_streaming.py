@@ -55,7 +55,7 @@ class TestTritonclient:
     """Streams of tritonclient."""
 
     def test_responses_keep_the_order(self, send: Send, results: "queue.Queue[tuple[Any, Any]]") -> None:
-        """A slow model's response comes before a later request's to a fast one; each is marked as final."""
+        """A slow model's response precedes that of a later request to a fast model; each is marked as final."""
         requests = [("slow", BUSY), ("fast", 1), ("slow", 2), ("fast", 3)]
         for number, (model, value) in enumerate(requests):
             send(model, value, request_id=str(number))
@@ -66,7 +66,7 @@ class TestTritonclient:
         assert all(result.get_response().parameters["triton_final_response"].bool_param for result, _ in pairs)
 
     def test_an_error_is_a_response(self, send: Send, results: "queue.Queue[tuple[Any, Any]]") -> None:
-        """An invalid request gets an error in its place, and the stream continues."""
+        """An invalid request gets an error response in order, and the stream continues."""
         send("fast", 1)
         send("nothing", 2, request_id="unknown")
         send("fast", 0, 0, 0, 0, 0)

@@ -99,7 +99,7 @@ class TestMetrics:
         assert after[failed] - before[failed] == 1
 
     def test_the_machine(self, urls: tuple[str, str]) -> None:
-        """The machine's memory is reported in bytes and the load of its cores as a share."""
+        """The machine's memory is reported in bytes, and the utilisation of its cores as a fraction."""
         samples, _ = scrape(urls[1])
         no_labels: frozenset[tuple[str, str]] = frozenset()
         assert 0 < samples["nv_cpu_memory_used_bytes", no_labels] < samples["nv_cpu_memory_total_bytes", no_labels]
@@ -116,7 +116,7 @@ def test_health(urls: tuple[str, str]) -> None:
 
 
 def test_port_in_use(zoonnx: Zoonnx, tmp_path: Path) -> None:
-    """A port in use is a mistake of the user, reported in one sentence."""
+    """A port in use is a user error, reported in one sentence."""
     model = write_identity(tmp_path / "model.onnx")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
