@@ -51,7 +51,7 @@ def _value_names(artifact: Artifact) -> set[str]:
 
 
 def _reserved_names(artifact: Artifact) -> set[str]:
-    """Return the names of inputs, outputs and weights, which values of layers do not take over."""
+    """Return the names of inputs, outputs and weights, which are kept even if a layer has the same name."""
     graph = artifact.model.graph
     tensors = {info.name for info in (*graph.input, *graph.output)}
     return tensors | {weight.name for weight in graph.initializer}

@@ -118,7 +118,7 @@ def require(comparison: Comparison) -> None:
 
 def _clear(out: Path) -> None:
     if out.exists() and not (out / MARKER).exists():
-        raise OccupiedFolderError(f"{out} exists and was not made by this demo: choose another folder with --out.")
+        raise OccupiedFolderError(f"{out} exists and was not created by this demo: choose another folder with --out.")
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)

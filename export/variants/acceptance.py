@@ -42,7 +42,7 @@ def judge(kind: Kind, measured: Measurements, eval_data: EvalData, settings: Var
 def _judge_equality(measured: Measurements) -> Verdict:
     if measured.output_db < EQUAL_DB:
         return Verdict((f"outputs differ from the original's: SQNR {measured.output_db:.1f} dB",), ())
-    return Verdict((), ("not measured on a device: latency and memory are those of this machine, and do not count",))
+    return Verdict((), ("latency and memory were measured on this machine, not on a device, and are not judged",))
 
 
 def _judge_quality(

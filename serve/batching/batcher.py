@@ -83,7 +83,7 @@ class Batcher(Generic[PlanT]):
     def _check_queue_size(self, request: QueuedRequest, policy: QueuePolicy) -> None:
         if policy.max_queue_size and self._scheduler.count_at(request.level) >= policy.max_queue_size:
             self._statistics.failed(request.enqueued_ns, Reason.REJECTED)
-            raise UnavailableError(f"the model's queue is full: {policy.max_queue_size} requests wait already.")
+            raise UnavailableError(f"the model's queue is full: {policy.max_queue_size} requests are waiting.")
 
     def _on_done(self, key: BatchKey[PlanT], request: QueuedRequest, outputs: "asyncio.Future[Outputs]") -> None:
         """Remove a finished request from the pending ones, and from its queue if its client cancelled it."""

@@ -122,7 +122,7 @@ def _datatype(header: WireTensor) -> Datatype:
     if header.datatype not in datatypes.BY_NAME:
         supported = ", ".join(datatypes.BY_NAME)
         raise InvalidRequestError(
-            f"tensor '{header.name}': unknown datatype '{header.datatype}'; there are {supported}."
+            f"tensor '{header.name}': unknown datatype '{header.datatype}'; the protocol has {supported}."
         )
     if len(header.shape) > MAX_DIMENSIONS:
         raise InvalidRequestError(f"tensor '{header.name}': no array can have {len(header.shape)} dimensions.")

@@ -61,7 +61,7 @@ class LogFilter(logging.Filter):
     def _apply(self, levels: LogLevels, name: str, value: Setting | None) -> LogLevels:
         current = self.settings()
         if name not in current:
-            raise InvalidRequestError(f"there is no log setting '{name}'; there are {', '.join(current)}.")
+            raise InvalidRequestError(f"there is no log setting '{name}'; the settings are {', '.join(current)}.")
         if value is not None and type(value) is not type(current[name]):
             raise InvalidRequestError(f"log setting '{name}' is a {type(current[name]).__name__}; got {value!r}.")
         if name in SWITCHES:

@@ -9,7 +9,7 @@ from serve.frontends.grpc.inference import Handler
 from serve.frontends.grpc.log_settings import LogFilter, Setting
 
 PARAMETER = {bool: "bool_param", int: "uint32_param", str: "string_param"}
-TRACE_SETTINGS: Mapping[str, tuple[str, ...]] = {  # fixed: this server does not trace
+TRACE_SETTINGS: Mapping[str, tuple[str, ...]] = {  # fixed: this server does not support tracing
     "trace_level": ("OFF",),
     "trace_rate": ("1000",),
     "trace_count": ("-1",),
@@ -39,10 +39,12 @@ class SettingsService:
     async def _trace_setting(self, request: inference.TraceSettingRequest) -> inference.TraceSettingResponse:
         for name, setting in request.settings.items():
             if name not in TRACE_SETTINGS:
-                raise InvalidRequestError(f"there is no trace setting '{name}'; there are {', '.join(TRACE_SETTINGS)}.")
+                raise InvalidRequestError(
+                    f"there is no trace setting '{name}'; the settings are {', '.join(TRACE_SETTINGS)}."
+                )
             if setting.value and tuple(setting.value) != TRACE_SETTINGS[name]:
                 fixed = ", ".join(TRACE_SETTINGS[name])
-                raise UnsupportedError(f"this server does not trace: '{name}' is always {fixed}.")
+                raise UnsupportedError(f"this server does not support tracing: '{name}' is always {fixed}.")
         response = inference.TraceSettingResponse()
         for name, values in TRACE_SETTINGS.items():
             response.settings[name].value.extend(values)

@@ -78,7 +78,7 @@ def test_occupied_folder(zoonnx: Zoonnx, tmp_path: Path) -> None:
     """A folder that the demo did not create is left unchanged."""
     (tmp_path / "thesis.tex").write_text("...")
     done = zoonnx("demo", "--out", tmp_path)
-    assert (done.returncode, "was not made by this demo" in done.stderr) == (2, True)
+    assert (done.returncode, "was not created by this demo" in done.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -103,7 +103,7 @@ class TestLimits:
         """A request to a full queue is rejected while the model is busy; a cancelled request makes room."""
         async with BusyBatcher(BatchSettings(1, policy=QueuePolicy(max_queue_size=2))) as busy:
             waiting, cancelled = await busy.send(1), await busy.send(2)
-            with pytest.raises(UnavailableError, match="2 requests wait already"):
+            with pytest.raises(UnavailableError, match="2 requests are waiting"):
                 await asyncio.wait_for(await busy.send(3), 1)
             cancelled.cancel()
             await busy.finish(waiting, await busy.send(4))
