@@ -21,9 +21,7 @@ from zoo.storage.atomic_io import write_file
 REPORT = "export.md"
 MAX_UNVERIFIED_NAMES = 20
 BATCH_SIZE, DYNAMIC_SIZE = "N", "dynamic"  # text for a dynamic size of the first axis, and of any other
-UNRELIABLE = (
-    "PyTorch's float32 and float64 results differ too much on them, as after a norm over a constant image"
-)
+UNRELIABLE = "PyTorch's float32 and float64 results differ too much on them, as after a norm over a constant image"
 TERMS = """\
 - `act@1`: the output of the second call of `act`; `split:1`: the second tensor that `split` returns.
 - exact: the ONNX file contains this output, under its own name or the name shown.

@@ -52,7 +52,7 @@ def test_every_measured_row() -> None:
 
 def test_the_matrix_is_wide() -> None:
     """The matrix has every network of the catalog, and at least 48 backbones of 20 families, without repetition."""
-    names = [network.name for network in NETS]
+    names = [network.name for network in NETWORKS]
     assert len(set(names)) == len(names) == len(CATALOG) + len(BACKBONES)
     assert names[: len(CATALOG)] == list(CATALOG)
     assert len(BACKBONES) >= 48

@@ -97,7 +97,9 @@ def _open_table(root: Path, bad_images: BadImages) -> FolderContents:
     rows = [row for row in rows if row.file not in errors]
     labels = tuple(sorted(frozenset().union(*(row.labels for row in rows))))
     if len(labels) < 2:
-        raise DataError(f"{root / TABLE} has {len(labels)} labels ({', '.join(labels) or 'none'}); at least 2 are needed")
+        raise DataError(
+            f"{root / TABLE} has {len(labels)} labels ({', '.join(labels) or 'none'}); at least 2 are needed"
+        )
     splits = {
         name: LabelledFiles(tuple(row.file for row in split), multi_hot(split, labels))
         for name, split in split_rows(root, rows, labels).items()
