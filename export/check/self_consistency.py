@@ -7,7 +7,7 @@ from export.check.results import CheckResult, Failure
 from export.onnx_model.runtime import value_names
 from protos.files import CONFIG, LABELS, MANIFEST, MODEL
 from protos.keys import BACKEND
-from protos.manifest import WEIGHTS_RANDOM, Layer, LayerSqnr, Manifest, Weights
+from protos.manifest import WEIGHTS_RANDOM, LayerSqnr, Manifest, Weights
 
 REQUIRED_WITNESSES = {"runtime", "pytorch"}  # a verified module output needs these two and one more
 
@@ -66,7 +66,7 @@ def _shape_counts(artifact: Artifact, manifest: Manifest) -> Iterator[str]:
         return
     shapes, layers = manifest.shapes, manifest.layer_map.layers
     module_outputs = {layer.value for layer in layers if layer.value}
-    verified = {layer.value for layer in layers if layer.value and _is_verified(layer)}
+    verified = {layer.value for layer in layers if layer.value and set(layer.shape_witnesses) > REQUIRED_WITNESSES}
     values = len(value_names(artifact.model))
     if (shapes.module_outputs, shapes.module_outputs_verified) != (len(module_outputs), len(verified)):
         yield (
@@ -80,10 +80,6 @@ def _shape_counts(artifact: Artifact, manifest: Manifest) -> Iterator[str]:
             f"counts the shapes of {counted} values, {unverified} of them unverified, but lists "
             f"{len(shapes.unverified)} as unverified, and the graph has {values} values"
         )
-
-
-def _is_verified(layer: Layer) -> bool:
-    return set(layer.shape_witnesses) > REQUIRED_WITNESSES
 
 
 def _variant(manifest: Manifest) -> Iterator[str]:

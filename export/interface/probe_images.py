@@ -1,11 +1,9 @@
 """Test images for comparing a model with PyTorch; the same in every run."""
 
 import numpy as np
-import numpy.typing as npt
 
+from export.arrays import Images
 from zoo.networks.preprocessing import Preprocessing
-
-Images = npt.NDArray[np.uint8]  # (N, H, W, C)
 
 
 def noise(preprocessing: Preprocessing, batch: int) -> Images:

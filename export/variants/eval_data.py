@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.arrays import Images
 from export.errors import CalibrationDataError
 from export.variants.settings import SERVABLE, VariantSettings
 from protos.keys import MULTI_LABEL
@@ -26,7 +27,6 @@ NOISE = "noise"
 NOISE_IMAGES = 32
 READ_BATCH_SIZE = 64
 
-Images = npt.NDArray[np.uint8]
 Targets = npt.NDArray[np.int64]
 
 

@@ -248,7 +248,7 @@ def _require_convertible(model: onnx.ModelProto) -> None:
 def _require_small_weights(model: onnx.ModelProto, float32_nodes: Collection[str]) -> None:
     """Reject a weight that float16 cannot represent; the error names the value that is computed from it."""
     floats = [weight for weight in model.graph.initializer if weight.data_type == SINGLE]
-    magnitudes = {weight.name: _magnitude(weight) for weight in floats}
+    magnitudes = {weight.name: float(np.max(np.abs(numpy_helper.to_array(weight)), initial=0.0)) for weight in floats}
     large = {name: magnitude for name, magnitude in magnitudes.items() if magnitude > HALF_MAX}
     for node in model.graph.node:
         for name in large.keys() & set(node.input):
@@ -257,10 +257,6 @@ def _require_small_weights(model: onnx.ModelProto, float32_nodes: Collection[str
                     f"fp16: the weight '{name}' of '{node.output[0]}' ({node.op_type}) reaches {large[name]:.3g}, "
                     f"over {HALF_MAX:.0f}."
                 )
-
-
-def _magnitude(weight: onnx.TensorProto) -> float:
-    return float(np.max(np.abs(numpy_helper.to_array(weight)), initial=0.0))
 
 
 def _overflowing_nodes(model: onnx.ModelProto, largest: ByName) -> dict[str, float]:

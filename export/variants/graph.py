@@ -4,13 +4,11 @@ import heapq
 from collections import defaultdict
 from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from google.protobuf import json_format
 
-from export.arrays import Array
+from export.arrays import Array, Images
 from export.names import IMAGE, IMAGE_SCALE, LOGITS
 from protos import manifest
 from protos.keys import LAYERS_KEY
@@ -81,7 +79,7 @@ def layer_map(model: onnx.ModelProto) -> manifest.LayerMap:
     return json_format.Parse(text, manifest.LayerMap())
 
 
-def feeds(model: onnx.ModelProto, images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Mapping[str, Array]:
+def feeds(model: onnx.ModelProto, images: Images, preprocessing: Preprocessing) -> Mapping[str, Array]:
     """Return the input of `model` for `images`: the bytes, or normalised floats for a raw model."""
     info = model.graph.input[0]
     if info.type.tensor_type.elem_type == onnx.TensorProto.UINT8:

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
-from export.arrays import Array
+from export.arrays import Array, Images
 from export.errors import VariantError
 from export.names import LOGITS
 from export.onnx_model.runtime import Runtime, value_names
@@ -117,7 +116,7 @@ class VariantEvaluator:
         """The largest magnitude of each float32 value of the original."""
         return {name: float(np.max(np.abs(array), initial=0.0)) for name, array in self._values.items()}
 
-    def feeds(self, images: npt.NDArray[np.uint8]) -> Mapping[str, Array]:
+    def feeds(self, images: Images) -> Mapping[str, Array]:
         """Return the input of the original, and of every variant, for `images`."""
         return graph.feeds(self._model, images, self._preprocessing)
 

@@ -1,6 +1,6 @@
 """A contact sheet: one image that shows the output of every layer for an input image."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -45,7 +45,9 @@ def contact_sheet(
 
     All maps of a layer share one colour scale, whose range is written at the right.
     """
-    blocks = [_header(image, probabilities, labels), *_layer_blocks(layers)]
+    blocks = [_header(image, probabilities, labels)]
+    for name, output in layers.items():
+        blocks.append(_caption(name, output) if isinstance(output, str) else _layer_block(name, output))
     sheet = Image.new("RGB", (WIDTH, sum(block.height for block in blocks) + 2 * MARGIN), BACKGROUND)
     top = MARGIN
     for block in blocks:
@@ -76,11 +78,6 @@ def _draw_bar(block: Image.Image, left: int, top: int, label: str, probability: 
     _write(block, left, top + 2, text, TEXT)
     draw.rectangle((bar_left, top, bar_left + max(1, length), top + BAR_HEIGHT), fill=BAR)
     _write(block, bar_left + length + 8, top + 2, f"{probability:.1%}", TEXT)
-
-
-def _layer_blocks(layers: Mapping[str, Array | str]) -> Iterator[Image.Image]:
-    for name, output in layers.items():
-        yield _caption(name, output) if isinstance(output, str) else _layer_block(name, output)
 
 
 def _layer_block(name: str, output: Array) -> Image.Image:

@@ -235,7 +235,7 @@ class TestOverGrpc:
         running, waiting = self.send(triton, "strict", BUSY), self.send(triton, "strict", 1)
         expired = self.send(triton, "strict", 2, timeout=80_000)
         full = self.send(triton, "strict", 3)
-        for rejected, message in ((full, "2 requests wait"), (expired, "within 80000 microseconds")):
+        for rejected, message in ((full, "2 requests are waiting"), (expired, "within 80000 microseconds")):
             with pytest.raises(InferenceServerException, match=message) as caught:
                 rejected.result(10)
             assert caught.value.status() == "StatusCode.UNAVAILABLE"

@@ -262,7 +262,7 @@ class TestPoll:
         assert sorted(reasons) == ["a", "b", "c"]
         assert "config.pbtxt cannot be read: Is a directory" in reasons["a"]
         assert "manifest.json cannot be read: Is a directory" in reasons["b"]
-        assert "says dims [-5]" in reasons["c"]
+        assert "has dims [-5]" in reasons["c"]
 
     @pytest.mark.anyio
     async def test_an_unexpected_error_stops_no_other_model(

@@ -160,8 +160,8 @@ def test_a_model_that_exceeds_the_memory_is_rejected(tmp_path: Path) -> None:
     [
         ("[4000000000, 4000000000]", "m, version 1, does not fit: its input 'x' of shape"),
         ("[400000, 400000]", "m, version 1, does not fit: its input 'x' of shape"),
-        ("[7, -5]", "says dims [7, -5]: a size is 0 or more"),
-        ("[0, -5]", "says dims [0, -5]: a size is 0 or more"),
+        ("[7, -5]", "has dims [7, -5]: a size is 0 or more"),
+        ("[0, -5]", "has dims [0, -5]: a size is 0 or more"),
     ],
 )
 def test_impossible_sizes(tmp_path: Path, dims: str, message: str) -> None:
