@@ -16,6 +16,7 @@ from export.steps.prepare_network import prepare_network
 from export.steps.run_reference import run_reference
 from export.steps.screen_reference import screen_reference
 from export.steps.verify_parity import verify_parity
+from export.steps.verify_preparation import verify_preparation
 from export.steps.verify_shapes import verify_shapes
 from export.steps.write_version import write_version
 from export.timing import Progress, StepTimer
@@ -72,8 +73,10 @@ def export_model(
     converted = convert_network(described)
     step("running PyTorch in float64")
     converted = screen_reference(converted)
+    step("comparing the prepared network with the original")
+    preparation_verified = verify_preparation(converted)
     step("mapping layers to values")
-    mapped = map_model_layers(converted)
+    mapped = map_model_layers(preparation_verified)
     step("verifying shapes")
     shapes_verified = verify_shapes(mapped)
     step("comparing with PyTorch")

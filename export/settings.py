@@ -3,9 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from export.errors import SettingsError
 
+Activation = Literal["softmax", "sigmoid"]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # file systems allow 255; variants append a suffix
 OPSETS = range(18, 24)
 MAX_BATCH_SIZE = 2**31 - 1  # an int32 in Triton's configuration
@@ -24,8 +26,10 @@ class ExportSettings:
         raw: Export the bare network: float32 (N, C, H, W) in, the network's own outputs out; no image preprocessing,
             no probabilities.
         taps: Keep the input of each BatchNorm in the file, which is otherwise folded into the preceding convolution.
-        calibrated: Divide the logits by the run's temperature before the softmax or sigmoid.
-        dynamic_size: Make height and width of the input dynamic; a network that accepts only one size is rejected.
+        calibrated: Divide the logits by the run's temperature before computing the probabilities.
+        dynamic_size: Make height and width of the input dynamic; a network that only accepts one size is rejected.
+        activation: Computes the probabilities; None: sigmoid for multi-label runs, else softmax.
+        keep_branches: Export blocks of several branches as they are, without re-parameterising them.
     """
 
     to: Path
@@ -37,6 +41,8 @@ class ExportSettings:
     taps: bool = False
     calibrated: bool = False
     dynamic_size: bool = False
+    keep_branches: bool = False
+    activation: Activation | None = None
 
     def __post_init__(self) -> None:
         """Reject values out of range. Raises: SettingsError."""
@@ -49,6 +55,10 @@ class ExportSettings:
             raise SettingsError(f"opset {self.opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}.")
         if not 1 <= self.max_batch_size <= MAX_BATCH_SIZE:
             raise SettingsError(f"max_batch_size is {self.max_batch_size}: it must be 1 to {MAX_BATCH_SIZE}.")
+        if self.activation is not None and self.activation not in get_args(Activation):
+            raise SettingsError(
+                f"activation must be one of {', '.join(get_args(Activation))}; got '{self.activation}'."
+            )
         if self.max_queue_delay_us < 0:
             raise SettingsError(f"max_queue_delay_us is {self.max_queue_delay_us}: it must not be negative.")
         if self.raw and self.calibrated:

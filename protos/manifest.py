@@ -15,6 +15,7 @@ WEIGHTS_RANDOM = 1
 WEIGHTS_TRAINED = 2
 WEIGHTS_PRETRAINED = 3
 WEIGHTS_GIVEN = 4
+ExtremeCheck = loader.message("zoonnx.v1.ExtremeCheck")
 Field = loader.message("zoonnx.v1.Field")
 File = loader.message("zoonnx.v1.File")
 Format = loader.message("zoonnx.v1.Format")

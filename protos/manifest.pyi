@@ -226,12 +226,30 @@ class ShapeWitness(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[int] = ..., silent_because: _Optional[str] = ...) -> None: ...
 
 class Parity(_message.Message):
-    __slots__ = ("checks", "inputs")
+    __slots__ = ("checks", "inputs", "extremes")
     CHECKS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    EXTREMES_FIELD_NUMBER: _ClassVar[int]
     checks: _containers.RepeatedCompositeFieldContainer[ParityCheck]
     inputs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping[str, _Any]]]] = ..., inputs: _Optional[_Iterable[str]] = ...) -> None: ...
+    extremes: _containers.RepeatedCompositeFieldContainer[ExtremeCheck]
+    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping[str, _Any]]]] = ..., inputs: _Optional[_Iterable[str]] = ..., extremes: _Optional[_Iterable[_Union[ExtremeCheck, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class ExtremeCheck(_message.Message):
+    __slots__ = ("input", "output", "max_abs_error", "reference_error", "tolerance", "unreliable")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    UNRELIABLE_FIELD_NUMBER: _ClassVar[int]
+    input: str
+    output: str
+    max_abs_error: float
+    reference_error: float
+    tolerance: float
+    unreliable: bool
+    def __init__(self, input: _Optional[str] = ..., output: _Optional[str] = ..., max_abs_error: _Optional[float] = ..., reference_error: _Optional[float] = ..., tolerance: _Optional[float] = ..., unreliable: _Optional[bool] = ...) -> None: ...
 
 class ParityCheck(_message.Message):
     __slots__ = ("batch", "output", "max_abs_error", "reference_error", "tolerance", "height", "width")

@@ -9,6 +9,7 @@ import torch
 from export.interface.interface import ImageInterface, Interface
 from export.interface.signature import Signature
 from export.settings import ExportSettings
+from export.verify.extremes import ExtremeCheck
 from export.verify.parity import Check
 from protos import manifest
 from protos.version import SCHEMA_VERSION, VERSION
@@ -28,16 +29,18 @@ class Verification:
     """Results of all checks of one export.
 
     Attributes:
-        layer_map: The value of each layer in the ONNX model, with its error against PyTorch.
-        shapes: The number of shapes that were verified, by witness.
-        checks: Parity of each output, by batch size and input size.
-        inputs: Kind of each compared input, such as "noise"; one per row of the largest batch.
+        layer_map: where each layer's output is in the ONNX model, with its errors against PyTorch.
+        shapes: how many shapes independent sources confirm.
+        checks: parity of each output, by batch size and input size.
+        extremes: parity of each output on inputs at the ends of their range.
+        inputs: kinds of the inputs that were compared, such as "noise"; one for each row of the largest batch.
     """
 
     layer_map: manifest.LayerMap
     shapes: manifest.Shapes
     checks: Sequence[Check]
     inputs: Sequence[str]
+    extremes: Sequence[ExtremeCheck]
 
 
 def build_manifest(
@@ -65,7 +68,9 @@ def build_manifest(
         layer_map=results.layer_map,
         shapes=results.shapes,
         parity=manifest.Parity(
-            checks=[_parity_check(check, settings.dynamic_size) for check in results.checks], inputs=results.inputs
+            checks=[_parity_check(check, settings.dynamic_size) for check in results.checks],
+            inputs=results.inputs,
+            extremes=map(_extreme_check, results.extremes),
         ),
     )
 
@@ -86,6 +91,17 @@ def _head(interface: Interface) -> manifest.Head | None:
     if not isinstance(interface, ImageInterface):
         return None
     return manifest.Head(activation=interface.head.activation, temperature=interface.head.temperature)
+
+
+def _extreme_check(check: ExtremeCheck) -> manifest.ExtremeCheck:
+    return manifest.ExtremeCheck(
+        input=check.input_kind,
+        output=check.output,
+        max_abs_error=check.agreement.max_abs_error,
+        reference_error=check.agreement.reference_error,
+        tolerance=check.agreement.tolerance,
+        unreliable=check.is_unreliable,
+    )
 
 
 def _parity_check(check: Check, dynamic_size: bool) -> manifest.ParityCheck:

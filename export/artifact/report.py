@@ -83,9 +83,24 @@ def _outputs(manifest: Manifest) -> str:
     skipped = [kind for kind, used in zip(PROBE_KINDS, inputs, strict=True) if used != kind]
     note = f" Skipped: {', '.join(skipped)}; {UNRELIABLE}." if skipped else ""
     return (
-        f"Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch uses the first of "
-        f"them.{note}\n\n{table(header, rows)}"
+        f"Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch takes the first of "
+        f"them.{note}\n\n{table(header, rows)}\n{_extremes(manifest)}"
     )
+
+
+def _extremes(manifest: Manifest) -> str:
+    """Return the comparison at the ends of the input's range; where float32 is unreliable, with both errors."""
+    rows = [
+        (
+            check.output,
+            check.input,
+            *_scientific(check.max_abs_error, check.tolerance, check.reference_error),
+            "float32 is unreliable: only finite values are required" if check.unreliable else "",
+        )
+        for check in manifest.parity.extremes
+    ]
+    head = ("output", "input", "max difference", "tolerance", "error of PyTorch's float32", "note")
+    return f"At the ends of the input's range, compared with the network as it was passed:\n\n{table(head, rows)}"
 
 
 def _batch(check: ParityCheck) -> str:

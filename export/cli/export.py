@@ -36,6 +36,12 @@ def export(
         bool,
         typer.Option("--calibrated", help="Calibrate the probabilities with RUN's temperature."),
     ] = False,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="softmax|sigmoid", help="computes the probabilities; default: sigmoid for multi-label RUNs"
+        ),
+    ] = None,
     variants: Annotated[
         str, typer.Option(metavar="LIST", help="Also build these variants, comma-separated: fp16, int8, ort, fixed.")
     ] = "",
@@ -59,6 +65,9 @@ def export(
     dynamic_size: Annotated[
         bool,
         typer.Option("--dynamic-size", help="Make height and width dynamic, if the network supports it."),
+    ] = False,
+    keep_branches: Annotated[
+        bool, typer.Option("--keep-branches", help="Do not re-parameterise blocks of several branches into one layer.")
     ] = False,
     input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="Input size of FUNCTION's network.")] = None,
     mean: Annotated[
@@ -101,7 +110,9 @@ def export(
         raw=raw,
         taps=taps,
         calibrated=calibrated,
+        activation=activation,  # type: ignore[arg-type]  # checked there
         dynamic_size=dynamic_size,
+        keep_branches=keep_branches,
     )
     bounds = (max_accuracy_drop, min_speedup)
     plan = _plan_variants(loaded, settings, variants, calibration_data, target, bounds)

@@ -1,30 +1,32 @@
 """Prepares a network for conversion.
 
 Requires: a network in evaluation mode with finite float32 weights.
-Ensures: a copy on the CPU with ordinary BatchNorm layers and fused re-parameterisable blocks; the original is
-unchanged.
+Ensures: a copy on the CPU with ordinary BatchNorm layers and re-parameterised blocks; the original is unchanged.
 """
 
 import copy
 from collections.abc import Callable
 
 import torch
-from timm.layers import unfreeze_batch_norm_2d
-from timm.utils.model import reparameterize_model
 from torch import nn
 
+from export.convert.replace_modules import reparameterize, thaw_batch_norms
 from export.errors import UnsupportedNetworkError
 
 PADS_BY_SIZE = ("2dSame", "2dSameExport")  # endings of timm's class names
 
 
-def prepare(network: nn.Module) -> nn.Module:
-    """Return a copy of `network` that can be converted. Raises: UnsupportedNetworkError."""
+def prepare(network: nn.Module, *, keep_branches: bool = False) -> nn.Module:
+    """Return a copy of `network` that can be converted; `keep_branches` does not re-parameterise blocks.
+
+    Raises: UnsupportedNetworkError.
+    """
     _require_eval(network)
     _require_finite(network)
     _require_float32(network)
-    prepared = unfreeze_batch_norm_2d(_copy(network).cpu())  # a frozen BatchNorm of timm would become Mul and Add nodes
-    prepared = reparameterize_model(prepared)
+    prepared = thaw_batch_norms(_copy(network).cpu())
+    if not keep_branches:
+        prepared = reparameterize(prepared)
     prepared.eval()
     prepared.requires_grad_(False)
     return prepared

@@ -3,13 +3,16 @@
 import contextlib
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from onnxscript.rewriter import _matcher
 from torch import nn
 
 from export.convert.branch_locations import branch_locations
@@ -18,7 +21,8 @@ from export.convert.dynamic_shapes import LocateBranch
 from export.errors import ConversionError
 from export.names import BATCH, HEIGHT, INPUT, WIDTH
 
-MIN_SIZES = (1, 8, 32)  # candidates for the minimum height and width: some norms reject a feature map of one pixel
+FLOAT32_EPSILON = 2.0**-23
+MIN_SIZES = (1, 8, 32)  # candidates for the least height and width: a norm rejects a map of one place
 MIN_SIZE_MISSING = re.compile("Constraints violated|appropriate min value")  # PyTorch's message for a missing minimum
 
 
@@ -58,6 +62,22 @@ def silence_exporter() -> Iterator[None]:
         logging.disable(disabled_level)
 
 
+@contextlib.contextmanager
+def exact_constants() -> Iterator[None]:
+    """Make the exporter's optimiser compare constants to float32's precision.
+
+    Its own tolerances, 1e-5 relative and 1e-8 absolute, take `x + 1e-8` for `x + 0` and remove the addition, which
+    turns a division by zero that the network avoids into NaN.
+    """
+    comparison = SimpleNamespace(isclose=lambda a, b, **_: math.isclose(a, b, rel_tol=FLOAT32_EPSILON, abs_tol=0.0))
+    original = vars(_matcher)["math"]
+    vars(_matcher)["math"] = comparison
+    try:
+        yield
+    finally:
+        vars(_matcher)["math"] = original
+
+
 def _export_program(
     network: nn.Module, example: torch.Tensor, opset: int, min_sizes: Sequence[int | None]
 ) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
@@ -79,6 +99,25 @@ def _dynamic_axes(min_size: int | None) -> dict[int, Any]:
     return {axis: torch.export.Dim(name, min=minimum) for axis, (name, minimum) in {0: (BATCH, 1), **spatial}.items()}
 
 
+def _enables_grad(network: nn.Module, example: torch.Tensor) -> bool:
+    """Return whether the network's forward enables gradients, as none that only infers does.
+
+    Where a forward changes the gradient mode, torch.export captures the modules inside as a function of its own, and
+    forgets which they are. So the mode outside is the one that the forward uses.
+    """
+    modes: list[bool] = []
+    handles = [
+        module.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled())) for module in network.modules()
+    ]
+    try:
+        with torch.no_grad(), contextlib.suppress(Exception, SystemExit):  # the exporter reports a failing forward
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return any(modes)
+
+
 def _needs_larger_minimum(error: BaseException | None) -> bool:
     return error is not None and (
         MIN_SIZE_MISSING.search(str(error)) is not None or _needs_larger_minimum(error.__cause__)
@@ -88,7 +127,7 @@ def _needs_larger_minimum(error: BaseException | None) -> bool:
 def _call_exporter(
     network: nn.Module, example: torch.Tensor, opset: int, axes: dict[int, Any]
 ) -> torch.onnx.ONNXProgram:
-    with silence_exporter():
+    with silence_exporter(), exact_constants(), torch.set_grad_enabled(_enables_grad(network, example)):
         program = torch.onnx.export(
             network,
             (example,),

@@ -6,18 +6,18 @@ Ensures: PyTorch and the nodes compute the same function.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from export.errors import SettingsError
+from export.errors import SettingsError, UnsupportedNetworkError
+from export.settings import Activation
 from protos.keys import MULTI_LABEL
 from zoo import LoadedNetwork
 
-Activation = Literal["softmax", "sigmoid"]
 TEMPERATURE = "temperature"
 SCALED_LOGITS = "logits_cooled"  # a tensor name in written files: must not change
 
@@ -49,7 +49,15 @@ class Head:
         return self.temperature != 1.0
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Return the probabilities, computed by PyTorch."""
+        """Return the probabilities, computed by PyTorch.
+
+        Raises: UnsupportedNetworkError for a softmax of a single logit, which is always 1.
+        """
+        if self.activation == "softmax" and logits.shape[1] == 1:
+            raise UnsupportedNetworkError(
+                "the network returns one logit, and a softmax of one logit is always 1: use --activation sigmoid for "
+                "the probability of one label, or --raw for a regression."
+            )
         scaled = logits / self.temperature if self.is_scaled else logits
         return scaled.softmax(-1) if self.activation == "softmax" else scaled.sigmoid()
 
@@ -69,13 +77,13 @@ class Head:
         return [numpy_helper.from_array(value, TEMPERATURE)] if self.is_scaled else []
 
 
-def head_of(source: LoadedNetwork, calibrated: bool) -> Head:
-    """Return the head for the network's task: sigmoid for multi-label, else softmax; if `calibrated`, scaled.
+def head_of(source: LoadedNetwork, activation: Activation | None, calibrated: bool) -> Head:
+    """Return the head with `activation`, by default that of the network's task: sigmoid for multi-label, else softmax.
 
     Raises:
         SettingsError: `calibrated` is set, but no temperature was fitted.
     """
-    activation: Activation = "sigmoid" if source.task == MULTI_LABEL else "softmax"
+    activation = activation or ("sigmoid" if source.task == MULTI_LABEL else "softmax")
     if not calibrated:
         return Head(activation)
     if TEMPERATURE not in source.weights.metrics:

@@ -3,6 +3,7 @@
 All checks get their inputs and the expected outputs of the file from an interface.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
@@ -29,7 +30,8 @@ PROBE_KINDS = (
     "zeros",
     "half and half",
     "a ramp",
-)  # the kind of each probe input; recorded in the manifest
+)  # the kinds of the probe inputs, as the manifest has them
+RAW_CONSTANTS = {"zeros": 0.0, "ones": 1.0, "constant": -0.5}
 OUT_OF_RANGE_SCALES = (10, 1e3, 1e6)
 
 
@@ -61,6 +63,9 @@ class Interface(Protocol):
 
     def out_of_range_inputs(self) -> Array:
         """Return inputs that exceed the range of the probe inputs."""
+
+    def extreme_inputs(self) -> Mapping[str, Array]:
+        """Return inputs of the file at the ends of their range, one row each, by a word for what they are."""
 
     def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return a new tensor with the network's input (N, C, H, W) for the file's `inputs`."""
@@ -112,6 +117,9 @@ class ImageInterface:
     def out_of_range_inputs(self) -> Array:
         return probe_images.extremes(self.preprocessing)
 
+    def extreme_inputs(self) -> Mapping[str, Array]:
+        return probe_images.range_ends(self.preprocessing)
+
     def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.preprocessing.normalise(torch.from_numpy(inputs), dtype).contiguous()
 
@@ -160,6 +168,11 @@ class RawInterface:
         """Return noise at three scales: if the largest overflows, the others still distinguish values."""
         scales = np.array(OUT_OF_RANGE_SCALES, np.float32).reshape(-1, 1, 1, 1)
         return self.noise(len(OUT_OF_RANGE_SCALES)) * scales
+
+    def extreme_inputs(self) -> Mapping[str, Array]:
+        """Return zeros, ones, a constant below 0, and noise that is rounded to -1 and 1."""
+        constants = {kind: np.full((1, *self.input_size), value, np.float32) for kind, value in RAW_CONSTANTS.items()}
+        return {**constants, "saturated": np.sign(self.noise(1))}
 
     def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(inputs, dtype=dtype)

@@ -25,6 +25,13 @@ def probes(preprocessing: Preprocessing) -> Images:
     return images
 
 
+def range_ends(preprocessing: Preprocessing) -> dict[str, Images]:
+    """Return a black, a white and a grey image, and noise of only 0 and 255, one row each."""
+    blank = np.zeros_like(noise(preprocessing, 1))
+    constants = {"black": blank, "white": blank + 255, "constant": blank + 128}
+    return {**constants, "saturated": noise(preprocessing, 1) // 128 * 255}
+
+
 def extremes(preprocessing: Preprocessing) -> Images:
     """Return images of 0 and 255: noise, only the first channel, only the others, white, columns of random colours."""
     images = noise(preprocessing, 5) // 128 * 255

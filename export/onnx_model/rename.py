@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 
+from export.errors import UnsupportedNetworkError
 from protos import manifest
 
 
@@ -19,6 +20,21 @@ def name_values(model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
     _rename(model.graph, {**{name: f"{name}/unnamed" for name in conflicting}, **new_names})
     for layer in layer_map.layers:
         layer.value = new_names.get(layer.value, layer.value)
+
+
+def require_unambiguous(model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
+    """Reject a layer that has the name of the model's input or of an output which is another tensor.
+
+    Raises: UnsupportedNetworkError.
+    """
+    tensors = {info.name: "input" for info in model.graph.input} | {info.name: "output" for info in model.graph.output}
+    for layer in layer_map.layers:
+        if layer.name in tensors and layer.value != layer.name:
+            raise UnsupportedNetworkError(
+                f"the layer '{layer.name}' ({layer.kind}) has the name of the model's {tensors[layer.name]}, which is "
+                "another tensor, so that no client could request the layer: rename the module, or the key of the "
+                "network's output."
+            )
 
 
 def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:

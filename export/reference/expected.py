@@ -131,6 +131,11 @@ class ReferenceRuns:
         network = self._fresh if fresh else self._network
         return self._outputs(run(network, self.interface.network_input(self._inputs[SINGLE_ROW])))
 
+    def run_other(self, network: nn.Module, batch: int) -> TorchRun:
+        """Run another network in float32 on the first `batch` probe inputs. Raises: UnsupportedNetworkError."""
+        network_output, layers = run_traced(network, self._network_input(batch))
+        return TorchRun(self._outputs(network_output), layers)
+
     @cached_property
     def pair(self) -> ReferencePair:
         """The float32 and float64 results of all probe inputs.

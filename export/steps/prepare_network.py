@@ -15,8 +15,10 @@ def prepare_network(context: Source) -> Prepared:
     Raises: UnsupportedNetworkError, SettingsError.
     """
     source, settings = context.source, context.settings
-    network = prepare(source.network)
+    network = prepare(source.network, keep_branches=settings.keep_branches)
     if settings.dynamic_size:
         require_no_size_padding(network)
-    interface = interface_of(network, source.preprocessing, settings, head_of(source, settings.calibrated))
+    interface = interface_of(
+        network, source.preprocessing, settings, head_of(source, settings.activation, settings.calibrated)
+    )
     return Prepared(**vars(context), network=network, interface=interface)

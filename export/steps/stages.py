@@ -15,6 +15,7 @@ from export.interface.interface import Interface
 from export.interface.signature import Signature
 from export.reference.expected import ReferenceRuns
 from export.settings import ExportSettings
+from export.verify.extremes import ExtremeCheck
 from export.verify.parity import Check
 from protos import manifest
 from zoo import LoadedNetwork
@@ -82,7 +83,18 @@ class Converted(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mapped(Converted):
+class PreparationVerified(Converted):
+    """After verify_preparation.
+
+    Attributes:
+        removed_layers: Entries of the layer map for layers that re-parameterisation removed.
+    """
+
+    removed_layers: Sequence[manifest.Layer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped(PreparationVerified):
     """After map_model_layers.
 
     Attributes:
@@ -109,9 +121,11 @@ class Verified(ShapesVerified):
 
     Attributes:
         checks: The comparison of each output with PyTorch, at each batch size and input size.
+        extremes: The comparison of each output with PyTorch, at the ends of the input's range.
     """
 
     checks: Sequence[Check]
+    extremes: Sequence[ExtremeCheck]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Step 8: from a mapped model to one whose shapes are verified."""
+"""Step 9: from a mapped model to one whose shapes are verified."""
 
 from export.errors import dynamic_size_errors
 from export.steps.stages import Mapped, ShapesVerified

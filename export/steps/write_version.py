@@ -1,4 +1,4 @@
-"""Step 10: from a verified model to a version in the repository."""
+"""Step 11: from a verified model to a version in the repository."""
 
 from onnx import numpy_helper
 
@@ -9,8 +9,10 @@ from export.artifact.metadata import remove_exporter_metadata, write_metadata
 from export.names import TEST_DATA, WEIGHTS
 from export.onnx_model import external_data
 from export.reference.expected import SMALL_BATCH, ReferenceRuns
+from export.reference.preparation import insert_removed
 from export.steps.stages import Verified, Written
 from protos.files import MANIFEST, MODEL
+from protos.manifest import LayerMap
 
 
 def write_version(context: Verified) -> Written:
@@ -23,9 +25,10 @@ def write_version(context: Verified) -> Written:
     Raises: RepositoryError.
     """
     settings, model, signature = context.settings, context.model, context.signature
+    layer_map = LayerMap(layers=insert_removed(context.layer_map.layers, context.removed_layers))
     remove_exporter_metadata(model)
-    write_metadata(model, context.layer_map, signature.labels, signature.preprocessing)
-    results = Verification(context.layer_map, context.shapes, context.checks, context.runs[0].kinds)
+    write_metadata(model, layer_map, signature.labels, signature.preprocessing)
+    results = Verification(layer_map, context.shapes, context.checks, context.runs[0].kinds, context.extremes)
     manifest = build_manifest(context.source, settings, signature, context.interface, model, results)
     files = {**external_data.model_files(model), **_test_data(context.runs[0])}
     seal(manifest, {**files, **{f"../{name}": content for name, content in context.shared_files.items()}})

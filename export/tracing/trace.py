@@ -159,7 +159,8 @@ def _to_numpy(tensor: torch.Tensor) -> Array:
 
 
 def _identity(tensor: torch.Tensor) -> Identity:
-    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor._version
+    version = 0 if tensor.is_inference() else tensor._version  # tensors of inference mode count no versions
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), version
 
 
 def _tensors(result: Any) -> Iterator[torch.Tensor]:

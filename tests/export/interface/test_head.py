@@ -7,16 +7,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from export import ExportSettings, export_model
 from export.artifact.metadata import write_variant_metadata
 from export.convert.convert import convert
 from export.convert.prepare import prepare
-from export.errors import SettingsError
-from export.interface.head import Activation, Head
+from export.errors import SettingsError, UnsupportedNetworkError
+from export.interface.head import Head
 from export.interface.interface import ImageInterface
 from export.onnx_model.runtime import Runtime
 from export.reference.determinism import reference_runs
+from export.settings import Activation
+from export.source.module import plain_preprocessing
 from export.verify.parity import check_parity
 from protos import manifest
 from zoo import LoadedNetwork
@@ -93,3 +96,24 @@ def test_variant_metadata() -> None:
     metadata = {entry.key: entry.value for entry in variant.metadata_props}
     assert metadata["zoonnx.labels"] == "[]"
     assert '"value":"b_new"' in metadata["zoonnx.layers"]
+
+
+class TestSingleLogit:
+    """A network with one output."""
+
+    NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(48, 1)).eval()
+
+    def test_its_meaning_is_asked_for(self, tmp_path: Path) -> None:
+        """A softmax of one logit is never exported; the error names the choices."""
+        with pytest.raises(UnsupportedNetworkError, match=r"--activation sigmoid .* --raw"):
+            export_model(
+                self.NETWORK, ExportSettings(to=tmp_path, name="one"), preprocessing=plain_preprocessing((3, 4, 4))
+            )
+        assert list(tmp_path.iterdir()) == []
+
+    def test_sigmoid(self, tmp_path: Path) -> None:
+        """With a sigmoid the probability is that of the label."""
+        settings = ExportSettings(to=tmp_path, name="one", activation="sigmoid")
+        exported = export_model(self.NETWORK, settings, preprocessing=plain_preprocessing((3, 4, 4)))
+        assert exported.manifest.head.activation == "sigmoid"
+        assert list(exported.manifest.outputs[1].shape) == [-1, 1]

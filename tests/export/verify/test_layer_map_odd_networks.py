@@ -1,11 +1,20 @@
 """The layer map of networks whose modules are called, nested or shared in unusual ways."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from export import ExportSettings, export_model
 from export.errors import UnsupportedNetworkError
 from export.interface.interface import RawInterface
+from export.source.module import plain_preprocessing
+from protos import manifest
 from tests.export.networks import Base, mapped, status
 
 
@@ -302,3 +311,74 @@ class TestOddNetworks:
         layer = mapped(Plain())["conv"]
         assert status(layer)[0] == "NOT_EXPORTED"
         assert "computes it less exactly than PyTorch does: 'conv2d' is " in layer.reason
+
+
+class GradientMode(nn.Module):
+    """A backbone that runs inside `context`, under a head that does not."""
+
+    def __init__(self, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.head, self.context = nn.Linear(4, 5), context
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with self.context():
+            features = self.backbone(x)
+        return self.head(features.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.enable_grad, torch.inference_mode], ids=lambda context: context.__name__
+)
+def test_a_backbone_in_another_gradient_mode(context: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Its layers are found, although torch.export captures them as a function of its own."""
+    layers = mapped(GradientMode(context))
+    assert [layers[name].status for name in ("backbone.0", "backbone.1", "backbone")] == [manifest.EXACT] * 3
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_backbone(reentrant: bool) -> None:
+    """Gradient checkpointing hides no layer."""
+
+    class Checkpointed(GradientMode):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            features = checkpoint(self.backbone, x, use_reentrant=reentrant)
+            return self.head(features.mean((2, 3)))
+
+    layers = mapped(Checkpointed(torch.no_grad))
+    assert [layers[name].status for name in ("backbone.0", "backbone.1", "backbone")] == [manifest.EXACT] * 3
+
+
+class NamedLike(nn.Module):
+    """A layer called as the model's output or input, times `factor`."""
+
+    def __init__(self, name: str, factor: float) -> None:
+        super().__init__()
+        self.add_module(name, nn.Linear(192, 5))
+        self.name, self.factor = name, factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.get_submodule(self.name)(x.flatten(1))
+        return logits * self.factor if self.factor != 1 else logits
+
+
+@pytest.mark.parametrize("name", ["logits", "image", "probabilities"])
+def test_a_layer_named_like_another_tensor_is_rejected(name: str, tmp_path: Path) -> None:
+    """A client that requests the name would get the other tensor."""
+    with pytest.raises(UnsupportedNetworkError, match=f"layer '{name}' .* rename the module"):
+        export_model(
+            NamedLike(name, 10).eval(),
+            ExportSettings(to=tmp_path, name="n"),
+            preprocessing=plain_preprocessing((3, 8, 8)),
+        )
+
+
+def test_a_layer_named_like_the_output_that_it_is(tmp_path: Path) -> None:
+    """The same tensor may have the same name."""
+    network = NamedLike("logits", 1).eval()
+    exported = export_model(
+        network, ExportSettings(to=tmp_path, name="n"), preprocessing=plain_preprocessing((3, 8, 8))
+    )
+    (layer,) = exported.manifest.layer_map.layers
+    assert (layer.name, layer.value, layer.status) == ("logits", "logits", manifest.EXACT)

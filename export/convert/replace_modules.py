@@ -1,0 +1,83 @@
+"""Replaces modules of a network by equivalent ones that convert better.
+
+Requires: a network in evaluation mode that may be changed.
+Ensures: a module that the network holds under several names is replaced once, under all of them. Whether the
+replacements are equivalent is verified by export/steps/verify_preparation.py.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from timm.layers import FrozenBatchNormAct2d, unfreeze_batch_norm_2d
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+KNOWN_PACKAGES = ("timm.", "zoo.")
+
+
+def thaw_batch_norms(network: nn.Module) -> nn.Module:
+    """Replace frozen BatchNorms, which would become Mul and Add nodes, by ordinary ones."""
+    return _replace(network, _thawed)
+
+
+def reparameterize(network: nn.Module) -> nn.Module:
+    """Replace blocks of several branches by one layer, for classes whose convention is known.
+
+    timm's classes and those of zoo name the method that does it `fuse` (returns the equivalent module),
+    `reparameterize` or `switch_to_deploy` (change the module in place). A method or attribute of the same name in any
+    other class may mean something else, so that class is exported as it is.
+    """
+    return _replace(network, _reparameterized, replace_root=False)
+
+
+def _replace(
+    network: nn.Module, replacement: Callable[[nn.Module], nn.Module], *, replace_root: bool = True
+) -> nn.Module:
+    """Replace each module by its `replacement`, which may be itself, then the modules inside that one."""
+    replaced: dict[nn.Module, nn.Module] = {}
+
+    def replace(module: nn.Module) -> nn.Module:
+        if module not in replaced:
+            replaced[module] = replacement(module) if replace_root or module is not network else module
+            _replace_children(replaced[module])
+        return replaced[module]
+
+    def _replace_children(module: nn.Module) -> None:
+        for name, child in module._modules.items():
+            if child is not None:
+                setattr(module, name, replace(child))
+
+    return replace(network)
+
+
+def _reparameterized(module: nn.Module) -> nn.Module:
+    if _is_known(module, "fuse"):
+        fused: nn.Module = getattr(module, "fuse")()  # noqa: B009 - nn.Module hides the type
+        return fused
+    for method in ("reparameterize", "switch_to_deploy"):
+        if _is_known(module, method):
+            getattr(module, method)()
+            break
+    return module
+
+
+def _is_known(module: nn.Module, method: str) -> bool:
+    """Return whether a known class defines `method`, and `module` is an instance of a known class itself."""
+    owner = next((base for base in type(module).__mro__ if method in vars(base)), None)
+    if owner is None or method in {*vars(module), *module._modules}:
+        return False
+    return all(known.__module__.startswith(KNOWN_PACKAGES) for known in (type(module), owner))
+
+
+def _thawed(module: nn.Module) -> nn.Module:
+    if type(module) is FrozenBatchNormAct2d:
+        thawed: nn.Module = unfreeze_batch_norm_2d(module)
+        return thawed
+    return _ordinary(module) if type(module) is FrozenBatchNorm2d else module
+
+
+def _ordinary(frozen: Any) -> nn.Module:
+    """Return the BatchNorm with the constants of a FrozenBatchNorm2d."""
+    ordinary = nn.BatchNorm2d(len(frozen.running_mean), eps=frozen.eps)
+    ordinary.load_state_dict(frozen.state_dict(), strict=False)
+    return ordinary.eval()
