@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from export.variants.eval_data import EvalData
-from export.variants.measure import Measurements
+from export.variants.measure import MAX_DB, Measurements
 from export.variants.settings import SERVABLE, Kind, VariantSettings
 
 EQUAL_DB = 80.0  # minimum SQNR of ort and fixed, which compute the same numbers in another order
@@ -30,6 +30,8 @@ def judge(kind: Kind, measured: Measurements, eval_data: EvalData, settings: Var
     """Judge a servable variant by the acceptance bounds, and files for devices by the original's outputs."""
     if kind not in SERVABLE:
         return _judge_equality(measured)
+    if measured.output_db <= -MAX_DB:
+        return Verdict(("an output is not finite, or has nothing of the original's signal",), ())
     quality_reasons, quality_notes = _judge_quality(measured, eval_data, settings)
     speed_reasons, speed_notes = _judge_speed(measured, settings)
     reasons = [*quality_reasons, *speed_reasons]

@@ -121,11 +121,12 @@ def rounding_model(model: onnx.ModelProto, float32_nodes: Collection[str]) -> on
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
+        rounded_outputs = [] if node.name in float32_nodes else [name for name in node.output if name in floats]
+        node.output[:] = [f"{name}/exact" if name in rounded_outputs else name for name in node.output]
         graph.node.append(node)
-        for index, name in enumerate(node.output):
-            if node.name not in float32_nodes and name in floats:
-                graph.node[-1].output[index] = f"{name}/exact"
-                graph.node.extend([helper.make_node("Round16", [f"{name}/exact"], [name], domain="zoonnx")])
+        graph.node.extend(
+            helper.make_node("Round16", [f"{name}/exact"], [name], domain="zoonnx") for name in rounded_outputs
+        )
     rounded.functions.append(_round16_function(model))
     rounded.opset_import.append(helper.make_opsetid("zoonnx", 1))
     return rounded

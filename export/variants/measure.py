@@ -13,6 +13,7 @@ import onnx
 
 from export.arrays import Array, Images
 from export.errors import VariantError
+from export.interface.probe_images import range_ends
 from export.names import LOGITS
 from export.onnx_model.runtime import Runtime, value_names
 from export.variants import graph
@@ -106,7 +107,8 @@ class VariantEvaluator:
     def __init__(self, model: onnx.ModelProto, preprocessing: Preprocessing, eval_data: EvalData) -> None:
         self._model, self._preprocessing, self._eval_data = model, preprocessing, eval_data
         count = max(4, min(64, SQNR_BATCH_NUMBERS // math.prod(preprocessing.input_size)))
-        self._sqnr_feeds = self.feeds(eval_data.test.images[:count])
+        extremes = list(range_ends(preprocessing).values())
+        self._sqnr_feeds = self.feeds(np.concatenate([eval_data.test.images[:count], *extremes]))
         arrays = Runtime(model, value_names(model), optimise=False).run(self._sqnr_feeds)
         self._values = {name: array for name, array in arrays.items() if array.dtype == np.float32}
         self._original_logits: dict[int, Array] = {}  # by the identity of the image set

@@ -145,6 +145,9 @@ class _VariantBuilder:
             measured = self._measure(built)
         except (VariantError, ConversionError) as error:
             return Outcome(kind, "", Verdict((str(error),), ()), None, None)
+        except Exception as error:  # noqa: BLE001 - a tool may fail in any way: the next variant must still be built
+            reason = f"building it failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return Outcome(kind, "", Verdict((reason,), ()), None, None)
         verdict = judge(kind, measured, self._eval_data, self._settings)
         folder = self._write(built, measured) if verdict.accepted else None
         return Outcome(kind, built.how, verdict, measured, folder)
