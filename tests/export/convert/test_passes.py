@@ -1,9 +1,14 @@
 """The passes over a converted graph."""
 
+import importlib
+import inspect
+import pkgutil
+
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.convert import passes
 from export.convert.convert import PASSES
 from export.convert.passes.graph_pass import Conversion, GraphPass
 from export.convert.passes.opset import check_opset
@@ -25,8 +30,20 @@ def model() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("graph_pass", PASSES)
 def test_contract_of_each_pass(graph_pass: GraphPass) -> None:
-    """The docstring of each pass states what it ensures."""
-    assert "Ensures: " in (graph_pass.__doc__ or "")
+    """The docstring of each pass states what it requires and ensures."""
+    assert all(word in (graph_pass.__doc__ or "") for word in ("Requires: ", "Ensures: "))
+
+
+def test_every_pass_runs() -> None:
+    """Every public function of the modules of export.convert.passes is in PASSES."""
+    modules = [
+        importlib.import_module(f"{passes.__name__}.{info.name}") for info in pkgutil.iter_modules(passes.__path__)
+    ]
+    functions = [function for module in modules for function in vars(module).values() if inspect.isfunction(function)]
+    own = {function for function in functions if function.__module__.startswith(passes.__name__)}
+    assert {function.__name__ for function in own if not function.__name__.startswith("_")} == {
+        graph_pass.__name__ for graph_pass in PASSES
+    }
 
 
 def test_wrong_opset(model: onnx.ModelProto) -> None:

@@ -170,3 +170,10 @@ class TestAsyncClient:
             assert client.activations("images", x, ["*"]).keys() == activations.keys()
         assert outputs["logits"].tolist() == pixels.reshape(2, 4).tolist()
         assert len(layers) == len(activations) == 3
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    """A call that one client offers is offered by the other; an asyncio client is closed by its block."""
+    methods = [{name for name in vars(client) if not name.startswith("_")} for client in (Client, AsyncClient)]
+    assert methods[0] - methods[1] == {"close", "wait_connected"}
+    assert methods[1] <= methods[0]

@@ -149,7 +149,10 @@ class TestTable:
 
     @pytest.mark.parametrize(
         ("labels", "message"),
-        [("", r"has 0 labels \(none\); at least 2 are needed"), ("red", r"has 1 labels \(red\); at least 2 are needed")],
+        [
+            ("", r"has 0 labels \(none\); at least 2 are needed"),
+            ("red", r"has 1 labels \(red\); at least 2 are needed"),
+        ],
     )
     def test_too_few_labels(self, few, labels, message):
         """A table needs at least two labels."""
