@@ -1,10 +1,12 @@
 """Compares a prepared network with the one that it was made from, before anything is compared with the file.
 
 Requires: the original network, and PyTorch's float32 and float64 results for the prepared one.
-Ensures: both compute the same outputs at every batch size, and the same output of every layer that both have.
+Ensures: both compute the same outputs at batch sizes 1, 2 and all probe inputs, and for these the same output of every
+layer that both have.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -12,28 +14,29 @@ from export.arrays import Array
 from export.errors import ConversionError
 from export.reference.expected import SMALL_BATCH, ReferencePair, ReferenceRuns, TorchRun
 from export.reference.tolerance import Agreement
-from export.tracing.run import Layers, fresh_copy
+from export.tracing.run import Layers, cpu_copy
 from protos import manifest
-
-BATCHES = (1, SMALL_BATCH, 3)  # and all probe inputs
 
 
 def verify_preparation(original: nn.Module, runs: Sequence[ReferenceRuns]) -> list[manifest.Layer]:
     """Compare `original` with the prepared network at each input size; return the layers that preparing removed.
 
+    No tensor of the original is kept beyond its comparison: those of all layers can take gigabytes.
+
     Raises:
         ConversionError: an output or a layer differs.
         UnsupportedNetworkError: the original network does not run.
     """
-    original = fresh_copy(original).cpu()
-    for size_runs in runs:
-        complete = size_runs.run_other(original, size_runs.count)
-        _require_equal(complete, size_runs.pair, size_runs.count)
-        for batch in BATCHES:
-            _require_equal_outputs(size_runs.run_other(original, batch), size_runs, batch)
-    small_batch = runs[-1].run_other(original, SMALL_BATCH)
-    complete = runs[0].run_other(original, runs[0].count)
-    return list(_removed(complete.layers, small_batch.layers, runs[0].float32.layers))
+    original = cpu_copy(original)
+    by_size = [_verify_size(original, size_runs) for size_runs in runs]
+    entries, other_entries = by_size[0].complete, by_size[-1].small_batch
+    prepared = runs[0].float32.layers
+    removed = [entry for name, entry in entries.items() if entry.path and name not in prepared]
+    for entry in removed:
+        other_shape = other_entries[entry.name].shape
+        entry.shape[:] = [a if a == b else -1 for a, b in zip(entry.shape, other_shape, strict=True)]
+        entry.of = _replacement(entry.path, prepared)
+    return removed
 
 
 def insert_removed(layers: Sequence[manifest.Layer], removed: Sequence[manifest.Layer]) -> list[manifest.Layer]:
@@ -43,6 +46,39 @@ def insert_removed(layers: Sequence[manifest.Layer], removed: Sequence[manifest.
         by_target.setdefault(layer.of, []).append(layer)
     merged = [entry for layer in layers for entry in (*by_target.pop(layer.name, ()), layer)]
     return [*merged, *(layer for remaining in by_target.values() for layer in remaining)]
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Entries of the original's layers, with the shapes for all probe inputs and for the small batch."""
+
+    complete: Mapping[str, manifest.Layer]
+    small_batch: Mapping[str, manifest.Layer]
+
+
+def _verify_size(original: nn.Module, runs: ReferenceRuns) -> _Entries:
+    """Compare at one input size, at batch sizes 1, 2 and all probe inputs."""
+    complete = runs.run_other(original, runs.count)
+    _require_equal(complete, runs.pair, runs.count)
+    small_batch = runs.run_other(original, SMALL_BATCH)
+    _require_equal_outputs(small_batch, runs, SMALL_BATCH)
+    _require_equal_outputs(runs.run_other(original, 1), runs, 1)
+    return _Entries(_entries(complete.layers), _entries(small_batch.layers))
+
+
+def _entries(layers: Layers) -> dict[str, manifest.Layer]:
+    return {
+        name: manifest.Layer(
+            path=record.path,
+            call=record.call,
+            element=record.element,
+            name=name,
+            kind=record.kind,
+            status=manifest.FOLDED,
+            shape=record.value.shape,
+        )
+        for name, record in layers.items()
+    }
 
 
 def _require_equal(original: TorchRun, pair: ReferencePair, count: int) -> None:
@@ -75,24 +111,6 @@ def _require_agreement(what: str, agreement: Agreement, batch: int) -> None:
             f"preparing the network for the export changed its {what} at batch {batch}: largest difference "
             f"{agreement.max_abs_error:.3g}, tolerance {agreement.tolerance:.3g}. Re-parameterisation is the usual "
             "cause: export with --keep-branches."
-        )
-
-
-def _removed(layers: Layers, small_batch: Layers, prepared: Mapping[str, object]) -> Iterator[manifest.Layer]:
-    """Yield an entry for each layer of the original network that the prepared one lacks."""
-    for name, record in layers.items():
-        if name in prepared or not record.path:
-            continue
-        other_shape = small_batch[name].value.shape
-        yield manifest.Layer(
-            path=record.path,
-            call=record.call,
-            element=record.element,
-            name=name,
-            kind=record.kind,
-            status=manifest.FOLDED,
-            of=_replacement(record.path, prepared),
-            shape=[a if a == b else -1 for a, b in zip(record.value.shape, other_shape, strict=True)],
         )
 
 

@@ -26,6 +26,13 @@ def fresh_copy(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
+def cpu_copy(network: nn.Module) -> nn.Module:
+    """Return a copy on the CPU, which shares the weights if they are there already."""
+    if all(weight.device.type == "cpu" for weight in network.parameters()):
+        return fresh_copy(network)
+    return copy.deepcopy(network).cpu()
+
+
 def run(network: nn.Module, x: torch.Tensor) -> NetworkOutput:
     """Run the network without recording layers. Raises: UnsupportedNetworkError."""
     return _translate_errors(network, x, _forward, _float32_failure(x))

@@ -20,7 +20,7 @@ from export.interface.interface import Interface
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import Agreement, Reference
 from export.tracing.lane_sums import LaneSummation, NormDetector
-from export.tracing.run import fresh_copy, run, run_in_float64
+from export.tracing.run import cpu_copy, run, run_in_float64
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ExtremeCheck:
 
 def check_extremes(model: onnx.ModelProto, network: nn.Module, interface: Interface) -> list[ExtremeCheck]:
     """Compare `model` with `network` on each extreme input by itself. Raises: ParityError."""
-    runtime, original = Runtime(model), fresh_copy(network).cpu()
+    runtime, original = Runtime(model), cpu_copy(network)
     return [
         check
         for kind, inputs in interface.extreme_inputs().items()
