@@ -85,8 +85,9 @@ def load_eval_data(loaded: LoadedNetwork, settings: VariantSettings) -> EvalData
 
 
 def _from_dataset(name: str, loaded: LoadedNetwork, settings: VariantSettings) -> EvalData:
-    dataset = find_data(name).for_network(loaded.preprocessing)
-    if loaded.fold and name == loaded.data:
+    is_own = name == loaded.data
+    dataset = find_data(name, bad_images=loaded.bad_images if is_own else "fail").for_network(loaded.preprocessing)
+    if loaded.fold and is_own:
         dataset = fold_of(dataset, *loaded.fold)  # the test split is then the held-out fold of the run
     if tuple(dataset.input_size) != tuple(loaded.preprocessing.input_size):
         raise CalibrationDataError(

@@ -18,7 +18,7 @@ from zoo.networks.preprocessing import Preprocessing
 from zoo.networks.random_init import randomize_constant_scales
 from zoo.networks.timm_config import config_of
 from zoo.runs.checkpoint import LAYOUT, Checkpoint, read_checkpoint, read_origin, read_settings
-from zoo.settings import Transfer
+from zoo.settings import BadImages, Transfer
 from zoo.storage.atomic_io import folder_or_backup
 from zoo.transfer.heads import attach_head
 from zoo.transfer.pretrained import origin_of
@@ -60,6 +60,7 @@ class LoadedNetwork:
         fold: Number of the fold that its run held out, from 1, and number of folds. None: no cross-validation.
         task: Whether an image has one label or several.
         data: A run's --data, paths of this machine included; else empty.
+        bad_images: Whether that run failed on unreadable image files or skipped them.
     """
 
     network: nn.Module
@@ -71,6 +72,7 @@ class LoadedNetwork:
     fold: tuple[int, int] | None = None
     task: Task = "single-label"
     data: str = ""
+    bad_images: BadImages = "fail"
 
 
 def load_network(
@@ -124,6 +126,7 @@ def load_run(folder: Path) -> LoadedNetwork:
         fold=(settings.fold, settings.folds) if settings.folds else None,
         task=checkpoint.task,
         data=settings.data,
+        bad_images=settings.bad_images,
     )
 
 

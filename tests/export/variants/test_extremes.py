@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
@@ -15,6 +16,7 @@ from export.source.module import loaded_module, plain_preprocessing
 from export.variants import fp16
 from export.variants.runner import make_variants, plan
 from export.variants.settings import Bounds, VariantSettings
+from zoo.errors import DataError
 from zoo.runs.load import WeightsSource
 
 
@@ -75,3 +77,21 @@ def test_a_variant_that_fails_does_not_stop_the_next(tmp_path: Path, monkeypatch
     failed, following = make_variants(planned, exported.folder)
     assert failed.verdict.reasons == ("building it failed: IndexError: list index out of range",)
     assert following.verdict.accepted
+
+
+def test_a_run_that_skipped_bad_images_is_evaluated_without_them(tmp_path: Path) -> None:
+    """The dataset of a run is opened as the run opened it; another dataset fails on an unreadable image."""
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for index in range(12):
+            pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{index}.png")
+    (tmp_path / "images" / "cat" / "broken.png").write_bytes(b"no image")
+    data = f"folder:{tmp_path / 'images'}"
+    loaded = loaded_module(Split().eval(), plain_preprocessing((3, 16, 16)), ())
+    loaded = replace(loaded, weights=WeightsSource("trained", 0), labels=("cat", "dog"), data=data)
+    settings = VariantSettings(kinds=("int8",))
+    with pytest.raises(DataError, match=r"broken\.png"):
+        plan(loaded, tmp_path / "models", "n", settings)
+    planned = plan(replace(loaded, bad_images="skip"), tmp_path / "models", "n", settings)
+    assert len(planned.eval_data.test.images) > 0
