@@ -25,7 +25,8 @@ def reparameterize(network: nn.Module) -> nn.Module:
 
     timm's classes and those of zoo name the method that does it `fuse` (returns the equivalent module),
     `reparameterize` or `switch_to_deploy` (change the module in place). A method or attribute of the same name in any
-    other class may mean something else, so that class is exported as it is.
+    other class may mean something else, so that class is exported as it is; so is a block with hooks, with a forward of
+    its own, or with a part of another class.
     """
     return _replace(network, _reparameterized, replace_root=False)
 
@@ -66,14 +67,22 @@ def _is_known(module: nn.Module, method: str) -> bool:
     owner = next((base for base in type(module).__mro__ if method in vars(base)), None)
     if owner is None or method in {*vars(module), *module._modules}:
         return False
-    return all(known.__module__.startswith(KNOWN_PACKAGES) for known in (type(module), owner))
+    is_known = all(known.__module__.startswith(KNOWN_PACKAGES) for known in (type(module), owner))
+    return is_known and all(map(_is_unchanged, module.modules()))
+
+
+def _is_unchanged(module: nn.Module) -> bool:
+    """Return whether a module computes what its class does, and its class is a known one, or PyTorch's."""
+    has_hooks = bool(module._forward_hooks or module._forward_pre_hooks)
+    is_known = type(module).__module__.startswith((*KNOWN_PACKAGES, "torch.", "torchvision."))
+    return is_known and not has_hooks and "forward" not in vars(module)
 
 
 def _thawed(module: nn.Module) -> nn.Module:
-    if type(module) is FrozenBatchNormAct2d:
+    if type(module) is FrozenBatchNormAct2d and hasattr(module, "num_features") and _is_unchanged(module):
         thawed: nn.Module = unfreeze_batch_norm_2d(module)
         return thawed
-    return _ordinary(module) if type(module) is FrozenBatchNorm2d else module
+    return _ordinary(module) if type(module) is FrozenBatchNorm2d and _is_unchanged(module) else module
 
 
 def _ordinary(frozen: Any) -> nn.Module:

@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from export.arrays import Array
+from export.errors import UnsupportedNetworkError
 from export.interface.interface import NOISE, PROBE_KINDS, Interface
 from export.reference.tolerance import Reference
 from export.tracing.lane_sums import LaneSummation, NormDetector
 from export.tracing.run import Layers, NetworkOutput, run, run_in_float64, run_traced
-from export.tracing.trace import Identity
+from export.tracing.trace import Identity, TensorRecord
 
 SMALL_BATCH = 2  # the second batch, which shows whether rows are independent
 SINGLE_ROW = slice(3, 4)  # the half white input: its mean is not 0, and no earlier input has larger values
@@ -73,7 +74,7 @@ class ReferencePair:
         record = self.float32.layers[name]
         if record.identity not in self._references:
             lanes = self.lanes.layers[name].value if self.lanes else None
-            float64 = self.float64.layers[name].value
+            float64 = _same_layer(self.float64.layers, name).value
             self._references[record.identity] = Reference(record.value, float64, LAYER_FLOOR, lanes)
         return self._references[record.identity]
 
@@ -174,7 +175,7 @@ class ReferenceRuns:
 
     def _outputs(self, network_output: Any) -> Mapping[str, Tensor]:
         """Return copies of the model's outputs: a network may return a buffer that it overwrites later."""
-        return {name: value.clone() for name, value in self.interface.model_outputs(network_output).items()}
+        return {name: value.detach().clone() for name, value in self.interface.model_outputs(network_output).items()}
 
     @cached_property
     def _small_batch_rows(self) -> ReferencePair:
@@ -189,6 +190,16 @@ class ReferenceRuns:
         outputs = [(rows.output(name), value.numpy()) for name, value in small_batch.outputs.items()]
         layers = {record.identity: (rows.layer(name), record.value) for name, record in small_batch.layers.items()}
         return all(reference.agreement(value).holds for reference, value in (*outputs, *layers.values()))
+
+
+def _same_layer(layers: Layers, name: str) -> TensorRecord:
+    """Return the layer of another run. Raises: UnsupportedNetworkError where that run did not call it."""
+    if name not in layers:
+        raise UnsupportedNetworkError(
+            f"the layer '{name}' is called in float32, but not in float64 or not for every batch: a model file calls "
+            "the same layers for all inputs. Remove the condition from the network's forward."
+        )
+    return layers[name]
 
 
 def _first_rows(values: Values, batch: int, count: int) -> Values:

@@ -33,7 +33,7 @@ def verify_preparation(original: nn.Module, runs: Sequence[ReferenceRuns]) -> li
     prepared = runs[0].float32.layers
     removed = [entry for name, entry in entries.items() if entry.path and name not in prepared]
     for entry in removed:
-        other_shape = other_entries[entry.name].shape
+        other_shape = other_entries[entry.name].shape if entry.name in other_entries else entry.shape
         entry.shape[:] = [a if a == b else -1 for a, b in zip(entry.shape, other_shape, strict=True)]
         entry.of = _replacement(entry.path, prepared)
     return removed

@@ -61,6 +61,8 @@ class Reference:
         `lanes` is a float32 result with sums in lanes (see tracing/lane_sums.py); all arrays have the same shape.
         `floor` is the smallest tolerance, as a share of the largest magnitude.
         """
+        float32, float64 = _as_real(float32), _as_real(float64)
+        lanes = None if lanes is None else _as_real(lanes)
         self._float32, self._float64 = float32, float64
         self._float32_results = (float32,) if lanes is None else (float32, lanes)
         self._error = max(_finite_distance(result, float64) for result in self._float32_results)
@@ -86,6 +88,7 @@ class Reference:
 
     def agreement(self, array: Array) -> Agreement:
         """Compare `array`; of several groups of magnitudes, return a failed one, else that of the largest tolerance."""
+        array = _as_real(array)
         if self._parts and array.shape == self._float32.shape:
             agreements = [part.agreement(array[mask]) for mask, part in self._parts]
             return max(agreements, key=lambda agreement: (not agreement.holds, agreement.tolerance))
@@ -98,6 +101,11 @@ class Reference:
             return all(part.may_hold(array[mask]) for mask, part in self._parts)
         sample, expected = (values.reshape(-1)[:: self._stride] for values in (array, self._float32))
         return distance(sample, expected) <= 1.01 * self._tolerance
+
+
+def _as_real(array: Array) -> Array:
+    """Return complex numbers as pairs of real ones, on a new last axis."""
+    return np.stack([array.real, array.imag], axis=-1) if np.iscomplexobj(array) else array
 
 
 def _magnitude_groups(values: Array, largest: float) -> list[npt.NDArray[np.bool_]]:

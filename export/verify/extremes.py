@@ -104,4 +104,7 @@ class _Extreme:
             return self._outputs(run(self._network, self._input))
 
     def _outputs(self, network_output: object) -> Mapping[str, Array]:
-        return {name: value.clone().numpy() for name, value in self._interface.model_outputs(network_output).items()}
+        return {
+            name: value.detach().clone().numpy()
+            for name, value in self._interface.model_outputs(network_output).items()
+        }

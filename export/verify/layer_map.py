@@ -18,6 +18,7 @@ import onnx
 from torch import nn
 
 from export.arrays import Array
+from export.errors import UnsupportedNetworkError
 from export.onnx_model.runtime import Runtime, value_names
 from export.onnx_model.scopes import module_scopes
 from export.reference.expected import ReferencePair, ReferenceRuns
@@ -193,7 +194,7 @@ class _Matcher:
     def _missing(self, index: int) -> manifest.Layer:
         """Return the entry of a record without a value in the file: folded into a later layer, or not exported."""
         record = self._records[index]
-        if not record.inputs:
+        if not record.inputs and _is_constant(record.value):
             return manifest.Layer(status=manifest.NOT_EXPORTED, reason=CONSTANT)
         if near_miss := self._near_miss(index):
             return manifest.Layer(status=manifest.NOT_EXPORTED, reason=near_miss)
@@ -222,6 +223,11 @@ def _enclosing(path: str) -> list[str]:
     return [*enclosing, ""] if path else []
 
 
+def _is_constant(value: Array) -> bool:
+    """Return whether a value is the same for all probe inputs; a module may get its input by other ways than calls."""
+    return value.ndim == 0 or bool((value == value[:1]).all())
+
+
 def _exact(match: Match) -> manifest.Layer:
     return manifest.Layer(status=manifest.EXACT, value=match.value.name, max_abs_error=match.agreement.max_abs_error)
 
@@ -239,5 +245,10 @@ def _values(model: onnx.ModelProto, feeds: dict[str, Array], first_paths: Mappin
 
 def _dynamic_shape(record: TensorRecord, other_layers: Mapping[str, TensorRecord]) -> list[int]:
     """Return the shape of `record` with -1 for dimensions that differ in `other_layers`, which had another input."""
+    if record.name not in other_layers:
+        raise UnsupportedNetworkError(
+            f"the layer '{record.name}' is called for some batches only, but a model file calls the same layers for "
+            "all: remove the condition from the network's forward."
+        )
     other = other_layers[record.name].value.shape
     return [size if size == other_size else -1 for size, other_size in zip(record.value.shape, other, strict=True)]

@@ -1,5 +1,6 @@
 """The prepared network is compared with the one that the user passed."""
 
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from export import ExportSettings, export_model
 from export.check.run import check_model
 from export.convert import prepare as prepare_module
-from export.errors import ConversionError
+from export.errors import ConversionError, UnsupportedNetworkError
 from export.source.module import plain_preprocessing
 from protos import manifest
 
@@ -130,3 +131,105 @@ def test_a_wrong_preparation_is_rejected(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConversionError, match=r"changed its layer '1' .* --keep-branches"):
         export_model(original, ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=plain_preprocessing(SIZE))
     assert list(tmp_path.iterdir()) == []
+
+
+def green(**hooks: object) -> nn.Module:
+    """Return a network whose block of timm is clamped by a hook, which only a green image shows."""
+    block = timm.models.repvit.ConvNorm(3, 2, 3, 1, 1)
+    block.c.weight.data[:] = torch.tensor([-10.0, 10, -10]).view(1, 3, 1, 1)
+    if "hook" in hooks:
+        block.register_forward_hook(lambda module, inputs, output: output.clamp(max=20))
+    if "forward" in hooks:
+        block.forward = types.MethodType(lambda module, x: module.bn(module.c(x)).clamp(max=20), block)
+    return nn.Sequential(block).eval()
+
+
+@pytest.mark.parametrize("changed", ["hook", "forward"])
+def test_a_block_that_was_changed_is_not_rewritten(changed: str, tmp_path: Path) -> None:
+    """A hook, or a forward of its own, is part of what the block computes."""
+    network = green(**{changed: True})
+    exported = export_model(
+        network, ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=plain_preprocessing(SIZE)
+    )
+    image = np.zeros((1, *SIZE), np.float32)
+    image[:, 1] = 1
+    session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).numpy()
+    assert expected.max() == 20
+    np.testing.assert_allclose(session.run(None, {"x": image})[0], expected, rtol=1e-5)
+
+
+def test_a_part_of_another_class_is_not_rewritten(tmp_path: Path) -> None:
+    """A user's BatchNorm inside a block of timm keeps its own forward."""
+
+    class Clamped(nn.BatchNorm2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).clamp(-0.1, 0.1)
+
+    block = timm.models.repvit.ConvNorm(3, 2, 3, 1, 1)
+    block.bn = Clamped(2)
+    network = nn.Sequential(block).eval()
+    exported = export_model(
+        network, ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=plain_preprocessing(SIZE)
+    )
+    assert difference(network, exported.folder / "model.onnx") < 1e-6
+
+
+class OnlyFloat32(nn.Module):
+    """A network that calls a layer in float32 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.fc = nn.Identity(), nn.Linear(768, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc((self.a(x) if x.dtype == torch.float32 else x).flatten(1))
+
+
+class Complex(nn.Module):
+    """A network with a layer that returns complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform, self.fc = Fourier(), nn.Linear(3 * 16 * 9, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.transform(x).abs().flatten(1))
+
+
+class Fourier(nn.Module):
+    """A real Fourier transform."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft2(x)
+
+
+class GradientHead(nn.Module):
+    """A network that enables gradients for its head, whose weights require them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(768, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize("network", [Complex(), GradientHead()], ids=["complex", "gradients"])
+def test_unusual_tensors(network: nn.Module, tmp_path: Path) -> None:
+    """Complex layers and outputs that require gradients are compared like any others."""
+    settings = ExportSettings(to=tmp_path, name="n", raw=True)
+    exported = export_model(network.eval(), settings, preprocessing=plain_preprocessing(SIZE))
+    assert difference(network, exported.folder / "model.onnx") < 1e-3
+
+
+def test_a_layer_that_float64_does_not_call(tmp_path: Path) -> None:
+    """The error names the layer."""
+    with pytest.raises(UnsupportedNetworkError, match="the layer 'a' is called in float32, but not in float64"):
+        export_model(
+            OnlyFloat32().eval(),
+            ExportSettings(to=tmp_path, name="n", raw=True),
+            preprocessing=plain_preprocessing(SIZE),
+        )

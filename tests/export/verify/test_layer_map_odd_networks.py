@@ -382,3 +382,32 @@ def test_a_layer_named_like_the_output_that_it_is(tmp_path: Path) -> None:
     )
     (layer,) = exported.manifest.layer_map.layers
     assert (layer.name, layer.value, layer.status) == ("logits", "logits", manifest.EXACT)
+
+
+class Box(nn.Module):
+    """A module whose input is an attribute that its parent sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.features = nn.Conv2d(3, 4, 3), torch.zeros(0)
+
+    def forward(self) -> torch.Tensor:
+        return self.conv(self.features)
+
+
+class Parent(nn.Module):
+    """A network that passes its input to a module as an attribute, under a BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.box, self.bn, self.fc = Box(), nn.BatchNorm2d(4), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.box.features = x
+        return self.fc(self.bn(self.box()).mean((2, 3)))
+
+
+def test_an_input_that_is_an_attribute() -> None:
+    """A module without tensor arguments is not called constant if its output varies."""
+    layers = mapped(Parent())
+    assert status(layers["box"]) == ("FOLDED", "bn")
