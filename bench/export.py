@@ -53,7 +53,7 @@ def measure(loaded: LoadedNetwork, turns: int) -> dict[str, Any]:
 def page(results: dict[str, Any]) -> str:
     """Return the page as Markdown."""
     rows = [
-        (name, *(common.shown(result[column], 2) for column in ("bare_s", "checked_s", "ratio")))
+        (name, *(common.format_summary(result[column], 2) for column in ("bare_s", "checked_s", "ratio")))
         for name, result in results.items()
     ]
     median = statistics.median(result["ratio"]["median"] for result in results.values())
