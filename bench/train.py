@@ -80,7 +80,11 @@ def measure_seeds(seeds: int) -> dict[str, Any]:
 def page(speed: dict[str, Any], accuracy: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     ratio, seeds = speed["ratio"], len(accuracy["all"])
-    numbers = [common.format_summary(speed["ours"], 0), common.shown(speed["bare"], 0), common.shown(ratio, 3)]
+    numbers = [
+        common.format_summary(speed["ours"], 0),
+        common.format_summary(speed["bare"], 0),
+        common.format_summary(ratio, 3),
+    ]
     cells = [seeds, f"{accuracy['mean']:.2%}", f"{accuracy['worst']:.2%}", common.format_summary(accuracy["cpu_s"], 1)]
     return (
         common.machine_line()
