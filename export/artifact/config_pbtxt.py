@@ -12,13 +12,14 @@ from export.settings import ExportSettings
 from protos import inference, manifest
 from protos.files import CONFIG, LABELS, MODEL
 from protos.keys import BACKEND, LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
+from protos.labels import labels_text, unwritable_label
 
 
 def shared_files(settings: ExportSettings, signature: Signature) -> dict[str, bytes]:
     """Return the contents of the shared files by file name. Raises: UnsupportedNetworkError."""
+    _check_labels(signature)
     files = {CONFIG: config_text(settings, signature).encode()}
-    labels = labels_text(signature)
-    return {**files, LABELS: labels.encode()} if labels else files
+    return {**files, LABELS: labels_text(signature.labels).encode()} if signature.labels else files
 
 
 def config_text(settings: ExportSettings, signature: Signature) -> str:
@@ -52,8 +53,8 @@ def config_text(settings: ExportSettings, signature: Signature) -> str:
     return text_format.MessageToString(config, as_utf8=True)
 
 
-def labels_text(signature: Signature) -> str:
-    """Return the text of labels.txt: one label per line, in class order. Raises: UnsupportedNetworkError."""
+def _check_labels(signature: Signature) -> None:
+    """Reject labels that are not one per class, or that labels.txt cannot hold. Raises: UnsupportedNetworkError."""
     labels = signature.labels
     for output in signature.outputs if labels else ():
         if list(output.shape[1:]) != [len(labels)]:
@@ -61,12 +62,12 @@ def labels_text(signature: Signature) -> str:
             raise UnsupportedNetworkError(
                 f"got {len(labels)} labels for a network with {classes}: provide one label per class."
             )
-    multiline = [label for label in labels if label.splitlines() not in ([], [label])]  # includes Unicode line breaks
-    if multiline:
+    unwritable = unwritable_label(labels)
+    if unwritable is not None:
         raise UnsupportedNetworkError(
-            f"the label {multiline[0]!r} contains a line break, but labels.txt holds one label per line."
+            f"labels.txt cannot hold the label {unwritable!r}: it has one label per line, in UTF-8. Remove line feeds, "
+            "a carriage return at the end, a byte order mark at the start, and surrogates."
         )
-    return "".join(f"{label}\n" for label in labels)
 
 
 def _datatype(tensor: manifest.Tensor) -> inference.DataType:

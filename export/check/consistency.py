@@ -16,6 +16,7 @@ from export.check.results import CheckResult, Failure
 from protos import inference, manifest
 from protos.files import CONFIG, LABELS, MANIFEST
 from protos.keys import LABELS_KEY, PREPROCESSING_KEY
+from protos.labels import parse_labels
 
 DATATYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "BOOL",
@@ -124,7 +125,7 @@ def _configured_tensors(config: inference.ModelConfig, tensors: Sequence[Any]) -
 def check_labels(artifact: Artifact) -> CheckResult:
     """Compare labels.txt with the labels in manifest, ONNX file and config.pbtxt, and with the number of classes."""
     path = artifact.model_folder / LABELS
-    lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
+    lines = parse_labels(path.read_bytes()) if path.is_file() else []
     failures = [
         Failure(file, f"labels differ from {LABELS}")
         for file, labels in _declarations(artifact, LABELS_KEY, lambda manifest: list(manifest.labels))

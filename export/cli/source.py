@@ -5,6 +5,7 @@ from pathlib import Path
 
 from export.errors import SettingsError
 from export.source.module import is_function, load_function, plain_preprocessing
+from protos.labels import parse_labels
 from zoo import LoadedNetwork, load_network
 from zoo.geometry.input_size import parse_size
 from zoo.networks.preprocessing import Preprocessing
@@ -87,7 +88,7 @@ def _labels(path: Path | None) -> tuple[str, ...]:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise SettingsError(f"cannot read labels from {path}: not a regular file.")
     try:
-        labels = tuple(path.read_text("utf-8-sig").splitlines())  # editors on Windows write a byte order mark
+        labels = tuple(parse_labels(path.read_bytes()))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read labels from {path}: {error}") from error
     if not labels:

@@ -13,6 +13,7 @@ from google.protobuf import json_format, text_format
 
 from protos import inference
 from protos.files import CONFIG, MANIFEST, MODEL
+from protos.labels import parse_labels
 from protos.manifest import Manifest
 from protos.version import SCHEMA_VERSION
 from serve.errors import BadModelError, RepositoryError
@@ -197,12 +198,12 @@ def _read_labels(folder: Path, config: inference.ModelConfig) -> Iterator[tuple[
         if output.label_filename and not path.is_file():
             raise BadModelError(f"{path} is missing: {CONFIG} names it as the labels of output '{output.name}'.")
         if output.label_filename:
-            yield output.name, _read_lines(path)
+            yield output.name, _read_label_file(path)
 
 
-def _read_lines(path: Path) -> Sequence[str]:
+def _read_label_file(path: Path) -> Sequence[str]:
     try:
-        return path.read_text("utf-8").splitlines()
+        return parse_labels(path.read_bytes())
     except UnicodeDecodeError as error:
         raise BadModelError(f"{path} is not UTF-8, as labels must be.") from error
 

@@ -124,6 +124,14 @@ def test_invalid_files(models_folder: Path, change: Callable[[Path], object], me
         repository.read(models_folder)[0].candidates[0].read()
 
 
+def test_labels_of_other_programs(models_folder: Path) -> None:
+    """In a labels.txt from elsewhere, only line feeds end a label: no class has the name of its neighbour."""
+    (models_folder / "model" / "config.pbtxt").write_text('output { name: "y" label_filename: "labels.txt" }')
+    (models_folder / "model" / "labels.txt").write_bytes("\ufeffcat\r\ndog\r\nbird\u2028x\r\nowl\r\n".encode())
+    (files,) = repository.read(models_folder)
+    assert files.labels == {"y": ["cat", "dog", "bird\u2028x", "owl"]}
+
+
 def test_matching_manifest(models_folder: Path) -> None:
     """A manifest with the file's checksum is read."""
     path = models_folder / "model" / "1" / "model.onnx"
