@@ -20,8 +20,8 @@ from serve.wire.tensors import Array, Request, Tensor, TensorSpec
 def infer_request(
     model: str, inputs: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None, version: str
 ) -> inference.ModelInferRequest:
-    """Return a ModelInfer request for numpy arrays. Raises: RefusedError if the protocol lacks an array's dtype."""
-    tensors = tuple(_tensor(name, np.asarray(values)) for name, values in inputs.items())
+    """Return a ModelInfer request for numpy arrays. Raises: RefusedError if an array cannot be sent."""
+    tensors = tuple(_tensor(name, values) for name, values in inputs.items())
     return codec.message_from_request(Request(model, version, "", tensors, tuple(outputs or ())))
 
 
@@ -70,9 +70,10 @@ def _tensor_spec(tensor: inference.ModelMetadataResponse.TensorMetadata) -> Tens
     return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape))
 
 
-def _tensor(name: str, array: Array) -> Tensor:
-    if array.dtype.kind in "OSU":
-        elements = [value.encode() if isinstance(value, str) else bytes(value) for value in array.ravel().tolist()]
+def _tensor(name: str, values: npt.ArrayLike) -> Tensor:
+    array = _as_array(name, values)
+    if array.dtype.kind in "OSUT":
+        elements = [_as_bytes(name, value) for value in array.astype(object).ravel()]
         return Tensor(name, datatypes.BYTES.name, np.array(elements, object).reshape(array.shape))
     if array.dtype.name == "bfloat16":  # from the package ml_dtypes
         return Tensor(name, datatypes.BF16.name, np.ascontiguousarray(array).view(datatypes.BF16.numpy))
@@ -80,3 +81,25 @@ def _tensor(name: str, array: Array) -> Tensor:
     if datatype is None:
         raise RefusedError(f"input '{name}': the protocol has no datatype for numpy's {array.dtype}.")
     return Tensor(name, datatype.name, array)
+
+
+def _as_array(name: str, values: npt.ArrayLike) -> Array:
+    try:
+        return np.asarray(values)
+    except Exception as error:  # numpy calls the object's own conversion, which may raise anything
+        raise RefusedError(f"input '{name}' cannot be converted to a numpy array: {error}") from error
+
+
+def _as_bytes(name: str, value: object) -> bytes:
+    """Return an element of an object array as BYTES; numbers are refused, because BYTES would hide their datatype."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise RefusedError(
+            f"input '{name}' is an array of objects with the element {value!r} ({type(value).__name__}), but only str "
+            "and bytes can be sent as BYTES: pass numbers as an array of a number type, such as float32, or as text."
+        )
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise RefusedError(f"input '{name}' has the element {value!r}, which UTF-8 cannot encode: {error}") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from serve import errors
@@ -83,6 +84,40 @@ def test_array_without_a_datatype(client: Client) -> None:
     """The client rejects a numpy dtype that the protocol lacks."""
     with pytest.raises(RefusedError, match="the protocol has no datatype for numpy's complex128"):
         client.infer("bare", {"x": np.zeros((1, 3), complex)})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[5, 3]], object), r"element 5 \(int\), but only str and bytes can be sent as BYTES: pass numbers"),
+        (np.array([[True, False]], object), r"element True \(bool\)"),
+        (np.array([["a", None]], object), r"element None \(NoneType\)"),
+        (np.array([[5.5, "a"]], object), r"element 5\.5 \(float\)"),
+        (np.array([["a", bytearray(b"b")]], object), r"element bytearray\(b'b'\) \(bytearray\)"),
+        (np.array([["\udc80", "a"]]), "which UTF-8 cannot encode"),
+        ([["a", "b"], ["c"]], "input 'x' cannot be converted to a numpy array: .*inhomogeneous"),
+        (np.array([["2026-11-28", "2026-11-29"]], "datetime64[D]"), r"no datatype for numpy's datetime64\[D\]"),
+    ],
+)
+def test_elements_that_cannot_be_sent(client: Client, values: npt.ArrayLike, message: str) -> None:
+    """No element is changed silently: what is neither text nor bytes is refused with its value and type."""
+    with pytest.raises(RefusedError, match=message):
+        client.infer("text", {"x": values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([["é", b"b"]], object),
+        np.array([["é", "b"]], "U1"),
+        np.array([["é", "b"]], np.dtypes.StringDType()),
+        np.array([["é".encode(), b"b"]]),
+        np.array([[np.str_("é"), np.bytes_(b"b")]], object),
+    ],
+)
+def test_arrays_of_text(client: Client, values: npt.ArrayLike) -> None:
+    """Every kind of text array that numpy has is sent as BYTES."""
+    assert client.infer("text", {"x": values})["y"].tolist() == [["é".encode(), b"b"]]
 
 
 def test_failed_inference(client: Client) -> None:
