@@ -6,6 +6,9 @@ The `zoonnx.*` keys are metadata properties of model.onnx, parameters of config.
 LAYERS_KEY = "zoonnx.layers"  # a LayerMap as JSON
 LABELS_KEY = "zoonnx.labels"  # the class labels as a JSON list
 PREPROCESSING_KEY = "zoonnx.preprocessing"  # a Preprocessing as JSON
+MAX_MESSAGE_KEY = (
+    "zoonnx.max_message_bytes"  # only in ModelConfig responses: the largest request of the server, in bytes
+)
 TASK_KEY = "zoonnx.task"  # only present, with the value MULTI_LABEL, if an image may have several labels
 MULTI_LABEL = "multi-label"
 

@@ -8,6 +8,8 @@ from serve.errors import SettingsError
 
 Provider = Literal["auto", "cuda", "cpu"]
 ModelControl = Literal["none", "explicit", "poll"]
+MIB = 2**20
+MAX_MESSAGE_BYTES = 2**31 - 1  # of protobuf and of gRPC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class ServerSettings:
         grpc_port: Port for gRPC, 0 to 65535; 0 selects an unused port.
         http_port: Port for HTTP, 0 to 65535; 0 selects an unused port, None disables HTTP.
         provider: Device that runs the models; `auto` selects CUDA if it works, else the CPU.
-        max_message_bytes: Largest gRPC request in bytes, 1 or more.
+        max_message_bytes: Largest gRPC request in bytes, 1 to 2147483647.
         stop_grace_s: Seconds that a stopping server waits for in-flight requests, 0 or more.
         tap_sessions: Size of each model's cache of sessions with layer outputs, 1 or more.
         model_control: When models are loaded. `none`: all models are loaded at startup; `explicit`: `load_models` at
@@ -34,7 +36,7 @@ class ServerSettings:
     grpc_port: int = 8001
     http_port: int | None = None
     provider: Provider = "auto"
-    max_message_bytes: int = 64 * 2**20
+    max_message_bytes: int = 64 * MIB
     stop_grace_s: float = 10.0
     tap_sessions: int = 8
     model_control: ModelControl = "none"
@@ -49,8 +51,11 @@ class ServerSettings:
                 raise SettingsError(f"a port must be from 0 (any unused port) to 65535; got {port}.")
         if self.provider not in get_args(Provider):
             raise SettingsError(f"the provider must be one of {', '.join(get_args(Provider))}; got '{self.provider}'.")
-        if self.max_message_bytes < 1:
-            raise SettingsError(f"max_message_bytes must be 1 or more; got {self.max_message_bytes}.")
+        if not 1 <= self.max_message_bytes <= MAX_MESSAGE_BYTES:
+            raise SettingsError(
+                f"the message limit must be from 1 to {MAX_MESSAGE_BYTES} bytes, which is gRPC's own limit "
+                f"(--max-message-mib 1 to {MAX_MESSAGE_BYTES // MIB}); got {self.max_message_bytes} bytes."
+            )
         if self.tap_sessions < 1:
             raise SettingsError(f"tap_sessions must be 1 or more; got {self.tap_sessions}.")
         if self.stop_grace_s < 0:

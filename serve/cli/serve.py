@@ -30,6 +30,9 @@ def serve(
         list[str], typer.Option(metavar="NAME", help="With explicit: a model to load at startup. Repeatable.")
     ] = [],  # noqa: B006  typer copies it
     poll_interval_s: Annotated[float, typer.Option(help="With poll: seconds between checks of the files.")] = 15.0,
+    max_message_mib: Annotated[
+        int, typer.Option(help="The largest request in MiB, 1 to 2047; zoonnx's clients split larger batches.")
+    ] = 64,
 ) -> None:
     """Serve a model repository over gRPC.
 
@@ -41,7 +44,7 @@ def serve(
     import logging
 
     from serve import app
-    from serve.settings import ServerSettings
+    from serve.settings import MIB, ServerSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     settings = ServerSettings(
@@ -53,5 +56,6 @@ def serve(
         model_control=model_control,  # type: ignore[arg-type]  # ServerSettings validates it
         load_models=tuple(load_model),
         poll_interval_s=poll_interval_s,
+        max_message_bytes=max_message_mib * MIB,
     )
     app.run(settings, typer.echo)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,11 +12,14 @@ import grpc.aio
 import numpy.typing as npt
 
 from protos import inference, introspect
+from serve.client.batches import Limits, join, limits_of, may_exceed, require_split_layers, split
 from serve.client.image_input import image_inputs
 from serve.client.messages import infer_outputs, infer_request, matching_layers, model_info
 from serve.client.model_info import LayerInfo, ModelInfo, fetchable_names, is_glob
 from serve.client.rpc import METHODS, channel_options, checked_address, client_error
-from serve.wire.tensors import Array
+from serve.errors import RefusedError
+from serve.wire import codec
+from serve.wire.tensors import Array, Request
 
 
 class AsyncClient:
@@ -30,6 +34,7 @@ class AsyncClient:
     def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0, retries: int = 3) -> None:
         self.url, self.timeout_s = url, timeout_s
         self._channel = grpc.aio.insecure_channel(checked_address(url), channel_options(retries))
+        self._limits: dict[tuple[str, str], Limits] = {}  # by model and version; asked again after a refused request
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,22 +76,48 @@ class AsyncClient:
 
         Raises:
             NoSuchModelError: The server does not have the model or the version.
-            RefusedError: An input or output does not match the model.
+            RefusedError: An input or output does not match the model, or one row exceeds the server's message limit.
             ServerFailedError: The model failed on these inputs.
         """
-        response = await self._call("ModelInfer", infer_request(model, inputs, outputs, version))
-        return infer_outputs(response, self.url)
+        request = infer_request(model, inputs, outputs, version)
+        limits = await self._limits_for(request) if may_exceed(request) else Limits()
+        parts = split(request, limits)
+        if len(parts) > 1 and not limits.outputs.issuperset(request.outputs):
+            require_split_layers(request, limits, await self.layers(model, version=version))
+        return join(parts, await self._infer_parts(parts))
+
+    async def _infer_parts(self, parts: Sequence[Request]) -> list[dict[str, Array]]:
+        outputs, version = [], parts[0].version
+        for part in parts:
+            try:
+                response = await self._call("ModelInfer", codec.message_from_request(replace(part, version=version)))
+            except RefusedError:
+                self._limits.pop((part.model, part.version), None)
+                raise
+            outputs.append(infer_outputs(response, self.url))
+            version = version or response.model_version
+        return outputs
+
+    async def _limits_for(self, request: Request) -> Limits:
+        key = (request.model, request.version)
+        if key not in self._limits:
+            try:
+                message = inference.ModelConfigRequest(name=request.model, version=request.version)
+                self._limits[key] = limits_of((await self._call("ModelConfig", message)).config)
+            except RefusedError:
+                return Limits()
+        return self._limits[key]
 
     async def infer_images(
         self, model: str, files: Sequence[Path | str], outputs: Sequence[str] | None = None, version: str = ""
     ) -> dict[str, Array]:
-        """Run a model on image files, in one request, and return its outputs by name, one row per file.
+        """Run a model on image files, and return its outputs by name, one row per file.
 
         Raises:
             NoSuchModelError: The server does not have the model or the version.
             UnsupportedModelError: The model does not accept images, or does not define their preprocessing.
             ImageError: A file is not an image.
-            RefusedError: There are more files than the model's largest batch, or an output does not exist.
+            RefusedError: An output does not exist, or one image exceeds the server's message limit.
         """
         info = await self.model(model)
         inputs = await asyncio.to_thread(image_inputs, info, list(map(Path, files)))

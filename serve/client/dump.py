@@ -75,7 +75,7 @@ def dump_layers(
     preprocessing = classifier_preprocessing(info)
     selected = _select_layers(client, model, patterns, info.version)
     fetchable = [layer for layer in selected if layer.fetchable]
-    batch_size = BATCH_SIZE if all(layer.batch_first for layer in fetchable) else 1
+    batch_size = min(BATCH_SIZE, max(1, info.max_batch_size)) if all(layer.batch_first for layer in fetchable) else 1
     names = [PROBABILITIES, *(layer.name for layer in fetchable)]
     first_images, responses = [], []
     for start in range(0, len(files), batch_size):

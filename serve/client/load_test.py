@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from serve.client.aio import AsyncClient
+from serve.client.batches import Limits, split
+from serve.client.messages import infer_request
 from serve.client.model_info import ModelInfo
 from serve.errors import SettingsError, UnreachableError, UnsupportedModelError
 from serve.wire import datatypes
@@ -94,7 +96,8 @@ async def measure(url: str, settings: LoadSettings) -> LoadReport:
     Raises:
         UnsupportedModelError: Random tensors cannot be generated for the model's inputs.
         UnreachableError: The server or its metrics cannot be reached.
-        SettingsError: The batch is too large for the model, or no request completed during the measurement.
+        SettingsError: The batch exceeds what the server accepts in one request, or no request completed during the
+            measurement.
     """
     async with AsyncClient(url, retries=0) as client:
         inputs = _random_inputs(await client.model(settings.model), settings.batch_size)
@@ -157,7 +160,15 @@ def _random_inputs(info: ModelInfo, batch_size: int) -> dict[str, Array]:
     largest = max(1, info.max_batch_size)
     if batch_size > largest:
         raise SettingsError(f"model '{info.name}' accepts batches of up to {largest}; got {batch_size}.")
-    return {spec.name: _random(info, spec, batch_size) for spec in info.inputs}
+    inputs = {spec.name: _random(info, spec, batch_size) for spec in info.inputs}
+    limits = Limits(info.max_batch_size, info.max_message_bytes)
+    requests = split(infer_request(info.name, inputs, None, ""), limits)
+    if len(requests) > 1:
+        raise SettingsError(
+            f"a batch of {batch_size} rows exceeds the {info.max_message_bytes} bytes that the server accepts in one "
+            f"request: measure with a batch size of at most {len(next(iter(requests[0].inputs)).array)}."
+        )
+    return inputs
 
 
 def _random(info: ModelInfo, spec: TensorSpec, batch_size: int) -> Array:

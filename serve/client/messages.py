@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from protos import inference, introspect, manifest
 from protos.keys import LABELS_KEY, MULTI_LABEL, TASK_KEY
+from serve.client.batches import limits_of
 from serve.client.model_info import LayerInfo, ModelInfo
 from serve.client.preprocessing import Preprocessing
 from serve.errors import InvalidRequestError, RefusedError, ServerFailedError
@@ -19,10 +20,10 @@ from serve.wire.tensors import Array, Request, Tensor, TensorSpec
 
 def infer_request(
     model: str, inputs: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None, version: str
-) -> inference.ModelInferRequest:
-    """Return a ModelInfer request for numpy arrays. Raises: RefusedError if an array cannot be sent."""
+) -> Request:
+    """Return a request for numpy arrays. Raises: RefusedError if an array cannot be sent."""
     tensors = tuple(_tensor(name, values) for name, values in inputs.items())
-    return codec.message_from_request(Request(model, version, "", tensors, tuple(outputs or ())))
+    return Request(model, version, "", tensors, tuple(outputs or ()))
 
 
 def infer_outputs(response: inference.ModelInferResponse, url: str) -> dict[str, Array]:
@@ -53,6 +54,7 @@ def model_info(metadata: inference.ModelMetadataResponse, config: inference.Mode
         labels=tuple(json.loads(parameters[LABELS_KEY].string_value)) if LABELS_KEY in parameters else (),
         preprocessing=Preprocessing.from_parameters(parameters),
         multi_label=TASK_KEY in parameters and parameters[TASK_KEY].string_value == MULTI_LABEL,
+        max_message_bytes=limits_of(config).max_message_bytes,
     )
 
 

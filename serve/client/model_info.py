@@ -7,6 +7,8 @@ from serve.client.preprocessing import Preprocessing
 from serve.errors import NoSuchLayerError
 from serve.wire.tensors import TensorSpec
 
+PROTOBUF_MAX_BYTES = 2**31 - 1  # the limit of any message
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -22,6 +24,7 @@ class ModelInfo:
         preprocessing: The preprocessing of images; None if the model does not define it.
         multi_label: Whether an image may have several labels. The probabilities are then independent, and do not sum
             to 1.
+        max_message_bytes: Largest request in bytes that the server accepts.
     """
 
     name: str
@@ -32,6 +35,7 @@ class ModelInfo:
     labels: tuple[str, ...]
     preprocessing: Preprocessing | None
     multi_label: bool = False
+    max_message_bytes: int = PROTOBUF_MAX_BYTES
 
 
 @dataclass(frozen=True)

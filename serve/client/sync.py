@@ -1,6 +1,7 @@
 """The synchronous client: numpy arrays in, numpy arrays out. It works with this server and with Triton."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,12 +10,14 @@ import grpc
 import numpy.typing as npt
 
 from protos import inference, introspect
+from serve.client.batches import Limits, join, limits_of, may_exceed, require_split_layers, split
 from serve.client.image_input import image_inputs
 from serve.client.messages import infer_outputs, infer_request, matching_layers, model_info
 from serve.client.model_info import LayerInfo, ModelInfo, fetchable_names, is_glob
 from serve.client.rpc import METHODS, channel_options, checked_address, client_error
-from serve.errors import UnreachableError
-from serve.wire.tensors import Array
+from serve.errors import RefusedError, UnreachableError
+from serve.wire import codec
+from serve.wire.tensors import Array, Request
 
 
 class Client:
@@ -25,7 +28,7 @@ class Client:
 
     Args:
         url: HOST:PORT of the server's gRPC port, without a scheme.
-        timeout_s: Time limit of one call in seconds, including retries.
+        timeout_s: Time limit of one request in seconds, including retries.
         retries: Largest number of retries of an UNAVAILABLE call, 0 to 4.
 
     Raises:
@@ -35,6 +38,7 @@ class Client:
     def __init__(self, url: str = "127.0.0.1:8001", timeout_s: float = 60.0, retries: int = 3) -> None:
         self.url, self.timeout_s = url, timeout_s
         self._channel = grpc.insecure_channel(checked_address(url), channel_options(retries))
+        self._limits: dict[tuple[str, str], Limits] = {}  # by model and version; asked again after a refused request
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +106,9 @@ class Client:
     ) -> dict[str, Array]:
         """Run a model on arrays, and return its outputs by name.
 
+        A batch beyond the model's `max_batch_size` or the server's message limit is sent in several requests, one after
+        the other; the outputs are those of one batch.
+
         Text and bytes are sent as BYTES and returned as arrays of `bytes`. A BF16 output is returned as float32; a BF16
         input is an array of dtype bfloat16 of the package ml_dtypes.
 
@@ -113,16 +120,43 @@ class Client:
 
         Raises:
             NoSuchModelError: The server does not have the model or the version.
-            RefusedError: An input or output does not match the model.
+            RefusedError: An input or output does not match the model, or one row exceeds the server's message limit.
             ServerFailedError: The model failed on these inputs.
         """
-        response = self._call("ModelInfer", infer_request(model, inputs, outputs, version))
-        return infer_outputs(response, self.url)
+        request = infer_request(model, inputs, outputs, version)
+        limits = self._limits_for(request) if may_exceed(request) else Limits()
+        parts = split(request, limits)
+        if len(parts) > 1 and not limits.outputs.issuperset(request.outputs):
+            require_split_layers(request, limits, self.layers(model, version=version))
+        return join(parts, self._infer_parts(parts))
+
+    def _infer_parts(self, parts: Sequence[Request]) -> list[dict[str, Array]]:
+        """Run the parts of a batch on one version of the model: the one that answers first."""
+        outputs, version = [], parts[0].version
+        for part in parts:
+            try:
+                response = self._call("ModelInfer", codec.message_from_request(replace(part, version=version)))
+            except RefusedError:
+                self._limits.pop((part.model, part.version), None)
+                raise
+            outputs.append(infer_outputs(response, self.url))
+            version = version or response.model_version
+        return outputs
+
+    def _limits_for(self, request: Request) -> Limits:
+        key = (request.model, request.version)
+        if key not in self._limits:
+            try:
+                message = inference.ModelConfigRequest(name=request.model, version=request.version)
+                self._limits[key] = limits_of(self._call("ModelConfig", message).config)
+            except RefusedError:  # a server without this RPC, or a version that the request itself reports better
+                return Limits()
+        return self._limits[key]
 
     def infer_images(
         self, model: str, files: Sequence[Path | str], outputs: Sequence[str] | None = None, version: str = ""
     ) -> dict[str, Array]:
-        """Run a model on image files, in one request, and return its outputs by name, one row per file.
+        """Run a model on image files, and return its outputs by name, one row per file.
 
         The client resizes and crops the images, with the preprocessing that is stored with the model. `outputs` and
         `version` are those of `infer`.
@@ -131,7 +165,7 @@ class Client:
             NoSuchModelError: The server does not have the model or the version.
             UnsupportedModelError: The model does not accept images, or does not define their preprocessing.
             ImageError: A file is not an image.
-            RefusedError: There are more files than the model's largest batch, or an output does not exist.
+            RefusedError: An output does not exist, or one image exceeds the server's message limit.
         """
         return self.infer(model, image_inputs(self.model(model), list(map(Path, files))), outputs, version)
 

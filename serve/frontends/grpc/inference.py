@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from protos import inference, introspect
+from protos.keys import MAX_MESSAGE_KEY
 from protos.version import VERSION
 from serve.devices import cuda
 from serve.engine import validation
@@ -36,10 +37,13 @@ TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 
 
 class InferenceService:
-    """RPCs of Triton's `inference.GRPCInferenceService`."""
+    """RPCs of Triton's `inference.GRPCInferenceService`; clients are told the message limit, `max_message_bytes`."""
 
-    def __init__(self, registry: ModelRegistry, manager: ModelManager, regions: Regions) -> None:
+    def __init__(
+        self, registry: ModelRegistry, manager: ModelManager, regions: Regions, max_message_bytes: int
+    ) -> None:
         self._registry, self._manager, self._regions = registry, manager, regions
+        self._max_message_bytes = max_message_bytes
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the unary RPCs by name."""
@@ -85,7 +89,9 @@ class InferenceService:
         )
 
     async def _model_config(self, request: inference.ModelConfigRequest) -> inference.ModelConfigResponse:
-        return inference.ModelConfigResponse(config=self._registry.model(request.name, request.version).config)
+        response = inference.ModelConfigResponse(config=self._registry.model(request.name, request.version).config)
+        response.config.parameters[MAX_MESSAGE_KEY].string_value = str(self._max_message_bytes)
+        return response
 
     async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
         # Errors are reported in this order: an unknown model, a wrong name or datatype, wrong data.

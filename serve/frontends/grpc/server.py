@@ -85,7 +85,7 @@ class GrpcServer:
             ("grpc.server.max_pending_requests", MAX_PENDING_REQUESTS),
             ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_REQUESTS),
         ]
-        services = _services(registry, manager)
+        services = _services(registry, manager, settings.max_message_bytes)
         log_filter.install()
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers(tuple(services.values()))
@@ -118,10 +118,13 @@ class GrpcServer:
         await self._server.stop(self._settings.stop_grace_s)
 
 
-def _services(registry: ModelRegistry, manager: ModelManager) -> Mapping[str, grpc.GenericRpcHandler]:
+def _services(
+    registry: ModelRegistry, manager: ModelManager, max_message_bytes: int
+) -> Mapping[str, grpc.GenericRpcHandler]:
     """Return the handlers of our own services by service name."""
     regions = Regions()
-    inference, introspection = InferenceService(registry, manager, regions), IntrospectionService(registry)
+    inference = InferenceService(registry, manager, regions, max_message_bytes)
+    introspection = IntrospectionService(registry)
     unary = {
         **inference.handlers(),
         **SharedMemoryService(regions).handlers(),

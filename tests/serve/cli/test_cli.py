@@ -211,6 +211,8 @@ class TestServe:
             (("--host", "192.0.2.1", "--grpc-port", 0), "cannot listen on 192.0.2.1:0"),
             (("--grpc-port", 70000), "got 70000"),
             (("--provider", "gpu"), "one of auto, cuda, cpu; got 'gpu'"),
+            (("--max-message-mib", 0), "(--max-message-mib 1 to 2047); got 0 bytes"),
+            (("--max-message-mib", 2048), "(--max-message-mib 1 to 2047); got 2147483648 bytes"),
         ],
     )
     def test_bad_options(self, zoonnx: Zoonnx, models: Path, options: tuple[object, ...], message: str) -> None:
