@@ -43,7 +43,7 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
     async with _http_server(registry, settings) as http_port:
         await manager.start()
         await server.start()
-        announce(f"ready: {_model_count(registry.models())} on grpc {settings.host}:{port}")
+        announce(f"ready: {_model_count(registry.models(), manager.failed)} on grpc {settings.host}:{port}")
         if http_port is not None:
             announce(f"metrics: http://{settings.host}:{http_port}/metrics")
         await stop.wait()
@@ -99,6 +99,9 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-def _model_count(models: list[Model]) -> str:
+def _model_count(models: list[Model], failed: int) -> str:
+    """Return '1 model' or '2 models', or '2 of 3 models' if some could not be loaded."""
     count = len({model.name for model in models})
+    if failed:
+        return f"{count} of {count + failed} models"
     return f"{count} model" if count == 1 else f"{count} models"

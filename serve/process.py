@@ -79,7 +79,7 @@ def _start(arguments: Sequence[str], timeout_s: float) -> Server:
     if ready is None:
         text = _read(log).strip()
         _stop(process, log)
-        reason = text.removeprefix("zoonnx serve: ") or f"it was not ready within {timeout_s:g} s"
+        reason = text.rpartition("zoonnx serve: ")[2] or f"it was not ready within {timeout_s:g} s"
         raise SetupError(f"the server did not start: {reason}")
     return Server(process, ready[1], log)
 

@@ -29,6 +29,7 @@ class ServerSettings:
             startup, then as clients request it; `poll`: all models at startup, and again whenever their files change.
         load_models: Names of the models to load at startup; only with `explicit` model control.
         poll_interval_s: Seconds between two scans of the repository with `poll` model control, more than 0.
+        strict: Whether a model that cannot be loaded keeps the server from starting, also if others can be.
     """
 
     models: Path
@@ -42,6 +43,7 @@ class ServerSettings:
     model_control: ModelControl = "none"
     load_models: tuple[str, ...] = ()
     poll_interval_s: float = 15.0
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not self.host:

@@ -30,6 +30,9 @@ def serve(
         list[str], typer.Option(metavar="NAME", help="With explicit: a model to load at startup. Repeatable.")
     ] = [],  # noqa: B006  typer copies it
     poll_interval_s: Annotated[float, typer.Option(help="With poll: seconds between checks of the files.")] = 15.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not start if any model cannot be loaded. Default: serve the others.")
+    ] = False,
     max_message_mib: Annotated[
         int, typer.Option(help="The largest request in MiB, 1 to 2047; zoonnx's clients split larger batches.")
     ] = 64,
@@ -56,6 +59,7 @@ def serve(
         model_control=model_control,  # type: ignore[arg-type]  # ServerSettings validates it
         load_models=tuple(load_model),
         poll_interval_s=poll_interval_s,
+        strict=strict,
         max_message_bytes=max_message_mib * MIB,
     )
     app.run(settings, typer.echo)

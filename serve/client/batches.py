@@ -18,8 +18,7 @@ from serve.errors import RefusedError, ServerFailedError
 from serve.wire import codec, datatypes
 from serve.wire.tensors import Array, Request, Tensor
 
-MIB = 2**20
-ALWAYS_ACCEPTED_BYTES = MIB // 2  # data of a request that every server accepts: their limits are 1 MiB or more
+ALWAYS_ACCEPTED_BYTES = 2**19  # data of a request that every server accepts: their limits are 1 MiB or more
 VARIABLE_BYTES = 32  # per tensor: the largest encoding of its number of rows and of the length of its data
 
 
@@ -76,7 +75,7 @@ def require_split_layers(request: Request, limits: Limits, layers: Sequence[Laye
             raise RefusedError(
                 f"the layer '{layer.name}' has no row per row of the input, so a batch of {_rows(request)} rows cannot "
                 f"be split: model '{request.model}' accepts {limits.max_batch_size} rows per request, and messages of "
-                f"{_mib(limits.max_message_bytes)}; pass fewer rows."
+                f"up to {limits.max_message_bytes} bytes; pass fewer rows."
             )
 
 
@@ -105,7 +104,7 @@ def _ranges(request: Request, rows: int, room: int, limits: Limits) -> Iterator[
     ends = np.cumsum(row_bytes)
     start = 0
     while start < rows:
-        _require_room(request, int(row_bytes[start]), room, limits, f"row {start} of ")
+        _require_room(request, int(row_bytes[start]), room, limits, f" for row {start} alone")
         last = int(np.searchsorted(ends, room + ends[start] - row_bytes[start], side="right"))
         stop = min(last, start + limits.max_batch_size)
         yield start, stop
@@ -115,9 +114,9 @@ def _ranges(request: Request, rows: int, room: int, limits: Limits) -> Iterator[
 def _require_room(request: Request, size: int, room: int, limits: Limits, where: str = "") -> None:
     if size > room:
         raise RefusedError(
-            f"{where}the inputs of model '{request.model}' have {_mib(size)}, but the server accepts messages of up to "
-            f"{_mib(limits.max_message_bytes)}: start it with a larger --max-message-mib, or pass the tensors through "
-            "shared memory."
+            f"a request for model '{request.model}' needs {size + limits.max_message_bytes - room} bytes{where}, but "
+            f"the server accepts messages of up to {limits.max_message_bytes}: start it with a larger "
+            "--max-message-mib, or pass the tensors through shared memory."
         )
 
 
@@ -155,7 +154,3 @@ def _row_bytes(tensor: Tensor, rows: int) -> npt.NDArray[np.int64]:
     sizes = np.array([codec.LENGTH.size + len(element) for element in tensor.array.flat], np.int64)
     row_sizes: npt.NDArray[np.int64] = sizes.reshape(rows, per_row).sum(axis=1)
     return row_sizes
-
-
-def _mib(size: int) -> str:
-    return f"{size / MIB:.1f} MiB"

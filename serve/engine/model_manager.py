@@ -14,8 +14,15 @@ from typing import Literal
 
 from serve.engine.model import Model
 from serve.engine.model_registry import ModelRegistry
-from serve.errors import BadModelError, LoadFailedError, NotInRepositoryError, SetupError, UnavailableError
-from serve.repository import repository
+from serve.errors import (
+    BadModelError,
+    LoadFailedError,
+    NotInRepositoryError,
+    RepositoryError,
+    SetupError,
+    UnavailableError,
+)
+from serve.repository import layout, repository
 from serve.repository.repository import Fingerprint, ModelFiles
 from serve.settings import ServerSettings
 
@@ -68,20 +75,27 @@ class ModelManager:
         self._poller: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the initial models.
+        """Load the initial models; unless the settings are strict, those that can be loaded are enough.
 
         Raises:
-            SetupError: A model has no loadable version, or is not in the repository.
+            SetupError: No model can be loaded, or, in a strict server, one cannot; or a model to load does not exist.
         """
-        for files in await asyncio.to_thread(self._initial_models):
-            fingerprint = await asyncio.to_thread(repository.fingerprint, self._folder(files.name))
-            result = await asyncio.to_thread(self._load_files, files, fingerprint)
-            if not result.models:
-                raise BadModelError(next(iter(result.errors.values())))
-            await self._serve(files.name, result)
+        results: dict[str, LoadResult] = {}
+        for name in await asyncio.to_thread(self._initial_names):
+            results[name] = await asyncio.to_thread(self._load, name)
+            if self._settings.strict:
+                _require_models({name: results[name]})
+        _require_models(results)
+        for name, result in results.items():
+            await self._serve(name, result)
         self._registry.open()
         if self._settings.model_control == "poll":
             self._poller = asyncio.create_task(self._poll_forever())
+
+    @property
+    def failed(self) -> int:
+        """Number of models of which no version can be loaded."""
+        return sum(not self._registry.versions(name) for name, result in self._results.items() if result.errors)
 
     async def close(self) -> None:
         """Stop polling, and wait until replaced versions have finished their requests."""
@@ -173,7 +187,7 @@ class ModelManager:
         """Load a model's current files; versions whose files are unchanged are not loaded again."""
         fingerprint = repository.fingerprint(self._folder(name))
         try:
-            files = repository.read_model(self._folder(name))
+            files = repository.read_model(self._settings.models, name)
         except Exception as error:  # noqa: BLE001  an error in one model must not affect others
             return LoadResult((), {0: _load_error(error, name)}, fingerprint)
         return self._load_files(files, fingerprint)
@@ -203,18 +217,22 @@ class ModelManager:
             if _version_files(result.fingerprint, model.version) == _version_files(fingerprint, model.version)
         }
 
-    def _initial_models(self) -> list[ModelFiles]:
+    def _initial_names(self) -> Sequence[str]:
+        """Return the models to load at startup; a repository that is polled, or loaded on request, may be empty."""
+        path, names = self._settings.models, self._names()
+        if not names and self._settings.model_control == "none":
+            raise RepositoryError(layout.nothing_to_serve(path))
+        for sentence in layout.misplaced(path) if path.is_dir() else ():
+            log.warning("%s", sentence)
         if self._settings.model_control != "explicit":
-            return repository.read(self._settings.models)
-        names = self._names()
+            return names
         for name in self._settings.load_models:
             if name not in names:
-                raise BadModelError(f"{self._settings.models} has no model '{name}' to load at startup.")
-        return [repository.read_model(self._folder(name)) for name in self._settings.load_models]
+                raise BadModelError(f"{path} has no model '{name}' to load at startup.")
+        return self._settings.load_models
 
     def _names(self) -> list[str]:
-        path = self._settings.models
-        return repository.list_names(path) if path.is_dir() else [path.stem]
+        return layout.list_names(self._settings.models)
 
     def _folder(self, name: str) -> Path:
         return self._settings.models / name
@@ -234,6 +252,19 @@ class ModelManager:
         control = self._settings.model_control
         if control != "explicit":
             raise UnavailableError(f"clients cannot load or unload models: the model control is {control}.")
+
+
+def _require_models(results: Mapping[str, LoadResult]) -> None:
+    """Raise BadModelError if there are results, but none has a loaded version."""
+    if not results or any(result.models for result in results.values()):
+        return
+    errors = [next(iter(result.errors.values())) for result in results.values()]
+    for name, error in zip(results, errors, strict=True):
+        if len(errors) > 1:
+            log.error("%s: %s", name, error)
+    raise BadModelError(
+        errors[0] if len(errors) == 1 else f"none of the {len(errors)} models can be served: {errors[0]}"
+    )
 
 
 def _load_error(error: Exception, name: str) -> str:

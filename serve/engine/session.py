@@ -32,6 +32,10 @@ BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 ALL_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 EXTENDED_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 OUT_OF_MEMORY = re.compile("failed to allocate|bad.?alloc|out of memory|alloc_failed", re.IGNORECASE)
+ZIPMAP_CURE = (
+    '. A ZipMap node makes it: convert the scikit-learn model with options={id(model): {"zipmap": False}}, so that the '
+    "probabilities are a tensor."
+)
 EXTERNAL_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -124,7 +128,8 @@ class Session:
     def _spec(self, node: Any) -> TensorSpec:
         datatype = datatypes.BY_ONNX.get(node.type)
         if datatype is None:
-            raise BadModelError(f"{self._path}: '{node.name}' has type {node.type}, which the protocol lacks.")
+            cure = ZIPMAP_CURE if node.type.startswith("seq(map(") else "."
+            raise BadModelError(f"{self._path}: '{node.name}' has type {node.type}, which the protocol lacks{cure}")
         shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
         batch_name = node.shape[0] if node.shape and isinstance(node.shape[0], str) else ""
         return TensorSpec(node.name, datatype.name, shape, batch_name)

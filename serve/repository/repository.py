@@ -1,7 +1,6 @@
 """Reads a model repository in Triton's layout: models/NAME/[config.pbtxt], models/NAME/VERSION/model.onnx."""
 
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +15,9 @@ from protos.files import CONFIG, MANIFEST, MODEL
 from protos.labels import parse_labels
 from protos.manifest import Manifest
 from protos.version import SCHEMA_VERSION
-from serve.errors import BadModelError, RepositoryError
+from serve.errors import BadModelError
+from serve.repository.layout import is_single_model, is_version, place_in
 
-log = logging.getLogger(__name__)
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
@@ -39,15 +38,16 @@ class Version:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version's number and .onnx file, not read yet."""
+    """A version's number and .onnx file, not read yet; a model of several files may be a folder of that name."""
 
     number: int
     path: Path
 
     def read(self) -> Version:
         """Read the manifest beside the file, and compare its checksum with the file. Raises: BadModelError."""
-        with _translate_os_errors(self.path):
-            return Version(self.number, self.path, _read_matching_manifest(self.path))
+        file = self.path / MODEL if self.path.is_dir() else self.path
+        with _translate_os_errors(file):
+            return Version(self.number, file, _read_matching_manifest(self.path.parent, file))
 
 
 @dataclass(frozen=True)
@@ -69,55 +69,21 @@ class ModelFiles:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def read(path: Path) -> list[ModelFiles]:
-    """Return the models of the repository at `path`, sorted by name; or the one model if `path` is an .onnx file.
+def read_model(path: Path, name: str) -> ModelFiles:
+    """Return a model of the repository `path`, or the one .onnx file there; its versions are not read.
 
     Raises:
-        RepositoryError: `path` holds no model.
-        BadModelError: A model's files are inconsistent.
+        BadModelError: The model's files are inconsistent.
     """
-    if path.is_file() and path.suffix == ".onnx":
-        return [ModelFiles(path.stem, None, [Candidate(1, path)], 1)]
-    names = list_names(path)
-    if not names:
-        raise RepositoryError(f"{path} holds no model: 'zoonnx export NETWORK --to {path}' writes one.")
-    return [read_model(path / name) for name in names]
-
-
-def list_names(path: Path) -> list[str]:
-    """Return the names of the models in the repository at `path`, sorted. Raises: RepositoryError."""
-    if not path.is_dir():
-        raise RepositoryError(f"{path} is neither a folder nor an .onnx file: pass the folder of the models.")
-    if any(_is_version(folder) for folder in path.iterdir()):
-        raise RepositoryError(f"{path} is itself a model: pass the folder that contains it, {path.resolve().parent}.")
-    return sorted(folder.name for folder in path.iterdir() if _is_model(folder))
-
-
-def _is_model(folder: Path) -> bool:
-    if not folder.is_dir() or folder.name.startswith("."):
-        return False
-    try:
-        is_model = (folder / CONFIG).exists() or any(_is_version(entry) for entry in folder.iterdir())
-    except OSError as error:
-        log.warning("skipping %s: it cannot be read: %s", folder, error.strerror)
-        return False
-    if not is_model:
-        log.info("skipping %s: it has neither a %s nor a version folder", folder, CONFIG)
-    return is_model
-
-
-def _is_version(folder: Path) -> bool:
-    return folder.is_dir() and folder.name.isascii() and folder.name.isdigit() and not folder.name.startswith("0")
-
-
-def read_model(folder: Path) -> ModelFiles:
-    """Return the model in `folder` with its configuration and labels; versions are not read. Raises: BadModelError."""
+    if is_single_model(path):
+        return ModelFiles(name, None, [Candidate(1, path)], 1)
+    folder = path / name
     with _translate_os_errors(folder):
         config = _read_config(folder)
         allowed, served_count = _allowed_versions(folder, config)
         file = _require_inside(folder, (config.default_model_filename if config else "") or MODEL)
         return ModelFiles(
-            name=folder.name,
+            name=name,
             config=config,
             candidates=[Candidate(number, folder / str(number) / file) for number in allowed],
             served_count=served_count,
@@ -156,23 +122,30 @@ def _read_config(folder: Path) -> inference.ModelConfig | None:
 
 def _allowed_versions(folder: Path, config: inference.ModelConfig | None) -> tuple[list[int], int]:
     """Return the versions that the policy allows, newest first, and the number to serve, by default one."""
-    numbers = sorted((int(entry.name) for entry in folder.iterdir() if _is_version(entry)), reverse=True)
+    numbers = sorted((int(entry.name) for entry in folder.iterdir() if is_version(entry)), reverse=True)
     policy = config.version_policy if config else inference.ModelVersionPolicy()
     policy_versions = policy.specific.versions if policy.HasField("specific") else numbers
     allowed = [number for number in numbers if number in policy_versions]
+    if not numbers:
+        raise BadModelError(f"{folder} has no version to serve: {place_in(folder)}")
     if not allowed:
-        raise BadModelError(f"{folder} has no version to serve: it needs a folder such as {folder}/1 with a {MODEL}.")
+        selected, existing = (", ".join(map(str, sorted(part))) for part in (policy_versions, numbers))
+        raise BadModelError(
+            f"{folder} has no version to serve: {CONFIG} selects version {selected or 'none'}, but the folder has "
+            f"{existing}."
+        )
     serve_all = policy.HasField("specific") or policy.HasField("all")
     return allowed, len(allowed) if serve_all else policy.latest.num_versions or 1
 
 
-def _read_matching_manifest(path: Path) -> Manifest | None:
-    """Read the manifest beside the model file `path`, and check that it describes this file."""
+def _read_matching_manifest(folder: Path, path: Path) -> Manifest | None:
+    """Read the manifest of the version in `folder`, and check that it describes the model file `path`."""
     if not path.is_file():
         raise BadModelError(f"{path} is missing: put the model there, or name it as default_model_filename.")
-    manifest = _read_manifest(path.parent / MANIFEST)
+    manifest = _read_manifest(folder / MANIFEST)
+    name = path.relative_to(folder).as_posix()
     for entry in manifest.files if manifest else ():
-        if entry.path == path.name and entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
+        if entry.path == name and entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
             raise BadModelError(f"{path} is not the file that its {MANIFEST} describes: export the model again.")
     return manifest
 
@@ -226,11 +199,11 @@ def redact_paths(text: str, models: Path, name: str, version: int) -> str:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Return name, size, modification time and inode of each file of a model and of its versions.
+    """Return name, size, modification time and inode of each file of a model, its versions and their folders.
 
     Hidden files, such as incomplete ones, are ignored.
     """
-    paths = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    paths = (path for pattern in ("*", "*/*", "*/*/*") for path in folder.glob(pattern))  # through links too
     visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     stats = [(str(path.relative_to(folder)), _file_status(path)) for path in sorted(visible)]
     return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats if stat)

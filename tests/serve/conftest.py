@@ -16,6 +16,8 @@ from onnx import TensorProto, helper
 
 from protos.keys import LABELS_KEY, MULTI_LABEL, PREPROCESSING_KEY, TASK_KEY
 from serve.client.sync import Client
+from serve.repository import layout, repository
+from serve.repository.repository import ModelFiles
 
 LABELS = ["north-west", "north-east", "south-west", "[b]"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +34,11 @@ def write_model(path: Path, nodes: Sequence[onnx.NodeProto], inputs: Sequence[Va
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
     return path
+
+
+def read_models(path: Path) -> list[ModelFiles]:
+    """Return all models of a repository, sorted by name, or the one .onnx file."""
+    return [repository.read_model(path, name) for name in layout.list_names(path)]
 
 
 def write_identity(path: Path, shape: Sequence[int | str] = ("n", 3), kind: int = TensorProto.FLOAT) -> Path:

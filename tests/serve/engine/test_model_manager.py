@@ -309,12 +309,58 @@ class TestStart:
         assert status(client.load_model, "model")[0] == "UNAVAILABLE"
 
     def test_no_good_version(self, zoonnx: Zoonnx, models: Path) -> None:
-        """The server does not start with a model without a loadable version, and reports the newest one's error."""
+        """If no model can be loaded, the server does not start, and reports the newest version's error."""
         shutil.rmtree(models / "model" / "1")
         write_corrupt(models, "model", 2)
         done = zoonnx("serve", models, "--grpc-port", 0, "--provider", "cpu")
-        assert done.returncode == 2
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "2/model.onnx cannot be loaded" in done.stderr
+        write_corrupt(models, "other", 1)
+        done = zoonnx("serve", models, "--grpc-port", 0, "--provider", "cpu")
+        *log, error = done.stderr.splitlines()
+        assert (done.returncode, len(log)) == (2, 2)
+        assert error.startswith("zoonnx serve: none of the 2 models can be served: ")
+
+    def test_a_bad_model_does_not_stop_the_others(self, serve: Serve, models: Path) -> None:
+        """The good models are served; a bad one is not ready, and the index and the log have the reason."""
+        write_corrupt(models, "corrupt", 1)
+        (models / "misconfigured" / "1").mkdir(parents=True)
+        (models / "misconfigured" / "config.pbtxt").write_text("max_batch: 4")
+        write_identity(models / "flat" / "model.onnx")
+        with serve(models, "--grpc-port", 0, "--provider", "cpu") as process:
+            assert process.stdout
+            assert process.stderr
+            line = process.stdout.readline()
+            assert line.startswith("ready: 1 of 3 models on grpc ")
+            with tritonclient.grpc.InferenceServerClient(line.split()[-1]) as client:
+                assert serving_version(client) == 1
+                ready = [client.is_model_ready(name) for name in ("corrupt", "misconfigured", "model")]
+                assert (client.is_server_ready(), ready) == (True, [False, False, True])
+                reasons = {entry.name: entry.reason for entry in client.get_model_repository_index().models}
+            process.terminate()
+            log = process.stderr.read()
+        assert reasons["corrupt"].startswith("corrupt/1/model.onnx cannot be loaded by onnxruntime")
+        assert 'no field named "max_batch"' in reasons["misconfigured"]
+        assert str(models) not in "".join(reasons.values())
+        assert f"corrupt: {models}/corrupt/1/model.onnx cannot be loaded" in log
+        assert f"flat is not served: move {models}/flat/model.onnx to {models}/flat/1/model.onnx." in log
+
+    def test_strict(self, zoonnx: Zoonnx, models: Path) -> None:
+        """With --strict, one model that cannot be loaded keeps the server from starting."""
+        write_corrupt(models, "corrupt", 1)
+        done = zoonnx("serve", models, "--grpc-port", 0, "--provider", "cpu", "--strict")
+        assert (done.returncode, "corrupt/1/model.onnx cannot be loaded" in done.stderr.splitlines()[-1]) == (2, True)
+
+    @pytest.mark.parametrize("control", ["poll", "explicit"])
+    def test_an_empty_repository(self, start: Callable[..., Any], models: Path, control: str) -> None:
+        """A server that loads models later starts with an empty repository, and is ready."""
+        shutil.rmtree(models / "model")
+        client = start("--model-control", control, *(("--poll-interval-s", 0.2) if control == "poll" else ()))
+        assert (client.is_server_ready(), index(client)) == (True, [])
+        write_version(models, "model", 1)
+        if control == "explicit":
+            client.load_model("model")
+        wait_until(lambda: index(client) == [("model", "1", "READY")])
 
     def test_unknown_model_to_load(self, zoonnx: Zoonnx, models: Path) -> None:
         """Loading a model that the repository lacks is a user error."""

@@ -166,10 +166,10 @@ def test_a_model_that_exceeds_the_memory_is_rejected(tmp_path: Path) -> None:
 )
 def test_impossible_sizes(tmp_path: Path, dims: str, message: str) -> None:
     """Sizes in the configuration for which no array can be allocated are an error that names them."""
-    path = write_identity(tmp_path / "m" / "1" / "model.onnx", ("n", "h", "w"))
+    write_identity(tmp_path / "m" / "1" / "model.onnx", ("n", "h", "w"))
     text = f"max_batch_size: 1 input {{ name: 'x' data_type: TYPE_FP32 dims: {dims} }}"
     (tmp_path / "m" / "config.pbtxt").write_text(text)
-    files = repository.read_model(path.parents[1])
+    files = repository.read_model(tmp_path, "m")
     with pytest.raises(BadModelError, match=re.escape(message)):
         ModelOnDisk.load(files, files.candidates[0].read(), ServerSettings(models=tmp_path, provider="cpu"))
 

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from protos import inference
 from serve.engine.session import Session
 from serve.errors import BadModelError, RepositoryError
-from serve.repository import model_config, repository
-from tests.serve.conftest import write_identity
+from serve.repository import layout, model_config, repository
+from tests.serve.conftest import read_models, write_identity
 
 
 def complete_config(folder: Path, text: str | None = None) -> inference.ModelConfig:
     """Return the completed configuration of the only model in `folder`, after writing `text` to its config.pbtxt."""
     if text is not None:
         (folder / "model" / "config.pbtxt").write_text(text)
-    (files,) = repository.read(folder)
+    (files,) = read_models(folder)
     session = Session.open(files.candidates[0].path, "cpu")
     return model_config.complete(files.config, files.name, session.inputs, session.outputs)
 
@@ -49,11 +49,11 @@ class TestLayout:
             "versions",
             "unbatched",
         ]
-        assert [files.name for files in repository.read(models)] == sorted(expected)
+        assert [files.name for files in read_models(models)] == sorted(expected)
 
     def test_one_file(self, models_folder: Path) -> None:
         """A single .onnx file is one model without a configuration."""
-        (files,) = repository.read(models_folder / "model" / "1" / "model.onnx")
+        (files,) = read_models(models_folder / "model" / "1" / "model.onnx")
         assert (files.name, [candidate.number for candidate in files.candidates], files.config) == ("model", [1], None)
 
     @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ class TestLayout:
         for version in ("2", "9", "11", "old", "03"):
             write_identity(tmp_path / "model" / version / "model.onnx")
         (tmp_path / "model" / "config.pbtxt").write_text(policy)
-        (files,) = repository.read(tmp_path)
+        (files,) = read_models(tmp_path)
         assert [candidate.number for candidate in files.candidates[: files.served_count]] == expected
 
     @pytest.mark.parametrize(
@@ -78,13 +78,44 @@ class TestLayout:
         [
             (lambda folder: folder / "nowhere", "is neither a folder nor an .onnx file"),
             (lambda folder: folder / "model", "is itself a model"),
-            (lambda folder: folder / "model" / "1", "holds no model"),
+            (lambda folder: folder / "model" / "1", "is a version of a model: pass the folder that contains the model"),
         ],
     )
     def test_path_without_models(self, models_folder: Path, path_in: Callable[[Path], Path], message: str) -> None:
         """The error for a path without models names the path to pass instead."""
         with pytest.raises(RepositoryError, match=message):
-            repository.read(path_in(models_folder))
+            read_models(path_in(models_folder))
+
+    def test_misplaced_models(self, models_folder: Path) -> None:
+        """Each visible file or folder in the wrong place has a sentence that says where a model belongs."""
+        write_identity(models_folder / "foo.onnx")
+        write_identity(models_folder / "flat" / "net.onnx")
+        write_identity(models_folder / "named" / "v1" / "model.onnx")
+        (models_folder / "README.md").write_text("")
+        (models_folder / ".git").mkdir()
+        assert layout.list_names(models_folder) == ["model"]
+        assert [sentence.replace(f"{models_folder}/", "") for sentence in layout.misplaced(models_folder)] == [
+            "flat is not served: move flat/net.onnx to flat/1/model.onnx.",
+            "foo.onnx is not served: move it to foo/1/model.onnx.",
+            "named is not served: it needs a version folder: put the model at named/1/model.onnx.",
+        ]
+
+    def test_nothing_to_serve(self, tmp_path: Path) -> None:
+        """The message for a repository without models says where to put a file that is there, or how to make one."""
+        assert layout.nothing_to_serve(tmp_path).endswith(f"'zoonnx export NETWORK --to {tmp_path}' writes one.")
+        write_identity(tmp_path / "foo.onnx")
+        assert layout.nothing_to_serve(tmp_path) == (
+            f"{tmp_path} holds no model: {tmp_path}/foo.onnx is not served: move it to {tmp_path}/foo/1/model.onnx."
+        )
+
+    def test_a_model_of_several_files(self, tmp_path: Path) -> None:
+        """A folder model.onnx with model.onnx in it is Triton's layout for a model of several files."""
+        path = write_identity(tmp_path / "model" / "1" / "model.onnx" / "model.onnx")
+        (files,) = read_models(tmp_path)
+        before = repository.fingerprint(tmp_path / "model")
+        assert files.candidates[0].read().path == path
+        (path.parent / "weights.bin").write_bytes(b"0")
+        assert repository.fingerprint(tmp_path / "model") != before
 
 
 def write(name: str, text: str) -> Callable[[Path], object]:
@@ -97,7 +128,18 @@ INVALID_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         'config.pbtxt cannot be read .*no field named "max_batch"',
     ),
     "other name": (write("config.pbtxt", 'name: "other"'), "has the name 'other', but its folder is 'model'"),
-    "no version": (write("config.pbtxt", "version_policy { specific { versions: 7 } }"), "has no version to serve"),
+    "no version": (
+        write("config.pbtxt", "version_policy { specific { versions: [7, 3] } }"),
+        "has no version to serve: config.pbtxt selects version 3, 7, but the folder has 1",
+    ),
+    "no version folder": (
+        lambda folder: (
+            write("config.pbtxt", "")(folder),
+            (folder / "1" / "model.onnx").rename(folder / "model.onnx"),
+            (folder / "1").rmdir(),
+        ),
+        "model has no version to serve: move .*/model/model.onnx to .*/model/1/model.onnx",
+    ),
     "no file": (lambda folder: (folder / "1" / "model.onnx").unlink(), "model.onnx is missing"),
     "no labels": (write("config.pbtxt", 'output { name: "y" label_filename: "l.txt" }'), "l.txt is missing: .*'y'"),
     "labels outside the folder": (
@@ -121,14 +163,14 @@ def test_invalid_files(models_folder: Path, change: Callable[[Path], object], me
     """Inconsistent files are an error that names the file."""
     change(models_folder / "model")
     with pytest.raises(BadModelError, match=message):
-        repository.read(models_folder)[0].candidates[0].read()
+        read_models(models_folder)[0].candidates[0].read()
 
 
 def test_labels_of_other_programs(models_folder: Path) -> None:
     """In a labels.txt from elsewhere, only line feeds end a label: no class has the name of its neighbour."""
     (models_folder / "model" / "config.pbtxt").write_text('output { name: "y" label_filename: "labels.txt" }')
     (models_folder / "model" / "labels.txt").write_bytes("\ufeffcat\r\ndog\r\nbird\u2028x\r\nowl\r\n".encode())
-    (files,) = repository.read(models_folder)
+    (files,) = read_models(models_folder)
     assert files.labels == {"y": ["cat", "dog", "bird\u2028x", "owl"]}
 
 
@@ -139,7 +181,7 @@ def test_matching_manifest(models_folder: Path) -> None:
     (path.parent / "manifest.json").write_text(
         f'{{"name": "m", "files": [{{"path": "model.onnx", "sha256": "{digest}"}}]}}'
     )
-    (files,) = repository.read(models_folder)
+    (files,) = read_models(models_folder)
     manifest = files.candidates[0].read().manifest
     assert manifest is not None
     assert manifest.name == "m"
@@ -233,6 +275,24 @@ class TestLoading:
         model.opset_import[0].version = 1000
         onnx.save(model, path)
         with pytest.raises(BadModelError, match="opset"):
+            Session.open(path, "cpu")
+
+    def test_zipmap(self, tmp_path: Path) -> None:
+        """The error for a scikit-learn model with a ZipMap names the converter's option."""
+        path = tmp_path / "model.onnx"
+        node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
+        kind = helper.make_sequence_type_proto(
+            helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+        )
+        graph = helper.make_graph(
+            [node],
+            "test",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+            [helper.make_value_info("y", kind)],
+        )
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+        with pytest.raises(BadModelError, match=r"'y' has type seq\(map.*options=\{id\(model\): \{\"zipmap\": False"):
             Session.open(path, "cpu")
 
     def test_datatype_that_the_protocol_lacks(self, tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from onnx import numpy_helper
 from serve.client.preprocessing import Preprocessing
 from serve.engine.session import Session
 from serve.errors import BadModelError
-from serve.repository import repository
 from serve.repository.layer_index import read_layers
 from tests.conftest import ROOT
+from tests.serve.conftest import read_models
 
 SCHEMA_1 = ROOT / "tests" / "data" / "schema1" / "models"
 
 
 def test_schema_1_is_served() -> None:
     """Labels, preprocessing, layers and outputs of a schema-1 export are unchanged."""
-    (files,) = repository.read(SCHEMA_1)
+    (files,) = read_models(SCHEMA_1)
     version = files.candidates[0].read()
     assert version.manifest is not None
     assert files.labels["logits"][:3] == ["nul", "één", "twee"]
@@ -41,7 +41,7 @@ def test_newer_schema_is_rejected(tmp_path: Path) -> None:
     shutil.copytree(SCHEMA_1, tmp_path / "models")
     path = tmp_path / "models" / "bottleneck4" / "1" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "schema_version": 99}), "utf-8")
-    (files,) = repository.read(tmp_path / "models")
+    (files,) = read_models(tmp_path / "models")
     with pytest.raises(
         BadModelError, match=r"schema_version 99; this zoonnx reads versions up to \d+: install a newer"
     ):
