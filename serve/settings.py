@@ -9,6 +9,7 @@ from serve.errors import SettingsError
 Provider = Literal["auto", "cuda", "cpu"]
 ModelControl = Literal["none", "explicit", "poll"]
 MIB = 2**20
+MAX_BATCH_SIZE = 2**31 - 1  # of the field in config.pbtxt
 MAX_MESSAGE_BYTES = 2**31 - 1  # of protobuf and of gRPC
 
 
@@ -29,6 +30,8 @@ class ServerSettings:
             startup, then as clients request it; `poll`: all models at startup, and again whenever their files change.
         load_models: Names of the models to load at startup; only with `explicit` model control.
         poll_interval_s: Seconds between two scans of the repository with `poll` model control, more than 0.
+        max_batch_size: Largest batch of a model whose config.pbtxt does not define batches, 0 or more, if a trial run
+            shows that it accepts them; 0 serves such models without batches.
         strict: Whether a model that cannot be loaded keeps the server from starting, also if others can be.
     """
 
@@ -43,6 +46,7 @@ class ServerSettings:
     model_control: ModelControl = "none"
     load_models: tuple[str, ...] = ()
     poll_interval_s: float = 15.0
+    max_batch_size: int = 4
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -53,16 +57,24 @@ class ServerSettings:
                 raise SettingsError(f"a port must be from 0 (any unused port) to 65535; got {port}.")
         if self.provider not in get_args(Provider):
             raise SettingsError(f"the provider must be one of {', '.join(get_args(Provider))}; got '{self.provider}'.")
+        self._check_limits()
+        self._check_model_control()
+
+    def _check_limits(self) -> None:
         if not 1 <= self.max_message_bytes <= MAX_MESSAGE_BYTES:
             raise SettingsError(
                 f"the message limit must be from 1 to {MAX_MESSAGE_BYTES} bytes, which is gRPC's own limit "
                 f"(--max-message-mib 1 to {MAX_MESSAGE_BYTES // MIB}); got {self.max_message_bytes} bytes."
             )
+        if not 0 <= self.max_batch_size <= MAX_BATCH_SIZE:
+            raise SettingsError(
+                f"the largest batch of models without config.pbtxt (--max-batch) must be from 0 to {MAX_BATCH_SIZE}; "
+                f"got {self.max_batch_size}."
+            )
         if self.tap_sessions < 1:
             raise SettingsError(f"tap_sessions must be 1 or more; got {self.tap_sessions}.")
         if self.stop_grace_s < 0:
             raise SettingsError(f"stop_grace_s must be 0 or more; got {self.stop_grace_s}.")
-        self._check_model_control()
 
     def _check_model_control(self) -> None:
         if self.model_control not in get_args(ModelControl):

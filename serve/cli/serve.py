@@ -33,6 +33,13 @@ def serve(
     strict: Annotated[
         bool, typer.Option("--strict", help="Do not start if any model cannot be loaded. Default: serve the others.")
     ] = False,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            help="The largest batch of models without config.pbtxt, if a trial run shows that they accept batches; "
+            "0: no batches."
+        ),
+    ] = 4,
     max_message_mib: Annotated[
         int, typer.Option(help="The largest request in MiB, 1 to 2047; zoonnx's clients split larger batches.")
     ] = 64,
@@ -60,6 +67,7 @@ def serve(
         load_models=tuple(load_model),
         poll_interval_s=poll_interval_s,
         strict=strict,
+        max_batch_size=max_batch,
         max_message_bytes=max_message_mib * MIB,
     )
     app.run(settings, typer.echo)

@@ -37,9 +37,7 @@ def infer_outputs(response: inference.ModelInferResponse, url: str) -> dict[str,
 
 def array_from_tensor(tensor: Tensor) -> Array:
     """Return a tensor's array, BF16 converted to float32."""
-    if tensor.datatype == datatypes.BF16.name:  # the upper half of a float32
-        return (tensor.array["bits"].astype(np.uint32) << 16).view(np.float32)
-    return tensor.array
+    return datatypes.float32_from_bf16(tensor.array) if tensor.datatype == datatypes.BF16.name else tensor.array
 
 
 def model_info(metadata: inference.ModelMetadataResponse, config: inference.ModelConfig) -> ModelInfo:

@@ -10,7 +10,7 @@ from protos import inference
 from serve.batching.batcher import Batcher
 from serve.batching.statistics import Statistics
 from serve.devices.memory import check_fits
-from serve.engine import classification, validation
+from serve.engine import batch_probe, classification, validation
 from serve.engine.session import Session
 from serve.engine.tap_sessions import TapSessions
 from serve.engine.warmup import buckets, run_configured_warmup, warm_up
@@ -39,9 +39,12 @@ class Model:
         statistics: Counts and durations since the version was loaded.
     """
 
-    def __init__(self, files: ModelFiles, version: Version, session: Session, tap_sessions: int) -> None:
+    def __init__(
+        self, files: ModelFiles, version: Version, session: Session, bare_max_batch_size: int, tap_sessions: int
+    ) -> None:
         self.name, self.version = files.name, version.number
-        self.config = model_config.complete(files.config, files.name, session.inputs, session.outputs)
+        graph = (session.inputs, session.outputs)
+        self.config = model_config.complete(files.config, files.name, *graph, bare_max_batch_size)
         count = model_config.instances(self.config)
         del self.config.instance_group[:]
         self.config.instance_group.add(name=files.name, count=count, kind=KINDS[session.device])
@@ -70,8 +73,10 @@ class Model:
         """
         check_fits(version.path)
         session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
-        model = cls(files, version, session, settings.tap_sessions)
-        warm_up(session, model.signature, model._buckets, f"{model.name}, version {model.version},")
+        label = f"{files.name}, version {version.number},"
+        max_batch_size = batch_probe.max_batch_size(session, files.config, settings.max_batch_size, label)
+        model = cls(files, version, session, max_batch_size, settings.tap_sessions)
+        warm_up(session, model.signature, model._buckets, label)
         run_configured_warmup(session, model.config, model.signature)
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model

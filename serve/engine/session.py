@@ -102,6 +102,15 @@ class Session:
             raise InferenceError("the model failed on this input; see the server's log.") from error
         return {name: _encode_strings(array) for name, array in zip(outputs, arrays, strict=True)}
 
+    def trial_run(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+        """Return all outputs, BYTES as `str`; None if the model does not run on these inputs."""
+        names = [spec.name for spec in self.outputs]
+        try:
+            return dict(zip(names, self._run(inputs, names), strict=True))
+        except Exception as error:  # noqa: BLE001  onnxruntime has no common class for them
+            log.debug("%s does not run on %s: %s", self._path, {n: a.shape for n, a in inputs.items()}, error)
+            return None
+
     def warm_up_run(self, inputs: Mapping[str, Array]) -> bool:
         """Run once and discard the outputs; return whether the run succeeded.
 

@@ -96,4 +96,7 @@ def _check_batch(tensors: Sequence[Tensor], max_batch_size: int) -> None:
     if len(sizes) > 1:
         raise InvalidRequestError(f"all inputs must have the same batch size; got {sizes}.")
     if sizes and not 1 <= sizes[0] <= max_batch_size:
-        raise InvalidRequestError(f"the batch size must be between 1 and {max_batch_size}; got {sizes[0]}.")
+        raise InvalidRequestError(
+            f"the batch size must be between 1 and {max_batch_size}; got {sizes[0]}. The limit is the model's "
+            "max_batch_size in config.pbtxt, or, without that file, the server's --max-batch."
+        )

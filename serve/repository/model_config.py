@@ -15,7 +15,6 @@ from serve.wire.tensors import TensorSpec
 
 log = logging.getLogger(__name__)
 PLATFORM = "onnxruntime_onnx"
-DEFAULT_MAX_BATCH_SIZE = 4  # Triton's, for a model that batches and has no configuration
 MAX_INSTANCES = 256  # one thread each
 Entry = inference.ModelInput | inference.ModelOutput
 
@@ -54,12 +53,22 @@ class Signature:
         return frozenset(spec.name for spec in self.outputs)
 
 
+def is_bare(config: inference.ModelConfig | None) -> bool:
+    """Return whether a model's config.pbtxt, None if there is none, does not say whether the model has a batch."""
+    return config is None or not (config.input or config.output or config.max_batch_size)
+
+
 def complete(
-    written: inference.ModelConfig | None, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    written: inference.ModelConfig | None,
+    name: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    bare_max_batch_size: int = 0,
 ) -> inference.ModelConfig:
     """Return the complete configuration of a model whose graph has `inputs` and `outputs`.
 
-    `written` is the model's config.pbtxt, which may be partial; None if there is none.
+    `written` is the model's config.pbtxt, which may be partial; None if there is none. `bare_max_batch_size` is the
+    largest batch of a bare model, 0 if it has no batch dimension.
 
     Raises:
         BadModelError: The configuration contradicts the graph, or needs a feature that this server does not support.
@@ -68,8 +77,8 @@ def complete(
     if written:
         config.CopyFrom(written)
         _require_supported(config, name)
-    if not config.input and not config.output and not config.max_batch_size:
-        config.max_batch_size = DEFAULT_MAX_BATCH_SIZE if _is_batched_graph(inputs, outputs) else 0
+    if is_bare(written):
+        config.max_batch_size = bare_max_batch_size
         if config.max_batch_size and not config.WhichOneof("scheduling_choice"):
             config.dynamic_batching.SetInParent()
     if config.HasField("dynamic_batching") and not config.dynamic_batching.preferred_batch_size:
@@ -215,10 +224,10 @@ def _complete_dims(config: inference.ModelConfig, entry: Entry, spec: TensorSpec
         raise BadModelError(f"{where}: config.pbtxt has dims {list(entry.dims)}, the graph {list(dims)}.")
 
 
-def _is_batched_graph(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """Return whether a graph probably has a batch: all first dimensions are dynamic, and the inputs' have one name."""
+def is_batched_graph(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Return whether a graph may have a batch: all first dimensions are dynamic, and the inputs' have one name."""
     names = {spec.batch_name for spec in inputs if spec.batch_name}
-    return all(map(_has_dynamic_batch, (*inputs, *outputs))) and len(names) <= 1
+    return bool(inputs) and all(map(_has_dynamic_batch, (*inputs, *outputs))) and len(names) <= 1
 
 
 def _has_dynamic_batch(spec: TensorSpec) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from protos import inference
 
@@ -53,3 +54,8 @@ BY_NAME = {datatype.name: datatype for datatype in _ALL}
 BY_CONFIG = {int(datatype.config): datatype for datatype in _ALL}
 BY_ONNX = {datatype.onnx: datatype for datatype in _ALL}
 BY_NUMPY = {datatype.numpy: datatype for datatype in _ALL}
+
+
+def float32_from_bf16(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return a BF16 array as float32, without loss."""
+    return (array["bits"].astype(np.uint32) << 16).view(np.float32)

@@ -122,8 +122,8 @@ class TestFailures:
     def test_invalid_requests_do_not_count(self, triton: Any, send: Any) -> None:
         """A request that was rejected before it was queued is not counted."""
         before = statistics(triton, "batching")
-        with pytest.raises(RefusedError, match="between 1 and 4"):
-            send("batching", 0, 0, 0, 0, 0).result(30)
+        with pytest.raises(RefusedError, match="between 1 and 4; got 0"):
+            send("batching").result(30)
         assert statistics(triton, "batching") == before
 
     def test_a_failing_model_counts(self, url: str) -> None:

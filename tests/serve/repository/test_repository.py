@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from protos import inference
+from serve.engine import batch_probe
 from serve.engine.session import Session
 from serve.errors import BadModelError, RepositoryError
 from serve.repository import layout, model_config, repository
@@ -21,7 +22,8 @@ def complete_config(folder: Path, text: str | None = None) -> inference.ModelCon
         (folder / "model" / "config.pbtxt").write_text(text)
     (files,) = read_models(folder)
     session = Session.open(files.candidates[0].path, "cpu")
-    return model_config.complete(files.config, files.name, session.inputs, session.outputs)
+    max_batch_size = batch_probe.max_batch_size(session, files.config, 4, files.name)
+    return model_config.complete(files.config, files.name, session.inputs, session.outputs, max_batch_size)
 
 
 @pytest.fixture

@@ -75,7 +75,8 @@ class TestTritonclient:
         assert [error and error.message() for _, error in pairs] == [
             None,
             "there is no model 'nothing'.",
-            "the batch size must be between 1 and 4; got 5.",
+            "the batch size must be between 1 and 4; got 5. The limit is the model's max_batch_size in "
+            "config.pbtxt, or, without that file, the server's --max-batch.",
             None,
         ]
 

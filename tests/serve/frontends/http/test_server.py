@@ -84,7 +84,7 @@ class TestMetrics:
             for rows in (1, 3):
                 client.infer("tagged", {"x": np.zeros((rows, 3), np.float32)})
             with pytest.raises(RefusedError):
-                client.infer("tagged", {"x": np.zeros((5, 3), np.float32)})
+                client.infer("tagged", {"x": np.zeros((1, 4), np.float32)})
             with pytest.raises(ServerFailedError):
                 client.infer("picky", {"x": np.arange(3), "shape": np.array([7])})
         after, _ = scrape(urls[1])
