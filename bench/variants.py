@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import machine_line, table, write, zoonnx
+from export.artifact.beside import report_folder
 
 NETWORKS = ("resnet18",)
 REPEATS = 3
@@ -42,7 +43,7 @@ def measure(network: str, repeat: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         zoonnx("export", network, "--to", models, "--name", network, "--variants", "int8", "--min-speedup", 0)
-        report = Path(folder) / "reports" / network / "1" / "variants.json"
+        report = report_folder(models, network, 1) / "variants.json"
         (variant,) = json.loads(report.read_text())["variants"]
     measured = variant["figures"]
     return {

@@ -1,6 +1,6 @@
 """The report of an export: the results of all checks by layer, the time of each step, and the machine.
 
-Written to reports/NAME/VERSION beside the repository and covered by no hash, because it depends on machine and date.
+Written to `report_folder`, beside the repository, and covered by no hash, because it depends on machine and date.
 """
 
 import os
@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import torch
 
+from export.artifact.beside import report_folder
 from export.errors import TargetError
 from export.interface.interface import PROBE_KINDS
 from protos.manifest import EXACT, Layer, LayerStatus, Manifest, ParityCheck, Shapes
@@ -32,11 +33,6 @@ TERMS = """\
 - shape witnesses: independent sources of the output's shape, which all agree. `pytorch`: PyTorch's meta device.
   `geometry`: zoonnx's own arithmetic. `onnx`, `symbolic`: shape inference by ONNX and by onnxruntime. `runtime`: the
   shapes that onnxruntime computes."""
-
-
-def report_folder(models: Path, name: str, version: int) -> Path:
-    """Return the folder of a version's reports, beside the repository `models`."""
-    return models.resolve().parent / "reports" / name / str(version)
 
 
 def write_report(models: Path, version: int, manifest: Manifest, seconds: Mapping[str, float]) -> Path:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from export.artifact.beside import EDGE, REPORTS
 from export.errors import RepositoryConflictError, RepositoryError, TargetError
 
 STAGING_PREFIX = ".staging-"
@@ -55,6 +56,11 @@ def _difference(path: Path, content: bytes) -> str:
 
 def require_writable(model: Path) -> None:
     """Reject a model folder that cannot be written. Raises: RepositoryError."""
+    if model.parent.resolve().name in (REPORTS, EDGE):
+        raise RepositoryError(
+            f"{model.parent} cannot be a model repository: exports write {REPORTS}/ and {EDGE}/ beside a repository, "
+            "and so into this one; choose another name with --to."
+        )
     for target in (model.parent, model):
         ancestor = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
         if not ancestor.is_dir():

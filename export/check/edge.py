@@ -1,4 +1,4 @@
-"""Checks the files for devices in edge/NAME/VERSION against the hashes in files.json.
+"""Checks the files for devices in edge/REPOSITORY/NAME/VERSION against the hashes in files.json.
 
 files.json records the SHA-256 of each file and of itself, as a manifest does. The outputs of these files were compared
 when they were built; `.ort` files cannot be inspected here.

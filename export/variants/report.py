@@ -1,6 +1,6 @@
 """Writes the measurements of all variants of a version, accepted and rejected, as Markdown and as JSON.
 
-The files are in reports/NAME/VERSION, and no hash covers them, because they depend on the machine and the date.
+The files are in `report_folder`, beside the repository. No hash covers them: they depend on the machine and the date.
 """
 
 import json
@@ -14,7 +14,8 @@ from typing import Any
 
 import onnxruntime
 
-from export.artifact.report import report_folder, table
+from export.artifact.beside import report_folder
+from export.artifact.report import table
 from export.errors import TargetError
 from export.variants.acceptance import Verdict
 from export.variants.eval_data import EvalData

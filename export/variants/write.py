@@ -1,4 +1,4 @@
-"""Writes accepted variants: servable ones as separate models, the others as files for devices in edge/NAME/VERSION.
+"""Writes accepted variants: servable ones as separate models, the others as files for devices in `edge_folder`.
 
 Requires: accepted variants, and the original in its repository.
 Ensures: each variant is written completely or not at all; no file contains a path of this machine; the manifest records
@@ -17,6 +17,7 @@ from google.protobuf import json_format, text_format
 from onnx import numpy_helper
 
 from export.artifact import repository
+from export.artifact.beside import edge_folder
 from export.artifact.manifest_json import canonical_sha256, seal, serialize, to_json
 from export.errors import ExportError, RepositoryConflictError, RepositoryError
 from export.names import EDGE_FILES, TEST_DATA
@@ -69,16 +70,11 @@ def read_original(folder: Path) -> Original:
     return Original(folder.parent.name, folder, onnx.load(folder / MODEL), manifest)
 
 
-def edge_folder(models: Path, name: str, version: int) -> Path:
-    """Return the folder of the files for devices: beside the repository, because a server must not load them."""
-    return models.resolve().parent / "edge" / name / str(version)
-
-
 def require_available(models: Path, name: str, kinds: Sequence[Kind]) -> None:
     """Reject target folders that are occupied. Raises: RepositoryError."""
     folder = edge_folder(models, name, repository.next_version(models / name))
     if any(kind not in SERVABLE for kind in kinds) and folder.exists():
-        raise RepositoryError(f"{folder} already exists, from another repository: move it away.")
+        raise RepositoryError(f"{folder} already exists, from a version that was removed: move it away.")
     config = models / name / CONFIG
     for kind in kinds:
         variant = models / f"{name}-{kind}"

@@ -145,7 +145,9 @@ class TestReport:
 
     def test_page(self, exported: Exported) -> None:
         """The report has a row per layer, and shows witnesses, seconds and versions."""
-        page = (exported.folder.parents[2] / "reports" / "tiny" / "1" / "export.md").read_text()
+        page = (
+            exported.folder.parents[2] / "reports" / exported.folder.parents[1].name / "tiny" / "1" / "export.md"
+        ).read_text()
         for layer in exported.manifest.layer_map.layers:
             assert f"| {layer.name} | {layer.kind} |" in page
         assert "| act2 | ReLU | exact | N x 32 x 8 x 8 | 5 x 5 |" in page

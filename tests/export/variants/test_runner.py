@@ -20,6 +20,7 @@ from google.protobuf import json_format
 from onnx import numpy_helper
 from torch import nn
 
+from export.artifact.beside import edge_folder
 from export.check.run import check_model
 from export.cli.columns import format_rows
 from export.cli.variants import rows
@@ -29,7 +30,6 @@ from export.variants import fp16
 from export.variants.report import write_reports
 from export.variants.runner import plan, require_all_accepted
 from export.variants.settings import KINDS, Bounds, VariantSettings
-from export.variants.write import edge_folder
 from protos import manifest
 from serve.client.sync import Client
 from tests.conftest import ROOT, Zoonnx
@@ -246,7 +246,7 @@ def test_terminal(all_variants: ExportWithVariants, width: int) -> None:
         assert texts[-1].endswith(f" {path}")
         assert max(len(line) for text in texts[:-1] for line in text.split("\n")) <= width
         assert texts[0].split() == [kind, "accepted"]
-    assert dict(rows(all_variants.outcomes["fixed"]))["  path"].match("edge/network/1/model.fixed.onnx")
+    assert dict(rows(all_variants.outcomes["fixed"]))["  path"].match("edge/models/network/1/model.fixed.onnx")
     measured = all_variants.outcomes["int8"].measured
     assert measured is not None
     assert by_kind["int8"]["  size"].startswith(f"{measured.variant_bytes / 1e6:.2f} MB (fp32: ")
@@ -385,8 +385,8 @@ def test_command(run: Path, tmp_path: Path, zoonnx: Zoonnx) -> None:
     assert "REJECTED" in rejected.stdout
     assert "the model was written, but these variants were rejected: fp16" in rejected.stderr
     assert (tmp_path / "models" / "digits" / "1" / "model.onnx").is_file()
-    assert (tmp_path / "edge" / "digits" / "1" / "model.fixed.onnx").is_file()
-    assert (tmp_path / "reports" / "digits" / "1" / "variants.md").is_file()
+    assert (tmp_path / "edge" / "models" / "digits" / "1" / "model.fixed.onnx").is_file()
+    assert (tmp_path / "reports" / "models" / "digits" / "1" / "variants.md").is_file()
     wrong = zoonnx(*options, "int4")
     assert (wrong.returncode, wrong.stderr) == (
         2,
