@@ -30,7 +30,7 @@ WINDOW_PREFIXES = {"kernel_size": "", "stride": "s", "padding": "p", "dilation":
 
 def as_table(target: InspectionTarget, geometry: Geometry, depth: int | None) -> Table:
     """Return a table with every column of the layers whose path has at most `depth` parts; None: of all layers."""
-    return build_table(_columns(target, geometry, depth), _styles(geometry, depth))
+    return build_table(_columns(target, geometry, depth), _styles(target, geometry, depth))
 
 
 def summary(target: InspectionTarget, geometry: Geometry) -> list[str]:
@@ -42,6 +42,9 @@ def summary(target: InspectionTarget, geometry: Geometry) -> list[str]:
         _receptive_field_line(geometry),
         _strides_line(geometry),
     ]
+    added = _file_layers_to(target, geometry, depth=None)
+    if added:
+        lines.append(f"last in the table: {count(len(added), 'layer')} that the export made of several, as of branches")
     if geometry.unknown:
         unknown = ", ".join(f"{operation} ({times})" for operation, times in geometry.unknown.items())
         lines.append(f"unknown operations, after which sizes and fields are unknown too: {unknown}")
@@ -51,7 +54,7 @@ def summary(target: InspectionTarget, geometry: Geometry) -> list[str]:
 def show(target: InspectionTarget, geometry: Geometry, depth: int | None) -> None:
     """Print the table, unless `depth` is 0, and the totals."""
     if depth != 0:
-        print_table(_columns(target, geometry, depth), IMPORTANCE, _styles(geometry, depth))
+        print_table(_columns(target, geometry, depth), IMPORTANCE, _styles(target, geometry, depth))
     for line in summary(target, geometry):
         Console().print(Text(line), soft_wrap=True)
 
@@ -67,7 +70,10 @@ def as_json(target: InspectionTarget, geometry: Geometry, depth: int | None) -> 
         "activation_bytes": geometry.memory_bytes,
         "peak_activation_bytes": geometry.peak_bytes,
         "unknown_operations": dict(geometry.unknown),
-        "layers": [_layer_json(target, layer) for layer in _layers_to(geometry, depth)],
+        "layers": [
+            *(_layer_json(target, layer) for layer in _layers_to(target, geometry, depth)),
+            *map(_file_layer_json, _file_layers_to(target, geometry, depth)),
+        ],
     }
 
 
@@ -112,32 +118,45 @@ def _once_if_equal(texts: list[str]) -> str:
     return texts[0] if len(set(texts)) == 1 else "x".join(texts)
 
 
-def _layers_to(geometry: Geometry, depth: int | None) -> list[Layer]:
-    """Return the layers inside the network, without removed ones, whose path has at most `depth` parts."""
-    layers = [layer for layer in geometry.layers if layer.path and not layer.is_removed]
+def _layers_to(target: InspectionTarget, geometry: Geometry, depth: int | None) -> list[Layer]:
+    """Return the layers inside the network whose path has at most `depth` parts.
+
+    Removed ones are omitted, unless the layer map of an export lists them.
+    """
+    layers = [layer for layer in geometry.layers if layer.path]
+    layers = [layer for layer in layers if not layer.is_removed or layer.name in target.exported]
     return [layer for layer in layers if depth is None or layer.level <= depth]
 
 
+def _file_layers_to(target: InspectionTarget, geometry: Geometry, depth: int | None) -> list[manifest.Layer]:
+    """Return the layers of an export that the network itself does not call, such as the sum of a block's branches."""
+    called = {layer.name for layer in geometry.layers}
+    added = [layer for name, layer in target.exported.items() if name not in called]
+    return [layer for layer in added if depth is None or layer.path.count(".") < depth]
+
+
 def _columns(target: InspectionTarget, geometry: Geometry, depth: int | None) -> list[Column]:
-    layers = _layers_to(geometry, depth)
+    layers, added = _layers_to(target, geometry, depth), _file_layers_to(target, geometry, depth)
+    unknown = [""] * len(added)
     columns = [
-        Column("layer", [layer.name for layer in layers]),
-        Column("kind", [layer.kind for layer in layers]),
-        Column("window", [window(layer.module) for layer in layers]),
-        Column("output", [_output_size(layer) for layer in layers]),
-        Column("parameters", [f"{layer.parameters:,}" for layer in layers], "right"),
-        Column("MACs", [short(layer.macs) for layer in layers], "right"),
-        Column("field", [field_text(layer.fields) for layer in layers], "right"),
-        Column("stride", [fit(layer) for layer in layers]),
+        Column("layer", [*(layer.name for layer in layers), *(layer.name for layer in added)]),
+        Column("kind", [*(layer.kind for layer in layers), *(layer.kind for layer in added)]),
+        Column("window", [*(window(layer.module) for layer in layers), *unknown]),
+        Column("output", [*map(_output_size, layers), *(size_text(layer.shape[1:]) for layer in added)]),
+        Column("parameters", [*(f"{layer.parameters:,}" for layer in layers), *unknown], "right"),
+        Column("MACs", [*(short(layer.macs) for layer in layers), *unknown], "right"),
+        Column("field", [*(field_text(layer.fields) for layer in layers), *unknown], "right"),
+        Column("stride", [*map(fit, layers), *unknown]),
     ]
     if target.exported:
-        columns.append(Column("in the file", [_export_status(target, layer) for layer in layers]))
+        statuses = [*(_export_status(target.exported.get(layer.name)) for layer in layers), *map(_export_status, added)]
+        columns.append(Column("in the file", statuses))
     return columns
 
 
-def _styles(geometry: Geometry, depth: int | None) -> list[str]:
-    layers = _layers_to(geometry, depth)
-    return ["yellow" if layer.lost else "" if layer.is_leaf else "bold" for layer in layers]
+def _styles(target: InspectionTarget, geometry: Geometry, depth: int | None) -> list[str]:
+    layers, added = _layers_to(target, geometry, depth), _file_layers_to(target, geometry, depth)
+    return [*("yellow" if layer.lost else "" if layer.is_leaf else "bold" for layer in layers), *("" for _ in added)]
 
 
 def _output_size(layer: Layer) -> str:
@@ -174,8 +193,7 @@ def _strides_line(geometry: Geometry) -> str:
     return f"{text}: {', '.join(dropping)}" if dropping else text
 
 
-def _export_status(target: InspectionTarget, layer: Layer) -> str:
-    entry = target.exported.get(layer.name)
+def _export_status(entry: manifest.Layer | None) -> str:
     return EXPORT_STATUS.get(entry.status, "?").format(of=entry.of) if entry else "no entry"
 
 
@@ -207,6 +225,23 @@ def _layer_json(target: InspectionTarget, layer: Layer) -> dict[str, Any]:
         "receptive_field": None if layer.fields is None else [_field_json(field) for field in layer.fields],
         "stride": {"fit": fit(layer), "unused_rows": layer.unused, "lost_rows": layer.lost} if layer.windows else None,
         **exported,
+    }
+
+
+def _file_layer_json(layer: manifest.Layer) -> dict[str, Any]:
+    """Return the data of a layer that only the file has; what the network's graph would tell is null."""
+    graph = ("parameters", "macs", "activation_bytes", "receptive_field", "stride")
+    return {
+        "name": layer.name,
+        "path": layer.path,
+        "call": 0,
+        "kind": layer.kind,
+        "window": {},
+        "inputs": [],
+        "outputs": [[1, *layer.shape[1:]]],
+        **dict.fromkeys(graph),
+        "export": manifest.LayerStatus.Name(layer.status),
+        "export_of": layer.of,
     }
 
 

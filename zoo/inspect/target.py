@@ -166,22 +166,30 @@ def _from_export(file: Path) -> InspectionTarget:
             f"its layers are listed in {file}, and in reports/ beside the repository"
         )
     network = on_meta(lambda: _rebuild(model_manifest))
-    layers = {layer.name: layer for layer in model_manifest.layer_map.layers}
+    layers = {layer.name: layer for layer in model_manifest.layer_map.layers if layer.path}
+    return InspectionTarget(name, architecture, network, _exported_size(model_manifest) or _input_size(network), layers)
+
+
+def _exported_size(model_manifest: manifest.Manifest) -> Shape | None:
+    """Return the input size of an exported network, (C, *axes); None if it is dynamic and was not recorded."""
     preprocessing = model_manifest.preprocessing
-    input_size = (preprocessing.channels, preprocessing.height, preprocessing.width)
-    return InspectionTarget(name, architecture, network, input_size, layers)
+    if preprocessing.channels:
+        return (preprocessing.channels, preprocessing.height, preprocessing.width)
+    size = tuple(model_manifest.inputs[0].shape[1:])
+    return size if min(size, default=0) > 0 else None
 
 
 def _rebuild(model_manifest: manifest.Manifest) -> nn.Module:
     """Build the network that was exported; if it is a backbone with a head of ours, its layers show which."""
-    architecture, preprocessing = model_manifest.source.net, model_manifest.preprocessing
-    classes, channels = model_manifest.outputs[0].shape[-1], preprocessing.channels
+    architecture, size = model_manifest.source.net, _exported_size(model_manifest)
+    channels = model_manifest.preprocessing.channels or model_manifest.inputs[0].shape[1]
+    image = (size[1], size[2]) if size and len(size) == 3 else None
+    classes = model_manifest.outputs[0].shape[-1]
     kinds = {layer.path: layer.kind for layer in model_manifest.layer_map.layers}
     head = _head_of(kinds)
     if head is None:
-        return create_model(architecture, num_classes=classes, in_chans=channels)
-    size = (preprocessing.height, preprocessing.width)
-    network = create_model(architecture, in_chans=channels, img_size=size if head == "flat" else None)
+        return create_model(architecture, num_classes=classes, in_chans=channels, img_size=image)
+    network = create_model(architecture, in_chans=channels, img_size=image)
     for path, kind in kinds.items():
         if kind == Removed.__name__:
             network.set_submodule(path.removeprefix("backbone."), Removed())

@@ -1,13 +1,17 @@
 """`zoonnx describe`: the table, the JSON data, and the column for exported models."""
 
 import json
+import re
 
 import pytest
 
 from export import ExportSettings, export_model
-from zoo import CATALOG, load_network
+from zoo import CATALOG, LoadedNetwork, load_network
+from zoo.catalog import create_model
 from zoo.inspect import describe
 from zoo.inspect.target import find_target
+from zoo.networks.preprocessing import Preprocessing
+from zoo.runs.load import WeightsSource
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,52 @@ def test_exported_model_has_the_status_of_each_layer(command, exported):
     expected = {layer.get("name", ""): layer["status"] for layer in layers if layer.get("path")}
     assert {layer["name"]: layer["export"] for layer in described} == expected
     assert "folded into bn1" in command("describe", folder).out
+
+
+def loaded_at(name, size):
+    """Return a network with random weights for images of `size` x `size` pixels."""
+    network = create_model(name, num_classes=3, img_size=(size, size)).eval()
+    return LoadedNetwork(network, name, name, (), Preprocessing.from_network(network), WeightsSource("random", seed=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("lenet5", 28, {}),
+        ("lenet5", 28, {"raw": True}),
+        ("allconv", 32, {"raw": True, "dynamic_size": True}),
+        ("test_vit", 32, {}),
+        ("repvgg_a0", 32, {}),
+    ],
+)
+def test_a_layer_has_one_name_everywhere(tmp_path, name, size, options):
+    """`describe`, the manifest and the report of an exported model list the same layers, each once."""
+    exported = export_model(loaded_at(name, size), ExportSettings(to=tmp_path / "models", name="m", **options))
+    names = sorted(layer.name for layer in exported.manifest.layer_map.layers if layer.path)
+    target = find_target(str(tmp_path / "models" / "m"))
+    description = describe.as_json(target, target.geometry(), depth=None)
+    table = describe.as_table(target, target.geometry(), depth=None)
+    section = exported.report.read_text().partition("## Layers")[2].partition("## Time")[0]
+    rows = re.findall(r"^\| (\S+) \|", section, re.MULTILINE)[2:]
+    assert sorted(layer["name"] for layer in description["layers"]) == names
+    assert sorted(str(cell) for cell in table.columns[0].cells) == names
+    assert sorted(rows) == names
+    assert description["input_size"][1:] == [size, size]
+
+
+def test_layers_that_only_the_file_has(tmp_path):
+    """The sum of a block's branches follows the network's layers, with its shape and status; the rest is unknown."""
+    exported = export_model(loaded_at("repvgg_a0", 32), ExportSettings(to=tmp_path, name="m"))
+    target = find_target(str(exported.folder))
+    described = {layer["name"]: layer for layer in describe.as_json(target, target.geometry(), None)["layers"]}
+    sum_ = described["stem.reparam_conv"]
+    assert (sum_["kind"], sum_["outputs"], sum_["parameters"], sum_["export"]) == (
+        "Conv2d",
+        [[1, 48, 16, 16]],
+        None,
+        "EXACT",
+    )
+    assert "layers that the export made of several" in describe.summary(target, target.geometry())[-1]
 
 
 def test_unknown_operations_are_counted():
