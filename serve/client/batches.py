@@ -56,6 +56,8 @@ def split(request: Request, limits: Limits) -> list[Request]:
     Raises:
         RefusedError: A row is larger than a message may be, or a request that is has no rows to split.
     """
+    if not may_exceed(request):
+        return [request]
     rows = _rows(request)
     room = limits.max_message_bytes - _header_bytes(request)
     if not limits.max_batch_size or not rows or rows == 1:
