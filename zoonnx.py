@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from export.check.run import check_model as check
+    from export.input_spec import InputSpec
     from export.pipeline import export_model
     from export.settings import ExportSettings
     from serve.client import AsyncClient, Client
@@ -31,6 +32,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ExportSettings",
+    "InputSpec",
     "TrainSettings",
     "Transfer",
     "TuneSettings",
@@ -50,6 +52,7 @@ API = {
     "AsyncClient": "serve.client:AsyncClient",
     "Client": "serve.client:Client",
     "ExportSettings": "export.settings:ExportSettings",
+    "InputSpec": "export.input_spec:InputSpec",
     "TrainSettings": "zoo.settings:TrainSettings",
     "Transfer": "zoo.settings:Transfer",
     "TuneSettings": "zoo.settings:TuneSettings",

@@ -8,6 +8,7 @@ from torch import nn
 
 from export.artifact.report import write_report
 from export.settings import ExportSettings
+from export.source.source_network import SourceNetwork
 from export.steps.convert_network import convert_network
 from export.steps.describe_model import describe_model
 from export.steps.load_source import load_source
@@ -47,7 +48,7 @@ class Exported:
 
 
 def export_model(
-    network: LoadedNetwork | nn.Module | Path | str,
+    network: SourceNetwork | LoadedNetwork | nn.Module | Path | str,
     settings: ExportSettings,
     progress: Progress = lambda step: None,
     *,

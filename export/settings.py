@@ -1,11 +1,13 @@
 """Settings of an export."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from export.errors import SettingsError
+from export.input_spec import InputSpec, require_valid_names
 
 Activation = Literal["softmax", "sigmoid"]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # file systems allow 255; variants append a suffix
@@ -23,8 +25,10 @@ class ExportSettings:
         opset: The ONNX operator set, from 18 (which the exporter writes natively) to 23.
         max_batch_size: The largest batch that a server may form, from 1 to 2**31 - 1.
         max_queue_delay_us: Microseconds that a server may wait for a fuller batch; 0 does not wait.
-        raw: Export the bare network: float32 (N, C, H, W) in, the network's own outputs out; no image preprocessing,
-            no probabilities.
+        raw: Export the bare network: float32 (N, C, H, W) in, or `inputs`; the network's own outputs out; no image
+            preprocessing, no probabilities.
+        inputs: With `raw`, the inputs of a network that has others than one image, by the name of the forward's
+            argument; `batch.image` is an entry of a dict.
         taps: Keep the input of each BatchNorm in the file, which is otherwise folded into the preceding convolution.
         calibrated: Divide the logits by the run's temperature before computing the probabilities.
         dynamic_size: Make height and width of the input dynamic; a network that only accepts one size is rejected.
@@ -43,6 +47,7 @@ class ExportSettings:
     dynamic_size: bool = False
     keep_branches: bool = False
     activation: Activation | None = None
+    inputs: Mapping[str, InputSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reject values out of range. Raises: SettingsError."""
@@ -63,3 +68,8 @@ class ExportSettings:
             raise SettingsError(f"max_queue_delay_us is {self.max_queue_delay_us}: it must not be negative.")
         if self.raw and self.calibrated:
             raise SettingsError("raw and calibrated exclude each other: a raw model has no probabilities to calibrate.")
+        require_valid_names(self.inputs)
+        if self.inputs and not self.raw:
+            raise SettingsError(
+                f"the inputs {', '.join(self.inputs)} are for raw models: add --raw (raw=True), or omit --input."
+            )

@@ -128,14 +128,24 @@ class Head(_message.Message):
     def __init__(self, activation: _Optional[str] = ..., temperature: _Optional[float] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("name", "datatype", "shape")
+    __slots__ = ("name", "datatype", "shape", "limits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     datatype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    limits: Limits
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., limits: _Optional[_Union[Limits, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("low", "high")
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    low: float
+    high: float
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Format(_message.Message):
     __slots__ = ("opset", "ir_version", "exporter")
@@ -226,14 +236,36 @@ class ShapeWitness(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[int] = ..., silent_because: _Optional[str] = ...) -> None: ...
 
 class Parity(_message.Message):
-    __slots__ = ("checks", "inputs", "extremes")
+    __slots__ = ("checks", "inputs", "extremes", "cast")
     CHECKS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     EXTREMES_FIELD_NUMBER: _ClassVar[int]
+    CAST_FIELD_NUMBER: _ClassVar[int]
     checks: _containers.RepeatedCompositeFieldContainer[ParityCheck]
     inputs: _containers.RepeatedScalarFieldContainer[str]
     extremes: _containers.RepeatedCompositeFieldContainer[ExtremeCheck]
-    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping[str, _Any]]]] = ..., inputs: _Optional[_Iterable[str]] = ..., extremes: _Optional[_Iterable[_Union[ExtremeCheck, _Mapping[str, _Any]]]] = ...) -> None: ...
+    cast: Cast
+    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping[str, _Any]]]] = ..., inputs: _Optional[_Iterable[str]] = ..., extremes: _Optional[_Iterable[_Union[ExtremeCheck, _Mapping[str, _Any]]]] = ..., cast: _Optional[_Union[Cast, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class Cast(_message.Message):
+    __slots__ = ("dtype", "differences", "failure")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    differences: _containers.RepeatedCompositeFieldContainer[OutputDifference]
+    failure: str
+    def __init__(self, dtype: _Optional[str] = ..., differences: _Optional[_Iterable[_Union[OutputDifference, _Mapping[str, _Any]]]] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class OutputDifference(_message.Message):
+    __slots__ = ("output", "max_abs_difference", "magnitude")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    MAGNITUDE_FIELD_NUMBER: _ClassVar[int]
+    output: str
+    max_abs_difference: float
+    magnitude: float
+    def __init__(self, output: _Optional[str] = ..., max_abs_difference: _Optional[float] = ..., magnitude: _Optional[float] = ...) -> None: ...
 
 class ExtremeCheck(_message.Message):
     __slots__ = ("input", "output", "max_abs_error", "reference_error", "tolerance", "unreliable")

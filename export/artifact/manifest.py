@@ -9,11 +9,11 @@ import torch
 from export.interface.interface import ImageInterface, Interface
 from export.interface.signature import Signature
 from export.settings import ExportSettings
+from export.source.source_network import SourceNetwork
 from export.verify.extremes import ExtremeCheck
 from export.verify.parity import Check
 from protos import manifest
 from protos.version import SCHEMA_VERSION, VERSION
-from zoo import LoadedNetwork
 from zoo.runs.load import WeightsSource
 
 WEIGHTS = {
@@ -33,6 +33,7 @@ class Verification:
         shapes: how many shapes independent sources confirm.
         checks: parity of each output, by batch size and input size.
         extremes: parity of each output on inputs at the ends of their range.
+        cast: how much the cast to float32 changed the outputs; None if there was none.
         inputs: kinds of the inputs that were compared, such as "noise"; one for each row of the largest batch.
     """
 
@@ -41,10 +42,11 @@ class Verification:
     checks: Sequence[Check]
     inputs: Sequence[str]
     extremes: Sequence[ExtremeCheck]
+    cast: manifest.Cast | None
 
 
 def build_manifest(
-    loaded: LoadedNetwork,
+    source: SourceNetwork,
     settings: ExportSettings,
     signature: Signature,
     interface: Interface,
@@ -56,7 +58,7 @@ def build_manifest(
         schema_version=SCHEMA_VERSION,
         name=settings.name,
         zoonnx_version=VERSION,
-        source=_source(loaded.architecture, loaded.weights),
+        source=_source(source.architecture, source.weights),
         preprocessing=signature.preprocessing,
         labels=signature.labels,
         inputs=signature.inputs,
@@ -71,6 +73,7 @@ def build_manifest(
             checks=[_parity_check(check, settings.dynamic_size) for check in results.checks],
             inputs=results.inputs,
             extremes=map(_extreme_check, results.extremes),
+            cast=results.cast,
         ),
     )
 

@@ -16,7 +16,7 @@ import torch
 from export.artifact.beside import report_folder
 from export.errors import TargetError
 from export.interface.interface import PROBE_KINDS
-from protos.manifest import EXACT, Layer, LayerStatus, Manifest, ParityCheck, Shapes
+from protos.manifest import EXACT, Cast, Layer, LayerStatus, Manifest, ParityCheck, Shapes
 from zoo.storage.atomic_io import write_file
 
 REPORT = "export.md"
@@ -79,8 +79,42 @@ def _outputs(manifest: Manifest) -> str:
     skipped = [kind for kind, used in zip(PROBE_KINDS, inputs, strict=True) if used != kind]
     note = f" Skipped: {', '.join(skipped)}; {UNRELIABLE}." if skipped else ""
     return (
-        f"Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch takes the first of "
-        f"them.{note}\n\n{table(header, rows)}\n{_extremes(manifest)}"
+        f"{_cast(manifest)}Compared with PyTorch on {len(inputs)} inputs: {', '.join(inputs)}. A smaller batch takes "
+        f"the first of them.{note}\n\n{table(header, rows)}\n{_limits(manifest)}{_extremes(manifest)}"
+    )
+
+
+def cast_effect(cast: Cast) -> str:
+    """Return how much the cast to float32 changed the outputs, as a clause."""
+    if cast.failure:
+        return f"with a difference that could not be measured: {cast.failure}"
+    differences = (
+        f"{difference.output} by at most {difference.max_abs_difference:.1e} (its largest value is "
+        f"{difference.magnitude:.1e})"
+        for difference in cast.differences
+    )
+    return f"which changes {', '.join(differences)}"
+
+
+def _cast(manifest: Manifest) -> str:
+    cast = manifest.parity.cast
+    if not cast.dtype:
+        return ""
+    return (
+        f"The network was passed in {cast.dtype} and cast to float32, {cast_effect(cast)}. Everything below is "
+        "compared with the network in float32.\n\n"
+    )
+
+
+def _limits(manifest: Manifest) -> str:
+    """Return the values of each input with which a raw model was compared, if they have limits."""
+    limited = [tensor for tensor in manifest.inputs if tensor.HasField("limits")]
+    if not limited:
+        return ""
+    limits = "; ".join(f"`{tensor.name}` from {tensor.limits.low:g} to {tensor.limits.high:g}" for tensor in limited)
+    return (
+        f"Values of the inputs: {limits}. In the probe of zeros, an integer or boolean input is noise, and one "
+        "whose limits exclude 0 has the value nearest to it.\n\n"
     )
 
 
@@ -96,7 +130,8 @@ def _extremes(manifest: Manifest) -> str:
         for check in manifest.parity.extremes
     ]
     head = ("output", "input", "max difference", "tolerance", "error of PyTorch's float32", "note")
-    return f"At the ends of the input's range, compared with the network as it was passed:\n\n{table(head, rows)}"
+    network = "the network in float32" if manifest.parity.cast.dtype else "the network as it was passed"
+    return f"At the ends of the input's range, compared with {network}:\n\n{table(head, rows)}"
 
 
 def _batch(check: ParityCheck) -> str:

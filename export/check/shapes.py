@@ -119,17 +119,26 @@ def _computed_shapes(artifact: Artifact, inputs: InputShapes) -> Mapping[str, Sh
     runtime = Runtime(artifact.model, values, optimise=False, weights=artifact.folder)
     shapes: dict[str, dict[int, Shape]] = {value: {} for value in values}
     for batch in _batch_sizes(artifact):
-        feeds = {name: _test_input(_elem_type(artifact, name), (batch, *dims)) for name, dims in inputs.items()}
+        feeds = {name: _test_input(artifact, name, (batch, *dims)) for name, dims in inputs.items()}
         arrays = runtime.run(feeds, values)
         for value in values:
             shapes[value][batch] = np.shape(arrays[value])
     return shapes
 
 
-def _test_input(elem_type: int, shape: Shape) -> Array:
-    """Return random pixels for bytes, normal numbers for floats, and zeros, which are always valid, for other types."""
-    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+def _test_input(artifact: Artifact, name: str, shape: Shape) -> Array:
+    """Return random numbers within the declared limits.
+
+    Without limits, return random pixels for bytes, normal numbers for floats, and zeros, which are always valid, for
+    other types.
+    """
+    dtype = helper.tensor_dtype_to_np_dtype(_elem_type(artifact, name))
     random = np.random.default_rng(0)
+    tensors = artifact.manifest.inputs if artifact.manifest else ()
+    limits = next((tensor.limits for tensor in tensors if tensor.name == name and tensor.HasField("limits")), None)
+    if limits:
+        numbers = random.uniform(limits.low, limits.high, shape)
+        return (numbers if dtype.kind == "f" else numbers.round()).astype(dtype)
     if dtype == np.uint8:
         return random.integers(0, 256, shape, np.uint8)
     return random.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)

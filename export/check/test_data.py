@@ -32,9 +32,10 @@ def check_test_data(artifact: Artifact) -> CheckResult:
     if not feeds and not artifact.manifest:
         return CheckResult.not_run(check, f"there is no {TEST_DATA}")
     expected = read_test_data(artifact.folder, "output")
-    missing = list(_missing_tensors(artifact, feeds, [name for name, _ in expected.values()]))
-    if missing:
-        failures = [Failure(str(artifact.folder / TEST_DATA), message) for message in missing]
+    messages = list(_missing_tensors(artifact, feeds, [name for name, _ in expected.values()]))
+    messages += _outside_limits(artifact, feeds)
+    if messages:
+        failures = [Failure(str(artifact.folder / TEST_DATA), message) for message in messages]
         return CheckResult.from_failures(check, "the tensors in the test data", failures)
     try:
         actual = Runtime(artifact.model, weights=artifact.folder).run(feeds)
@@ -67,6 +68,14 @@ def _missing_tensors(artifact: Artifact, inputs: Mapping[str, Array], outputs: l
         expected = [tensor.name for tensor in declared]
         if sorted(actual) != sorted(expected):
             yield f"expected the {kind}s {', '.join(expected)}, once each, got {', '.join(actual) or 'none'}"
+
+
+def _outside_limits(artifact: Artifact, inputs: Mapping[str, Array]) -> Iterator[str]:
+    """Check that the inputs are within the limits that the manifest declares for them."""
+    for tensor in artifact.manifest.inputs if artifact.manifest else ():
+        low, high, values = tensor.limits.low, tensor.limits.high, inputs.get(tensor.name)
+        if tensor.HasField("limits") and values is not None and not np.all((low <= values) & (values <= high)):
+            yield f"the input '{tensor.name}' has values outside its limits, {low:g} to {high:g} ({MANIFEST})"
 
 
 def _read_tensor(path: Path) -> NamedArray:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from export.cli.columns import Cell
     from export.pipeline import Exported
     from export.settings import ExportSettings
+    from export.source.source_network import SourceNetwork
     from export.variants.runner import Plan
     from protos import manifest
     from zoo import LoadedNetwork
@@ -69,6 +70,16 @@ def export(
     keep_branches: Annotated[
         bool, typer.Option("--keep-branches", help="Do not re-parameterise blocks of several branches into one layer.")
     ] = False,
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="NAME=SHAPE[:DTYPE][:LOW..HIGH]",
+            help="With --raw, an input of a network that has others than one image: the forward's argument, its "
+            "shape without the batch, its dtype (float32, int64, int32, uint8, bool) and the values to compare it "
+            "with. Repeatable.",
+        ),
+    ] = [],  # noqa: B006  typer copies it
     input_size: Annotated[str | None, typer.Option(metavar="C,H,W", help="Input size of FUNCTION's network.")] = None,
     mean: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Mean per channel of pixel values from 0 to 1 (FUNCTION).")
@@ -81,9 +92,10 @@ def export(
     """Write a network as an ONNX model to a Triton model repository.
 
     The model accepts images (uint8, NHWC, any batch size) and produces logits and probabilities; with --raw it has the
-    network's own tensors instead. Before anything is written, every output and every layer is compared with PyTorch,
-    and every shape is verified by independent sources. --calibrated calibrates the probabilities on the run's
-    validation split; logits and predicted classes stay the same.
+    network's own tensors instead, and --input describes those of a network that has others than one image, as in
+    --raw --input image=3,64,64 --input mask=1,64,64:0..1. Before anything is written, every output and every layer is
+    compared with PyTorch, and every shape is verified by independent sources. --calibrated calibrates the probabilities
+    on the run's validation split; logits and predicted classes stay the same.
 
     Each variant is compared with the model, and written only if it meets the bounds on accuracy and speed. If a variant
     is rejected, the exit status is 1; the model itself and all other variants are written.
@@ -94,6 +106,7 @@ def export(
 
     from export.cli.source import SourceOptions, load_source
     from export.errors import SettingsError
+    from export.input_spec import parse_inputs
     from export.pipeline import export_model
     from export.settings import ExportSettings
 
@@ -101,7 +114,8 @@ def export(
         raise SettingsError("--mean and --std are for images, but a --raw model accepts float32: omit them.")
     if not to:
         raise SettingsError("--to is empty: pass a model repository, such as models, or . for the current folder.")
-    loaded = load_source(source, SourceOptions(seed, pretrained, pretrained_file, input_size, mean, std, labels))
+    options = SourceOptions(seed, pretrained, pretrained_file, input_size, mean, std, labels, has_inputs=bool(inputs))
+    loaded = load_source(source, options)
     settings = ExportSettings(
         to=Path(to),
         name=loaded.name if name is None else name,
@@ -113,6 +127,7 @@ def export(
         activation=activation,  # type: ignore[arg-type]  # checked there
         dynamic_size=dynamic_size,
         keep_branches=keep_branches,
+        inputs=parse_inputs(inputs),
     )
     bounds = (max_accuracy_drop, min_speedup)
     plan = _plan_variants(loaded, settings, variants, calibration_data, target, bounds)
@@ -127,7 +142,7 @@ def export(
 
 
 def _plan_variants(
-    loaded: "LoadedNetwork",
+    loaded: "LoadedNetwork | SourceNetwork",
     settings: "ExportSettings",
     variants: str,
     calibration_data: str,
@@ -136,10 +151,13 @@ def _plan_variants(
 ) -> "Plan | None":
     """Return the plan for the variants, None if there are none. Raises: SettingsError for options without variants."""
     from export.errors import SettingsError
+    from export.source.source_network import SourceNetwork
 
     if variants:
         from export.cli.variants import parse_plan
 
+        if settings.inputs or isinstance(loaded, SourceNetwork):
+            raise SettingsError("variants are made of models with one image as their input: omit --variants.")
         return parse_plan(loaded, settings, variants, calibration_data, target, bounds)
     if calibration_data:
         raise SettingsError("--calibration-data is for variants: name some with --variants, or omit it.")
@@ -168,6 +186,7 @@ def summary(exported: "Exported") -> "list[tuple[str, Cell]]":
     return [
         ("model", f"{manifest.name}, version {exported.version}"),
         ("weights", _weights(manifest.source)),
+        *_cast_rows(manifest.parity.cast),
         ("file", f"{_size(exported.model_bytes)}, {exported.nodes} nodes, opset {manifest.format.opset}"),
         ("probabilities", _probabilities(manifest.head)),
         ("parity", f"{worst.output} within {worst.max_abs_error:.1e} of PyTorch (tolerance {worst.tolerance:.1e})"),
@@ -176,6 +195,15 @@ def summary(exported: "Exported") -> "list[tuple[str, Cell]]":
         ("folder", exported.folder),
         ("report", exported.report),
     ]
+
+
+def _cast_rows(cast: "manifest.Cast") -> "list[tuple[str, Cell]]":
+    """Return a note on the cast to float32, if there was one."""
+    from export.artifact.report import cast_effect
+
+    if not cast.dtype:
+        return []
+    return [("precision", f"cast from {cast.dtype} to float32, {cast_effect(cast)}")]
 
 
 def _size(count: int) -> str:

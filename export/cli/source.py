@@ -1,16 +1,19 @@
 """Loads the network that the command line specifies."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import SettingsError
-from export.source.module import is_function, load_function, plain_preprocessing
+from export.source.module import is_function, load_function, load_function_with_inputs, plain_preprocessing
+from export.source.source_network import SourceNetwork
 from protos.labels import parse_labels
 from zoo import LoadedNetwork, load_network
 from zoo.geometry.input_size import parse_size
 from zoo.networks.preprocessing import Preprocessing
 
 FUNCTION_OPTIONS = ("input_size", "mean", "std", "labels")
+IMAGE_OPTIONS = ("input_size", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class SourceOptions:
         mean: Comma-separated mean per channel, of pixel values from 0 to 1; for package.module:function.
         std: Comma-separated standard deviation per channel, likewise.
         labels: Text file with one label per line, for package.module:function.
+        has_inputs: Whether the inputs are described one by one, so that the network need not accept images.
     """
 
     seed: int = 0
@@ -34,28 +38,40 @@ class SourceOptions:
     mean: str | None = None
     std: str | None = None
     labels: Path | None = None
+    has_inputs: bool = False
 
 
-def load_source(source: str, options: SourceOptions) -> LoadedNetwork:
+def load_source(source: str, options: SourceOptions) -> LoadedNetwork | SourceNetwork:
     """Load a network from a run, by name, or from package.module:function.
 
     Raises: SettingsError, SourceError, ZooError.
     """
+    if options.has_inputs:
+        _require_none(options, IMAGE_OPTIONS, "for one image, but --input describes the network's inputs: omit them.")
     if is_function(source):
         if options.pretrained or options.pretrained_file:
             raise SettingsError(
                 f"{source} has its own weights: --pretrained and --pretrained-file need a network name."
             )
+        if options.has_inputs:
+            return load_function_with_inputs(source, _labels(options.labels), options.seed)
         return load_function(source, _preprocessing(options), _labels(options.labels), options.seed)
-    misplaced = [f"--{name.replace('_', '-')}" for name in FUNCTION_OPTIONS if getattr(options, name) is not None]
-    if misplaced:
-        raise SettingsError(
-            f"{', '.join(misplaced)}: only for package.module:function; '{source}' is the name of a "
-            "network or the folder of a run, which define these themselves."
-        )
+    _require_none(
+        options,
+        FUNCTION_OPTIONS,
+        f"only for package.module:function; '{source}' is the name of a network or the folder of a run, which define "
+        "these themselves.",
+    )
     return load_network(
         source, seed=options.seed, pretrained=options.pretrained, pretrained_file=options.pretrained_file
     )
+
+
+def _require_none(options: SourceOptions, names: Sequence[str], reason: str) -> None:
+    """Reject the options `names`, if any is set. Raises: SettingsError."""
+    misplaced = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    if misplaced:
+        raise SettingsError(f"{', '.join(misplaced)}: {reason}")
 
 
 def _preprocessing(options: SourceOptions) -> Preprocessing | None:

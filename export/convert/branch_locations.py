@@ -9,29 +9,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import torch
-from torch import nn
 from torch.fx.experimental import symbolic_shapes
 
+from export.convert.capture import Axes, Capture
 from export.convert.diagnosis import last_user_line, location
 from export.tracing.trace import module_tracker
 
 
-def branch_locations(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any) -> dict[str, str]:
+def branch_locations(capture: Capture, axes: Axes) -> dict[str, str]:
     """Return where each assumption of the capture, written as in `assumptions`, was first made."""
     locations: dict[str, str] = {}
     with (
-        module_tracker(network) as current_path,
+        module_tracker(capture.network) as current_path,
         _observe_evaluations(lambda env: _record(locations, env, current_path())),
         contextlib.suppress(Exception),
     ):
-        torch.export.export(
-            network,
-            (example,),
-            dynamic_shapes=dynamic_shapes,
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
+        capture.export(axes, prefer_deferred_runtime_asserts_over_guards=True)
     return locations
 
 

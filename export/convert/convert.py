@@ -1,16 +1,16 @@
 """Converts a network to ONNX: torch.onnx's dynamo exporter, then a fixed sequence of graph passes.
 
-Requires: a prepared network (see prepare.py), the size of one input, and one name per output tensor.
-Ensures: a model with the requested opset, the input `x` and the named outputs, all with a dynamic batch first; height
-and width are dynamic if requested. ConversionError names the part of the network that prevents this.
+Requires: a prepared network (see prepare.py), and the interface of the model, which names inputs and outputs.
+Ensures: a model with the requested opset, the network's inputs and the named outputs, all with a dynamic batch first;
+height and width are dynamic if requested. ConversionError names the part of the network that prevents this.
 """
 
 from collections.abc import Sequence
 
 import onnx
-import torch
 from torch import nn
 
+from export.convert.capture import Capture
 from export.convert.dynamic_shapes import require_dynamic_axes, size_guards
 from export.convert.dynamic_shapes_check import verify_outside_guards
 from export.convert.passes.graph_pass import Conversion, GraphPass
@@ -19,7 +19,7 @@ from export.convert.passes.outputs import drop_tap_outputs, name_outputs
 from export.convert.passes.pads import keep_pads
 from export.convert.taps import tapped
 from export.convert.torch_exporter import branch_locator, export_program
-from export.names import LOGITS
+from export.interface.interface import Interface
 from export.onnx_model.runtime import require_supported_opset
 
 EXAMPLE_BATCH = 2  # not 1: torch.export treats a size of 1 as constant
@@ -27,32 +27,26 @@ PASSES: tuple[GraphPass, ...] = (check_opset, drop_tap_outputs, keep_pads, name_
 
 
 def convert(
-    network: nn.Module,
-    input_size: tuple[int, ...],
-    opset: int,
-    output_names: Sequence[str] = (LOGITS,),
-    taps: Sequence[str] = (),
-    *,
-    dynamic_size: bool = False,
+    network: nn.Module, interface: Interface, opset: int, taps: Sequence[str] = (), *, dynamic_size: bool = False
 ) -> onnx.ModelProto:
-    """Convert `network`, whose input is float32 (N, *input_size), and keep the outputs of the modules `taps`.
+    """Convert `network`, whose inputs and outputs are those of `interface`, and keep the outputs of the modules `taps`.
 
-    With `dynamic_size`, height and width are dynamic; they should differ from each other in `input_size`.
+    The model still lacks what `interface.attach` adds. With `dynamic_size`, height and width are dynamic; they should
+    differ from each other in `interface`.
 
     Raises: ConversionError.
     """
     require_supported_opset(opset)
-    conversion = Conversion(input_size, opset, output_names, taps, dynamic_size)
-    example = torch.zeros(EXAMPLE_BATCH, *input_size)
+    capture = Capture(network, interface.example(EXAMPLE_BATCH))
     with tapped(network, taps):
-        program, axes = export_program(network, example, opset, dynamic_size=dynamic_size)
-        locate = branch_locator(network, example, axes)
+        program, axes = export_program(capture, opset, interface.network_inputs, dynamic_size=dynamic_size)
+        locate = branch_locator(capture, axes)
         axis_names = {axis: dim.__name__ for axis, dim in axes.items()}
         require_dynamic_axes(program.exported_program, axis_names, locate)
     model = program.model_proto
     for graph_pass in PASSES:
-        graph_pass(model, conversion)
+        graph_pass(model, Conversion(opset, interface.network_outputs, taps))
     if dynamic_size:
         guards = size_guards(program.exported_program, axis_names)
-        verify_outside_guards(model, network, guards, example, locate)
+        verify_outside_guards(model, network, guards, capture.arguments, locate)
     return model

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from export.convert.capture import Axes, Capture
 from export.tracing.trace import module_tracker
 
 OPERATION = re.compile(r"torch\.ops\.(\w+\.\w+)")
@@ -23,11 +23,11 @@ MAX_MESSAGE = 300  # characters of a PyTorch message that are quoted
 Frame = tuple[str, str, str]  # file, line number, code
 
 
-def explain(network: nn.Module, example: torch.Tensor, dynamic_shapes: Any, error: BaseException) -> str:
+def explain(capture: Capture, axes: Axes, error: BaseException) -> str:
     """Return a clause that names the cause, its location, and a remedy if one is known."""
-    with module_tracker(network) as current_path:
+    with module_tracker(capture.network) as current_path:
         try:
-            program = torch.export.export(network, (example,), dynamic_shapes=dynamic_shapes, strict=False)
+            program = capture.export(axes)
         except Exception as capture_error:  # noqa: BLE001 - any error of the capture is the explanation
             return f"{_reason(capture_error)}{location(current_path(), _failing_line(capture_error))}"
     return _untranslated_operation(program, error) or _message(list(_causes(error))[-1])

@@ -10,6 +10,7 @@ width, such as a minimum, are returned as guards: a layer may need them, or both
 dynamic_shapes_check.py).
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +105,7 @@ def _minimum(program: Any, axis: int, name: str) -> Guard | None:
 
 def _conditions(program: Any) -> list[Any]:
     """Return the conditions that PyTorch recorded to be checked at run time."""
-    asserts = _input(program).fake_mode.shape_env.deferred_runtime_asserts
+    asserts = _inputs(program)[0].fake_mode.shape_env.deferred_runtime_asserts
     return [note.expr for group in asserts.values() for note in group]
 
 
@@ -118,14 +119,15 @@ def _test(condition: Any, symbols: Mapping[int, Any]) -> Callable[[Sizes], bool]
     return lambda sizes: bool(condition.subs({symbols[axis]: size for axis, size in sizes.items() if axis in symbols}))
 
 
-def _input(program: Any) -> Any:
-    """Return the captured input: the last placeholder, after the weights."""
-    return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-1]
+def _inputs(program: Any) -> list[Any]:
+    """Return the captured inputs: the placeholders that are not weights. All of them have the same dynamic sizes."""
+    names = program.graph_signature.user_inputs
+    return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
 
 
 def _fixed_sizes(program: Any, axis_names: Mapping[int, str]) -> Iterator[SizeAssumption]:
-    for axis, name in axis_names.items():
-        size = _input(program).shape[axis]
+    for (axis, name), captured in itertools.product(axis_names.items(), _inputs(program)):
+        size = captured.shape[axis]
         if isinstance(size, int):
             hint = " (len() fixes it: use x.shape[0])" if axis == BATCH else ""
             yield SizeAssumption(f"{name} = {size}{hint}", fixed(size))
@@ -150,5 +152,5 @@ def _batch_conditions(program: Any, name: str) -> Iterator[SizeAssumption]:
 
 def _symbol(program: Any, axis: int) -> Any:
     """Return the symbol of a dynamic size; None if the size is fixed."""
-    size = _input(program).shape[axis]
+    size = _inputs(program)[0].shape[axis]
     return None if isinstance(size, int) else size.node.expr

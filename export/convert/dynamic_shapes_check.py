@@ -22,6 +22,7 @@ from export.errors import ConversionError, UnsupportedNetworkError, dynamic_size
 from export.interface.network_outputs import named_outputs
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import compare
+from export.tracing.arguments import Arguments
 from export.tracing.lane_sums import LaneSummation, NormDetector
 from export.tracing.run import run, run_in_float64
 
@@ -34,17 +35,18 @@ Shape = tuple[int, ...]  # batch, channels, height, width
 
 
 def verify_outside_guards(
-    model: onnx.ModelProto, network: nn.Module, guards: Sequence[Guard], example: torch.Tensor, locate: LocateBranch
+    model: onnx.ModelProto, network: nn.Module, guards: Sequence[Guard], example: Arguments, locate: LocateBranch
 ) -> None:
-    """Compare `model` with `network` at sizes that violate a guard; `example` is the input of the capture.
+    """Compare `model` with `network` at sizes that violate a guard; `example` has the image of the capture.
 
     Raises: ConversionError, with the guard.
     """
     runtime = Runtime(model, optimise=False) if guards else None  # unoptimised, so that its errors name the layer
+    (image,) = example.leaves
     for guard in guards:
-        for shape in _violating_shapes(guard, example):
-            too_large = prod(shape) > MAX_PIXELS * example.numel()
-            if runtime is None or too_large or not _agrees(runtime, network, shape):
+        for shape in _violating_shapes(guard, image):
+            too_large = prod(shape) > MAX_PIXELS * image.numel()
+            if runtime is None or too_large or not _agrees(runtime, network, _noise(example, shape)):
                 raise ConversionError(
                     f"{guard.rejection(locate)}, not for an input of {'x'.join(map(str, shape))}: "
                     "remove the size-dependent branch, or drop --dynamic-size."
@@ -83,20 +85,23 @@ def _larger_shapes(example: torch.Tensor) -> Iterator[Shape]:
         yield batch, channels, height, width * multiple
 
 
-def _agrees(runtime: Runtime, network: nn.Module, shape: Shape) -> bool:
-    """Return whether the file agrees with the network, or the network fails."""
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, np.float32))
+def _noise(example: Arguments, shape: Shape) -> Arguments:
+    return example.map(lambda _: torch.from_numpy(np.random.default_rng(0).standard_normal(shape, np.float32)))
+
+
+def _agrees(runtime: Runtime, network: nn.Module, noise: Arguments) -> bool:
+    """Return whether the file agrees with the network for an image, or the network fails."""
     try:
-        float32 = named_outputs(run(network, x.clone()))
+        float32 = named_outputs(run(network, noise.cast(torch.float32)))
     except UnsupportedNetworkError:
         return True
     with NormDetector() as norms:
-        network_output, _ = run_in_float64(network, x.clone())
+        network_output, _ = run_in_float64(network, noise.cast(torch.float32))
     float64 = named_outputs(network_output)
     with LaneSummation() if norms.detected else contextlib.nullcontext():
-        lanes = named_outputs(run(network, x.clone())) if norms.detected else float32
+        lanes = named_outputs(run(network, noise.cast(torch.float32))) if norms.detected else float32
     with dynamic_size_errors():
-        outputs = runtime.run({runtime.input_names[0]: x.numpy()}, runtime.output_names)
+        outputs = runtime.run({runtime.input_names[0]: noise.leaves[0].numpy()}, runtime.output_names)
     references = zip(float32.values(), float64.values(), lanes.values(), strict=True)
     return all(
         compare(output, *(tensor.numpy() for tensor in reference)).holds

@@ -1,10 +1,9 @@
 """Prepares a network for conversion.
 
-Requires: a network in evaluation mode with finite float32 weights.
+Requires: a network in evaluation mode with finite float32 weights (see export/reference/cast.py).
 Ensures: a copy on the CPU with ordinary BatchNorm layers and re-parameterised blocks; the original is unchanged.
 """
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from export.convert.replace_modules import reparameterize, thaw_batch_norms
 from export.errors import UnsupportedNetworkError
+from export.tracing.run import copied
 
 PADS_BY_SIZE = ("2dSame", "2dSameExport")  # endings of timm's class names
 
@@ -23,8 +23,7 @@ def prepare(network: nn.Module, *, keep_branches: bool = False) -> nn.Module:
     """
     _require_eval(network)
     _require_finite(network)
-    _require_float32(network)
-    prepared = thaw_batch_norms(_copy(network).cpu())
+    prepared = thaw_batch_norms(copied(network).cpu())
     if not keep_branches:
         prepared = reparameterize(prepared)
     prepared.eval()
@@ -73,21 +72,3 @@ def _require_no_element(
         raise UnsupportedNetworkError(
             f"the weight '{name}' holds {count} values that are {description}: train the network again."
         )
-
-
-def _require_float32(network: nn.Module) -> None:
-    for name, tensor in network.named_parameters():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            raise UnsupportedNetworkError(
-                f"the weight '{name}' is {dtype}, but networks are exported from float32: call network.float() first. "
-                "For a float16 file, use --variants fp16."
-            )
-
-
-def _copy(network: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(network)
-    except Exception as error:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnsupportedNetworkError(f"the network cannot be copied, which all checks require: {cause}.") from error

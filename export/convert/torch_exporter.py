@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +16,12 @@ from onnxscript.rewriter import _matcher
 from torch import nn
 
 from export.convert.branch_locations import branch_locations
+from export.convert.capture import Axes, Capture
 from export.convert.diagnosis import explain
 from export.convert.dynamic_shapes import LocateBranch
 from export.errors import ConversionError
-from export.names import BATCH, HEIGHT, INPUT, WIDTH
+from export.names import BATCH, HEIGHT, WIDTH
+from export.tracing.arguments import Arguments
 
 FLOAT32_EPSILON = 2.0**-23
 MIN_SIZES = (1, 8, 32)  # candidates for the least height and width: a norm rejects a map of one place
@@ -27,24 +29,26 @@ MIN_SIZE_MISSING = re.compile("Constraints violated|appropriate min value")  # P
 
 
 def export_program(
-    network: nn.Module, example: torch.Tensor, opset: int, *, dynamic_size: bool
+    capture: Capture, opset: int, input_names: Sequence[str], *, dynamic_size: bool
 ) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
     """Return the converted network, and its dynamic axes as torch.export.Dim by index.
+
+    `input_names` are in the order of the arguments.
 
     With `dynamic_size`, height and width get the first minimum of MIN_SIZES that PyTorch accepts;
     dynamic_shapes_check.py verifies smaller sizes.
 
     Raises: ConversionError.
     """
-    return _export_program(network, example, opset, MIN_SIZES if dynamic_size else (None,))
+    return _export_program(capture, opset, input_names, MIN_SIZES if dynamic_size else (None,))
 
 
-def branch_locator(network: nn.Module, example: torch.Tensor, axes: Mapping[int, Any]) -> LocateBranch:
+def branch_locator(capture: Capture, axes: Axes) -> LocateBranch:
     """Return a function that locates the branch behind an assumption, by capturing the network once more."""
 
     def locate(expression: str) -> str:
         with silence_exporter():
-            return branch_locations(network, example, (axes,)).get(expression, "")
+            return branch_locations(capture, axes).get(expression, "")
 
     return locate
 
@@ -79,18 +83,24 @@ def exact_constants() -> Iterator[None]:
 
 
 def _export_program(
-    network: nn.Module, example: torch.Tensor, opset: int, min_sizes: Sequence[int | None]
+    capture: Capture, opset: int, input_names: Sequence[str], min_sizes: Sequence[int | None]
 ) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
     min_size, *larger = min_sizes
     axes = _dynamic_axes(min_size)
     try:
-        return _call_exporter(network, example, opset, axes), axes
+        return _call_exporter(capture, opset, input_names, axes), axes
     except torch.onnx.errors.OnnxExporterError as error:
-        if larger and min(example.shape[2:]) >= (larger[0] or 0) and _needs_larger_minimum(error):
-            return _export_program(network, example, opset, larger)
+        if larger and _allows_minimum(capture, larger[0]) and _needs_larger_minimum(error):
+            return _export_program(capture, opset, input_names, larger)
         with silence_exporter():
-            cause = explain(network, example, (axes,), error)
-        raise ConversionError(f"torch.onnx cannot convert {type(network).__name__}: {cause}.") from error
+            cause = explain(capture, axes, error)
+        raise ConversionError(f"torch.onnx cannot convert {type(capture.network).__name__}: {cause}.") from error
+
+
+def _allows_minimum(capture: Capture, minimum: int | None) -> bool:
+    """Return whether height and width of the example are at least `minimum`."""
+    height, width = capture.arguments.leaves[0].shape[2:]
+    return min(int(height), int(width)) >= (minimum or 0)
 
 
 def _dynamic_axes(min_size: int | None) -> dict[int, Any]:
@@ -99,7 +109,7 @@ def _dynamic_axes(min_size: int | None) -> dict[int, Any]:
     return {axis: torch.export.Dim(name, min=minimum) for axis, (name, minimum) in {0: (BATCH, 1), **spatial}.items()}
 
 
-def _enables_grad(network: nn.Module, example: torch.Tensor) -> bool:
+def _enables_grad(network: nn.Module, arguments: Arguments) -> bool:
     """Return whether the network's forward enables gradients, as none that only infers does.
 
     Where a forward changes the gradient mode, torch.export captures the modules inside as a function of its own, and
@@ -110,8 +120,8 @@ def _enables_grad(network: nn.Module, example: torch.Tensor) -> bool:
         module.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled())) for module in network.modules()
     ]
     try:
-        with torch.no_grad(), contextlib.suppress(Exception, SystemExit):  # the exporter reports a failing forward
-            network(example)
+        with contextlib.suppress(Exception, SystemExit):  # the exporter reports a failing forward
+            arguments.call(network)
     finally:
         for handle in handles:
             handle.remove()
@@ -125,16 +135,17 @@ def _needs_larger_minimum(error: BaseException | None) -> bool:
 
 
 def _call_exporter(
-    network: nn.Module, example: torch.Tensor, opset: int, axes: dict[int, Any]
+    capture: Capture, opset: int, input_names: Sequence[str], axes: dict[int, Any]
 ) -> torch.onnx.ONNXProgram:
-    with silence_exporter(), exact_constants(), torch.set_grad_enabled(_enables_grad(network, example)):
+    network, arguments = capture.network, capture.arguments
+    with silence_exporter(), exact_constants(), torch.set_grad_enabled(_enables_grad(network, arguments)):
         program = torch.onnx.export(
             network,
-            (example,),
+            (*arguments.args, dict(arguments.kwargs)),  # a dict at the end holds the keyword arguments
             dynamo=True,
             opset_version=opset,
-            input_names=[INPUT],
-            dynamic_shapes=(axes,),
+            input_names=input_names,
+            dynamic_shapes=capture.dynamic_shapes(axes),
             external_data=False,
             verbose=False,
         )

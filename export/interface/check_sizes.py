@@ -1,12 +1,12 @@
 """Chooses a second input size at which to check a model with dynamic height and width."""
 
-import torch
+from typing import Protocol, Self
+
 from torch import nn
 
 from export.errors import UnsupportedNetworkError, dynamic_size_errors
+from export.tracing.arguments import Arguments
 from export.tracing.run import fresh_copy, run
-
-Size = tuple[int, int, int]  # channels, height, width
 
 BATCH = 2
 # Added to height and width. The first two are different primes, which no stride divides; the others are multiples of 2,
@@ -14,32 +14,48 @@ BATCH = 2
 INCREMENTS = ((37, 53), (38, 54), (36, 52), (40, 56), (48, 80), (32, 96), (64, 128))
 
 
-def second_size(network: nn.Module, size: Size) -> tuple[int, int]:
+class Resizable(Protocol):
+    """An interface of a network with one image as its input."""
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Heights and widths, the network's own first."""
+
+    def at(self, *size: int) -> Self:
+        """Return this interface for another height and width."""
+
+    def example(self, batch: int) -> Arguments:
+        """Return arguments of the network."""
+
+
+def larger_sizes(network: nn.Module, interface: Resizable) -> tuple[tuple[int, int]]:
     """Return the first larger height and width that the network accepts.
 
     If it accepts none, return the first candidate; a later step then rejects the network at that size.
     """
-    larger = [(size[1] + height, size[2] + width) for height, width in INCREMENTS]
-    return next((candidate for candidate in larger if _accepts(network, (size[0], *candidate))), larger[0])
+    own_height, own_width = interface.sizes[0]
+    larger = [(own_height + height, own_width + width) for height, width in INCREMENTS]
+    return (next((size for size in larger if _accepts(network, interface.at(*size))), larger[0]),)
 
 
-def require_larger_size(network: nn.Module, size: Size) -> None:
-    """Reject a network that fails on inputs larger than `size` by an odd height and width.
+def require_larger_size(network: nn.Module, interface: Resizable) -> None:
+    """Reject a network that fails on inputs larger than its own by an odd height and width.
 
     Raises: UnsupportedNetworkError, which names the layer that fails.
     """
+    own_height, own_width = interface.sizes[0]
     height, width = INCREMENTS[0]
     with dynamic_size_errors():
-        _run_at(network, (size[0], size[1] + height, size[2] + width))
+        _run(network, interface.at(own_height + height, own_width + width))
 
 
-def _accepts(network: nn.Module, size: Size) -> bool:
+def _accepts(network: nn.Module, interface: Resizable) -> bool:
     try:
-        _run_at(network, size)
+        _run(network, interface)
     except UnsupportedNetworkError:
         return False
     return True
 
 
-def _run_at(network: nn.Module, size: Size) -> None:
-    run(fresh_copy(network), torch.zeros(BATCH, *size))
+def _run(network: nn.Module, interface: Resizable) -> None:
+    run(fresh_copy(network), interface.example(BATCH))

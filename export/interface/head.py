@@ -15,8 +15,8 @@ from torch import Tensor
 
 from export.errors import SettingsError, UnsupportedNetworkError
 from export.settings import Activation
+from export.source.source_network import SourceNetwork
 from protos.keys import MULTI_LABEL
-from zoo import LoadedNetwork
 
 TEMPERATURE = "temperature"
 SCALED_LOGITS = "logits_cooled"  # a tensor name in written files: must not change
@@ -77,7 +77,7 @@ class Head:
         return [numpy_helper.from_array(value, TEMPERATURE)] if self.is_scaled else []
 
 
-def head_of(source: LoadedNetwork, activation: Activation | None, calibrated: bool) -> Head:
+def head_of(source: SourceNetwork, activation: Activation | None, calibrated: bool) -> Head:
     """Return the head with `activation`, by default that of the network's task: sigmoid for multi-label, else softmax.
 
     Raises:

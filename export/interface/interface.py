@@ -3,7 +3,7 @@
 All checks get their inputs and the expected outputs of the file from an interface.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from export.arrays import Array
-from export.errors import UnsupportedNetworkError
-from export.interface import image_io, probe_images
-from export.interface.check_sizes import BATCH, Size, second_size
+from export.errors import SettingsError, UnsupportedNetworkError
+from export.input_spec import InputSpec
+from export.interface import image_io, probe_arrays, probe_images
+from export.interface.check_sizes import BATCH, larger_sizes
+from export.interface.forward_call import forward_call, require_one_input
 from export.interface.head import Head
 from export.interface.network_outputs import named_outputs
 from export.names import IMAGE, INPUT, LOGITS, PROBABILITIES
 from export.settings import ExportSettings
+from export.tracing.arguments import Arguments
 from export.tracing.run import NetworkOutput, fresh_copy, run
 from zoo.networks.preprocessing import Preprocessing
 
@@ -31,44 +34,46 @@ PROBE_KINDS = (
     "half and half",
     "a ramp",
 )  # the kinds of the probe inputs, as the manifest has them
-RAW_CONSTANTS = {"zeros": 0.0, "ones": 1.0, "constant": -0.5}
-OUT_OF_RANGE_SCALES = (10, 1e3, 1e6)
+
+Inputs = Mapping[str, Array]  # the inputs of the file by name, each with the batch first
+Size = tuple[int, ...]  # height and width of an image; empty for other inputs, whose sizes are fixed
 
 
 class Interface(Protocol):
-    """One input and named outputs; the first dimension of each is the batch."""
-
-    input_name: ClassVar[str]
+    """Named inputs and outputs; the first dimension of each is the batch."""
 
     @property
-    def input_size(self) -> Size:
-        """(C, H, W) of the network's input."""
+    def sizes(self) -> tuple[Size, ...]:
+        """Sizes of the input image at which the file is checked: the network's own, and another if they are dynamic."""
 
     @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """Heights and widths at which the file is checked: the network's own, and a second one if they are dynamic."""
+    def network_inputs(self) -> Sequence[str]:
+        """The names of the converted graph's inputs, in the order of the network's arguments."""
 
     @property
     def network_outputs(self) -> tuple[str, ...]:
         """The names of the converted graph's outputs, in the network's order."""
 
-    def at(self, height: int, width: int) -> Self:
-        """Return this interface for inputs of one size."""
+    def at(self, *size: int) -> Self:
+        """Return this interface for inputs of one of `sizes`."""
 
-    def noise(self, batch: int) -> Array:
+    def noise(self, batch: int) -> Inputs:
         """Return `batch` random inputs of the file, the same in every run."""
 
-    def probe_inputs(self) -> Array:
+    def probe_inputs(self) -> Inputs:
         """Return inputs of the kinds PROBE_KINDS, which distinguish values that are equal for noise."""
 
-    def out_of_range_inputs(self) -> Array:
+    def out_of_range_inputs(self) -> Inputs:
         """Return inputs that exceed the range of the probe inputs."""
 
-    def extreme_inputs(self) -> Mapping[str, Array]:
+    def extreme_inputs(self) -> Mapping[str, Inputs]:
         """Return inputs of the file at the ends of their range, one row each, by a word for what they are."""
 
-    def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return a new tensor with the network's input (N, C, H, W) for the file's `inputs`."""
+    def example(self, batch: int) -> Arguments:
+        """Return valid arguments of the network that are zero where possible."""
+
+    def arguments(self, inputs: Inputs) -> Arguments:
+        """Return new tensors with the network's arguments for the file's `inputs`."""
 
     def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
         """Return the file's expected outputs, by name. Raises: UnsupportedNetworkError."""
@@ -89,39 +94,39 @@ class ImageInterface:
 
     preprocessing: Preprocessing
     head: Head = field(default_factory=Head)
-    other_sizes: tuple[tuple[int, int], ...] = ()
-    input_name: ClassVar[str] = IMAGE
+    other_sizes: tuple[Size, ...] = ()
+    network_inputs: ClassVar[Sequence[str]] = (INPUT,)
 
     @property
-    def input_size(self) -> Size:
-        return self.preprocessing.input_size
-
-    @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        return (self.input_size[1:], *self.other_sizes)
+    def sizes(self) -> tuple[Size, ...]:
+        return (self.preprocessing.input_size[1:], *self.other_sizes)
 
     @property
     def network_outputs(self) -> tuple[str, ...]:
         return (LOGITS,)
 
-    def at(self, height: int, width: int) -> Self:
-        size = (self.preprocessing.channels, height, width)
-        return replace(self, preprocessing=replace(self.preprocessing, input_size=size), other_sizes=())
+    def at(self, *size: int) -> Self:
+        height, width = size
+        input_size = (self.preprocessing.channels, height, width)
+        return replace(self, preprocessing=replace(self.preprocessing, input_size=input_size), other_sizes=())
 
-    def noise(self, batch: int) -> Array:
-        return probe_images.noise(self.preprocessing, batch)
+    def noise(self, batch: int) -> Inputs:
+        return {IMAGE: probe_images.noise(self.preprocessing, batch)}
 
-    def probe_inputs(self) -> Array:
-        return probe_images.probes(self.preprocessing)
+    def probe_inputs(self) -> Inputs:
+        return {IMAGE: probe_images.probes(self.preprocessing)}
 
-    def out_of_range_inputs(self) -> Array:
-        return probe_images.extremes(self.preprocessing)
+    def out_of_range_inputs(self) -> Inputs:
+        return {IMAGE: probe_images.extremes(self.preprocessing)}
 
-    def extreme_inputs(self) -> Mapping[str, Array]:
-        return probe_images.range_ends(self.preprocessing)
+    def extreme_inputs(self) -> Mapping[str, Inputs]:
+        return {kind: {IMAGE: images} for kind, images in probe_images.range_ends(self.preprocessing).items()}
 
-    def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.preprocessing.normalise(torch.from_numpy(inputs), dtype).contiguous()
+    def example(self, batch: int) -> Arguments:
+        return Arguments((torch.zeros(batch, *self.preprocessing.input_size),))
+
+    def arguments(self, inputs: Inputs) -> Arguments:
+        return Arguments((self.preprocessing.normalise(torch.from_numpy(inputs[IMAGE])).contiguous(),))
 
     def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
         _require_logits(network_output)
@@ -133,49 +138,58 @@ class ImageInterface:
 
 @dataclass(frozen=True)
 class RawInterface:
-    """The network's own input, float32 (N, C, H, W), and outputs.
+    """The network's own inputs and outputs.
 
     Attributes:
-        input_size: (C, H, W) of the input.
+        inputs: The inputs by name, in the order of the network's arguments.
         network_outputs: The names of the output tensors, of which there may be any number.
+        call: The network's arguments, with the name of an input in place of each tensor.
         other_sizes: Further heights and widths at which the file is checked, if they are dynamic.
     """
 
-    input_size: Size
+    inputs: Mapping[str, InputSpec]
     network_outputs: tuple[str, ...]
-    other_sizes: tuple[tuple[int, int], ...] = ()
-    input_name: ClassVar[str] = INPUT
+    call: Arguments
+    other_sizes: tuple[Size, ...] = ()
 
     @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        return (self.input_size[1:], *self.other_sizes)
+    def sizes(self) -> tuple[Size, ...]:
+        return (image_size(self.inputs), *self.other_sizes)
 
-    def at(self, height: int, width: int) -> Self:
-        return replace(self, input_size=(self.input_size[0], height, width), other_sizes=())
+    @property
+    def network_inputs(self) -> Sequence[str]:
+        return tuple(self.inputs)
 
-    def noise(self, batch: int) -> Array:
-        return np.random.default_rng(batch).standard_normal((batch, *self.input_size), np.float32)
+    def at(self, *size: int) -> Self:
+        if not size:
+            return self
+        resized = {name: replace(spec, shape=(spec.shape[0], *size)) for name, spec in self.inputs.items()}
+        return replace(self, inputs=resized, other_sizes=())
 
-    def probe_inputs(self) -> Array:
-        """Return five inputs: two of noise, zeros, one that is half ones, and a ramp."""
-        _, height, width = self.input_size
-        inputs = np.concatenate([self.noise(2), np.zeros((3, *self.input_size), np.float32)])
-        inputs[3, ..., : (width + 1) // 2] = 1
-        inputs[4] = np.linspace(-2, 2, height * width, dtype=np.float32).reshape(height, width)
-        return inputs
+    def noise(self, batch: int) -> Inputs:
+        random = np.random.default_rng(batch)
+        return {name: probe_arrays.noise(spec, batch, random) for name, spec in self.inputs.items()}
 
-    def out_of_range_inputs(self) -> Array:
-        """Return noise at three scales: if the largest overflows, the others still distinguish values."""
-        scales = np.array(OUT_OF_RANGE_SCALES, np.float32).reshape(-1, 1, 1, 1)
-        return self.noise(len(OUT_OF_RANGE_SCALES)) * scales
+    def probe_inputs(self) -> Inputs:
+        random = np.random.default_rng(BATCH)
+        return {name: probe_arrays.probes(spec, random) for name, spec in self.inputs.items()}
 
-    def extreme_inputs(self) -> Mapping[str, Array]:
-        """Return zeros, ones, a constant below 0, and noise that is rounded to -1 and 1."""
-        constants = {kind: np.full((1, *self.input_size), value, np.float32) for kind, value in RAW_CONSTANTS.items()}
-        return {**constants, "saturated": np.sign(self.noise(1))}
+    def out_of_range_inputs(self) -> Inputs:
+        random = np.random.default_rng(len(probe_arrays.OUT_OF_RANGE_SCALES))
+        return {name: probe_arrays.out_of_range(spec, random) for name, spec in self.inputs.items()}
 
-    def network_input(self, inputs: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.tensor(inputs, dtype=dtype)
+    def extreme_inputs(self) -> Mapping[str, Inputs]:
+        random = np.random.default_rng(1)
+        by_input = {name: probe_arrays.extremes(spec, random) for name, spec in self.inputs.items()}
+        has_limits = any(spec.bounds for spec in self.inputs.values())
+        kinds = (*probe_arrays.KINDS, *(probe_arrays.ENDS if has_limits else ()))
+        return {kind: {name: arrays[kind] for name, arrays in by_input.items()} for kind in kinds}
+
+    def example(self, batch: int) -> Arguments:
+        return self.arguments({name: probe_arrays.example(spec, batch) for name, spec in self.inputs.items()})
+
+    def arguments(self, inputs: Inputs) -> Arguments:
+        return self.call.map(lambda name: torch.tensor(inputs[name]))
 
     def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
         outputs = named_outputs(network_output)
@@ -190,14 +204,59 @@ class RawInterface:
         return model
 
 
-def interface_of(network: nn.Module, preprocessing: Preprocessing, settings: ExportSettings, head: Head) -> Interface:
-    """Return the interface that `settings` specify. Raises: UnsupportedNetworkError."""
-    other_sizes = (second_size(network, preprocessing.input_size),) if settings.dynamic_size else ()
-    if not settings.raw:
+def one_input(shape: tuple[int, ...], network_outputs: tuple[str, ...] = (LOGITS,)) -> RawInterface:
+    """Return the interface of a network with one float32 input `x` of (N, *shape)."""
+    return RawInterface({INPUT: InputSpec(shape)}, network_outputs, Arguments((INPUT,)))
+
+
+def image_size(inputs: Mapping[str, InputSpec]) -> Size:
+    """Return height and width if the only input is float32 (N, C, H, W), else nothing."""
+    specs = list(inputs.values())
+    is_image = len(specs) == 1 and len(specs[0].shape) == 3 and specs[0].is_float
+    return specs[0].shape[1:] if is_image else ()
+
+
+def batch_text(batch: int, size: Size) -> str:
+    """Return a batch and its image size, if it has one."""
+    return f"batch {batch}" + (f" of {'x'.join(map(str, size))}" if size else "")
+
+
+def interface_of(
+    network: nn.Module, preprocessing: Preprocessing | None, settings: ExportSettings, head: Head
+) -> Interface:
+    """Return the interface that `settings` specify; `preprocessing` may only be None if they have inputs.
+
+    Raises: SettingsError, UnsupportedNetworkError.
+    """
+    if settings.inputs or preprocessing is None:
+        unnamed = _declared(network, settings.inputs)
+    else:
+        require_one_input(network)
+        unnamed = one_input(preprocessing.input_size, ())
+    if settings.dynamic_size and not unnamed.sizes[0]:
+        raise SettingsError(
+            f"height and width are dynamic only for one float32 image, but the network has the inputs "
+            f"{', '.join(unnamed.inputs)}: drop --dynamic-size."
+        )
+    other_sizes = larger_sizes(network, unnamed) if settings.dynamic_size else ()
+    if preprocessing is not None and not settings.raw:
         return ImageInterface(preprocessing, head, other_sizes)
-    unnamed = RawInterface(preprocessing.input_size, ())
-    network_output = run(fresh_copy(network), unnamed.network_input(unnamed.noise(BATCH)))
-    return RawInterface(unnamed.input_size, tuple(named_outputs(network_output)), other_sizes)
+    try:
+        network_output = run(fresh_copy(network), unnamed.arguments(unnamed.noise(BATCH)))
+    except UnsupportedNetworkError as error:
+        raise UnsupportedNetworkError(f"{error}{_described(settings.inputs)}") from error
+    return replace(unnamed, network_outputs=tuple(named_outputs(network_output)), other_sizes=other_sizes)
+
+
+def _declared(network: nn.Module, inputs: Mapping[str, InputSpec]) -> RawInterface:
+    call = forward_call(network, inputs)
+    return RawInterface({name: inputs[name] for name in call.leaves}, (), call)
+
+
+def _described(inputs: Mapping[str, InputSpec]) -> str:
+    """Return a hint on the inputs with which the network was called, if they are declared."""
+    texts = ", ".join(f"{name}={spec}" for name, spec in inputs.items())
+    return f". It was called with the inputs {texts}: correct --input NAME=SHAPE:DTYPE:LOW..HIGH." if inputs else ""
 
 
 def _require_logits(network_output: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from export.errors import UnsupportedNetworkError
-from export.interface.interface import ImageInterface, Interface
+from export.interface.interface import ImageInterface, Interface, RawInterface
 from export.names import LOGITS
 from protos import manifest
 from zoo.networks.preprocessing import Preprocessing
@@ -54,9 +54,10 @@ def signature_of(
     Raises: UnsupportedNetworkError.
     """
     probes = (interface.at(*size).probe_inputs() for size in interface.sizes)
-    inputs = _describe([{interface.input_name: torch.from_numpy(array)} for array in probes])
+    inputs = _describe([{name: torch.from_numpy(array) for name, array in arrays.items()} for arrays in probes])
     if not isinstance(interface, ImageInterface):
-        _require_valid_names(interface.input_name, outputs_per_size[0])
+        _require_valid_names(interface.network_inputs, outputs_per_size[0])
+        _add_limits(inputs, interface)
         return Signature(inputs, _describe(outputs_per_size), labels, None)
     _require_fixed_classes(outputs_per_size)
     preprocessing = preprocessing_message(interface.preprocessing)
@@ -79,13 +80,22 @@ def preprocessing_message(preprocessing: Preprocessing) -> manifest.Preprocessin
     )
 
 
-def _require_valid_names(input_name: str, outputs: Mapping[str, Tensor]) -> None:
-    if input_name in outputs:
-        raise UnsupportedNetworkError(
-            f"the network's output '{input_name}' has the name of the model's input, which ONNX does not allow: "
-            "rename it."
-        )
+def _add_limits(tensors: Sequence[manifest.Tensor], interface: Interface) -> None:
+    """Write into the description of each input the limits of the values with which the model is compared."""
+    inputs = interface.inputs if isinstance(interface, RawInterface) else {}
+    for tensor in tensors:
+        bounds = inputs[tensor.name].bounds if tensor.name in inputs else None
+        if bounds:
+            tensor.limits.low, tensor.limits.high = bounds
+
+
+def _require_valid_names(inputs: Sequence[str], outputs: Mapping[str, Tensor]) -> None:
     for name in outputs:
+        if name in inputs:
+            raise UnsupportedNetworkError(
+                f"the network's output '{name}' has the name of the model's input, which ONNX does not allow: "
+                "rename it."
+            )
         if not name.isprintable():
             raise UnsupportedNetworkError(
                 f"the network's output {name!r} has unprintable characters in its name, which clients cannot send: "

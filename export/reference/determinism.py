@@ -17,6 +17,8 @@ from export.tracing.run import fresh_copy
 
 BATCH_RTOL = 1e-3  # of the largest magnitude: more than the rounding errors of another batch size
 
+LIMITS_HINT = " If it needs other values, such as a mask that is not empty, set limits: --input mask=1,64,64:0.1..1."
+
 
 def reference_runs(network: nn.Module, interface: Interface) -> list[ReferenceRuns]:
     """Run `network` in float32 at each size of the interface. Raises: UnsupportedNetworkError."""
@@ -39,11 +41,11 @@ def replace_unreliable_inputs(runs: Sequence[ReferenceRuns]) -> list[ReferenceRu
 def _run(network: nn.Module, interface: Interface, fresh: nn.Module) -> ReferenceRuns:
     runs = ReferenceRuns(network, interface, fresh_copy(fresh))
     for name, value in runs.float32.outputs.items():
-        _require_finite_rows(name, value, runs.count)
+        _require_finite_rows(name, value, runs.count, "" if interface.sizes[0] else LIMITS_HINT)
     return runs
 
 
-def _require_finite_rows(name: str, value: Tensor, count: int) -> None:
+def _require_finite_rows(name: str, value: Tensor, count: int, hint: str) -> None:
     rows = value.shape[0] if value.ndim else 0
     if rows == count and not value.numel():
         raise UnsupportedNetworkError(f"the network's {name} has no elements: its shape is {list(value.shape)}.")
@@ -51,6 +53,7 @@ def _require_finite_rows(name: str, value: Tensor, count: int) -> None:
         problem = "are not all finite" if rows == count else f"have {rows} rows"
         raise UnsupportedNetworkError(
             f"the network's {name} for {count} images {problem}: each image must have a finite row."
+            + (hint if rows == count else "")
         )
 
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from export.arrays import Array
 from export.errors import UnsupportedNetworkError
-from export.interface.interface import NOISE, PROBE_KINDS, Interface
+from export.interface.interface import NOISE, PROBE_KINDS, Inputs, Interface
 from export.reference.tolerance import Reference
+from export.tracing.arguments import Arguments
 from export.tracing.lane_sums import LaneSummation, NormDetector
 from export.tracing.run import Layers, NetworkOutput, run, run_in_float64, run_traced
 from export.tracing.trace import Identity, TensorRecord
@@ -29,6 +30,7 @@ SINGLE_ROW = slice(3, 4)  # the half white input: its mean is not 0, and no earl
 LAYER_FLOOR = 2e-5  # larger than FLOOR, because cancellation in a layer can increase the relative error
 
 Values = TypeVar("Values", Tensor, Array)
+RunNetwork = Callable[[nn.Module, Arguments], tuple[NetworkOutput, Layers]]
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,7 @@ class ReferenceRuns:
         """
         self.interface, self.noise_rows = interface, noise_rows
         self._network, self._fresh = network, fresh
-        self._inputs = interface.probe_inputs()
-        self._inputs[list(noise_rows)] = interface.noise(self.count)[list(noise_rows)]
+        self._inputs = _with_noise(interface, noise_rows)
         self._norms = NormDetector()
         self.float32 = self._traced(run_traced, self.count)
         self.small_batch = self._traced(run_traced, SMALL_BATCH)
@@ -107,20 +108,20 @@ class ReferenceRuns:
     @property
     def count(self) -> int:
         """The number of probe inputs."""
-        return len(self._inputs)
+        return len(PROBE_KINDS)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """A description of each probe input."""
         return tuple(NOISE if row in self.noise_rows else kind for row, kind in enumerate(PROBE_KINDS))
 
-    def inputs(self, batch: int) -> Array:
+    def inputs(self, batch: int) -> Inputs:
         """Return the first `batch` probe inputs."""
-        return self._inputs[:batch]
+        return _rows(self._inputs, slice(0, batch))
 
     def run_again(self) -> Mapping[str, Tensor]:
         """Run the network again on all probe inputs and return the outputs. Raises: UnsupportedNetworkError."""
-        return self._outputs(run(self._network, self._network_input(self.count)))
+        return self._outputs(run(self._network, self._arguments(self.count)))
 
     def run_single(self, *, fresh: bool = False) -> Mapping[str, Tensor]:
         """Run the input SINGLE_ROW on its own and return the outputs.
@@ -130,11 +131,11 @@ class ReferenceRuns:
         Raises: UnsupportedNetworkError.
         """
         network = self._fresh if fresh else self._network
-        return self._outputs(run(network, self.interface.network_input(self._inputs[SINGLE_ROW])))
+        return self._outputs(run(network, self.interface.arguments(_rows(self._inputs, SINGLE_ROW))))
 
     def run_other(self, network: nn.Module, batch: int) -> TorchRun:
         """Run another network in float32 on the first `batch` probe inputs. Raises: UnsupportedNetworkError."""
-        network_output, layers = run_traced(network, self._network_input(batch))
+        network_output, layers = run_traced(network, self._arguments(batch))
         return TorchRun(self._outputs(network_output), layers)
 
     @cached_property
@@ -166,11 +167,11 @@ class ReferenceRuns:
         with LaneSummation():
             return ReferencePair(float32, float64, self._traced(run_traced, batch))
 
-    def _network_input(self, batch: int) -> Tensor:
-        return self.interface.network_input(self.inputs(batch))
+    def _arguments(self, batch: int) -> Arguments:
+        return self.interface.arguments(self.inputs(batch))
 
-    def _traced(self, run_network: Callable[[nn.Module, Tensor], tuple[NetworkOutput, Layers]], batch: int) -> TorchRun:
-        network_output, layers = run_network(self._network, self._network_input(batch))
+    def _traced(self, run_network: RunNetwork, batch: int) -> TorchRun:
+        network_output, layers = run_network(self._network, self._arguments(batch))
         return TorchRun(self._outputs(network_output), layers)
 
     def _outputs(self, network_output: Any) -> Mapping[str, Tensor]:
@@ -190,6 +191,19 @@ class ReferenceRuns:
         outputs = [(rows.output(name), value.numpy()) for name, value in small_batch.outputs.items()]
         layers = {record.identity: (rows.layer(name), record.value) for name, record in small_batch.layers.items()}
         return all(reference.agreement(value).holds for reference, value in (*outputs, *layers.values()))
+
+
+def _with_noise(interface: Interface, rows: Collection[int]) -> Inputs:
+    """Return the probe inputs with `rows` replaced by noise."""
+    inputs = interface.probe_inputs()
+    noise = interface.noise(len(PROBE_KINDS))
+    for name, array in inputs.items():
+        array[list(rows)] = noise[name][list(rows)]
+    return inputs
+
+
+def _rows(inputs: Inputs, rows: slice) -> Inputs:
+    return {name: array[rows] for name, array in inputs.items()}
 
 
 def _same_layer(layers: Layers, name: str) -> TensorRecord:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from export.errors import SettingsError, SourceError
+from export.source.source_network import SourceNetwork
 from export.source.unsupported import unwrap
 from zoo import LoadedNetwork
 from zoo.networks.preprocessing import Preprocessing
@@ -29,19 +30,39 @@ def is_function(source: str) -> bool:
 def load_function(
     source: str, preprocessing: Preprocessing | None = None, labels: Sequence[str] = (), seed: int = 0
 ) -> LoadedNetwork:
-    """Call the function `source` and return its network. Modules of the current folder can be imported.
+    """Call the function `source` and return its network, which accepts images.
 
     Raises:
-        SourceError: The function cannot be imported or called, or does not return a module.
+        SourceError: The function cannot be imported or called, or does not return a module; or the network has no
+            preprocessing.
         SettingsError: `seed` is outside 0 to 2**32 - 1.
     """
-    if not 0 <= seed < 2**32:
-        raise SettingsError(f"seed must be at least 0 and less than 2**32; got {seed}.")
-    function = _find_function(source)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = _call(source, function)
-    return loaded_module(network, preprocessing, labels, name=source.partition(":")[2], architecture=source, seed=seed)
+    network = _network_of(source, seed)
+    return loaded_module(network, preprocessing, labels, name=function_name(source), architecture=source, seed=seed)
+
+
+def load_function_with_inputs(source: str, labels: Sequence[str] = (), seed: int = 0) -> SourceNetwork:
+    """Call the function `source` and return its network, whose inputs are described by the settings.
+
+    Raises: as `load_function`.
+    """
+    network = _network_of(source, seed)
+    return module_with_inputs(network, labels, name=function_name(source), architecture=source, seed=seed)
+
+
+def function_name(source: str) -> str:
+    """Return FUNCTION of package.module:FUNCTION."""
+    return source.partition(":")[2]
+
+
+def module_with_inputs(
+    network: nn.Module, labels: Sequence[str] = (), *, name: str = "", architecture: str = "", seed: int = 0
+) -> SourceNetwork:
+    """Return `network` with its labels; its inputs are described by the settings. Raises: UnsupportedNetworkError."""
+    network = unwrap(network)
+    class_name = type(network).__name__
+    weights = WeightsSource("given", seed)
+    return SourceNetwork(network, name or class_name, architecture or class_name, tuple(labels), None, weights)
 
 
 def loaded_module(
@@ -63,7 +84,10 @@ def loaded_module(
     class_name = type(network).__name__
     if preprocessing is None:
         if not getattr(network, "pretrained_cfg", None):
-            raise SourceError(f"the input size of {class_name} is unknown: pass `preprocessing` (--input-size C,H,W).")
+            raise SourceError(
+                f"the input size of {class_name} is unknown: pass `preprocessing` (--input-size C,H,W), or describe "
+                "its inputs with --raw --input NAME=SHAPE."
+            )
         preprocessing = Preprocessing.from_network(network)
     weights = WeightsSource("given", seed)
     return LoadedNetwork(network, name or class_name, architecture or class_name, tuple(labels), preprocessing, weights)
@@ -77,6 +101,16 @@ def plain_preprocessing(
     return Preprocessing(
         input_size=input_size, mean=tuple(mean or (0.0,) * channels), std=tuple(std or (1.0,) * channels)
     )
+
+
+def _network_of(source: str, seed: int) -> nn.Module:
+    """Call the function `source` and return its network. Modules of the current folder can be imported."""
+    if not 0 <= seed < 2**32:
+        raise SettingsError(f"seed must be at least 0 and less than 2**32; got {seed}.")
+    function = _find_function(source)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _call(source, function)
 
 
 def _find_function(source: str) -> Callable[[], Any]:

@@ -23,19 +23,12 @@ def convert_network(context: Described) -> Converted:
     """
     settings, interface = context.settings, context.interface
     # The last size of the interface: if height and width are dynamic, they must differ from each other.
-    example_size = context.runs[-1].interface.input_size
+    resized = context.runs[-1].interface
     try:
-        model = convert(
-            context.network,
-            example_size,
-            settings.opset,
-            interface.network_outputs,
-            _taps(context),
-            dynamic_size=settings.dynamic_size,
-        )
+        model = convert(context.network, resized, settings.opset, _taps(context), dynamic_size=settings.dynamic_size)
     except ConversionError:
         if settings.dynamic_size:
-            require_larger_size(context.network, interface.input_size)  # its error names the layer
+            require_larger_size(context.network, interface)  # its error names the layer
         raise
     model = interface.attach(model)
     _require_valid(model)

@@ -15,10 +15,10 @@ from export.interface.interface import Interface
 from export.interface.signature import Signature
 from export.reference.expected import ReferenceRuns
 from export.settings import ExportSettings
+from export.source.source_network import SourceNetwork
 from export.verify.extremes import ExtremeCheck
 from export.verify.parity import Check
 from protos import manifest
-from zoo import LoadedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,13 @@ class Source:
     """After load_source.
 
     Attributes:
-        source: The network as loaded, with its preprocessing, labels and the origin of its weights.
+        source: The network in float32, with its preprocessing, labels and the origin of its weights.
+        given: The network as it was passed; the same as that of `source` unless it has another precision.
         settings: The settings of the export.
     """
 
-    source: LoadedNetwork
+    source: SourceNetwork
+    given: nn.Module
     settings: ExportSettings
 
 
@@ -88,9 +90,11 @@ class PreparationVerified(Converted):
 
     Attributes:
         removed_layers: Entries of the layer map for layers that re-parameterisation removed.
+        cast: How much the cast to float32 changed the outputs; None if the network was passed in float32.
     """
 
     removed_layers: Sequence[manifest.Layer]
+    cast: manifest.Cast | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,9 @@ def write_version(context: Verified) -> Written:
     layer_map = LayerMap(layers=insert_removed(context.layer_map.layers, context.removed_layers))
     remove_exporter_metadata(model)
     write_metadata(model, layer_map, signature.labels, signature.preprocessing)
-    results = Verification(layer_map, context.shapes, context.checks, context.runs[0].kinds, context.extremes)
+    results = Verification(
+        layer_map, context.shapes, context.checks, context.runs[0].kinds, context.extremes, context.cast
+    )
     manifest = build_manifest(context.source, settings, signature, context.interface, model, results)
     files = {**external_data.model_files(model), **_test_data(context.runs[0])}
     seal(manifest, {**files, **{f"../{name}": content for name, content in context.shared_files.items()}})
@@ -40,8 +42,8 @@ def write_version(context: Verified) -> Written:
 
 def _test_data(runs: ReferenceRuns) -> dict[str, bytes]:
     """Return one batch and PyTorch's outputs for it, in the layout of ONNX's backend tests."""
-    tensors = {"input_0": (runs.interface.input_name, runs.inputs(SMALL_BATCH))}
-    outputs = runs.small_batch.outputs
+    inputs, outputs = runs.inputs(SMALL_BATCH), runs.small_batch.outputs
+    tensors = {f"input_{index}": (name, array) for index, (name, array) in enumerate(inputs.items())}
     tensors |= {f"output_{index}": (name, value.numpy()) for index, (name, value) in enumerate(outputs.items())}
     return {
         f"{TEST_DATA}/{file}.pb": numpy_helper.from_array(array, name).SerializeToString(deterministic=True)

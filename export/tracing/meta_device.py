@@ -14,10 +14,11 @@ from torch import nn
 
 def to_meta_device(network: nn.Module) -> nn.Module:
     """Return a copy of `network` on the meta device."""
-    return copy.deepcopy(network, {id(tensor): _to_meta(tensor) for tensor in _tensors(network)})
+    return copy.deepcopy(network, {id(tensor): _to_meta(tensor) for tensor in tensors_of(network)})
 
 
-def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
+def tensors_of(network: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield the weights, the buffers, and the tensors that modules hold as plain attributes."""
     yield from network.parameters()
     yield from network.buffers()
     for module in network.modules():

@@ -1,6 +1,6 @@
 """Runs a network in PyTorch, in float32 or float64, optionally recording the output of every layer.
 
-Requires: a prepared network, and inputs float32 (N, C, H, W).
+Requires: a prepared network, and its arguments in float32.
 Ensures: any exception of the network becomes UnsupportedNetworkError with the name of the failing layer; layer names
 are unique.
 """
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from export.errors import UnsupportedNetworkError
+from export.tracing.arguments import Arguments
 from export.tracing.trace import TensorRecord, module_tracker, trace
 
 NetworkOutput = Any  # a tensor, or tuples, lists and dicts of them
@@ -33,29 +34,41 @@ def cpu_copy(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).cpu()
 
 
-def run(network: nn.Module, x: torch.Tensor) -> NetworkOutput:
+def copied(network: nn.Module, replacements: Mapping[int, torch.Tensor] | None = None) -> nn.Module:
+    """Return a copy of `network`, with other tensors in place of those with the given ids.
+
+    Raises: UnsupportedNetworkError.
+    """
+    try:
+        return copy.deepcopy(network, dict(replacements or {}))
+    except Exception as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnsupportedNetworkError(f"the network cannot be copied, which all checks require: {cause}.") from error
+
+
+def run(network: nn.Module, arguments: Arguments) -> NetworkOutput:
     """Run the network without recording layers. Raises: UnsupportedNetworkError."""
-    return _translate_errors(network, x, _forward, _float32_failure(x))
+    return _translate_errors(network, arguments, _forward, _float32_failure(arguments))
 
 
-def run_traced(network: nn.Module, x: torch.Tensor) -> tuple[NetworkOutput, Layers]:
+def run_traced(network: nn.Module, arguments: Arguments) -> tuple[NetworkOutput, Layers]:
     """Run the network and record its layers. Raises: UnsupportedNetworkError."""
-    return _by_name(_translate_errors(network, x, trace, _float32_failure(x)))
+    return _by_name(_translate_errors(network, arguments, trace, _float32_failure(arguments)))
 
 
-def run_in_float64(network: nn.Module, x: torch.Tensor) -> tuple[NetworkOutput, Layers]:
+def run_in_float64(network: nn.Module, arguments: Arguments) -> tuple[NetworkOutput, Layers]:
     """Run a copy of the network in float64 and record its layers. Raises: UnsupportedNetworkError."""
-    return _by_name(_translate_errors(copy.deepcopy(network).double(), x.double(), trace, _float64_failure))
+    double = copy.deepcopy(network).double()
+    return _by_name(_translate_errors(double, arguments.cast(torch.float64), trace, _float64_failure))
 
 
-def _forward(network: nn.Module, x: torch.Tensor) -> NetworkOutput:
-    with torch.no_grad():
-        return network(x)
+def _forward(network: nn.Module, arguments: Arguments) -> NetworkOutput:
+    return arguments.call(network)
 
 
-def _float32_failure(x: torch.Tensor) -> Callable[[str, str], str]:
-    size = "x".join(map(str, x.shape[1:]))
-    return lambda layer, error: f"the network fails on an input of {size}{layer}: {error}"
+def _float32_failure(arguments: Arguments) -> Callable[[str, str], str]:
+    inputs = "an input" if len(arguments.leaves) == 1 else "inputs"
+    return lambda layer, error: f"the network fails on {inputs} of {arguments.sizes}{layer}: {error}"
 
 
 def _float64_failure(layer: str, error: str) -> str:
@@ -68,24 +81,24 @@ def _float64_failure(layer: str, error: str) -> str:
 
 def _translate_errors(
     network: nn.Module,
-    x: torch.Tensor,
-    forward: Callable[[nn.Module, torch.Tensor], Any],
+    arguments: Arguments,
+    forward: Callable[[nn.Module, Arguments], Any],
     message: Callable[[str, str], str],
 ) -> Any:
     try:
-        return forward(network, x)
+        return forward(network, arguments)
     except UnsupportedNetworkError:
         raise
     except (Exception, SystemExit) as error:  # a forward may call sys.exit
-        path = _failing_layer(network, x)
+        path = _failing_layer(network, arguments)
         layer = f" in its layer '{path}'" if path else ""
         raise UnsupportedNetworkError(message(layer, f"{type(error).__name__}: {error}")) from error
 
 
-def _failing_layer(network: nn.Module, x: torch.Tensor) -> str:
+def _failing_layer(network: nn.Module, arguments: Arguments) -> str:
     """Repeat the failing run and return the path of the module in which it fails."""
     with module_tracker(network) as current_path, contextlib.suppress(Exception, SystemExit):
-        _forward(network, x)
+        _forward(network, arguments)
         return ""
     return current_path()
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from export.arrays import Array
 from export.names import layer_name
+from export.tracing.arguments import Arguments
 
 Identity = tuple[int, tuple[int, ...], tuple[int, ...], int]
 
@@ -56,13 +57,12 @@ class TensorRecord:
         return self.identity in self.inputs
 
 
-def trace(network: nn.Module, x: torch.Tensor) -> tuple[Any, list[TensorRecord]]:
+def trace(network: nn.Module, arguments: Arguments) -> tuple[Any, list[TensorRecord]]:
     """Return the output of `network`, and a record of each tensor that a module call returned, in that order."""
     recorder = _Recorder()
     handles = [handle for path, module in network.named_modules() for handle in recorder.attach(path, module)]
     try:
-        with torch.no_grad():
-            output = network(x)
+        output = arguments.call(network)
     finally:
         for handle in handles:
             handle.remove()
@@ -89,8 +89,8 @@ def module_tracker(network: nn.Module) -> Iterator[Callable[[], str]]:
             handle.remove()
 
 
-def layer_shapes(network: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:
-    """Return the name and shape of each tensor that each module call returns; `x` may be on the meta device."""
+def layer_shapes(network: nn.Module, arguments: Arguments) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the name and shape of each tensor that each module call returns; `arguments` may be on the meta device."""
     shapes: list[tuple[str, tuple[int, ...]]] = []
     calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
@@ -106,8 +106,7 @@ def layer_shapes(network: nn.Module, x: torch.Tensor) -> list[tuple[str, tuple[i
 
     handles = [module.register_forward_hook(hook(path)) for path, module in network.named_modules()]
     try:
-        with torch.no_grad():
-            network(x)
+        arguments.call(network)
     finally:
         for handle in handles:
             handle.remove()

@@ -59,9 +59,9 @@ class OutOfRangeProbe:
     def _results(self) -> tuple[Layers, Mapping[str, Array]]:
         inputs = self._interface.out_of_range_inputs()
         try:
-            _, layers = run_traced(fresh_copy(self._network), self._interface.network_input(inputs))
+            _, layers = run_traced(fresh_copy(self._network), self._interface.arguments(inputs))
             names = value_names(self._model)
-            values = Runtime(self._model, names, optimise=False).run({self._interface.input_name: inputs}, names)
+            values = Runtime(self._model, names, optimise=False).run(inputs, names)
         except (UnsupportedNetworkError, ConversionError):
             return {}, {}  # these inputs cannot separate values
         return layers, {name: value for name, value in values.items() if isinstance(value, np.ndarray)}

@@ -16,9 +16,10 @@ from torch import nn
 
 from export.arrays import Array
 from export.errors import ParityError
-from export.interface.interface import Interface
+from export.interface.interface import Inputs, Interface
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import Agreement, Reference
+from export.tracing.arguments import Arguments
 from export.tracing.lane_sums import LaneSummation, NormDetector
 from export.tracing.run import cpu_copy, run, run_in_float64
 
@@ -46,7 +47,7 @@ def check_extremes(model: onnx.ModelProto, network: nn.Module, interface: Interf
     return [
         check
         for kind, inputs in interface.extreme_inputs().items()
-        for check in _check(kind, runtime.run({interface.input_name: inputs}), _Extreme(original, interface, inputs))
+        for check in _check(kind, runtime.run(inputs), _Extreme(original, interface, inputs))
     ]
 
 
@@ -71,10 +72,9 @@ def _check(kind: str, outputs: Mapping[str, Array], extreme: "_Extreme") -> Iter
 class _Extreme:
     """PyTorch's outputs for one input; float64 is run only where the model differs by more than float32's rounding."""
 
-    def __init__(self, network: nn.Module, interface: Interface, inputs: Array) -> None:
-        self._network, self._interface = network, interface
-        self._input = interface.network_input(inputs)
-        self.float32 = self._outputs(run(network, self._input))
+    def __init__(self, network: nn.Module, interface: Interface, inputs: Inputs) -> None:
+        self._network, self._interface, self._inputs = network, interface, inputs
+        self.float32 = self._outputs(run(network, self._arguments))
 
     def compare(self, name: str, output: Array, finite: Array) -> tuple[Agreement, bool]:
         """Compare the finite values of one output; return whether float32 is unreliable, too."""
@@ -87,6 +87,11 @@ class _Extreme:
         unreliable = Reference(expected, float64, lanes=lanes).unreliable_rows(1)
         return reference.agreement(output[finite]), bool(unreliable)
 
+    @property
+    def _arguments(self) -> Arguments:
+        """New tensors for each run: a network may write to its input."""
+        return self._interface.arguments(self._inputs)
+
     @cached_property
     def _norms(self) -> NormDetector:
         return NormDetector()
@@ -94,14 +99,14 @@ class _Extreme:
     @cached_property
     def _precise(self) -> Mapping[str, Array]:
         with self._norms:
-            return self._outputs(run_in_float64(self._network, self._input)[0])
+            return self._outputs(run_in_float64(self._network, self._arguments)[0])
 
     @cached_property
     def _lanes(self) -> Mapping[str, Array] | None:
         if not self._norms.detected:
             return None
         with LaneSummation():
-            return self._outputs(run(self._network, self._input))
+            return self._outputs(run(self._network, self._arguments))
 
     def _outputs(self, network_output: object) -> Mapping[str, Array]:
         return {

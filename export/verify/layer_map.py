@@ -19,6 +19,7 @@ from torch import nn
 
 from export.arrays import Array
 from export.errors import UnsupportedNetworkError
+from export.interface.interface import Inputs
 from export.onnx_model.runtime import Runtime, value_names
 from export.onnx_model.scopes import module_scopes
 from export.reference.expected import ReferencePair, ReferenceRuns
@@ -68,8 +69,8 @@ def map_layers(model: onnx.ModelProto, network: nn.Module, runs: Sequence[Refere
     Raises: UnsupportedNetworkError when the network does not run in float64.
     """
     own_size, other_layers = runs[0], runs[-1].small_batch.layers
-    pair, feeds = own_size.pair, {own_size.interface.input_name: own_size.inputs(own_size.count)}
-    values = _values(model, feeds, _first_paths(network))
+    pair = own_size.pair
+    values = _values(model, own_size.inputs(own_size.count), _first_paths(network))
     matcher = _Matcher(values, pair, OutOfRangeProbe(model, network, own_size.interface))
     layers = [
         matcher.entry(index, _dynamic_shape(record, other_layers))
@@ -232,7 +233,7 @@ def _exact(match: Match) -> manifest.Layer:
     return manifest.Layer(status=manifest.EXACT, value=match.value.name, max_abs_error=match.agreement.max_abs_error)
 
 
-def _values(model: onnx.ModelProto, feeds: dict[str, Array], first_paths: Mapping[str, str]) -> list[Value]:
+def _values(model: onnx.ModelProto, feeds: Inputs, first_paths: Mapping[str, str]) -> list[Value]:
     """Return every node's outputs in order, computed by onnxruntime without optimisation."""
     arrays = Runtime(model, value_names(model), optimise=False).run(feeds)
     return [

@@ -13,7 +13,7 @@ import onnx
 
 from export.arrays import Array
 from export.errors import ParityError
-from export.interface.interface import Interface
+from export.interface.interface import Inputs, Size, batch_text
 from export.onnx_model.runtime import Runtime
 from export.reference.expected import ReferencePair, ReferenceRuns
 from export.reference.tolerance import Agreement
@@ -31,13 +31,13 @@ class Check:
         batch: The batch size.
         output: The output's name.
         agreement: The result.
-        size: Height and width of the network's input.
+        size: Height and width of the network's input; empty if it is not one image.
     """
 
     batch: int
     output: str
     agreement: Agreement
-    size: tuple[int, int]
+    size: Size
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Comparison:
     """The agreement of every layer and output for one batch."""
 
     batch: int
-    size: tuple[int, int]
+    size: Size
     layers: Mapping[str, Agreement]
     outputs: Mapping[str, Agreement]
 
@@ -79,7 +79,7 @@ def check_parity(model: onnx.ModelProto, layer_map: manifest.LayerMap, runs: Seq
 
 def _compare(layer_map: manifest.LayerMap, runs: ReferenceRuns, runner: "_ModelRunner", batch: int) -> _Comparison:
     """Compare with rows of the largest batch, and if these disagree, with a separate run of this batch."""
-    model_run = runner.run(runs.interface, runs.inputs(batch))
+    model_run = runner.run(runs.inputs(batch))
     for pair in runs.candidates(batch):
         outputs = {name: pair.output(name).agreement(model_run.outputs[name]) for name in sorted(pair.float32.outputs)}
         comparison = _Comparison(batch, runs.interface.sizes[0], _compare_layers(layer_map, pair, model_run), outputs)
@@ -96,9 +96,8 @@ class _ModelRunner:
         self._served = Runtime(model)
         self._unoptimised = Runtime(model, values, optimise=False)
 
-    def run(self, interface: Interface, inputs: Array) -> _ModelRun:
-        feeds = {interface.input_name: inputs}
-        return _ModelRun(self._served.run(feeds), self._unoptimised.run(feeds))
+    def run(self, inputs: Inputs) -> _ModelRun:
+        return _ModelRun(self._served.run(inputs), self._unoptimised.run(inputs))
 
 
 def _compare_layers(layer_map: manifest.LayerMap, pair: ReferencePair, model_run: _ModelRun) -> dict[str, Agreement]:
@@ -153,8 +152,9 @@ def _is_suspect(layer: manifest.Layer, layers: Mapping[str, manifest.Layer]) -> 
 
 def _layer_failure(layer: manifest.Layer, comparison: _Comparison) -> str:
     return (
-        f"layer '{layer.name}' ({layer.kind}) is the first to differ from PyTorch, at batch {comparison.batch} "
-        f"of {'x'.join(map(str, comparison.size))}: {_numbers(comparison.layers[layer.name])}; nothing was written."
+        f"layer '{layer.name}' ({layer.kind}) is the first to differ from PyTorch, at "
+        f"{batch_text(comparison.batch, comparison.size)}: {_numbers(comparison.layers[layer.name])}; "
+        "nothing was written."
     )
 
 
@@ -165,8 +165,8 @@ def _output_failure(check: Check, suspect: manifest.Layer | None) -> str:
         else "every layer agrees in the unoptimised model"
     )
     return (
-        f"the ONNX model's '{check.output}' differs from PyTorch at batch {check.batch} "
-        f"of {'x'.join(map(str, check.size))}: {_numbers(check.agreement)}; {where}; nothing was written."
+        f"the ONNX model's '{check.output}' differs from PyTorch at "
+        f"{batch_text(check.batch, check.size)}: {_numbers(check.agreement)}; {where}; nothing was written."
     )
 
 

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import torch
 from torch import nn
 
-from export.interface.interface import Interface
+from export.interface.interface import Interface, Size, batch_text
 from export.names import BATCH, HEIGHT, WIDTH, layer_name
 from export.onnx_model.external_data import weightless
 from export.onnx_model.runtime import Runtime, value_names
@@ -47,11 +46,10 @@ class Case:
     """An input size for which shapes are reported."""
 
     batch: int
-    height: int
-    width: int
+    size: Size = ()
 
     def __str__(self) -> str:
-        return f"batch {self.batch} of {self.height}x{self.width}"
+        return batch_text(self.batch, self.size)
 
 
 Shapes = Mapping[str, Mapping[Case, Shape]]  # by value (or layer) name and case
@@ -102,26 +100,24 @@ def _query(name: str, source: Callable[[], Shapes], *errors: type[Exception]) ->
 def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]) -> Shapes:
     names = value_names(model)
     runtime = Runtime(model, names, optimise=False)
-    values = {
-        case: runtime.run({interface.input_name: interface.at(case.height, case.width).noise(case.batch)})
-        for case in cases
-    }
+    values = {case: runtime.run(interface.at(*case.size).noise(case.batch)) for case in cases}
     arrays = [name for name in names if isinstance(values[cases[0]][name], np.ndarray)]  # a sequence has no shape
     return {name: {case: values[case][name].shape for case in cases} for name in arrays}
 
 
 def _pytorch(meta: nn.Module, interface: Interface, cases: Sequence[Case]) -> Shapes:
     """Return the shapes of the modules' outputs on the meta device, by layer name."""
-    channels = interface.input_size[0]
-    inputs = {case: torch.empty(case.batch, channels, case.height, case.width, device="meta") for case in cases}
-    shapes = {case: dict(layer_shapes(meta, x)) for case, x in inputs.items()}
+    arguments = {case: interface.at(*case.size).example(case.batch).to_meta() for case in cases}
+    shapes = {case: dict(layer_shapes(meta, arguments[case])) for case in cases}
     return {name: {case: shapes[case][name] for case in cases} for name in shapes[cases[0]]}
 
 
 def _geometry(meta: nn.Module, interface: Interface, layer_map: manifest.LayerMap) -> Shapes:
     """Return the shapes by zoo's arithmetic at batch 1, by layer name; write the receptive fields into `layer_map`."""
-    channels = interface.input_size[0]
-    geometries = {Case(1, *size): measure(meta, (channels, *size)) for size in interface.sizes}
+    if not interface.sizes[0]:
+        raise GeometryError("its rules are for networks with one image as their input")
+    input_shapes = {size: interface.at(*size).example(1).leaves[0].shape[1:] for size in interface.sizes}
+    geometries = {Case(1, size): measure(meta, shape) for size, shape in input_shapes.items()}
     add_receptive_fields(layer_map, next(iter(geometries.values())))
     shapes: defaultdict[str, dict[Case, Shape]] = defaultdict(dict)
     for case, geometry in geometries.items():
@@ -165,6 +161,6 @@ def _inferred(infos: Sequence[onnx.ValueInfoProto], cases: Sequence[Case]) -> Sh
 
 
 def _dimensions(info: onnx.ValueInfoProto, case: Case) -> Iterator[int | None]:
-    sizes = {BATCH: case.batch, HEIGHT: case.height, WIDTH: case.width}
+    sizes = {BATCH: case.batch, **dict(zip((HEIGHT, WIDTH), case.size, strict=False))}
     for dim in info.type.tensor_type.shape.dim:
         yield dim.dim_value if dim.HasField("dim_value") else evaluate(dim.dim_param, sizes)

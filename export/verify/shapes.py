@@ -24,7 +24,7 @@ def check_shapes(
     model: onnx.ModelProto, network: nn.Module, layer_map: manifest.LayerMap, interface: Interface
 ) -> manifest.Shapes:
     """Compare all witnesses, and write the witnesses of each layer into `layer_map`. Raises: ShapeError."""
-    cases = [Case(batch, *size) for size in interface.sizes for batch in BATCHES]
+    cases = [Case(batch, size) for size in interface.sizes for batch in BATCHES]
     witnesses = query_witnesses(model, network, layer_map, interface, cases)
     layers = {layer.value: layer.name for layer in reversed(layer_map.layers) if layer.value}
     agreeing = {value: _agreeing_witnesses(value, layers.get(value, ""), witnesses) for value in witnesses[0].shapes}

@@ -17,7 +17,7 @@ SMALL = ImageInterface(Preprocessing(input_size=(3, 8, 8), mean=(0.4, 0.5, 0.6),
 def mapped(network: nn.Module, interface: Interface = SMALL) -> dict[str, manifest.Layer]:
     """Convert `network` with 3x8x8 images and return its layer map by layer name."""
     prepared = prepare(network.eval())
-    model = interface.attach(convert(prepared, interface.input_size, 20, interface.network_outputs))
+    model = interface.attach(convert(prepared, interface, 20))
     return {layer.name: layer for layer in map_layers(model, prepared, reference_runs(prepared, interface)).layers}
 
 

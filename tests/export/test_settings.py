@@ -11,6 +11,7 @@ from export import ExportSettings
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import ConversionError, SettingsError
+from export.interface.interface import ImageInterface
 from zoo import LoadedNetwork, load_network
 
 
@@ -37,7 +38,7 @@ def test_out_of_range(setting: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("opset", [18, 23])
 def test_opset(convnet4: LoadedNetwork, opset: int) -> None:
     """The model has the requested opset, at both ends of the range."""
-    model = convert(prepare(convnet4.network), convnet4.preprocessing.input_size, opset)
+    model = convert(prepare(convnet4.network), ImageInterface(convnet4.preprocessing), opset)
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
     assert model.ir_version <= 10
 
@@ -51,7 +52,7 @@ def test_wrong_opset_is_detected(convnet4: LoadedNetwork, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.onnx, "export", export_as_opset_18)
     with pytest.raises(ConversionError, match="opset 21 was requested, but this torch wrote opset 18"):
-        convert(prepare(convnet4.network), convnet4.preprocessing.input_size, 21)
+        convert(prepare(convnet4.network), ImageInterface(convnet4.preprocessing), 21)
 
 
 def test_prepare_fuses_a_copy() -> None:
@@ -64,6 +65,6 @@ def test_prepare_fuses_a_copy() -> None:
 
 def test_converted_model_has_a_dynamic_batch(convnet4: LoadedNetwork) -> None:
     """The batch is a named dimension of the input and the output."""
-    model = convert(prepare(convnet4.network), convnet4.preprocessing.input_size, 20)
+    model = convert(prepare(convnet4.network), ImageInterface(convnet4.preprocessing), 20)
     infos: list[onnx.ValueInfoProto] = [*model.graph.input, *model.graph.output]
     assert [info.type.tensor_type.shape.dim[0].dim_param for info in infos] == ["batch", "batch"]

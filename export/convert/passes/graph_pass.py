@@ -12,18 +12,14 @@ class Conversion:
     """The request that the converted model must fulfil.
 
     Attributes:
-        input_size: (C, H, W) of the example that torch.onnx captures; height and width differ if they are dynamic.
         opset: The ONNX operator set.
         output_names: The names of the model's outputs, in the network's order.
         taps: Paths of the modules whose outputs the file must keep.
-        dynamic_size: Whether height and width are dynamic.
     """
 
-    input_size: tuple[int, ...]
     opset: int
     output_names: Sequence[str]
     taps: Sequence[str] = ()
-    dynamic_size: bool = False
 
 
 class GraphPass(Protocol):

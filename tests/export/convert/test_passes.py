@@ -16,7 +16,7 @@ from export.convert.passes.outputs import drop_tap_outputs, name_outputs
 from export.convert.passes.pads import keep_pads
 from export.errors import ConversionError
 
-CONVERSION = Conversion(input_size=(1, 4, 4), opset=20, output_names=("logits",), taps=("conv",))
+CONVERSION = Conversion(opset=20, output_names=("logits",), taps=("conv",))
 
 
 @pytest.fixture

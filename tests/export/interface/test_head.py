@@ -30,7 +30,7 @@ from zoo.runs.load import WeightsSource
 def converted(convnet4: LoadedNetwork) -> tuple[torch.nn.Module, onnx.ModelProto]:
     """Return the prepared network and the converted model, without an interface."""
     network = prepare(convnet4.network)
-    return network, convert(network, convnet4.preprocessing.input_size, 20)
+    return network, convert(network, ImageInterface(convnet4.preprocessing), 20)
 
 
 @pytest.mark.parametrize(("activation", "temperature"), [("softmax", 1.0), ("softmax", 2.5), ("sigmoid", 0.5)])
@@ -45,7 +45,7 @@ def test_every_head(
     interface = ImageInterface(convnet4.preprocessing, Head(activation, temperature))
     attached = interface.attach(model)
     check_parity(attached, manifest.LayerMap(), reference_runs(network, interface))
-    outputs = Runtime(attached).run({"image": interface.noise(4)})
+    outputs = Runtime(attached).run(interface.noise(4))
     scaled = torch.from_numpy(outputs["logits"]) / temperature
     expected = scaled.softmax(-1) if activation == "softmax" else scaled.sigmoid()
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-6)
@@ -65,7 +65,7 @@ def test_an_export_is_calibrated_on_request(
     """A calibrated export scales the probabilities by the temperature in the manifest, but not the logits."""
     run = replace(convnet4, weights=WeightsSource("trained", 0, metrics={"temperature": 0.4}))
     exported = export_model(run, ExportSettings(to=tmp_path, name="network", calibrated=calibrated))
-    images = ImageInterface(convnet4.preprocessing).noise(3)
+    images = ImageInterface(convnet4.preprocessing).noise(3)["image"]
     outputs = Runtime(onnx.load(exported.folder / "model.onnx")).run({"image": images})
     with torch.inference_mode():
         logits = convnet4.network(convnet4.preprocessing.normalise(torch.from_numpy(images)))

@@ -63,7 +63,7 @@ def test_conflicting_names() -> None:
     network = prepare(Crossed().eval())
     preprocessing = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     interface = ImageInterface(preprocessing)
-    model = interface.attach(convert(network, preprocessing.input_size, 20))
+    model = interface.attach(convert(network, interface, 20))
     layer_map = map_layers(model, network, reference_runs(network, interface))
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = Runtime(model).run({"image": image})

@@ -11,12 +11,12 @@ from torch import nn
 from export.convert.convert import convert
 from export.convert.prepare import prepare
 from export.errors import UnsupportedNetworkError
-from export.interface.interface import RawInterface
+from export.interface.interface import one_input
 from export.reference.determinism import reference_runs, require_deterministic
 from export.verify.layer_map import map_layers
 from export.verify.parity import BATCHES, check_parity
 
-SMALL = RawInterface((2, 4, 4), ("output",))
+SMALL = one_input((2, 4, 4), ("output",))
 
 
 class Net(nn.Module):
@@ -41,7 +41,7 @@ def test_how_often_pytorch_is_run() -> None:
     Another run, of a fresh copy of the network, is not counted.
     """
     network = prepare(Net(lambda x: x.mean((2, 3))).eval())
-    model = convert(network, SMALL.input_size, 20, SMALL.network_outputs)
+    model = convert(network, SMALL, 20)
     network.rows.clear()
     runs = reference_runs(network, SMALL)
     layer_map = map_layers(model, network, runs)

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.interface.interface import RawInterface
+from export.interface.interface import one_input
 from export.reference.expected import ReferenceRuns
 
-SMALL = RawInterface((2, 4, 4), ("output",))
+SMALL = one_input((2, 4, 4), ("output",))
 
 
 class BatchMean(nn.Module):
@@ -59,7 +59,7 @@ def test_rows_of_the_largest_batch() -> None:
 def test_inputs_of_a_batch() -> None:
     """The inputs of a batch are the first probe inputs; the largest batch needs no further run."""
     runs = reference_runs(independent_rows())
-    np.testing.assert_array_equal(runs.inputs(2), SMALL.probe_inputs()[:2])
+    np.testing.assert_array_equal(runs.inputs(2)["x"], SMALL.probe_inputs()["x"][:2])
     (pair,) = runs.candidates(5)
     assert pair.float32.outputs["output"].shape == (5, 2)
 
@@ -67,7 +67,7 @@ def test_inputs_of_a_batch() -> None:
 def test_rows_that_depend_on_each_other() -> None:
     """A network whose rows depend on each other is run for each batch."""
     (batch,) = reference_runs(BatchMean()).candidates(3)
-    x = torch.from_numpy(SMALL.probe_inputs()[:3])
+    x = torch.from_numpy(SMALL.probe_inputs()["x"][:3])
     np.testing.assert_array_equal(batch.float32.outputs["output"], BatchMean()(x).numpy())
 
 

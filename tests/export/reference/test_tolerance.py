@@ -25,7 +25,7 @@ Mapped = tuple[onnx.ModelProto, manifest.LayerMap, list[ReferenceRuns]]
 def mapped(convnet4: LoadedNetwork) -> Mapped:
     """Return a converted model with named values, its layer map, and PyTorch's results."""
     network, interface = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
-    model = interface.attach(convert(network, interface.input_size, 20))
+    model = interface.attach(convert(network, interface, 20))
     runs = reference_runs(network, interface)
     layer_map = map_layers(model, network, runs)
     name_values(model, layer_map)

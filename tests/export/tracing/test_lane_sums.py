@@ -14,6 +14,7 @@ from torch.nn import functional
 from export import Exported, ExportSettings, export_model
 from export.convert.convert import convert
 from export.errors import ParityError
+from export.interface.interface import one_input
 from export.source.module import plain_preprocessing
 from export.steps import convert_network
 from export.tracing.lane_sums import LaneSummation, NormDetector
@@ -62,7 +63,7 @@ def test_same_error_as_onnxruntime(flat: float) -> None:
     """The error of summation in lanes is similar to onnxruntime's, and larger than PyTorch's."""
     torch.manual_seed(0)
     norm, x = nn.GroupNorm(1, 16).eval(), torch.randn(2, 16, 64, 64) * (1 - flat) + torch.randn(1, 16, 1, 1)
-    model = convert(norm, (16, 64, 64), 20, ["y"])
+    model = convert(norm, one_input((16, 64, 64), ("y",)), 20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         torch_result = norm(x)

@@ -110,7 +110,7 @@ class TestTaps:
         network = prepare(Shared().eval())
         runs = reference_runs(network, SMALL)
         assert list(before_norms(network, list(runs[0].float32.layers.values()))) == ["again"]
-        model = SMALL.attach(convert(network, SMALL.input_size, 20, taps=["again"]))
+        model = SMALL.attach(convert(network, SMALL, 20, taps=["again"]))
         layers = {layer.name: layer for layer in map_layers(model, network, runs).layers}
         assert status(layers["again"]) == status(layers["again@1"]) == ("EXACT", "")
 

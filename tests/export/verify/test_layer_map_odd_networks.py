@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from export import ExportSettings, export_model
 from export.errors import UnsupportedNetworkError
-from export.interface.interface import RawInterface
+from export.interface.interface import one_input
 from export.source.module import plain_preprocessing
 from protos import manifest
 from tests.export.networks import Base, mapped, status
@@ -240,7 +240,7 @@ class TestOddNetworks:
                 a, b = self.both(x)
                 return a + b
 
-        layers = mapped(Clamped(), RawInterface((3, 8, 8), ("output",)))
+        layers = mapped(Clamped(), one_input((3, 8, 8), ("output",)))
         assert [layers[name].value for name in ("both", "both:1")] == ["add", "clamp"]
 
     def test_a_relu_that_only_colours_reach(self) -> None:

@@ -31,7 +31,7 @@ Prepared = tuple[onnx.ModelProto, nn.Module, manifest.LayerMap, ImageInterface]
 def prepared(convnet4: LoadedNetwork) -> Prepared:
     """Return the arguments of check_shapes for a converted network."""
     network, interface = prepare(convnet4.network), ImageInterface(convnet4.preprocessing)
-    model = interface.attach(convert(network, interface.input_size, 20))
+    model = interface.attach(convert(network, interface, 20))
     return model, network, map_layers(model, network, reference_runs(network, interface)), interface
 
 
@@ -112,7 +112,7 @@ class TestVerdict:
         """A dimension is known if it is a number, or an expression of the input's sizes."""
         info = onnx.ValueInfoProto(name="v")
         info.type.tensor_type.shape.dim.add(**dim)
-        assert [next(shape_witnesses._dimensions(info, Case(batch, 8, 8))) for batch in (1, 3)] == sizes
+        assert [next(shape_witnesses._dimensions(info, Case(batch, (8, 8)))) for batch in (1, 3)] == sizes
 
 
 class Uneven(nn.Module):
@@ -159,7 +159,7 @@ class TestContradiction:
         original = shape_witnesses._geometry
 
         def with_wrong_pool(*args: Any) -> Any:
-            return {**original(*args), "pool": {Case(1, 8, 8): (1, 32, 5, 4)}}
+            return {**original(*args), "pool": {Case(1, (8, 8)): (1, 32, 5, 4)}}
 
         monkeypatch.setattr(shape_witnesses, "_geometry", with_wrong_pool)
         with pytest.raises(ShapeError) as caught:
@@ -170,7 +170,7 @@ class TestContradiction:
 
     def test_nothing_is_written(self, convnet4: LoadedNetwork, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """A contradiction stops the export."""
-        frozen = {Case(batch, 8, 8): (1, 32, 8, 8) for batch in (1, 3)}
+        frozen = {Case(batch, (8, 8)): (1, 32, 8, 8) for batch in (1, 3)}
         monkeypatch.setattr(shape_witnesses, "_pytorch", lambda *_: {"act1": frozen})
         with pytest.raises(ShapeError, match="at batch 3"):
             export_model(convnet4, ExportSettings(to=tmp_path / "models", name="n"))

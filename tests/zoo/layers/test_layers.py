@@ -10,6 +10,7 @@ from timm.utils.model import reparameterize_model
 from torch import nn
 
 from export.convert.convert import convert
+from export.interface.interface import one_input
 from tests.zoo.layers import reference
 from zoo.errors import SettingsError
 from zoo.layers import (
@@ -61,7 +62,7 @@ def random_images(*shape):
 
 def exported_op_types(network, *input_size):
     """Check that onnxruntime agrees with PyTorch at batch sizes 1 and 3, and return the ONNX operators."""
-    model = convert(network.eval().requires_grad_(False), input_size, opset=20)
+    model = convert(network.eval().requires_grad_(False), one_input(input_size), opset=20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         x = random_images(batch, *input_size)

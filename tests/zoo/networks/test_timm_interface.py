@@ -11,6 +11,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from export.convert.convert import convert
+from export.interface.interface import one_input
 from zoo.catalog import CATALOG, create_model
 from zoo.errors import SettingsError
 from zoo.networks.preprocessing import Preprocessing
@@ -225,7 +226,7 @@ class TestInterface:
         """onnxruntime and PyTorch agree on one image and on three."""
         if name in SLOW_TO_EXPORT:
             pytest.skip("same structure as resnet8, but several times slower")
-        model = convert(network.requires_grad_(False), CATALOG[name].input_size, opset=20)
+        model = convert(network.requires_grad_(False), one_input(CATALOG[name].input_size), opset=20)
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         for count in (1, 3):
             x = images(name, count)

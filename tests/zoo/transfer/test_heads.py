@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from export.convert.convert import convert
+from export.interface.interface import one_input
 from zoo.catalog import create_model
 from zoo.errors import SettingsError
 from zoo.networks.preprocessing import Preprocessing
@@ -117,7 +118,7 @@ def test_dropout_is_in_the_head(head):
 def test_a_headed_network_exports(name, head):
     """The ONNX model has a dynamic batch size."""
     network = attach_head(backbone(name), head, num_classes=4).eval().requires_grad_(False)
-    model = convert(network, tuple(images(network).shape[1:]), opset=20)
+    model = convert(network, one_input(tuple(images(network).shape[1:])), opset=20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
         x = images(network, count)

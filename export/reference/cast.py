@@ -1,0 +1,63 @@
+"""Casts a network of another precision to float32, from which models are exported, and measures what that changes.
+
+Requires: any network, and PyTorch's results for it in float32.
+Ensures: a network whose weights are float32 is used as it is; of another one, a copy in which every floating-point
+tensor, also in plain attributes, is float32. The differences are reported, not judged: float16 is less exact.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from export.arrays import Array
+from export.errors import UnsupportedNetworkError
+from export.reference.expected import ReferenceRuns
+from export.reference.tolerance import distance
+from export.tracing.meta_device import tensors_of
+from export.tracing.run import copied, cpu_copy, run
+from protos import manifest
+
+MAX_MESSAGE = 200  # characters of an error that are reported
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """Return `network` in float32. Raises: UnsupportedNetworkError if it cannot be copied."""
+    if weights_dtype(network) == torch.float32:
+        return network
+    return copied(network, {id(tensor): _cast(tensor) for tensor in tensors_of(network) if tensor.is_floating_point()})
+
+
+def weights_dtype(network: nn.Module) -> torch.dtype:
+    """Return the precision of the first weight that is not float32; float32 if all are."""
+    dtypes = (weight.dtype for weight in network.parameters() if weight.is_floating_point())
+    return next((dtype for dtype in dtypes if dtype != torch.float32), torch.float32)
+
+
+def measure_cast(given: nn.Module, runs: ReferenceRuns) -> manifest.Cast:
+    """Return the largest difference of each output between `given`, in its own precision, and float32."""
+    dtype = weights_dtype(given)
+    name = str(dtype).removeprefix("torch.")
+    arguments = runs.interface.arguments(runs.inputs(runs.count)).cast(dtype)
+    try:
+        outputs = runs.interface.model_outputs(run(cpu_copy(given), arguments))
+    except UnsupportedNetworkError as error:
+        return manifest.Cast(dtype=name, failure=str(error)[:MAX_MESSAGE])
+    differences = [
+        _difference(output, np.asarray(runs.float32.outputs[output]), np.asarray(value.double()))
+        for output, value in outputs.items()
+    ]
+    return manifest.Cast(dtype=name, differences=differences)
+
+
+def _cast(tensor: torch.Tensor) -> torch.Tensor:
+    values = tensor.detach().to(torch.float32)
+    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
+
+
+def _difference(output: str, float32: Array, given: Array) -> manifest.OutputDifference:
+    difference = distance(given, np.asarray(float32, np.float64))
+    return manifest.OutputDifference(
+        output=output,
+        max_abs_difference=float(f"{difference:.2e}"),
+        magnitude=float(f"{np.max(np.abs(float32), initial=0.0):.2e}"),
+    )
