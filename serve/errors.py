@@ -29,6 +29,7 @@ ServeError
 │   ├── ServerFailedError
 │   └── UnsupportedModelError
 ├── ImageError
+├── ArrayFileError
 └── OutputFileError
 
 Each leaf of RequestError has one gRPC status: see `STATUS` in `serve.frontends.grpc.server`.
@@ -165,6 +166,12 @@ class UnsupportedModelError(ClientError):
 
 class ImageError(ServeError):
     """A file cannot be decoded as an image."""
+
+    exit_status = 2
+
+
+class ArrayFileError(ServeError):
+    """A file does not hold the arrays that a model accepts."""
 
     exit_status = 2
 

@@ -33,19 +33,22 @@ DIVERGING = [
 
 
 def contact_sheet(
-    image: Pixels, layers: Mapping[str, Array | str], probabilities: Sequence[float] = (), labels: Sequence[str] = ()
+    image: Pixels | None,
+    layers: Mapping[str, Array | str],
+    probabilities: Sequence[float] = (),
+    labels: Sequence[str] = (),
 ) -> Image.Image:
     """Draw the input image, the most probable classes, and the output of each layer.
 
     Args:
-        image: The input, uint8, (H, W, C).
+        image: The input, uint8, (H, W, C); None to draw only the layers.
         layers: Each layer's output without the batch, of any shape; if there is none, the text to show instead.
         probabilities: The probability of each class; empty to draw none.
         labels: The class names, by class index.
 
     All maps of a layer share one colour scale, whose range is written at the right.
     """
-    blocks = [_header(image, probabilities, labels)]
+    blocks = [] if image is None else [_header(image, probabilities, labels)]
     for name, output in layers.items():
         blocks.append(_caption(name, output) if isinstance(output, str) else _layer_block(name, output))
     sheet = Image.new("RGB", (WIDTH, sum(block.height for block in blocks) + 2 * MARGIN), BACKGROUND)
