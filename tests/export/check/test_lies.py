@@ -10,9 +10,12 @@ import onnx
 import pytest
 from google.protobuf import text_format
 from onnx import helper, numpy_helper
+from torch import nn
 
+from export import ExportSettings, export_model
 from export.artifact.manifest_json import canonical_sha256, serialize
 from export.check.run import check_model
+from export.input_spec import InputSpec
 from protos import inference
 from tests.export.check.conftest import change_model, reseal
 
@@ -264,3 +267,16 @@ def test_missing_configuration(model: Path) -> None:
     """A missing config.pbtxt is detected, even if the manifest does not list it."""
     remove(model, "../config.pbtxt")
     assert "self-consistency: manifest.json: config.pbtxt is missing in its list of files" in failures(model)
+
+
+def test_inputs_outside_their_limits(tmp_path: Path) -> None:
+    """Test data that the declared limits of an input exclude is rejected."""
+    network = nn.Sequential(nn.Linear(4, 2)).eval()
+    inputs = {"input": InputSpec((4,), limits=(0, 1))}
+    export_model(network, ExportSettings(to=tmp_path, name="n", raw=True, inputs=inputs))
+    assert failures(tmp_path / "n") == []
+    reseal(tmp_path / "n" / "1", lambda fields: fields["inputs"][0]["limits"].update(high=0.5))
+    assert any(
+        "the input 'input' has values outside its limits, 0 to 0.5 (manifest.json)" in failure
+        for failure in failures(tmp_path / "n")
+    )
