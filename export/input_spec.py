@@ -44,8 +44,10 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         """Reject values out of range. Raises: SettingsError."""
-        if not all(isinstance(size, int) and size > 0 for size in self.shape):
-            raise SettingsError(f"the sizes of an input must be whole numbers, each 1 or more; got {self.shape}.")
+        if not (isinstance(self.shape, tuple) and all(isinstance(size, int) and size > 0 for size in self.shape)):
+            raise SettingsError(
+                f"the shape of an input must be a tuple of whole numbers, each 1 or more; got {self.shape}."
+            )
         if self.dtype not in get_args(Dtype):
             raise SettingsError(f"an input's dtype must be one of {', '.join(get_args(Dtype))}; got '{self.dtype}'.")
         if self.limits is not None:
@@ -80,9 +82,16 @@ def parse_inputs(texts: Iterable[str]) -> dict[str, InputSpec]:
     return inputs
 
 
-def require_valid_names(names: Iterable[str]) -> None:
-    """Reject names that are no path of an argument, such as `image` or `batch.image`. Raises: SettingsError."""
-    for name in names:
+def require_valid(inputs: Mapping[str, InputSpec]) -> None:
+    """Reject names that are no path of an argument, such as `image` or `batch.image`, and what is no description.
+
+    Raises: SettingsError.
+    """
+    for name, spec in inputs.items():
+        if not isinstance(spec, InputSpec):
+            raise SettingsError(
+                f"the input '{name}' must be an InputSpec, such as InputSpec((3, 32, 32)); got {spec!r}."
+            )
         if not NAME.fullmatch(name):
             raise SettingsError(
                 f"'{name}' cannot be the name of an input: it is the name of an argument of the network's forward, "

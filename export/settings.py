@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from export.errors import SettingsError
-from export.input_spec import InputSpec, require_valid_names
+from export.input_spec import InputSpec, require_valid
 
 Activation = Literal["softmax", "sigmoid"]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # file systems allow 255; variants append a suffix
@@ -68,7 +68,7 @@ class ExportSettings:
             raise SettingsError(f"max_queue_delay_us is {self.max_queue_delay_us}: it must not be negative.")
         if self.raw and self.calibrated:
             raise SettingsError("raw and calibrated exclude each other: a raw model has no probabilities to calibrate.")
-        require_valid_names(self.inputs)
+        require_valid(self.inputs)
         if self.inputs and not self.raw:
             raise SettingsError(
                 f"the inputs {', '.join(self.inputs)} are for raw models: add --raw (raw=True), or omit --input."

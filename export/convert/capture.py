@@ -1,15 +1,18 @@
 """The captures that torch.export makes of a network: by its arguments, with dynamic axes that all of them share."""
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
 
 from export.tracing.arguments import Arguments
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Axes = Mapping[int, Any]  # a torch.export.Dim by axis
 
 
@@ -43,3 +46,31 @@ class Capture:
             strict=False,
             **options,
         )
+
+    @contextlib.contextmanager
+    def named_arguments(self) -> Iterator[None]:
+        """Replace **kwargs of the network's forward by keyword arguments with names, inside the block.
+
+        torch.export writes a check that the sizes of two entries of **kwargs are equal, and then fails to run it.
+        """
+        parameters = inspect.signature(self.network.forward).parameters.values()
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            yield
+            return
+        forward = _with_names(self.network.forward, self.arguments.kwargs)
+        with mock.patch.object(self.network, "forward", forward):
+            yield
+
+
+def _with_names(forward: Any, names: Iterable[str]) -> Any:
+    """Return `forward` with a keyword argument for each of `names` that it does not name itself."""
+
+    def named(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    signature = inspect.signature(forward)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind not in VARIADIC]
+    taken = {parameter.name for parameter in own}
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names if name not in taken]
+    named.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # a plain attribute
+    return named

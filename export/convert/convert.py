@@ -38,7 +38,7 @@ def convert(
     """
     require_supported_opset(opset)
     capture = Capture(network, interface.example(EXAMPLE_BATCH))
-    with tapped(network, taps):
+    with tapped(network, taps), capture.named_arguments():
         program, axes = export_program(capture, opset, interface.network_inputs, dynamic_size=dynamic_size)
         locate = branch_locator(capture, axes)
         axis_names = {axis: dim.__name__ for axis, dim in axes.items()}

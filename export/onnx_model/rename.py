@@ -32,8 +32,8 @@ def require_unambiguous(model: onnx.ModelProto, layer_map: manifest.LayerMap) ->
         if layer.name in tensors and layer.value != layer.name:
             raise UnsupportedNetworkError(
                 f"the layer '{layer.name}' ({layer.kind}) has the name of the model's {tensors[layer.name]}, which is "
-                "another tensor, so that no client could request the layer: rename the module, or the key of the "
-                "network's output."
+                "another tensor, so that no client could request the layer: rename the module, the argument of the "
+                "network's forward, or the key of its output."
             )
 
 

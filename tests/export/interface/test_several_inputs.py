@@ -95,6 +95,35 @@ class Mixed(nn.Module):
         return y, more["level"] + flags
 
 
+class Wrapper(nn.Module):
+    """A network that passes its keyword arguments on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Masked()
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As the inner network."""
+        return self.inner(*args, **kwargs)
+
+
+class Denoiser(nn.Module):
+    """A step of a diffusion model: an image and the number of the step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8)
+        self.time, self.out = nn.Linear(16, 8), nn.Conv2d(8, 3, 1)
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """(N, 3, 8, 8) and (N,) to (N, 3, 8, 8)."""
+        angles = timestep[:, None].to(sample.dtype) * torch.exp(-torch.arange(8, device=sample.device) / 8).to(
+            sample.dtype
+        )
+        time = self.time(torch.cat([angles.sin(), angles.cos()], 1))
+        return self.out((self.norm(self.conv(sample)) + time[..., None, None]).relu())
+
+
 NETWORKS: dict[str, tuple[nn.Module, dict[str, InputSpec]]] = {
     "masked": (Masked(), {"mask": MASK, "image": IMAGE}),
     "dict": (FromDict(), {"batch.image": IMAGE, "batch.mask": MASK}),
@@ -113,6 +142,8 @@ NETWORKS: dict[str, tuple[nn.Module, dict[str, InputSpec]]] = {
             "level": InputSpec((), "uint8"),
         },
     ),
+    "wrapper": (Wrapper(), {"image": IMAGE, "mask": MASK}),
+    "denoiser": (Denoiser(), {"sample": IMAGE, "timestep": InputSpec((), "int64", (0, 99))}),
     "renamed": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), {"input": IMAGE}),
     "vector": (nn.Sequential(nn.Linear(4, 5)), {"input": InputSpec((4,))}),
 }
@@ -218,6 +249,18 @@ def test_dynamic_size(tmp_path: Path) -> None:
         export_model(Masked().eval(), settings)
 
 
+class MaskLayer(nn.Module):
+    """A network with a layer and an output that have the name of an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Two times (N, 4) to (N, 4)."""
+        return self.mask(x) * mask
+
+
 class Branching(Masked):
     """A network whose forward branches on the batch of its second input."""
 
@@ -259,9 +302,15 @@ class Branching(Masked):
             UnsupportedNetworkError,
             "are not all finite: each image must have a finite row. .* set limits: --input",
         ),
+        (
+            MaskLayer(),
+            {"x": InputSpec((4,)), "mask": InputSpec((4,))},
+            UnsupportedNetworkError,
+            "the layer 'mask' .* has the name of the model's input, .* rename the module, the argument",
+        ),
         (Branching(), {"image": IMAGE, "mask": MASK}, ExportError, r"batch = 2 .len\(\) fixes it"),
     ],
-    ids=["missing", "unknown", "shape", "limits", "empty-mask", "branch"],
+    ids=["missing", "unknown", "shape", "limits", "empty-mask", "layer-name", "branch"],
 )
 def test_mistakes(
     network: nn.Module, inputs: dict[str, InputSpec], error: type[ExportError], message: str, tmp_path: Path
@@ -305,6 +354,13 @@ class Masked(nn.Module):
 def build():
     return Masked().eval()
 """
+
+
+def test_network_by_name(tmp_path: Path) -> None:
+    """The inputs of a network that zoo builds by name can be described, too."""
+    inputs = {"x": InputSpec((1, 8, 8))}
+    written = export_model("convnet4", ExportSettings(to=tmp_path, name="n", raw=True, inputs=inputs)).manifest
+    assert ([tensor.name for tensor in written.inputs], written.source.weights) == (["x"], manifest.WEIGHTS_RANDOM)
 
 
 def test_command_line(zoonnx: Zoonnx, tmp_path: Path) -> None:
