@@ -58,8 +58,9 @@ def export_model(
     """Convert `network`, verify the model against PyTorch, and write it as a new version of `settings.name`.
 
     `network` is the folder of a run, a network's name, the result of `load_network`, or any module. `preprocessing`
-    and `labels` are only for a module; the preprocessing defaults to that of timm's `pretrained_cfg`. `progress` is
-    called with the name of each step as it begins.
+    and `labels` are only for a module; the preprocessing defaults to that of timm's `pretrained_cfg`, and a network
+    without one image as its input needs `settings.inputs` instead. `progress` is called with the name of each step as
+    it begins.
 
     Raises: ExportError; the repository is then unchanged.
     """
