@@ -141,9 +141,9 @@ def _run(verb: str, arguments: list[str]) -> None:
         sys.exit(1)
     except (KeyboardInterrupt, _TerminatedError) as error:
         _exit_for_signal(verb, error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort
         _exit_for_known_error(verb, error)
-        raise
+        _exit_for_unexpected_error(verb, error)
 
 
 def _require_current_folder(verb: str) -> None:
@@ -169,17 +169,30 @@ def _require_own_packages() -> None:
 
 
 def _exit_for_known_error(verb: str, error: Exception) -> None:
-    """Exit with one sentence, unless the error is a bug in zoonnx."""
-    if hasattr(error, "exit_status"):
-        _fail(verb, str(error), int(error.exit_status))
+    """Exit with one sentence, unless the error is unexpected."""
     for cause in _chain(error):
         if isinstance(cause, tuple(SIGNALS)):
             _exit_for_signal(verb, cause)
+    if hasattr(error, "exit_status") and not hasattr(error, "is_unexpected"):
+        _fail(verb, str(error), int(error.exit_status))
     if isinstance(error, MemoryError):
         _fail(verb, f"out of memory: {str(error) or 'an allocation failed'}.", 1)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         _fail(verb, f"{where}{error.strerror or error}.", 1)
+
+
+def _exit_for_unexpected_error(verb: str, error: Exception) -> NoReturn:
+    """Exit with one sentence, which names a file with the traceback."""
+    import tempfile
+    import traceback
+
+    text = str(error) if hasattr(error, "is_unexpected") else f"unexpected {type(error).__name__}: {error}"
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", errors="backslashreplace", prefix=f"zoonnx-{verb}-", suffix=".txt", delete=False
+    ) as file:
+        traceback.print_exception(error, file=file)
+    _fail(verb, f"{' '.join(text.split())} The traceback is in {file.name}.", 1)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

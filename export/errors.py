@@ -4,6 +4,7 @@ ExportError
 ├── SettingsError
 ├── SourceError
 ├── UnsupportedNetworkError
+│   └── FailedRunError
 ├── ConversionError
 ├── ShapeError
 ├── ParityError
@@ -17,13 +18,18 @@ ExportError
 ├── NoModelError
 ├── NewerSchemaError
 ├── DemoError
-└── OccupiedFolderError
+├── OccupiedFolderError
+├── ExhaustedMemoryError
+└── UnexpectedError
 """
 
 import contextlib
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
+
+MAX_MESSAGE = 500  # characters of a foreign exception that are quoted
 
 
 class ExportError(Exception):
@@ -46,6 +52,10 @@ class SourceError(ExportError):
 
 class UnsupportedNetworkError(ExportError):
     """The network cannot be exported as it is; the message names the obstacle."""
+
+
+class FailedRunError(UnsupportedNetworkError):
+    """PyTorch fails to run the network; the exception is chained."""
 
 
 class ConversionError(ExportError):
@@ -125,6 +135,49 @@ class DemoError(ExportError):
 
 class OccupiedFolderError(ExportError):
     """The demo's folder already exists and was not created by the demo."""
+
+
+class ExhaustedMemoryError(ExportError):
+    """The memory of the machine does not suffice."""
+
+    exit_status = 1
+
+
+class UnexpectedError(ExportError):
+    """A library, user code or zoonnx itself failed in a way that no step expects; the cause is chained."""
+
+    exit_status = 1
+    is_unexpected: ClassVar[bool] = True  # the command line also keeps the traceback
+
+
+@contextlib.contextmanager
+def foreign_errors(step: Callable[[], str]) -> Iterator[None]:
+    """Translate each exception of other packages into an ExportError; `step` returns what was being done."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except MemoryError as error:
+        cause = str(error) or "an allocation failed"
+        raise ExhaustedMemoryError(f"out of memory: {cause}, while {step()}. Use a smaller input.") from error
+    except (Exception, SystemExit) as error:
+        if hasattr(error, "exit_status"):  # an error of zoo, which is meant for the user
+            raise SourceError(str(error)) from error
+        raise UnexpectedError(
+            f"the export failed unexpectedly while {step()}: {one_line(error)} ({_raised_at(error)}). If "
+            "the cause is not in your network, report it with the traceback."
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return class and message of a foreign exception in one line, the beginning if it is long."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_MESSAGE]
+
+
+def _raised_at(error: BaseException) -> str:
+    """Return file and line that raised `error`, without the folder."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from export.artifact.report import write_report
+from export.errors import foreign_errors
 from export.settings import ExportSettings
 from export.source.source_network import SourceNetwork
 from export.steps.convert_network import convert_network
@@ -62,9 +63,20 @@ def export_model(
     without one image as its input needs `settings.inputs` instead. `progress` is called with the name of each step as
     it begins.
 
-    Raises: ExportError; the repository is then unchanged.
+    Raises: ExportError, with exceptions of other packages as its cause; the repository is then unchanged.
     """
     step = StepTimer(progress)
+    with foreign_errors(lambda: step.current):
+        return _run_steps(network, settings, preprocessing, labels, step)
+
+
+def _run_steps(
+    network: SourceNetwork | LoadedNetwork | nn.Module | Path | str,
+    settings: ExportSettings,
+    preprocessing: Preprocessing | None,
+    labels: Sequence[str],
+    step: StepTimer,
+) -> Exported:
     source = load_source(network, settings, preprocessing, labels)
     step("preparing the network")
     prepared = prepare_network(source)

@@ -18,6 +18,11 @@ class StepTimer:
         self._starts.append((step, time.perf_counter()))
         self._progress(step)
 
+    @property
+    def current(self) -> str:
+        """The running step."""
+        return self._starts[-1][0] if self._starts else "loading the network"
+
     def seconds(self) -> Mapping[str, float]:
         """Return the seconds of each step so far, including the running one."""
         ends = [*(start for _, start in self._starts[1:]), time.perf_counter()]

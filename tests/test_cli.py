@@ -175,3 +175,20 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments:
     assert message in output.err
     assert (output.err.count("\n"), output.out) == (1, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unexpected_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nothing expects is one sentence, too; the traceback is in a file that it names."""
+
+    def fail(_location: str) -> None:
+        raise KeyError("a\nb")
+
+    monkeypatch.setattr(dispatcher, "_load", fail)
+    with pytest.raises(SystemExit) as end:
+        dispatcher.main(["models"])
+    output = capsys.readouterr().err
+    assert (end.value.code, output.count("\n")) == (1, 1)
+    assert output.startswith("zoonnx models: unexpected KeyError: 'a\\nb' The traceback is in ")
+    file = Path(output.split()[-1].rstrip("."))
+    assert "in fail" in file.read_text()
+    file.unlink()

@@ -12,7 +12,7 @@ from unittest import mock
 from torch.fx.experimental import symbolic_shapes
 
 from export.convert.capture import Axes, Capture
-from export.convert.diagnosis import last_user_line, location
+from export.tracing.source_lines import last_user_line, location
 from export.tracing.trace import module_tracker
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -12,7 +12,6 @@ from torch import nn
 
 from export.tracing.arguments import Arguments
 
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Axes = Mapping[int, Any]  # a torch.export.Dim by axis
 
 
@@ -31,10 +30,11 @@ class Capture:
     def dynamic_shapes(self, axes: Axes) -> Any:
         """Return `axes` for each tensor, in the structure that torch.export expects."""
         dynamic = self.arguments.map(lambda _: axes)
-        if not dynamic.kwargs:
+        parameters = inspect.signature(self.network.forward).parameters
+        variadic = [name for name, found in parameters.items() if found.kind is inspect.Parameter.VAR_POSITIONAL]
+        if not dynamic.kwargs and not variadic:
             return dynamic.args
-        names = inspect.signature(self.network.forward).parameters
-        return {**dict(zip(names, dynamic.args, strict=False)), **dynamic.kwargs}
+        return {**_by_name(list(parameters), dynamic.args, variadic), **dynamic.kwargs}
 
     def export(self, axes: Axes, **options: Any) -> torch.export.ExportedProgram:
         """Return what torch.export captures; it raises exceptions of any type."""
@@ -62,6 +62,13 @@ class Capture:
             yield
 
 
+def _by_name(names: Sequence[str], args: tuple[Any, ...], variadic: Sequence[str]) -> dict[str, Any]:
+    """Return positional arguments by name; those that *args collects are one tuple."""
+    before = names[: names.index(variadic[0])] if variadic else names
+    collected = {variadic[0]: args[len(before) :]} if variadic and len(args) > len(before) else {}
+    return {**dict(zip(before, args, strict=False)), **collected}
+
+
 def _with_names(forward: Any, names: Iterable[str]) -> Any:
     """Return `forward` with a keyword argument for each of `names` that it does not name itself."""
 
@@ -69,7 +76,9 @@ def _with_names(forward: Any, names: Iterable[str]) -> Any:
         return forward(*args, **kwargs)
 
     signature = inspect.signature(forward)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind not in VARIADIC]
+    own = [
+        parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     taken = {parameter.name for parameter in own}
     added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names if name not in taken]
     named.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # a plain attribute

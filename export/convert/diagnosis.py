@@ -4,23 +4,20 @@ Only used after a failure: the network is captured once more, with the running m
 """
 
 import re
-import traceback
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
+from export.convert.branch_locations import branch_locations, fixed
 from export.convert.capture import Axes, Capture
+from export.tracing.source_lines import causes, failing_line, last_user_line, location
 from export.tracing.trace import module_tracker
 
 OPERATION = re.compile(r"torch\.ops\.(\w+\.\w+)")
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\n\s*(?P<code>[^\n]*)')
-TORCH_FOLDER = f"{Path(torch.__file__).parent}/"
-EXPORT_FOLDER = Path(__file__).parents[1]
+FIXED_SIZE = re.compile(
+    r"marked (?P<axis>\w+) as dynamic but your code specialized it to be a constant \((?P<size>\d+)\)"
+)
 MAX_MESSAGE = 300  # characters of a PyTorch message that are quoted
-
-Frame = tuple[str, str, str]  # file, line number, code
 
 
 def explain(capture: Capture, axes: Axes, error: BaseException) -> str:
@@ -29,34 +26,29 @@ def explain(capture: Capture, axes: Axes, error: BaseException) -> str:
         try:
             program = capture.export(axes)
         except Exception as capture_error:  # noqa: BLE001 - any error of the capture is the explanation
-            return f"{_reason(capture_error)}{location(current_path(), _failing_line(capture_error))}"
-    return _untranslated_operation(program, error) or _message(list(_causes(error))[-1])
+            if match := FIXED_SIZE.search(str(capture_error)):
+                return _fixed_size(match, branch_locations(capture, axes))
+            return _reason(capture_error, location(current_path(), failing_line(capture_error)))
+    return _untranslated_operation(program, error) or _message(list(causes(error))[-1])
 
 
-def location(path: str, line: str) -> str:
-    """Return a clause with the module path and the source line; parts that are unknown are omitted."""
-    module = f" in module '{path}'" if path else ""
-    return f"{module} at {line}" if line else module
+def _fixed_size(match: re.Match[str], locations: Mapping[str, str]) -> str:
+    axis, size = match["axis"], match["size"]
+    return (
+        f"its forward fixes the {axis} to {size}{locations.get(fixed(size), '')}, as len(), int() and a loop over an "
+        f"axis do, but the {axis} must be dynamic: use x.shape and operations on the whole tensor"
+    )
 
 
-def last_user_line(frames: list[Frame]) -> str:
-    """Return the last frame outside of PyTorch as `file.py:LINE: code`, without the folder."""
-    user_frames = [frame for frame in frames if not frame[0].startswith((TORCH_FOLDER, "<"))]
-    if not user_frames:
-        return ""
-    file, line, code = user_frames[-1]
-    return f"{Path(file).name}:{line}: {code.strip()}"
-
-
-def _reason(capture_error: BaseException) -> str:
+def _reason(capture_error: BaseException, where: str) -> str:
     if "data-dependent" in str(capture_error):
-        return "its forward branches on the values of its input, which a graph cannot: use torch.where"
-    return _message(list(_causes(capture_error))[-1])
+        return f"its forward branches on the values of its input{where}, which a graph cannot: use torch.where"
+    return f"{_message(list(causes(capture_error))[-1])}{where}"
 
 
 def _untranslated_operation(program: Any, error: BaseException) -> str:
     """Name the operation that torch.onnx cannot translate, and locate it in the captured program."""
-    matches = [match for cause in _causes(error) if (match := OPERATION.search(str(cause)))]
+    matches = [match for cause in causes(error) if (match := OPERATION.search(str(cause)))]
     if not matches:
         return ""
     operation = matches[-1][1]
@@ -78,19 +70,6 @@ def _decomposed(program: Any) -> Any:
         return program.run_decompositions()
     except Exception:  # noqa: BLE001 - the location of the operation then stays unknown
         return None
-
-
-def _failing_line(error: BaseException) -> str:
-    """Return the last line of user code that was running when `error` was raised."""
-    frames = [frame for cause in _causes(error) for frame in traceback.extract_tb(cause.__traceback__)]
-    outside = [frame for frame in frames if not Path(frame.filename).is_relative_to(EXPORT_FOLDER)]
-    return last_user_line([(frame.filename, str(frame.lineno), frame.line or "") for frame in outside])
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def _message(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from export.interface.network_outputs import named_outputs
 from export.onnx_model.runtime import Runtime
 from export.reference.tolerance import compare
 from export.tracing.arguments import Arguments
-from export.tracing.lane_sums import LaneSummation, NormDetector
+from export.tracing.lane_sums import LaneSummation, SumDetector
 from export.tracing.run import run, run_in_float64
 
 MAX_INCREASE = 64  # of height and width over those of the example: enough to violate most conditions on a remainder
@@ -95,11 +95,11 @@ def _agrees(runtime: Runtime, network: nn.Module, noise: Arguments) -> bool:
         float32 = named_outputs(run(network, noise.cast(torch.float32)))
     except UnsupportedNetworkError:
         return True
-    with NormDetector() as norms:
+    with SumDetector() as sums:
         network_output, _ = run_in_float64(network, noise.cast(torch.float32))
     float64 = named_outputs(network_output)
-    with LaneSummation() if norms.detected else contextlib.nullcontext():
-        lanes = named_outputs(run(network, noise.cast(torch.float32))) if norms.detected else float32
+    with LaneSummation() if sums.detected else contextlib.nullcontext():
+        lanes = named_outputs(run(network, noise.cast(torch.float32))) if sums.detected else float32
     with dynamic_size_errors():
         outputs = runtime.run({runtime.input_names[0]: noise.leaves[0].numpy()}, runtime.output_names)
     references = zip(float32.values(), float64.values(), lanes.values(), strict=True)

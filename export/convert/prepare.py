@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from export.convert.replace_modules import reparameterize, thaw_batch_norms
+from export.convert.replace_modules import fix_parametrizations, reparameterize, thaw_batch_norms
 from export.errors import UnsupportedNetworkError
-from export.tracing.run import copied
+from export.tracing.run import deep_cpu_copy
 
 PADS_BY_SIZE = ("2dSame", "2dSameExport")  # endings of timm's class names
 
@@ -23,7 +23,7 @@ def prepare(network: nn.Module, *, keep_branches: bool = False) -> nn.Module:
     """
     _require_eval(network)
     _require_finite(network)
-    prepared = thaw_batch_norms(copied(network).cpu())
+    prepared = thaw_batch_norms(fix_parametrizations(deep_cpu_copy(network)))
     if not keep_branches:
         prepared = reparameterize(prepared)
     prepared.eval()

@@ -8,11 +8,31 @@ replacements are equivalent is verified by export/steps/verify_preparation.py.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from timm.layers import FrozenBatchNormAct2d, unfreeze_batch_norm_2d
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from torchvision.ops import FrozenBatchNorm2d
 
 KNOWN_PACKAGES = ("timm.", "zoo.")
+
+
+def fix_parametrizations(network: nn.Module) -> nn.Module:
+    """Replace weights that torch.nn.utils.parametrize computes in each forward by their values, which are constant."""
+    for module in list(network.modules()):
+        if is_parametrized(module):
+            _fix_parametrizations(module)
+    return network
+
+
+def _fix_parametrizations(module: Any) -> None:
+    """Change one module; PyTorch's own remove_parametrizations would change the class that it shares with a copy."""
+    with torch.no_grad():
+        values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+    module.__class__ = type(module).__bases__[0]  # the class that the parametrisation derived its own from
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def thaw_batch_norms(network: nn.Module) -> nn.Module:

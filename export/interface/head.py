@@ -48,6 +48,15 @@ class Head:
         """Whether the temperature has an effect."""
         return self.temperature != 1.0
 
+    @property
+    def sensitivity(self) -> float:
+        """The largest difference of a probability per difference of the logits.
+
+        A softmax's derivatives p_i (1 - p_i) and -p_i p_j have absolute values that sum to 2 p_i (1 - p_i), at most a
+        half; a sigmoid's derivative p (1 - p) is at most a quarter.
+        """
+        return (0.5 if self.activation == "softmax" else 0.25) / self.temperature
+
     def apply(self, logits: Tensor) -> Tensor:
         """Return the probabilities, computed by PyTorch.
 

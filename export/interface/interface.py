@@ -39,6 +39,19 @@ Inputs = Mapping[str, Array]  # the inputs of the file by name, each with the ba
 Size = tuple[int, ...]  # height and width of an image; empty for other inputs, whose sizes are fixed
 
 
+@dataclass(frozen=True)
+class Derived:
+    """An output that the model computes from another one.
+
+    Attributes:
+        name: The name of the other output.
+        sensitivity: The largest possible difference of a value per difference of the other output's values.
+    """
+
+    name: str
+    sensitivity: float
+
+
 class Interface(Protocol):
     """Named inputs and outputs; the first dimension of each is the batch."""
 
@@ -53,6 +66,10 @@ class Interface(Protocol):
     @property
     def network_outputs(self) -> tuple[str, ...]:
         """The names of the converted graph's outputs, in the network's order."""
+
+    @property
+    def derived_outputs(self) -> Mapping[str, Derived]:
+        """The model's outputs that are computed from its other ones, by name."""
 
     def at(self, *size: int) -> Self:
         """Return this interface for inputs of one of `sizes`."""
@@ -104,6 +121,10 @@ class ImageInterface:
     @property
     def network_outputs(self) -> tuple[str, ...]:
         return (LOGITS,)
+
+    @property
+    def derived_outputs(self) -> Mapping[str, Derived]:
+        return {PROBABILITIES: Derived(LOGITS, self.head.sensitivity)}
 
     def at(self, *size: int) -> Self:
         height, width = size
@@ -160,6 +181,10 @@ class RawInterface:
     def network_inputs(self) -> Sequence[str]:
         return tuple(self.inputs)
 
+    @property
+    def derived_outputs(self) -> Mapping[str, Derived]:
+        return {}
+
     def at(self, *size: int) -> Self:
         if not size:
             return self
@@ -194,6 +219,7 @@ class RawInterface:
     def model_outputs(self, network_output: NetworkOutput) -> dict[str, Tensor]:
         outputs = named_outputs(network_output)
         if tuple(outputs) != self.network_outputs:
+            _require_no_list_per_image(network_output)
             raise UnsupportedNetworkError(
                 f"the network returns {', '.join(self.network_outputs)} for some inputs and {', '.join(outputs)} for "
                 "others, but a model file returns the same tensors for all inputs."
@@ -257,6 +283,16 @@ def _described(inputs: Mapping[str, InputSpec]) -> str:
     """Return a hint on the inputs with which the network was called, if they are declared."""
     texts = ", ".join(f"{name}={spec}" for name, spec in inputs.items())
     return f". It was called with the inputs {texts}: correct --input NAME=SHAPE:DTYPE:LOW..HIGH." if inputs else ""
+
+
+def _require_no_list_per_image(network_output: NetworkOutput) -> None:
+    """Reject the outputs of torchvision's detectors; the number of tensors is known to vary."""
+    if isinstance(network_output, list) and all(type(item) is type(network_output[0]) for item in network_output):
+        raise UnsupportedNetworkError(
+            f"the network returns a list with one {type(network_output[0]).__name__} per image, as torchvision's "
+            "detectors do, but a model file returns the same tensors for all batches: export the part of the network "
+            "that returns tensors of (N, ...), and select boxes in the client."
+        )
 
 
 def _require_logits(network_output: Any) -> None:

@@ -22,19 +22,42 @@ def name_values(model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
         layer.value = new_names.get(layer.value, layer.value)
 
 
+def adopt_output_copies(model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
+    """Map each layer to the output that has its name, if that output is a copy of the layer's value."""
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"}
+    outputs = {info.name for info in model.graph.output}
+    for layer in layer_map.layers:
+        is_copy = bool(layer.value) and _source(layer.value, sources) == _source(layer.name, sources)
+        if layer.name in outputs and layer.name != layer.value and is_copy:
+            layer.status, layer.value, layer.of = manifest.EXACT, layer.name, ""
+    values = {layer.name: layer.value for layer in layer_map.layers}
+    for layer in layer_map.layers:
+        if layer.status == manifest.ALIAS:
+            layer.value = values[layer.of]
+
+
 def require_unambiguous(model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
     """Reject a layer that has the name of the model's input or of an output which is another tensor.
 
     Raises: UnsupportedNetworkError.
     """
-    tensors = {info.name: "input" for info in model.graph.input} | {info.name: "output" for info in model.graph.output}
+    tensors = {info.name: "input" for info in model.graph.input} | {
+        info.name: "output, which is another tensor" for info in model.graph.output
+    }
     for layer in layer_map.layers:
         if layer.name in tensors and layer.value != layer.name:
             raise UnsupportedNetworkError(
-                f"the layer '{layer.name}' ({layer.kind}) has the name of the model's {tensors[layer.name]}, which is "
-                "another tensor, so that no client could request the layer: rename the module, the argument of the "
-                "network's forward, or the key of its output."
+                f"the layer '{layer.name}' ({layer.kind}) has the name of the model's {tensors[layer.name]}, so that "
+                "no client could request the layer: rename the module, the argument of "
+                "the network's forward, or the key of its output."
             )
+
+
+def _source(value: str, sources: Mapping[str, str]) -> str:
+    """Return the value that `value` is a copy of, through any number of copies."""
+    while value in sources:
+        value = sources[value]
+    return value
 
 
 def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 
 from export.arrays import Array
-from export.errors import ConversionError
+from export.errors import ConversionError, one_line
 from export.onnx_model.external_data import split_weights
 from export.onnx_model.scopes import module_scopes
 
@@ -54,7 +54,7 @@ class Runtime:
         try:
             self._session = _session(model, values, options)
         except Exception as error:
-            raise ConversionError(f"onnxruntime cannot load the model: {error}") from error
+            raise ConversionError(f"onnxruntime cannot load the model: {one_line(error)}") from error
         self.input_names = [info.name for info in self._session.get_inputs()]
         self.output_names = [info.name for info in self._session.get_outputs()]
 
@@ -67,7 +67,7 @@ class Runtime:
             shapes = ", ".join(f"{name} of {'x'.join(map(str, array.shape))}" for name, array in inputs.items())
             layer = self._failing_layer(str(error))
             where = f" in its layer '{layer}'" if layer else ""
-            raise ConversionError(f"onnxruntime cannot run the model on {shapes}{where}: {error}") from error
+            raise ConversionError(f"onnxruntime cannot run the model on {shapes}{where}: {one_line(error)}") from error
 
     def _failing_layer(self, error: str) -> str:
         """Return the layer of the node that an error message names; empty if unknown."""

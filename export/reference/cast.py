@@ -13,8 +13,8 @@ from export.arrays import Array
 from export.errors import UnsupportedNetworkError
 from export.reference.expected import ReferenceRuns
 from export.reference.tolerance import distance
-from export.tracing.meta_device import tensors_of
-from export.tracing.run import copied, cpu_copy, run
+from export.tensors import converted, held_tensors
+from export.tracing.run import cpu_copy, run
 from protos import manifest
 
 MAX_MESSAGE = 200  # characters of an error that are reported
@@ -24,7 +24,8 @@ def in_float32(network: nn.Module) -> nn.Module:
     """Return `network` in float32. Raises: UnsupportedNetworkError if it cannot be copied."""
     if weights_dtype(network) == torch.float32:
         return network
-    return copied(network, {id(tensor): _cast(tensor) for tensor in tensors_of(network) if tensor.is_floating_point()})
+    floating = ((path, tensor) for path, tensor in held_tensors(network) if tensor.is_floating_point())
+    return converted(network, floating, lambda tensor: tensor.to(torch.float32))
 
 
 def weights_dtype(network: nn.Module) -> torch.dtype:
@@ -47,11 +48,6 @@ def measure_cast(given: nn.Module, runs: ReferenceRuns) -> manifest.Cast:
         for output, value in outputs.items()
     ]
     return manifest.Cast(dtype=name, differences=differences)
-
-
-def _cast(tensor: torch.Tensor) -> torch.Tensor:
-    values = tensor.detach().to(torch.float32)
-    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
 
 
 def _difference(output: str, float32: Array, given: Array) -> manifest.OutputDifference:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from export.errors import UnsupportedNetworkError, dynamic_size_errors
 from export.interface.interface import Interface
@@ -79,8 +80,19 @@ def _require_independent_rows(runs: ReferenceRuns, outputs: Mapping[str, Tensor]
             raise UnsupportedNetworkError(_random(name))
         raise UnsupportedNetworkError(
             f"the network's {name} for an image depend on the other images of its batch, which a server chooses: "
-            "does a norm use the batch's own statistics?"
+            f"{_cause_of_dependence(runs.network)}"
         )
+
+
+def _cause_of_dependence(network: nn.Module) -> str:
+    norms = (path for path, module in network.named_modules() if isinstance(module, _BatchNorm))
+    without_statistics = [path for path in norms if network.get_submodule(path).running_mean is None]
+    if without_statistics:
+        return (
+            f"the layer '{without_statistics[0]}' has no running statistics and normalises by those of the batch: "
+            "create it with track_running_stats=True."
+        )
+    return "does a norm use the batch's own statistics, or does the forward read a value such as x.max()?"
 
 
 def _is_random(runs: ReferenceRuns) -> bool:

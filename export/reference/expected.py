@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from export.arrays import Array
 from export.errors import UnsupportedNetworkError
-from export.interface.interface import NOISE, PROBE_KINDS, Inputs, Interface
+from export.interface.interface import NOISE, PROBE_KINDS, Derived, Inputs, Interface
 from export.reference.tolerance import Reference
 from export.tracing.arguments import Arguments
-from export.tracing.lane_sums import LaneSummation, NormDetector
+from export.tracing.lane_sums import LaneSummation, SumDetector
 from export.tracing.run import Layers, NetworkOutput, run, run_in_float64, run_traced
 from export.tracing.trace import Identity, TensorRecord
 
@@ -55,16 +55,21 @@ class TorchRun:
 
 
 class ReferencePair:
-    """One batch in float32 and in float64; `lanes` is float32 with sums in lanes, for networks with norms."""
+    """One batch in float32 and in float64; `lanes` is float32 with sums in lanes, for networks with large sums."""
 
-    def __init__(self, float32: TorchRun, float64: TorchRun, lanes: TorchRun | None) -> None:
+    def __init__(
+        self, float32: TorchRun, float64: TorchRun, lanes: TorchRun | None, derived: Mapping[str, Derived]
+    ) -> None:
+        """`derived` has the outputs that the model computes from other ones (see `Interface.derived_outputs`)."""
         self.float32, self.float64, self.lanes = float32, float64, lanes
+        self._derived = derived
         self._references: dict[Identity, Reference] = {}
 
     def first_rows(self, batch: int, count: int) -> "ReferencePair":
         """Return the results for the first `batch` of `count` inputs."""
         lanes = self.lanes.first_rows(batch, count) if self.lanes else None
-        return ReferencePair(self.float32.first_rows(batch, count), self.float64.first_rows(batch, count), lanes)
+        float32, float64 = self.float32.first_rows(batch, count), self.float64.first_rows(batch, count)
+        return ReferencePair(float32, float64, lanes, self._derived)
 
     def unreliable_rows(self, count: int) -> set[int]:
         """Return the indices of those of `count` inputs for which the float32 error of a layer is too large."""
@@ -81,9 +86,15 @@ class ReferencePair:
         return self._references[record.identity]
 
     def output(self, name: str) -> Reference:
-        """Return the reference of an output of the model."""
+        """Return the reference of an output of the model.
+
+        An output that is derived from another one may differ by what that one's tolerance causes.
+        """
         lanes = self.lanes.outputs[name].numpy() if self.lanes else None
-        return Reference(self.float32.outputs[name].numpy(), self.float64.outputs[name].numpy(), lanes=lanes)
+        source = self._derived.get(name)
+        least = source.sensitivity * self.output(source.name).tolerance if source else 0.0
+        float32, float64 = self.float32.outputs[name].numpy(), self.float64.outputs[name].numpy()
+        return Reference(float32, float64, lanes=lanes, least_tolerance=least)
 
 
 class ReferenceRuns:
@@ -99,9 +110,9 @@ class ReferenceRuns:
         Raises: UnsupportedNetworkError.
         """
         self.interface, self.noise_rows = interface, noise_rows
-        self._network, self._fresh = network, fresh
+        self.network, self._fresh = network, fresh
         self._inputs = _with_noise(interface, noise_rows)
-        self._norms = NormDetector()
+        self._sums = SumDetector()
         self.float32 = self._traced(run_traced, self.count)
         self.small_batch = self._traced(run_traced, SMALL_BATCH)
 
@@ -121,7 +132,7 @@ class ReferenceRuns:
 
     def run_again(self) -> Mapping[str, Tensor]:
         """Run the network again on all probe inputs and return the outputs. Raises: UnsupportedNetworkError."""
-        return self._outputs(run(self._network, self._arguments(self.count)))
+        return self._outputs(run(self.network, self._arguments(self.count)))
 
     def run_single(self, *, fresh: bool = False) -> Mapping[str, Tensor]:
         """Run the input SINGLE_ROW on its own and return the outputs.
@@ -130,7 +141,7 @@ class ReferenceRuns:
 
         Raises: UnsupportedNetworkError.
         """
-        network = self._fresh if fresh else self._network
+        network = self._fresh if fresh else self.network
         return self._outputs(run(network, self.interface.arguments(_rows(self._inputs, SINGLE_ROW))))
 
     def run_other(self, network: nn.Module, batch: int) -> TorchRun:
@@ -148,7 +159,7 @@ class ReferenceRuns:
 
     def with_noise(self, rows: Collection[int]) -> "ReferenceRuns":
         """Return new runs in which the probe inputs `rows` are replaced by noise."""
-        return ReferenceRuns(self._network, self.interface, self._fresh, rows)
+        return ReferenceRuns(self.network, self.interface, self._fresh, rows)
 
     def candidates(self, batch: int) -> Iterator[ReferencePair]:
         """Yield references for the first `batch` inputs, the cheapest first; the last is a run of that batch alone."""
@@ -160,18 +171,18 @@ class ReferenceRuns:
         yield self._pair(self._traced(run_traced, batch), batch)
 
     def _pair(self, float32: TorchRun, batch: int) -> ReferencePair:
-        with self._norms:
+        with self._sums:
             float64 = self._traced(run_in_float64, batch)
-        if not self._norms.detected:
-            return ReferencePair(float32, float64, None)
+        if not self._sums.detected:
+            return ReferencePair(float32, float64, None, self.interface.derived_outputs)
         with LaneSummation():
-            return ReferencePair(float32, float64, self._traced(run_traced, batch))
+            return ReferencePair(float32, float64, self._traced(run_traced, batch), self.interface.derived_outputs)
 
     def _arguments(self, batch: int) -> Arguments:
         return self.interface.arguments(self.inputs(batch))
 
     def _traced(self, run_network: RunNetwork, batch: int) -> TorchRun:
-        network_output, layers = run_network(self._network, self._arguments(batch))
+        network_output, layers = run_network(self.network, self._arguments(batch))
         return TorchRun(self._outputs(network_output), layers)
 
     def _outputs(self, network_output: Any) -> Mapping[str, Tensor]:

@@ -5,13 +5,14 @@ Ensures: both compute the same outputs at batch sizes 1, 2 and all probe inputs,
 layer that both have.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from export.arrays import Array
-from export.errors import ConversionError
+from export.errors import ConversionError, FailedRunError, UnsupportedNetworkError
 from export.reference.expected import SMALL_BATCH, ReferencePair, ReferenceRuns, TorchRun
 from export.reference.tolerance import Agreement
 from export.tracing.run import Layers, cpu_copy
@@ -37,6 +38,25 @@ def verify_preparation(original: nn.Module, runs: Sequence[ReferenceRuns]) -> li
         entry.shape[:] = [a if a == b else -1 for a, b in zip(entry.shape, other_shape, strict=True)]
         entry.of = _replacement(entry.path, prepared)
     return removed
+
+
+@contextlib.contextmanager
+def preparation_errors(run_original: Callable[[], object]) -> Iterator[None]:
+    """Name the preparation as the cause of a failing run that the network as it was passed does not share."""
+    try:
+        yield
+    except UnsupportedNetworkError as error:
+        if not isinstance(error, FailedRunError) and not isinstance(error.__cause__, FailedRunError):
+            raise
+        try:
+            run_original()
+        except UnsupportedNetworkError:
+            raise error from error.__cause__
+        raise UnsupportedNetworkError(
+            "the network runs as it was passed, but not as it is prepared for the export, with blocks re-parameterised "
+            "into single layers: its forward uses a part of a block that this removes. Export with --keep-branches. "
+            f"PyTorch's failure: {error}"
+        ) from error
 
 
 def insert_removed(layers: Sequence[manifest.Layer], removed: Sequence[manifest.Layer]) -> list[manifest.Layer]:

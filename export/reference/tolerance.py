@@ -55,11 +55,18 @@ class Agreement:
 class Reference:
     """A float32 and a float64 result of PyTorch, with the tolerance computed once for many comparisons."""
 
-    def __init__(self, float32: Array, float64: Array, floor: float = FLOOR, lanes: Array | None = None) -> None:
+    def __init__(
+        self,
+        float32: Array,
+        float64: Array,
+        floor: float = FLOOR,
+        lanes: Array | None = None,
+        least_tolerance: float = 0.0,
+    ) -> None:
         """Derive the tolerance.
 
         `lanes` is a float32 result with sums in lanes (see tracing/lane_sums.py); all arrays have the same shape.
-        `floor` is the smallest tolerance, as a share of the largest magnitude.
+        `floor` is the smallest tolerance, as a share of the largest magnitude; `least_tolerance` is an absolute one.
         """
         float32, float64 = _as_real(float32), _as_real(float64)
         lanes = None if lanes is None else _as_real(lanes)
@@ -67,14 +74,28 @@ class Reference:
         self._float32_results = (float32,) if lanes is None else (float32, lanes)
         self._error = max(_finite_distance(result, float64) for result in self._float32_results)
         self._scale = _magnitude(float32)
-        self._tolerance = min(max(NOISE_MULTIPLE * self._error, floor * self._scale), CEILING * self._scale)
-        if not np.issubdtype(float32.dtype, np.floating):
-            self._tolerance = 0.0  # integers and booleans must be equal
+        self._floor, self._least_tolerance = floor, least_tolerance
+        self._tolerance = self._tolerance_for(self._error)
         self._parts = [
             (mask, Reference(float32[mask], float64[mask], floor, None if lanes is None else lanes[mask]))
             for mask in _magnitude_groups(float32, self._scale)
         ]
         self._stride = max(1, float32.size // SAMPLE)
+
+    @property
+    def float32(self) -> Array:
+        """PyTorch's float32 result; complex numbers are pairs of real ones."""
+        return self._float32
+
+    @property
+    def tolerance(self) -> float:
+        """The largest accepted difference; values of several groups of magnitudes have smaller ones."""
+        return self._tolerance
+
+    @property
+    def error(self) -> float:
+        """The largest absolute difference between PyTorch's float32 and float64."""
+        return self._error
 
     def unreliable_rows(self, count: int) -> set[int]:
         """Return the indices of those of `count` inputs for which float32 differs too much from float64."""
@@ -86,14 +107,19 @@ class Reference:
         unreliable = np.nan_to_num(per_input, posinf=0.0).max(axis=1) > CEILING / NOISE_MULTIPLE * self._scale
         return set(np.flatnonzero(unreliable).tolist())
 
-    def agreement(self, array: Array) -> Agreement:
-        """Compare `array`; of several groups of magnitudes, return a failed one, else that of the largest tolerance."""
+    def agreement(self, array: Array, least_error: float = 0.0) -> Agreement:
+        """Compare `array`; of several groups of magnitudes, return a failed one, else that of the largest tolerance.
+
+        `least_error` is a float32 error of comparable values: that of a few values may be 0 by chance.
+        """
         array = _as_real(array)
         if self._parts and array.shape == self._float32.shape:
             agreements = [part.agreement(array[mask]) for mask, part in self._parts]
             return max(agreements, key=lambda agreement: (not agreement.holds, agreement.tolerance))
+        reference_error = max(self._error, least_error)
+        tolerance = self._tolerance_for(reference_error)
         error = distance(array, self._float32)
-        return Agreement(_rounded(error), _rounded(self._error), _rounded(self._tolerance))
+        return Agreement(_rounded(error), _rounded(reference_error), _rounded(tolerance))
 
     def may_hold(self, array: Array) -> bool:
         """Return whether a sample of `array`, which has the same shape, agrees."""
@@ -101,6 +127,13 @@ class Reference:
             return all(part.may_hold(array[mask]) for mask, part in self._parts)
         sample, expected = (values.reshape(-1)[:: self._stride] for values in (array, self._float32))
         return distance(sample, expected) <= 1.01 * self._tolerance
+
+    def _tolerance_for(self, error: float) -> float:
+        """Return the tolerance for a float32 error; integers and booleans must be equal."""
+        if not np.issubdtype(self._float32.dtype, np.floating):
+            return 0.0
+        tolerance = max(NOISE_MULTIPLE * error, self._floor * self._scale, self._least_tolerance)
+        return min(tolerance, CEILING * self._scale)
 
 
 def _as_real(array: Array) -> Array:

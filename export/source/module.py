@@ -13,7 +13,8 @@ from torch import nn
 
 from export.errors import SettingsError, SourceError
 from export.source.source_network import SourceNetwork
-from export.source.unsupported import unwrap
+from export.source.unsupported import require_module, require_supported
+from export.source.wrappers import unwrap
 from zoo import LoadedNetwork
 from zoo.networks.preprocessing import Preprocessing
 from zoo.runs.load import WeightsSource
@@ -59,7 +60,7 @@ def module_with_inputs(
     network: nn.Module, labels: Sequence[str] = (), *, name: str = "", architecture: str = "", seed: int = 0
 ) -> SourceNetwork:
     """Return `network` with its labels; its inputs are described by the settings. Raises: UnsupportedNetworkError."""
-    network = unwrap(network)
+    network = supported(network)
     class_name = type(network).__name__
     weights = WeightsSource("given", seed)
     return SourceNetwork(network, name or class_name, architecture or class_name, tuple(labels), None, weights)
@@ -80,7 +81,7 @@ def loaded_module(
         SourceError: `preprocessing` is None, and the network has no `pretrained_cfg`.
         UnsupportedNetworkError: The network cannot be exported.
     """
-    network = unwrap(network)
+    network = supported(network)
     class_name = type(network).__name__
     if preprocessing is None:
         if not getattr(network, "pretrained_cfg", None):
@@ -91,6 +92,13 @@ def loaded_module(
         preprocessing = Preprocessing.from_network(network)
     weights = WeightsSource("given", seed)
     return LoadedNetwork(network, name or class_name, architecture or class_name, tuple(labels), preprocessing, weights)
+
+
+def supported(network: nn.Module) -> nn.Module:
+    """Return `network` without wrappers. Raises: SourceError, UnsupportedNetworkError if it cannot be exported."""
+    unwrapped = unwrap(require_module(network))
+    require_supported(unwrapped)
+    return unwrapped
 
 
 def plain_preprocessing(

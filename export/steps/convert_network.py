@@ -1,15 +1,20 @@
 """Step 5: from a PyTorch network to an ONNX model."""
 
+import re
 from collections.abc import Sequence
 
 import onnx
 
 from export.convert.convert import convert
 from export.convert.taps import before_norms
-from export.errors import ConversionError
+from export.errors import ConversionError, one_line
 from export.interface.check_sizes import require_larger_size
 from export.onnx_model import external_data
+from export.onnx_model.scopes import module_scopes
 from export.steps.stages import Converted, Described
+
+NODE_IN_ERROR = re.compile(r"node name: ([^)]*)\)")
+UNSUPPORTED_TYPE = re.compile(r"has unsupported type: tensor\((\w+)\)")
 
 
 def convert_network(context: Described) -> Converted:
@@ -45,4 +50,18 @@ def _require_valid(model: onnx.ModelProto) -> None:
     try:
         external_data.check(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConversionError(f"torch.onnx wrote a model that ONNX's checker rejects: {error}") from error
+        raise ConversionError(_rejection(model, error)) from error
+
+
+def _rejection(model: onnx.ModelProto, error: Exception) -> str:
+    """Explain why ONNX's checker rejects `model`; a datatype that an operation lacks comes from the network."""
+    match = NODE_IN_ERROR.search(str(error))
+    node = next((node for node in model.graph.node if match and node.name == match[1]), None)
+    layer = module_scopes(node)[-1:] if node else ()
+    where = f" in its layer '{layer[0]}'" if any(layer) else ""  # unknown inside torch.autocast
+    if match and (datatype := UNSUPPORTED_TYPE.search(str(error))):
+        return (
+            f"the network computes in {datatype[1]}{where}, which ONNX's {node.op_type if node else 'operator'} does "
+            "not support: remove torch.autocast or the cast, so that it computes in float32."
+        )
+    return f"torch.onnx wrote a model that ONNX's checker rejects{where}: {one_line(error)}"

@@ -10,7 +10,7 @@ from export.artifact import repository
 from export.errors import SettingsError, SourceError
 from export.reference.cast import in_float32
 from export.settings import ExportSettings
-from export.source.module import loaded_module, module_with_inputs
+from export.source.module import loaded_module, module_with_inputs, supported
 from export.source.source_network import SourceNetwork
 from export.steps.stages import Source
 from zoo import LoadedNetwork, ZooError, load_network
@@ -31,7 +31,7 @@ def load_source(
     """
     if isinstance(network, str | Path):
         network = _loaded(network)
-    if isinstance(network, nn.Module):
+    if not isinstance(network, LoadedNetwork | SourceNetwork):
         source = _from_module(network, settings, preprocessing, labels)
     elif preprocessing is not None or labels:
         raise SettingsError(
@@ -39,6 +39,7 @@ def load_source(
         )
     else:
         source = SourceNetwork.of(network) if isinstance(network, LoadedNetwork) else network
+        source = replace(source, network=supported(source.network))
     repository.require_writable(settings.to / settings.name)
     cast = replace(source, network=in_float32(source.network))
     return Source(source=cast, given=source.network, settings=settings)

@@ -1,7 +1,7 @@
 """Step 8: from an ONNX model to one whose values have the names of the network's layers."""
 
 from export.errors import dynamic_size_errors
-from export.onnx_model.rename import name_values, require_unambiguous
+from export.onnx_model.rename import adopt_output_copies, name_values, require_unambiguous
 from export.steps.stages import Mapped, PreparationVerified
 from export.verify.layer_map import map_layers
 
@@ -18,6 +18,7 @@ def map_model_layers(context: PreparationVerified) -> Mapped:
     """
     with dynamic_size_errors(context.settings.dynamic_size):
         layer_map = map_layers(context.model, context.network, context.runs)
+        adopt_output_copies(context.model, layer_map)
         require_unambiguous(context.model, layer_map)
         name_values(context.model, layer_map)
     return Mapped(**vars(context), layer_map=layer_map)

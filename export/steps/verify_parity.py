@@ -2,12 +2,16 @@
 
 from export.errors import dynamic_size_errors
 from export.steps.stages import ShapesVerified, Verified
-from export.verify.extremes import check_extremes
+from export.verify.export_flags import export_flag, export_flag_errors
+from export.verify.extremes import check_extremes, check_out_of_range
+from export.verify.model_runner import ModelRunner
 from export.verify.parity import check_parity
 
 
 def verify_parity(context: ShapesVerified) -> Verified:
     """Compare every output and layer with PyTorch, at several batch sizes, each size and the ends of the input's range.
+
+    A network that asks whether it is exported is compared on inputs far out of that range, too.
 
     Reads: `source`, `interface`, `runs`, `model` and `layer_map`.
     Adds: `checks` and `extremes`.
@@ -15,7 +19,12 @@ def verify_parity(context: ShapesVerified) -> Verified:
     Ensures: all differences are within the tolerance derived from PyTorch's own float32 error.
     Raises: ParityError, ConversionError.
     """
-    with dynamic_size_errors(context.settings.dynamic_size):
-        checks = check_parity(context.model, context.layer_map, context.runs)
-        extremes = check_extremes(context.model, context.source.network, context.interface)
+    network, interface, layer_map = context.source.network, context.interface, context.layer_map
+    arguments = interface.arguments(interface.noise(1))
+    with dynamic_size_errors(context.settings.dynamic_size), export_flag_errors(network, arguments):
+        runner = ModelRunner(context.model, layer_map)
+        checks = check_parity(runner, layer_map, context.runs)
+        extremes = check_extremes(runner, layer_map, network, interface)
+        if export_flag(network, arguments):
+            check_out_of_range(runner, layer_map, network, interface)
     return Verified(**vars(context), checks=checks, extremes=extremes)

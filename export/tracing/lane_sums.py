@@ -3,8 +3,9 @@
 PyTorch sums the values of a feature map pairwise, or more exactly; onnxruntime sums sequentially, in one partial sum
 per SIMD lane. If a norm divides by the deviation of a large feature map, or of a constant one, whose deviation is
 nearly 0, the two results differ by more than PyTorch's float32 differs from its float64, although both are as exact as
-float32 allows. A network with such norms is therefore run once more with sums in lanes, and the larger distance of its
-two float32 results from float64 is its float32 error.
+float32 allows. The same holds for the mean of a large feature map, where values of both signs cancel. A network with
+such sums is therefore run once more with sums in lanes, and the larger distance of its two float32 results from float64
+is its float32 error.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,29 +23,26 @@ MANY_CHANNELS = 4096  # a layer norm over fewer values has the same error in any
 MANY_VALUES = 256  # a mean over fewer values is not the mean of a feature map
 
 aten = torch.ops.aten
-ROOTS = {aten.sqrt.default, aten.rsqrt.default, aten.std.correction}
 
 
-class NormDetector(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class is untyped
-    """While active, detects operations that divide by a deviation over many values."""
+class SumDetector(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class is untyped
+    """While active, detects sums, means and deviations over many values.
+
+    Attributes:
+        detected: Whether there was one.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._norms = self._sums = self._roots = False
-
-    @property
-    def detected(self) -> bool:
-        """Whether a norm was detected, or the operations of a handwritten one: a large sum and a root."""
-        return self._norms or (self._sums and self._roots)
+        self.detected = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **kwargs or {})
-        self._roots |= func in ROOTS
         if func in NORMS:
-            self._norms |= NORMS[func](args)
+            self.detected |= NORMS[func](args)
         elif func in IN_LANES:
             result = output[0] if isinstance(output, tuple) else output
-            self._sums |= args[0].numel() >= MANY_VALUES * result.numel()
+            self.detected |= args[0].numel() >= MANY_VALUES * result.numel() > 0
         return output
 
 

@@ -6,7 +6,6 @@ are unique.
 """
 
 import contextlib
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,36 +13,37 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.errors import UnsupportedNetworkError
+from export.errors import FailedRunError, UnsupportedNetworkError, one_line
+from export.tensors import converted, copied, held_tensors
 from export.tracing.arguments import Arguments
+from export.tracing.float64 import Float64Constants, float64_copy
+from export.tracing.source_lines import failing_line, location
 from export.tracing.trace import TensorRecord, module_tracker, trace
 
+Message = Callable[[str, BaseException], str]  # of an error: from a clause with the layer, and the exception
 NetworkOutput = Any  # a tensor, or tuples, lists and dicts of them
 Layers = Mapping[str, TensorRecord]  # the output of each layer, by layer name, in the order in which the calls return
 
 
 def fresh_copy(network: nn.Module) -> nn.Module:
     """Return a copy that shares the weights, but not the buffers and attributes, to which a forward may write."""
-    return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
+    return copied(network, {id(weight): weight for weight in network.parameters()})
 
 
 def cpu_copy(network: nn.Module) -> nn.Module:
     """Return a copy on the CPU, which shares the weights if they are there already."""
-    if all(weight.device.type == "cpu" for weight in network.parameters()):
-        return fresh_copy(network)
-    return copy.deepcopy(network).cpu()
+    return fresh_copy(network) if _is_on_cpu(network) else deep_cpu_copy(network)
 
 
-def copied(network: nn.Module, replacements: Mapping[int, torch.Tensor] | None = None) -> nn.Module:
-    """Return a copy of `network`, with other tensors in place of those with the given ids.
+def deep_cpu_copy(network: nn.Module) -> nn.Module:
+    """Return a copy on the CPU that shares nothing. Raises: UnsupportedNetworkError if it cannot be copied."""
+    if _is_on_cpu(network):
+        return copied(network)
+    return converted(network, held_tensors(network), lambda tensor: tensor.to("cpu", copy=True))
 
-    Raises: UnsupportedNetworkError.
-    """
-    try:
-        return copy.deepcopy(network, dict(replacements or {}))
-    except Exception as error:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnsupportedNetworkError(f"the network cannot be copied, which all checks require: {cause}.") from error
+
+def _is_on_cpu(network: nn.Module) -> bool:
+    return all(tensor.device.type == "cpu" for _, tensor in held_tensors(network))
 
 
 def run(network: nn.Module, arguments: Arguments) -> NetworkOutput:
@@ -58,41 +58,40 @@ def run_traced(network: nn.Module, arguments: Arguments) -> tuple[NetworkOutput,
 
 def run_in_float64(network: nn.Module, arguments: Arguments) -> tuple[NetworkOutput, Layers]:
     """Run a copy of the network in float64 and record its layers. Raises: UnsupportedNetworkError."""
-    double = copy.deepcopy(network).double()
-    return _by_name(_translate_errors(double, arguments.cast(torch.float64), trace, _float64_failure))
+    double = float64_copy(network)
+    with Float64Constants():
+        return _by_name(_translate_errors(double, arguments.cast(torch.float64), trace, _float64_failure))
 
 
 def _forward(network: nn.Module, arguments: Arguments) -> NetworkOutput:
     return arguments.call(network)
 
 
-def _float32_failure(arguments: Arguments) -> Callable[[str, str], str]:
+def _float32_failure(arguments: Arguments) -> Message:
     inputs = "an input" if len(arguments.leaves) == 1 else "inputs"
-    return lambda layer, error: f"the network fails on {inputs} of {arguments.sizes}{layer}: {error}"
+    return lambda layer, error: f"the network fails on {inputs} of {arguments.sizes}{layer}: {one_line(error)}"
 
 
-def _float64_failure(layer: str, error: str) -> str:
+def _float64_failure(layer: str, error: BaseException) -> str:
     return (
-        f"the network runs in float32 but not in float64{layer}, so its float32 error cannot be measured: its forward "
-        "fixes a dtype. Replace casts such as x.float() by casts to the dtype of the weights: "
-        f"x.to(self.weight.dtype). PyTorch's error: {error}"
+        f"the network runs in float32 but not in float64{layer or location('', failing_line(error))}, so its float32 "
+        "error cannot be measured: its forward fixes a dtype. Replace a cast such as x.float() by one to the dtype of "
+        "the weights, x.to(self.weight.dtype), or a constant's dtype=torch.float32 by dtype=x.dtype; register a tensor "
+        f"or module that the forward uses from outside the network. PyTorch's error: {one_line(error)}"
     )
 
 
 def _translate_errors(
-    network: nn.Module,
-    arguments: Arguments,
-    forward: Callable[[nn.Module, Arguments], Any],
-    message: Callable[[str, str], str],
+    network: nn.Module, arguments: Arguments, forward: Callable[[nn.Module, Arguments], Any], message: Message
 ) -> Any:
     try:
         return forward(network, arguments)
-    except UnsupportedNetworkError:
+    except (UnsupportedNetworkError, MemoryError):
         raise
     except (Exception, SystemExit) as error:  # a forward may call sys.exit
         path = _failing_layer(network, arguments)
         layer = f" in its layer '{path}'" if path else ""
-        raise UnsupportedNetworkError(message(layer, f"{type(error).__name__}: {error}")) from error
+        raise FailedRunError(message(layer, error)) from error
 
 
 def _failing_layer(network: nn.Module, arguments: Arguments) -> str:

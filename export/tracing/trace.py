@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from export.arrays import Array
+from export.errors import UnsupportedNetworkError
 from export.names import layer_name
 from export.tracing.arguments import Arguments
 
@@ -129,8 +131,10 @@ class _Recorder:
         ]
 
     def _before(self, path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             self._stack.append(path)
+            for tensor in _tensors((args, kwargs)):
+                _require_recordable(path, type(module).__name__, tensor)
             self._inputs.append(frozenset(_identity(tensor) for tensor in _tensors((args, kwargs))))
 
         return hook
@@ -141,15 +145,33 @@ class _Recorder:
             inputs = self._inputs.pop()
             parent = self._stack[-1] if self._stack else ""
             call = next(self._calls[path])
+            kind = type(module).__name__
             for element, tensor in enumerate(_tensors(result)):
+                _require_recordable(path, kind, tensor)
                 self._alive.append(tensor)
-                kind, identity = type(module).__name__, _identity(tensor)
+                identity = _identity(tensor)
                 if identity not in self._copies:
                     self._copies[identity] = _to_numpy(tensor.detach().clone().cpu())
                 value = self._copies[identity]
                 self.records.append(TensorRecord(path, call, element, kind, parent, value, identity, inputs))
 
         return hook
+
+
+def _require_recordable(path: str, kind: str, tensor: torch.Tensor) -> None:
+    """Reject a tensor without memory of its own. Raises: UnsupportedNetworkError, which names the layer."""
+    layer = f"the layer '{path}' ({kind})" if path else f"the network ({kind})"
+    if is_functorch_wrapped_tensor(tensor):
+        raise UnsupportedNetworkError(
+            f"{layer} is called inside a transform of torch.func, such as vmap, where its output cannot be recorded: "
+            "call it outside, on the whole batch."
+        )
+    if tensor.layout != torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise UnsupportedNetworkError(
+            f"{layer} accepts or returns a tensor of layout {layout}, but tensors of an ONNX model are strided: "
+            "convert it by to_dense() before it leaves the module that makes it."
+        )
 
 
 def _to_numpy(tensor: torch.Tensor) -> Array:

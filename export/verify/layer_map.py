@@ -25,7 +25,7 @@ from export.onnx_model.scopes import module_scopes
 from export.reference.expected import ReferencePair, ReferenceRuns
 from export.reference.tolerance import Agreement
 from export.tracing.trace import TensorRecord
-from export.verify.disambiguate import OutOfRangeProbe
+from export.verify.disambiguate import Separation
 from protos import manifest
 
 # Reasons of layers that are not in the file. They are written into the file: rewording them changes its bytes.
@@ -71,7 +71,7 @@ def map_layers(model: onnx.ModelProto, network: nn.Module, runs: Sequence[Refere
     own_size, other_layers = runs[0], runs[-1].small_batch.layers
     pair = own_size.pair
     values = _values(model, own_size.inputs(own_size.count), _first_paths(network))
-    matcher = _Matcher(values, pair, OutOfRangeProbe(model, network, own_size.interface))
+    matcher = _Matcher(values, pair, Separation(model, network, own_size.interface))
     layers = [
         matcher.entry(index, _dynamic_shape(record, other_layers))
         for index, record in enumerate(pair.float32.layers.values())
@@ -86,8 +86,8 @@ def _first_paths(network: nn.Module) -> Mapping[str, str]:
 
 
 class _Matcher:
-    def __init__(self, values: Sequence[Value], pair: ReferencePair, probe: OutOfRangeProbe) -> None:
-        self._values, self._pair, self._probe = values, pair, probe
+    def __init__(self, values: Sequence[Value], pair: ReferencePair, separation: Separation) -> None:
+        self._values, self._pair, self._separation = values, pair, separation
         self._records = list(pair.float32.layers.values())
         self._calls = Counter(record.path for record in self._records if record.element == 0)
         self._inside: defaultdict[str, list[Value]] = defaultdict(list)
@@ -176,10 +176,9 @@ class _Matcher:
         closest = [
             match for match in matches if match.agreement.max_abs_error <= least + match.agreement.reference_error
         ]
-        if not self._probe.can_separate(match.value.name for match in closest):
-            return closest
-        name = self._records[index].name
-        return [match for match in closest if self._probe.may_hold(name, match.value.name)] or closest
+        names = [match.value.name for match in closest]
+        separated = self._separation.candidates(self._records[index].name, names)
+        return [match for match in closest if match.value.name in separated]
 
     def _agreement(self, index: int, value: Value) -> Agreement | None:
         """Return how closely `value` matches the index-th record; None if it does not."""

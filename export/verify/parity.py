@@ -9,15 +9,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx
-
-from export.arrays import Array
 from export.errors import ParityError
-from export.interface.interface import Inputs, Size, batch_text
-from export.onnx_model.runtime import Runtime
+from export.interface.interface import Size, batch_text
 from export.reference.expected import ReferencePair, ReferenceRuns
 from export.reference.tolerance import Agreement
 from export.verify.layer_map import SUSPECT_REASONS
+from export.verify.model_runner import ModelRun, ModelRunner
 from protos import manifest
 
 BATCHES = (1, 2, 3, 5)
@@ -41,14 +38,6 @@ class Check:
 
 
 @dataclass(frozen=True)
-class _ModelRun:
-    """The results of the model for one batch: the outputs as served, and the layers' values without optimisation."""
-
-    outputs: Mapping[str, Array]
-    values: Mapping[str, Array]
-
-
-@dataclass(frozen=True)
 class _Comparison:
     """The agreement of every layer and output for one batch."""
 
@@ -62,12 +51,11 @@ class _Comparison:
         return all(agreement.holds for agreement in (*self.layers.values(), *self.outputs.values()))
 
 
-def check_parity(model: onnx.ModelProto, layer_map: manifest.LayerMap, runs: Sequence[ReferenceRuns]) -> list[Check]:
-    """Run `model` on the inputs of `runs`, at each size, and write each layer's largest error into `layer_map`.
+def check_parity(runner: ModelRunner, layer_map: manifest.LayerMap, runs: Sequence[ReferenceRuns]) -> list[Check]:
+    """Run the model on the inputs of `runs`, at each size, and write each layer's largest error into `layer_map`.
 
     Raises: ParityError.
     """
-    runner = _ModelRunner(model, layer_map)
     checks: list[Check] = []
     for size_runs, batch in itertools.product(runs, BATCHES):
         comparison = _compare(layer_map, size_runs, runner, batch)
@@ -77,7 +65,7 @@ def check_parity(model: onnx.ModelProto, layer_map: manifest.LayerMap, runs: Seq
     return checks
 
 
-def _compare(layer_map: manifest.LayerMap, runs: ReferenceRuns, runner: "_ModelRunner", batch: int) -> _Comparison:
+def _compare(layer_map: manifest.LayerMap, runs: ReferenceRuns, runner: ModelRunner, batch: int) -> _Comparison:
     """Compare with rows of the largest batch, and if these disagree, with a separate run of this batch."""
     model_run = runner.run(runs.inputs(batch))
     for pair in runs.candidates(batch):
@@ -88,19 +76,7 @@ def _compare(layer_map: manifest.LayerMap, runs: ReferenceRuns, runner: "_ModelR
     return comparison
 
 
-class _ModelRunner:
-    """Runs the model optimised, as served, and unoptimised with every layer's value as an output."""
-
-    def __init__(self, model: onnx.ModelProto, layer_map: manifest.LayerMap) -> None:
-        values = dict.fromkeys(layer.value for layer in layer_map.layers if layer.value)
-        self._served = Runtime(model)
-        self._unoptimised = Runtime(model, values, optimise=False)
-
-    def run(self, inputs: Inputs) -> _ModelRun:
-        return _ModelRun(self._served.run(inputs), self._unoptimised.run(inputs))
-
-
-def _compare_layers(layer_map: manifest.LayerMap, pair: ReferencePair, model_run: _ModelRun) -> dict[str, Agreement]:
+def _compare_layers(layer_map: manifest.LayerMap, pair: ReferencePair, model_run: ModelRun) -> dict[str, Agreement]:
     """Compare each layer; layers that share a value and a tensor are compared once."""
     by_tensor: dict[object, Agreement] = {}
     agreements = {}

@@ -14,7 +14,7 @@ from torch import nn
 import zoonnx as dispatcher
 from export import Exported, ExportSettings, export_model
 from export.check.run import check_model
-from export.errors import ConversionError, ParityError, UnsupportedNetworkError
+from export.errors import ParityError, UnsupportedNetworkError
 from export.variants.runner import make_variants, plan
 from export.variants.settings import Bounds, VariantSettings
 from export.verify.dim_expr import evaluate
@@ -170,20 +170,6 @@ class TestRejections:
             export_raw(network, convnet4, tmp_path / "models")
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize(
-        ("size", "message"),
-        [
-            (3, r"file would be valid only where Eq\(Mod\(height, 3\), 0\), not for an input of 2x1x44x61"),
-            (4, "height and width cannot be dynamic: onnxruntime cannot run the model on x of .* in its layer '1': "),
-        ],
-    )
-    def test_pooling_to_a_size(self, convnet4: LoadedNetwork, tmp_path: Path, size: int, message: str) -> None:
-        """Adaptive pooling, which torch.onnx unrolls for the size of its example, is rejected."""
-        network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(size)).eval()
-        with pytest.raises(ConversionError, match=message):
-            export_raw(network, convnet4, tmp_path / "models")
-        assert list(tmp_path.iterdir()) == []
-
     def test_logits_that_grow_with_the_image(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
         """A network whose number of classes depends on the input's size is rejected."""
         loaded = replace(convnet4, network=nn.Flatten().eval(), labels=())
@@ -231,3 +217,35 @@ class TestRejections:
 def test_expressions(text: str, value: int | None) -> None:
     """Arithmetic on known names is evaluated; all else is None."""
     assert evaluate(text, {"batch": 2, "height": 9}) == value
+
+
+class Pool(nn.Module):
+    """Pools adaptively without a layer."""
+
+    def __init__(self, size: tuple[int | None, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(x, self.size)
+
+
+@pytest.mark.parametrize(
+    ("pool", "size"),
+    [(nn.AdaptiveAvgPool2d(3), "3x3"), (nn.AdaptiveAvgPool2d((2, 1)), "2x1"), (nn.AdaptiveMaxPool2d(4), "4x4")],
+)
+def test_windows_that_depend_on_the_size(pool: nn.Module, size: str, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+    """A layer that pools to a fixed size is rejected by name before the conversion."""
+    with pytest.raises(UnsupportedNetworkError, match=f"cannot be dynamic: the layer '1' pools to a size of {size}"):
+        export_raw(nn.Sequential(nn.Conv2d(1, 4, 3), pool), convnet4, tmp_path)
+
+
+def test_windows_in_a_forward(convnet4: LoadedNetwork, tmp_path: Path) -> None:
+    """So is a forward that calls the function."""
+    with pytest.raises(UnsupportedNetworkError, match="the layer '0' pools to a size of 5x5"):
+        export_raw(nn.Sequential(Pool((5, 5))), convnet4, tmp_path)
+
+
+def test_pools_without_windows(convnet4: LoadedNetwork, tmp_path: Path) -> None:
+    """Pooling to one place, or along one axis only, is exported."""
+    assert export_raw(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1)), convnet4, tmp_path).version == 1

@@ -20,6 +20,7 @@ from export.onnx_model.runtime import Runtime
 from export.reference.determinism import reference_runs
 from export.settings import Activation
 from export.source.module import plain_preprocessing
+from export.verify.model_runner import ModelRunner
 from export.verify.parity import check_parity
 from protos import manifest
 from zoo import LoadedNetwork
@@ -44,7 +45,7 @@ def test_every_head(
     network, model = converted
     interface = ImageInterface(convnet4.preprocessing, Head(activation, temperature))
     attached = interface.attach(model)
-    check_parity(attached, manifest.LayerMap(), reference_runs(network, interface))
+    check_parity(ModelRunner(attached, manifest.LayerMap()), manifest.LayerMap(), reference_runs(network, interface))
     outputs = Runtime(attached).run(interface.noise(4))
     scaled = torch.from_numpy(outputs["logits"]) / temperature
     expected = scaled.softmax(-1) if activation == "softmax" else scaled.sigmoid()
@@ -117,3 +118,32 @@ class TestSingleLogit:
         exported = export_model(self.NETWORK, settings, preprocessing=plain_preprocessing((3, 4, 4)))
         assert exported.manifest.head.activation == "sigmoid"
         assert list(exported.manifest.outputs[1].shape) == [-1, 1]
+
+
+@pytest.mark.parametrize("head", [Head(), Head("sigmoid"), Head("softmax", 0.2), Head("sigmoid", 3.0)])
+def test_sensitivity(head: Head) -> None:
+    """No difference of logits changes a probability by more than the sensitivity, and some almost do."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 2, dtype=torch.float64, generator=generator) * head.temperature
+    difference = torch.rand(2000, 2, dtype=torch.float64, generator=generator).sub(0.5).sign() * 1e-3
+    change = (head.apply(logits + difference) - head.apply(logits)).abs().max() / 1e-3
+    assert 0.99 * head.sensitivity < float(change) <= head.sensitivity
+
+
+def test_probabilities_of_large_logits(tmp_path: Path) -> None:
+    """Probabilities may differ by what the tolerance of large logits causes: float32 cannot be more exact."""
+    torch.manual_seed(11)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 64), nn.Tanh(), nn.Linear(64, 10)).eval()
+    for layer, scale in ((network[1], 10), (network[3], 100)):
+        layer.weight.data *= scale  # type: ignore[operator]
+    exported = export_model(
+        network,
+        ExportSettings(to=tmp_path, name="n"),
+        preprocessing=plain_preprocessing((3, 16, 16), (0.5,) * 3, (0.25,) * 3),
+    )
+    checks = exported.manifest.parity.checks
+    tolerances = {
+        name: [check.tolerance for check in checks if check.output == name] for name in ("logits", "probabilities")
+    }
+    for of_logits, of_probabilities in zip(tolerances["logits"], tolerances["probabilities"], strict=True):
+        assert of_probabilities >= 0.49 * min(of_logits, 2e-2)

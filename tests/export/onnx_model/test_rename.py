@@ -115,3 +115,33 @@ def test_names_around_the_network(tmp_path: Path) -> None:
     nodes = interface_nodes(onnx.load(exported.folder / "model.onnx"))
     assert nodes[:4] == ["image_nchw", "image_float", "image_centred", "normalised/unnamed"]
     assert nodes[4:] == ["logits_cooled", "probabilities"]
+
+
+class Copies(nn.Module):
+    """Returns the output of a ReLU under several names, of which some are those of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU()
+        self.same = nn.Identity()
+        self.other = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.relu(self.conv(x))
+        return {"first": y, "relu": y, "same": self.same(y), "last": self.other(y)}
+
+
+def test_an_output_with_the_name_of_the_layer_that_it_copies(tmp_path: Path) -> None:
+    """An output that is a copy of a layer may have the layer's name; the layer is that output."""
+    settings = ExportSettings(to=tmp_path, name="n", raw=True)
+    exported = export_model(Copies().eval(), settings, preprocessing=PREPROCESSING)
+    layers = {layer.name: layer for layer in exported.manifest.layer_map.layers}
+    assert {name: layer.value for name, layer in layers.items()} == {
+        "conv": "conv",
+        "relu": "relu",
+        "same": "same",
+        "other": "relu",
+    }
+    assert (layers["other"].status, layers["other"].of) == (manifest.ALIAS, "relu")
+    assert [failure for report in check_model(tmp_path / "n") for failure in report.failures] == []

@@ -14,6 +14,7 @@ from export.errors import UnsupportedNetworkError
 from export.interface.interface import one_input
 from export.reference.determinism import reference_runs, require_deterministic
 from export.verify.layer_map import map_layers
+from export.verify.model_runner import ModelRunner
 from export.verify.parity import BATCHES, check_parity
 
 SMALL = one_input((2, 4, 4), ("output",))
@@ -46,7 +47,7 @@ def test_how_often_pytorch_is_run() -> None:
     runs = reference_runs(network, SMALL)
     layer_map = map_layers(model, network, runs)
     require_deterministic(*runs)
-    assert len(check_parity(model, layer_map, runs)) == len(BATCHES)
+    assert len(check_parity(ModelRunner(model, layer_map), layer_map, runs)) == len(BATCHES)
     assert network.rows[torch.float32] == 5 + 2 + 1
 
 

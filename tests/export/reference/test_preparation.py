@@ -1,6 +1,8 @@
 """The prepared network is compared with the one that the user passed."""
 
 import types
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from timm.models.repvit import RepVggDw
 from torch import nn
+from torch.nn.utils import parametrizations
 from torchvision.ops import FrozenBatchNorm2d
 
 from export import ExportSettings, export_model
@@ -233,3 +237,40 @@ def test_a_layer_that_float64_does_not_call(tmp_path: Path) -> None:
             ExportSettings(to=tmp_path, name="n", raw=True),
             preprocessing=plain_preprocessing(SIZE),
         )
+
+
+@pytest.mark.parametrize(
+    "parametrize", [parametrizations.orthogonal, parametrizations.weight_norm, parametrizations.spectral_norm]
+)
+def test_parametrised_weights(parametrize: Callable[[nn.Module], nn.Module], tmp_path: Path) -> None:
+    """A weight that a parametrisation computes is a constant in the file; the caller's network keeps computing it."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+    parametrize(network[1])
+    network.eval()
+    exported = export_model(network, ExportSettings(to=tmp_path, name="n"), preprocessing=plain_preprocessing(SIZE))
+    layers = {layer.name: (layer.status, layer.of) for layer in exported.manifest.layer_map.layers}
+    inside = {name: found for name, found in layers.items() if "parametrizations" in name}
+    assert set(inside.values()) == {(manifest.FOLDED, "1")}
+    assert network[1].weight is not network[1].weight
+
+
+class PartOfABlock(nn.Module):
+    """Calls a convolution of a block that re-parameterisation removes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = RepVggDw(3, 3)
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc((self.block(x) + self.block.conv1(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_part_of_a_block_that_is_called_directly(raw: bool, tmp_path: Path) -> None:
+    """The error says that the network itself runs, and how to export it; then it is exported."""
+    network, settings = PartOfABlock().eval(), ExportSettings(to=tmp_path, name="n", raw=raw)
+    with pytest.raises(UnsupportedNetworkError, match=r"runs as it was passed, .* Export with --keep-branches"):
+        export_model(network, settings, preprocessing=plain_preprocessing(SIZE))
+    kept = replace(settings, keep_branches=True)
+    assert export_model(network, kept, preprocessing=plain_preprocessing(SIZE)).version == 1

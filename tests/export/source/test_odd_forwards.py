@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision import ops
 
 from export import Exported, ExportSettings, export_model
 from export.errors import ConversionError, ExportError, UnsupportedNetworkError
@@ -123,3 +124,90 @@ def test_unsupported(network: nn.Module, error: type[ExportError], message: str,
     with pytest.raises(error, match=message):
         export(network, tmp_path, raw=True)
     assert list(tmp_path.iterdir()) == []
+
+
+class Sparse(nn.Module):
+    """Returns its input as a sparse tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to_sparse()
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            Net(lambda self, x: torch.func.vmap(self.layer)(x), layer=nn.Linear(8, 8)),
+            r"the layer 'layer' .Linear. is called inside a transform of torch.func, such as vmap",
+        ),
+        (
+            Net(lambda self, x: self.layer(x).to_dense(), layer=Sparse()),
+            r"the layer 'layer' .Sparse. accepts or returns a tensor of layout sparse_coo",
+        ),
+    ],
+    ids=["vmap", "sparse"],
+)
+def test_a_layer_whose_output_cannot_be_recorded(network: nn.Module, message: str, tmp_path: Path) -> None:
+    """The error names the layer, and does not claim that the network fails."""
+    with pytest.raises(UnsupportedNetworkError, match=message):
+        export(network, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Variadic(Net):
+    """A network whose forward accepts any number of arguments."""
+
+    def forward(self, *args: Any, **_options: Any) -> Any:  # type: ignore[override]
+        return super().forward(*args)
+
+
+def test_a_variadic_forward(tmp_path: Path) -> None:
+    """A forward(*args) is exported with a dynamic batch."""
+    assert list(export(Variadic(lambda _, x: x), tmp_path).manifest.inputs[0].shape) == [-1, 8, 8, 3]
+
+
+def boxes(_: nn.Module, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    return [{"boxes": row.reshape(1, -1), "scores": row} for row in x]
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Net(boxes), "returns a list with one dict per image, as torchvision's detectors do"),
+        (
+            Net(lambda self, x: self.norm(x), norm=nn.BatchNorm2d(3, track_running_stats=False)),
+            "the layer 'norm' has no running statistics .* track_running_stats=True",
+        ),
+        (Net(lambda _, x: x * x.max().item()), "or does the forward read a value such as x.max"),
+    ],
+    ids=["detector", "no-statistics", "item"],
+)
+def test_causes(network: nn.Module, message: str, tmp_path: Path) -> None:
+    """The error names the cause and a remedy."""
+    with pytest.raises(UnsupportedNetworkError, match=message):
+        export(network, tmp_path, raw=True)
+
+
+def autocast(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return network.conv(x).float()
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            Net(autocast, conv=nn.Conv2d(3, 3, 1)),
+            "computes in bfloat16, which ONNX's Conv does not support: remove torch.autocast or the cast",
+        ),
+        (
+            Net(lambda _, x: ops.roi_pool(x, [torch.tensor([[1.0, 1.0, 5.0, 5.0]])] * x.shape[0], 8)),
+            r"fixes the batch to 2 at test_odd_forwards.py:\d+: .*, but the batch must be dynamic",
+        ),
+    ],
+    ids=["autocast", "fixed-batch"],
+)
+def test_what_cannot_be_converted(network: nn.Module, message: str, tmp_path: Path) -> None:
+    """The error names the layer or the line, and a remedy."""
+    with pytest.raises(ConversionError, match=message):
+        export(network, tmp_path, raw=True)

@@ -10,8 +10,14 @@ from torch import nn
 from export import Exported, ExportSettings, export_model
 from export.check.run import check_model
 from export.convert import torch_exporter
+from export.convert.convert import convert
 from export.errors import ParityError
+from export.interface.interface import one_input
+from export.reference.determinism import reference_runs
 from export.source.module import plain_preprocessing
+from export.verify.extremes import check_extremes
+from export.verify.layer_map import map_layers
+from export.verify.model_runner import ModelRunner
 from tests.export.convert.test_constants import Ink
 
 SIZE = (1, 8, 8)
@@ -40,6 +46,41 @@ def test_a_lost_epsilon_stops_the_export(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ParityError, match="on an input that is white, the ONNX model's 'logits' is not finite"):
         export(Ink(1e-8), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_that_has_another_tensor_stops_the_export() -> None:
+    """A layer whose tensor differs only on one of these inputs is found there."""
+    network = Grey().eval()
+    interface = one_input((1, 8, 8), ("output",))
+    model = interface.attach(convert(network, interface, 20))
+    layer_map = map_layers(model, network, reference_runs(network, interface))
+    assert len(check_extremes(ModelRunner(model, layer_map), layer_map, network, interface)) == 4
+    lift, lifted_less = (layer for layer in layer_map.layers if layer.path == "lift")
+    lift.value = lifted_less.value
+    with pytest.raises(ParityError, match=r"an input that is ones, the ONNX model's layer 'lift' .Lift. differs"):
+        check_extremes(ModelRunner(model, layer_map), layer_map, network, interface)
+
+
+class Lift(nn.Module):
+    """x + 1 for an input of ones, else x; and x."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        is_one = (x.amin((1, 2, 3), keepdim=True) >= 1).to(x.dtype)
+        lifted = x + is_one
+        return lifted, lifted - is_one
+
+
+class Grey(nn.Module):
+    """A network that uses both outputs of Lift."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift = Lift()
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lifted, lifted_less = self.lift(x)
+        return self.head((lifted * lifted_less).flatten(1))
 
 
 class Reciprocal(nn.Module):

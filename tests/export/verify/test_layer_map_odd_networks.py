@@ -243,6 +243,33 @@ class TestOddNetworks:
         layers = mapped(Clamped(), one_input((3, 8, 8), ("output",)))
         assert [layers[name].value for name in ("both", "both:1")] == ["add", "clamp"]
 
+    @pytest.mark.parametrize("kind", ["ones", "constant", "saturated"])
+    def test_values_that_differ_at_one_end_of_the_range(self, kind: str) -> None:
+        """Values that differ only on a constant or saturated input are distinguished by it."""
+        interface = one_input((3, 8, 8), ("output",))
+        end = torch.from_numpy(interface.extreme_inputs()[kind]["x"])
+
+        class Both(nn.Module):
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                is_end = ((x - end).abs().amax((1, 2, 3), keepdim=True) < 1e-6).to(x.dtype)
+                shifted = x + is_end
+                return shifted, shifted - is_end
+
+        class Ends(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.both = Both()
+
+            def middle(self, x: torch.Tensor) -> torch.Tensor:
+                return x
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = self.both(x)
+                return super().forward(a + b)
+
+        layers = mapped(Ends(), interface)
+        assert [layers[name].value for name in ("both", "both:1")] == ["add", "sub_1"]
+
     def test_a_relu_that_only_colours_reach(self) -> None:
         """Values of images that are equal for noise and grey images are distinguished by coloured ones."""
 
