@@ -45,6 +45,7 @@ bench: .venv/installed ## all benchmarks; writes to bench/results/
 	@$(BIN)/python -m bench.transfer
 	@$(BIN)/python -m bench.label_noise
 	@$(BIN)/python -m bench.train
+	@$(BIN)/python -m bench.foreign_files
 
 # With PYTHON given, that interpreter is used as it is: a machine with a GPU may have no network.
 gpu: ## on a machine with CUDA: tests marked gpu, and the server against raw onnxruntime; writes bench/results/gpu-*

@@ -13,8 +13,3 @@ IMAGE_MEAN, IMAGE_SCALE = "image_mean", "image_scale"
 
 # Measured fields of a layer: part of the manifest, but not of the model file.
 MEASURED = ("max_abs_error", "reference_error", "tolerance", "shape_witnesses")
-
-
-def layer_name(path: str, call: int, element: int) -> str:
-    """Return `path`, followed by `@call` and `:element` if these are not 0."""
-    return path + (f"@{call}" if call else "") + (f":{element}" if element else "")

@@ -14,5 +14,12 @@ MULTI_LABEL = "multi-label"
 
 BACKEND = "onnxruntime"  # the `backend` field of config.pbtxt
 
-# Written by torch.onnx on each node: the paths of the modules that contain it, a Python list, outermost first.
+# Written by torch.onnx on each node: the paths and classes of the modules that contain it, each a Python list, the
+# outermost first; the operation of the PyTorch program; where the program computes it; and how the optimiser made it.
 NAME_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+CLASSES_KEY = "pkg.torch.onnx.class_hierarchy"
+PROGRAM_NODE_KEY = "pkg.torch.onnx.fx_node"
+STACK_TRACE_KEY = "pkg.torch.onnx.stack_trace"
+RULES_KEY = "pkg.onnxscript.rewriter.rule_name"
+# Written by torch.onnx on the graph: the names of the program's inputs, parameters and outputs.
+SIGNATURE_KEY = "pkg.torch.export.ExportedProgram.graph_signature"

@@ -8,10 +8,11 @@ from google.protobuf import json_format
 
 from export.check.artifact import Artifact
 from export.check.results import CheckResult, Failure
-from export.names import MEASURED, layer_name
+from export.names import MEASURED
 from protos import manifest
 from protos.files import MANIFEST
 from protos.keys import LAYERS_KEY
+from protos.layer_names import layer_name
 
 WITH_VALUE = (manifest.EXACT, manifest.ALIAS)
 Layers = Mapping[str, manifest.Layer]

@@ -18,8 +18,8 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from export.arrays import Array
 from export.errors import UnsupportedNetworkError
-from export.names import layer_name
 from export.tracing.arguments import Arguments
+from protos.layer_names import layer_name
 
 Identity = tuple[int, tuple[int, ...], tuple[int, ...], int]
 

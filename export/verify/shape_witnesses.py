@@ -23,7 +23,7 @@ import onnx
 from torch import nn
 
 from export.interface.interface import Interface, Size, batch_text
-from export.names import BATCH, HEIGHT, WIDTH, layer_name
+from export.names import BATCH, HEIGHT, WIDTH
 from export.onnx_model.external_data import weightless
 from export.onnx_model.runtime import Runtime, value_names
 from export.tracing.meta_device import to_meta_device
@@ -32,6 +32,7 @@ from export.verify import symbolic_shapes
 from export.verify.dim_expr import evaluate
 from export.verify.receptive_fields import add_receptive_fields
 from protos import manifest
+from protos.layer_names import layer_name
 from zoo.errors import GeometryError
 from zoo.geometry.measure import measure
 

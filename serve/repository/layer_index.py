@@ -1,13 +1,12 @@
 """Index of the layers of an ONNX file: layer names, and the graph values that hold their outputs.
 
 A file that zoonnx exported has a verified layer map in its metadata. In a file that torch.onnx wrote, each node lists
-the modules that contain it; a module's output is the last value computed inside it. In any other file, the layers are
-the named nodes.
+the modules that contain it, in its metadata or, if the TorchScript exporter wrote it, in its name; the index has the
+modules whose output is certain. In any other file, the layers are the named nodes.
 """
 
-import ast
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from protos import introspect, manifest
-from protos.keys import LAYERS_KEY, NAME_SCOPES_KEY
+from protos.keys import LAYERS_KEY
 from serve.errors import BadModelError, UnknownOutputError
+from serve.repository import program_metadata, scope_names
+from serve.repository.module_outputs import module_outputs
 
 if TYPE_CHECKING:
     import onnx
@@ -99,7 +100,8 @@ def _read_from_nodes(model: Path) -> LayerIndex:
     graph = onnx.load(model, load_external_data=False).graph
     batch = _batch_dimension(graph)
     shapes = {info.name: _shape(info, batch) for info in (*graph.value_info, *graph.output)}
-    by_path = dict(_last_values(graph.node))
+    program = program_metadata.read_program(graph) or scope_names.read_program(graph)
+    by_path = module_outputs(program) if program else {}
     by_node = {node.name: node.output[0] for node in graph.node if node.name and node.output and node.output[0]}
     values, names = (by_path, introspect.MODULE_PATHS) if by_path else (by_node, introspect.NODE_NAMES)
     kinds = {node.output[0]: node.op_type for node in graph.node if node.output}
@@ -115,32 +117,6 @@ def _read_from_nodes(model: Path) -> LayerIndex:
         for name, value in values.items()
     }
     return LayerIndex(layers, names)
-
-
-def _last_values(nodes: "Iterable[onnx.NodeProto]") -> Iterable[tuple[str, str]]:
-    """Return each module's path and last value, in the order in which the modules return."""
-    last: dict[str, str] = {}
-    for node in nodes:
-        for path, value in reversed(list(_scoped_values(node))):  # the innermost module returns first
-            last.pop(path, None)
-            last[path] = value
-    return last.items()
-
-
-def _scoped_values(node: "onnx.NodeProto") -> Iterable[tuple[str, str]]:
-    """Yield the path of each module that contains a node, with the node's first output."""
-    for entry in node.metadata_props:
-        if entry.key == NAME_SCOPES_KEY and node.output and node.output[0]:
-            yield from ((path, node.output[0]) for path in _module_paths(entry.value) if path)
-
-
-def _module_paths(scopes: str) -> list[str]:
-    """Return the module paths of a node's name scopes, without the node's own; empty if `scopes` is malformed."""
-    try:
-        paths = ast.literal_eval(scopes)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return []
-    return [path for path in paths[:-1] if isinstance(path, str)] if isinstance(paths, list) else []
 
 
 def _batch_dimension(graph: "onnx.GraphProto") -> str:
