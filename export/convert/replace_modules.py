@@ -5,6 +5,7 @@ Ensures: a module that the network holds under several names is replaced once, u
 replacements are equivalent is verified by export/steps/verify_preparation.py.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -73,8 +74,9 @@ def _replace(
 
 def _reparameterized(module: nn.Module) -> nn.Module:
     if _is_known(module, "fuse"):
-        fused: nn.Module = getattr(module, "fuse")()  # noqa: B009 - nn.Module hides the type
-        return fused
+        fused: nn.Module = getattr(copy.deepcopy(module), "fuse")()  # noqa: B009 - nn.Module hides the type
+        # One that returns itself has merged a layer into another, which the export keeps apart.
+        return module if type(fused) is type(module) else fused
     for method in ("reparameterize", "switch_to_deploy"):
         if _is_known(module, method):
             getattr(module, method)()

@@ -15,6 +15,7 @@ import torch
 from onnxscript.rewriter import _matcher
 from torch import nn
 
+from export.convert.attention import translations
 from export.convert.branch_locations import branch_locations
 from export.convert.capture import Axes, Capture
 from export.convert.diagnosis import explain
@@ -148,6 +149,7 @@ def _call_exporter(
             dynamic_shapes=capture.dynamic_shapes(axes),
             external_data=False,
             verbose=False,
+            custom_translation_table=translations(opset),
         )
     if program is None:
         raise ConversionError(f"torch.onnx returned nothing for {type(network).__name__}.")

@@ -120,6 +120,21 @@ def test_removed_layers_have_entries(mobileone: nn.Module, tmp_path: Path) -> No
     assert not [failure for report in check_model(tmp_path) for failure in report.failures]
 
 
+def test_a_merged_norm_keeps_its_layer(tmp_path: Path) -> None:
+    """A method `fuse` that changes a layer inside the block is not called: the layer keeps its path and its output."""
+    block = timm.models.efficientvim.ConvLayer2d(3, 4, 3, padding=1)
+    nn.init.uniform_(block.norm.weight, 0.5, 1.5)
+    settings = ExportSettings(to=tmp_path, name="n", raw=True)
+    exported = export_model(nn.Sequential(block).eval(), settings, preprocessing=plain_preprocessing(SIZE))
+    layers = {layer.name: layer for layer in exported.manifest.layer_map.layers}
+    assert {name: layer.status for name, layer in layers.items()} == {
+        "0.conv": manifest.FOLDED,
+        "0.norm": manifest.EXACT,
+        "0.act": manifest.EXACT,
+        "0": manifest.EXACT,
+    }
+
+
 def test_branches_are_kept_on_request(mobileone: nn.Module, tmp_path: Path) -> None:
     """With keep_branches every layer of the original is in the file."""
     settings = ExportSettings(to=tmp_path, name="n", raw=True, keep_branches=True)
