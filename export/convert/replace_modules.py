@@ -6,7 +6,7 @@ replacements are equivalent is verified by export/steps/verify_preparation.py.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torchvision.ops import FrozenBatchNorm2d
 
 KNOWN_PACKAGES = ("timm.", "zoo.")
+METHODS = ("fuse", "reparameterize", "switch_to_deploy")  # the first returns the replacement
 
 
 def fix_parametrizations(network: nn.Module) -> nn.Module:
@@ -47,7 +48,7 @@ def reparameterize(network: nn.Module) -> nn.Module:
     timm's classes and those of zoo name the method that does it `fuse` (returns the equivalent module),
     `reparameterize` or `switch_to_deploy` (change the module in place). A method or attribute of the same name in any
     other class may mean something else, so that class is exported as it is; so is a block with hooks, with a forward of
-    its own, or with a part of another class.
+    its own, or with a part of another class, and one in which a layer would keep its path and compute something else.
     """
     return _replace(network, _reparameterized, replace_root=False)
 
@@ -73,15 +74,39 @@ def _replace(
 
 
 def _reparameterized(module: nn.Module) -> nn.Module:
-    if _is_known(module, "fuse"):
-        fused: nn.Module = getattr(copy.deepcopy(module), "fuse")()  # noqa: B009 - nn.Module hides the type
-        # One that returns itself has merged a layer into another, which the export keeps apart.
-        return module if type(fused) is type(module) else fused
-    for method in ("reparameterize", "switch_to_deploy"):
-        if _is_known(module, method):
-            getattr(module, method)()
-            break
-    return module
+    """Return what replaces a block of several branches; the block itself if a layer would remain and change."""
+    method = next((method for method in METHODS if _is_known(module, method)), None)
+    if method is None:
+        return module
+    merged = copy.deepcopy(module)
+    result = getattr(merged, method)()
+    replacement: nn.Module = result if method == "fuse" else merged
+    return module if _has_changed_layer(module, replacement) else replacement
+
+
+def _has_changed_layer(module: nn.Module, replacement: nn.Module) -> bool:
+    """Return whether a layer of `module` has another class or other weights at the same path in `replacement`.
+
+    Such a layer computes something else, although its path and so its name are those of the original: a convolution
+    into which a norm was merged, or a norm that became an Identity. An Identity is the place of a layer to come.
+    """
+    remaining = dict(replacement.named_modules())
+    return any(
+        type(layer) is not type(remaining[path]) or not _have_equal_weights(layer, remaining[path])
+        for path, layer in module.named_modules()
+        if path and path in remaining and not isinstance(layer, nn.Identity)
+    )
+
+
+def _have_equal_weights(layer: nn.Module, other: nn.Module) -> bool:
+    """Return whether two layers have the same parameters and buffers themselves, apart from those inside them."""
+    weights, others = dict(_own_weights(layer)), dict(_own_weights(other))
+    return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def _own_weights(layer: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from layer.named_parameters(recurse=False)
+    yield from layer.named_buffers(recurse=False)
 
 
 def _is_known(module: nn.Module, method: str) -> bool:

@@ -135,6 +135,24 @@ def test_a_merged_norm_keeps_its_layer(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        timm.models.efficientvim.ConvLayer2d(3, 4, 3, padding=1),
+        timm.models.repghost.RepGhostModule(3, 4),
+        timm.models.nextvit.NextConvBlock(32, 32),
+    ],
+    ids=lambda block: type(block).__name__,
+)
+def test_blocks_in_which_a_layer_changes_are_kept(block: nn.Module) -> None:
+    """A block is not re-parameterised if a layer inside would keep its path, but not what it computes."""
+    for norm in (module for module in block.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+    prepared = prepare_module.prepare(nn.Sequential(block).eval())
+    assert str(prepared[0]) == str(block)  # type: ignore[index]
+    assert all(torch.equal(value, prepared.state_dict()[f"0.{name}"]) for name, value in block.state_dict().items())
+
+
 def test_branches_are_kept_on_request(mobileone: nn.Module, tmp_path: Path) -> None:
     """With keep_branches every layer of the original is in the file."""
     settings = ExportSettings(to=tmp_path, name="n", raw=True, keep_branches=True)
