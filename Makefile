@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow bench matrix gpu images protos clean
+.PHONY: help demo test lint slow bench matrix backbones gpu images protos clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "zoonnx needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Run 'make PYTHON=python3.11 $(MAKECMDGOALS)'." >&2; exit 2; }
@@ -46,6 +46,9 @@ bench: .venv/installed ## all benchmarks; writes to bench/results/
 	@$(BIN)/python -m bench.label_noise
 	@$(BIN)/python -m bench.train
 	@$(BIN)/python -m bench.foreign_files
+
+backbones: .venv/installed ## exports and serves backbones of other families, compares each layer; continues where it stopped
+	@$(BIN)/python -m bench.backbones
 
 # With PYTHON given, that interpreter is used as it is: a machine with a GPU may have no network.
 gpu: ## on a machine with CUDA: tests marked gpu, and the server against raw onnxruntime; writes bench/results/gpu-*

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from bench import export, label_noise, probe, train
+from bench import backbones, export, foreign_files, label_noise, probe, train
+from bench.networks import NETWORKS
 from tests.conftest import ROOT
 
 
@@ -30,3 +31,19 @@ def test_probe() -> None:
 def test_label_noise() -> None:
     """How many wrong labels are found."""
     assert "| " in label_noise.page(stored("label_noise"))
+
+
+def test_backbones() -> None:
+    """Layers of backbones over the wire: none is wrong, and the families are not in the matrix."""
+    rows = backbones.read()
+    assert "| cspnext_s |" in backbones.page(list(rows.values()))
+    assert [row.name for row in rows.values() if row.wrong] == []
+    assert len([row for row in rows.values() if not row.failed]) >= 24
+    assert {row.family for row in rows.values()}.isdisjoint(network.family for network in NETWORKS)
+
+
+def test_foreign_files() -> None:
+    """Layer names in files of torch.onnx: none is wrong."""
+    results = stored("foreign_files")
+    assert "| resnet18 | dynamo |" in foreign_files.page(results)
+    assert [result for result in results if not result["failed"] and result["wrong"]] == []
