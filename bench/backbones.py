@@ -26,6 +26,7 @@ from bench.networks import MatrixNetwork
 from export import ExportSettings, export_model
 from export.errors import ExportError
 from export.names import IMAGE
+from export.tracing.arguments import Arguments
 from export.tracing.trace import trace
 from protos import manifest
 from serve.client.sync import Client
@@ -199,7 +200,7 @@ def load(network: MatrixNetwork) -> LoadedNetwork:
 def hooked(loaded: LoadedNetwork, images: Array) -> dict[str, Array]:
     """Return the output of every module call of the original network by the layer's name."""
     x = loaded.preprocessing.normalise(torch.from_numpy(images))
-    return {record.name: record.value for record in trace(loaded.network, x)[1] if record.path}
+    return {record.name: record.value for record in trace(loaded.network, Arguments((x,)))[1] if record.path}
 
 
 def served(models: Path, images: Array) -> dict[str, Array]:

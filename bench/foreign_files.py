@@ -21,6 +21,7 @@ from torch import nn
 
 from bench.common import machine, table, write
 from export.convert.torch_exporter import silence_exporter
+from export.tracing.arguments import Arguments
 from export.tracing.trace import TensorRecord, trace
 from protos import introspect
 from serve.repository.layer_index import read_layers
@@ -117,7 +118,7 @@ def compare(network: nn.Module, x: torch.Tensor, path: Path) -> Comparison:
     """Compare each module path that the index of the file `path` has with the hooks of `network`."""
     index = read_layers(path, {})
     named = index.layers if index.names == introspect.MODULE_PATHS else {}
-    records = {record.name: record for record in trace(network, x)[1] if record.path}
+    records = {record.name: record for record in trace(network, Arguments((x,)))[1] if record.path}
     arrays = layer_arrays(path, x.numpy(), {layer.value for layer in named.values()})
     reasons = {name: _difference(records.get(name), arrays[layer.value]) for name, layer in named.items()}
     return Comparison(
