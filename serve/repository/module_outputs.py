@@ -90,8 +90,8 @@ class _Finder:
         if len(returned) != 1 or not all(all(certain) for _, certain in returned.values()):
             return ""
         ((value, (operation, _)),) = returned.items()
-        is_whole = not self._is_part(call.path, operation, value) if self._program.has_source else _has_one_output(call)
-        return value if is_whole else ""
+        is_certain = self._program.has_source or _has_one_output(call)
+        return value if is_certain and not self._is_part(call.path, operation, value) else ""
 
     def _escaping(self, call: Call) -> Mapping[str, tuple[Operation, list[bool]]]:
         """Return the values that leave a call, each with its operation, and with the certainty of each way out."""

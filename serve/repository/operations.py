@@ -25,7 +25,7 @@ class Operation:
         kind: What it computes, such as `aten.relu.default`.
         scopes: The paths of the modules that contain it, outermost first, without the network itself; empty where
             a path is uncertain.
-        classes: The class names of these modules; empty where unknown.
+        classes: The class names of these modules, or what else modules of one class have in common.
         callers: For each of these modules, the source line that called it; empty where unknown.
         bodies: For each of these modules, the source line in its forward; empty where unknown.
         inputs: The values of the graph that it reads.
@@ -85,7 +85,7 @@ class Program:
         outputs: Those of them that the network certainly returns: the optimiser changed nothing behind them.
         removed: Names of operations of the program that the graph does not compute, with the path of a module that
             contains them; empty where that is unknown.
-        has_source: Whether the operations have source lines and classes.
+        has_source: Whether the operations have source lines and the names of classes.
     """
 
     operations: Sequence[Operation]

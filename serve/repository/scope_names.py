@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 CALL_NUMBER = re.compile(r"_\d+$")
+NUMBER_IN_PARENT = re.compile(r"\.\d+$")
 Scope = tuple[str, ...]
 CONSTANTS = ("Constant", "Identity")  # an Identity shares a parameter
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -76,6 +77,7 @@ def _operation(
         arguments=frozenset() if is_transposition else frozenset(node.input),
         parameters=frozenset(value for value in node.input if value in parameters),
         constants=frozenset(),
+        classes=tuple(NUMBER_IN_PARENT.sub(".*", path) for path in scopes),  # numbered modules are usually of one class
         is_known=node.name.startswith("/"),
         is_certain=not is_merged,
         call="/".join(scope),

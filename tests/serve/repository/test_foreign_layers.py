@@ -77,10 +77,13 @@ def test_layers_of_residual_blocks() -> None:
     assert len(comparison.right) == 14
 
 
-@pytest.mark.parametrize(("name", "right"), [("resnest14d", 72), ("vit_tiny_patch16_224", 125)])
-def test_backbones(name: str, right: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "how", "right"),
+    [("resnest14d", "dynamo", 72), ("vit_tiny_patch16_224", "dynamo", 125), ("pit_ti_224", "torchscript", 102)],
+)
+def test_backbones(name: str, how: str, right: int) -> None:
     """Backbones of timm have no wrong path."""
-    comparison = compare_exported(*foreign_files.backbone(name, 64), "dynamo")
+    comparison = compare_exported(*foreign_files.backbone(name, 64), how)
     assert (comparison.wrong, len(comparison.right)) == ({}, right)
 
 
