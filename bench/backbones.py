@@ -25,6 +25,7 @@ import tritonclient.grpc
 from bench.common import RESULTS, ROOT, machine, table, write
 from bench.networks import MatrixNetwork
 from export import ExportSettings, export_model
+from export.convert.prepare import prepare
 from export.errors import ExportError
 from export.names import IMAGE
 from export.tracing.arguments import Arguments
@@ -102,10 +103,9 @@ class Row:
         failed: The error, if it was not exported or served.
         compared: The number of layers that were requested and compared.
         wrong: How the layers differ from PyTorch's that do.
-        folded: The number of layers that the file holds only merged into another.
+        folded: The number of layers that the exporter merged into another.
         not_exported: The reasons of layers that are not in the file.
-        removed: The number of layers of the original network that the export removed or replaced.
-        added: The number of layers that the export put in their place.
+        removed: The number of layers that re-parameterisation removed before that.
         error: The largest error of a layer, relative to the largest number of that layer.
     """
 
@@ -118,7 +118,6 @@ class Row:
     folded: int = 0
     not_exported: dict[str, str] = field(default_factory=dict)
     removed: int = 0
-    added: int = 0
     error: float = 0.0
 
 
@@ -173,7 +172,9 @@ def measure(network: MatrixNetwork) -> Row:
             return Row(network.name, network.family, size, failed=" ".join(str(error).split())[:400])
         actual = served(Path(folder), images)
     differences = {name: relative_error(array, expected[name]) for name, array in actual.items() if name in expected}
-    names = {layer.name for layer in layers}
+    remaining = {path for path, _ in prepare(loaded.network).named_modules()}
+    folded = [layer for layer in layers if layer.status == manifest.FOLDED]
+    removed = sum(layer.path not in remaining for layer in folded)
     return Row(
         network.name,
         network.family,
@@ -184,10 +185,9 @@ def measure(network: MatrixNetwork) -> Row:
             for name, error in differences.items()
             if not error <= max(TOLERANCE, NOISE_MULTIPLE * relative_error(expected[name], exact[name]))
         },
-        folded=sum(layer.status == manifest.FOLDED for layer in layers),
+        folded=len(folded) - removed,
         not_exported={layer.name: layer.reason for layer in layers if layer.status == manifest.NOT_EXPORTED},
-        removed=len(expected.keys() - names),
-        added=len(names - expected.keys()),
+        removed=removed,
         error=max(differences.values(), default=0.0),
     )
 
