@@ -62,7 +62,7 @@ else
 endif
 
 matrix: .venv/installed ## export every network of bench/networks.py; writes docs/matrix.md; continues where it stopped
-	@$(BIN)/python -m bench.matrix --int8
+	@$(BIN)/python -m bench.matrix --large --int8
 
 images: .venv/installed ## remake the images of README and docs; needs chromium
 	@$(BIN)/python -m docs.images

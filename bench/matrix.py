@@ -6,12 +6,15 @@ skipped, so that an interrupted run can be continued; `--again` measures them ag
 
 import argparse
 import json
+import multiprocessing
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,10 @@ HEAD = (
     "input",
     "seconds",
     "times bare",
+    "MB",
+    "seconds at 224",
+    "times bare at 224",
+    "MB at 224",
     "nodes",
     "parity",
     "module outputs verified",
@@ -50,6 +57,33 @@ HEAD = (
     "modules accounted for",
     "int8",
 )
+LARGE = 224  # height and width of the images of ImageNet
+BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of an export with all checks.
+
+    Attributes:
+        seconds: CPU time of the export.
+        bare_seconds: CPU time of torch.onnx.export alone.
+        memory_mb: The largest resident memory of a process that exports the network; 0 if it was not measured.
+    """
+
+    seconds: float = 0.0
+    bare_seconds: float = 0.0
+    memory_mb: int = 0
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.bare_seconds
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        if not self.seconds:
+            return "", "", ""
+        return f"{self.seconds:.1f}", f"{self.ratio:.1f}", f"{self.memory_mb:,}" if self.memory_mb else ""
 
 
 @dataclass(frozen=True)
@@ -61,8 +95,8 @@ class Row:
         family: The family that it represents.
         input_size: (C, H, W) of its input.
         refused: The error of the export, if it failed.
-        seconds: CPU time of the export with all checks.
-        bare_seconds: CPU time of torch.onnx.export alone.
+        cost: The cost of the export at this size.
+        large: The cost at LARGE; the same as `cost` if that is the size of the input.
         nodes: The number of nodes of the graph.
         parity: The largest error of an output, as a share of its tolerance.
         module_outputs: The number of values that are the output of a module.
@@ -80,8 +114,8 @@ class Row:
     family: str
     input_size: tuple[int, ...]
     refused: str = ""
-    seconds: float = 0.0
-    bare_seconds: float = 0.0
+    cost: Cost = Cost()
+    large: Cost = Cost()
     nodes: int = 0
     parity: float = 0.0
     module_outputs: int = 0
@@ -105,11 +139,16 @@ def main() -> None:
         help="also export networks that were measured before; their int8 results are kept",
     )
     parser.add_argument("--int8", action="store_true", help="also make the int8 variants that are missing (takes long)")
+    parser.add_argument(
+        "--large", action="store_true", help=f"also measure the cost at {LARGE}x{LARGE} where it is missing"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = read()
     selected = [network for network in NETWORKS if not options.names or network.name in options.names]
     export_networks([network for network in selected if options.again or network.name not in rows], rows)
+    if options.large:
+        measure_large([network for network in selected if needs_large(network, rows[network.name])], rows)
     if options.int8:
         try_int8(
             [network for network in selected if not rows[network.name].int8 and not rows[network.name].refused], rows
@@ -119,13 +158,35 @@ def main() -> None:
 
 def export_networks(networks: Sequence[MatrixNetwork], rows: dict[str, Row]) -> None:
     """Measure the networks, and write each row as soon as it is complete. Existing int8 results are kept."""
-    if networks:
-        bare_export(load(NETWORKS[0]))  # the first export also imports
     for index, network in enumerate(networks, 1):
-        int8 = rows[network.name].int8 if network.name in rows else ""
-        rows[network.name] = replace(measure(network), int8=int8)
+        row, before = apart(measure, network), rows.get(network.name)
+        large = row.cost if row.input_size[1:] == (LARGE, LARGE) else Cost()
+        rows[network.name] = replace(row, int8=before.int8 if before else "", large=large)
         write(rows)
         print_line(f"{index} of {len(networks)}  {brief(rows[network.name])}")
+
+
+def needs_large(network: MatrixNetwork, row: Row) -> bool:
+    """Return whether the cost at LARGE is missing; it is not measured for networks of one size."""
+    return network.size is not None and network.size < LARGE and not row.refused and not row.large.memory_mb
+
+
+def measure_large(networks: Sequence[MatrixNetwork], rows: dict[str, Row]) -> None:
+    """Add the cost at LARGE to each network's row, and write it as soon as it is complete."""
+    for index, network in enumerate(networks, 1):
+        large = apart(measure, replace(network, size=LARGE))
+        rows[network.name] = replace(rows[network.name], large=large.cost)
+        write(rows)
+        print_line(
+            f"{index} of {len(networks)}  {network.name} at {LARGE}: {' '.join(large.cost.cells) or large.refused}"
+        )
+
+
+def apart(measurement: Callable[[MatrixNetwork], Row], network: MatrixNetwork) -> Row:
+    """Return the result of a measurement in a process of its own, whose memory no other network has used."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as process:
+        return process.submit(measurement, network).result()
 
 
 def try_int8(networks: Sequence[MatrixNetwork], rows: dict[str, Row]) -> None:
@@ -150,10 +211,12 @@ def measure(network: MatrixNetwork) -> Row:
         with tempfile.TemporaryDirectory() as folder:
             settings = ExportSettings(to=Path(folder), name=network.name)
             checked_seconds, exported = seconds(lambda: export_model(loaded, settings))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_OF_MAXRSS
         bare_seconds = bare_export(loaded)
     except (ExportError, torch.onnx.errors.OnnxExporterError) as error:
         return Row(network.name, network.family, size, refused=" ".join(str(error).split())[:400])
-    return to_row(network, loaded, exported, checked_seconds, bare_seconds)
+    cost = Cost(round(checked_seconds, 2), round(bare_seconds, 2), round(memory / 1e6))
+    return to_row(network, loaded, exported, cost)
 
 
 def int8_verdict(network: MatrixNetwork) -> str:
@@ -181,9 +244,7 @@ def load(network: MatrixNetwork) -> LoadedNetwork:
     )
 
 
-def to_row(
-    network: MatrixNetwork, loaded: LoadedNetwork, exported: Exported, checked_seconds: float, bare_seconds: float
-) -> Row:
+def to_row(network: MatrixNetwork, loaded: LoadedNetwork, exported: Exported, cost: Cost) -> Row:
     verified = exported.manifest
     layers = verified.layer_map.layers
     called = called_modules(prepare(loaded.network), loaded.preprocessing)
@@ -192,8 +253,7 @@ def to_row(
         network.name,
         network.family,
         loaded.preprocessing.input_size,
-        seconds=round(checked_seconds, 2),
-        bare_seconds=round(bare_seconds, 2),
+        cost=cost,
         nodes=exported.nodes,
         parity=max(check.max_abs_error / (check.tolerance or 1) for check in verified.parity.checks),
         module_outputs=verified.shapes.module_outputs,
@@ -238,12 +298,20 @@ def read() -> dict[str, Row]:
     """Return the rows that were measured before, by network."""
     if not ROWS.exists():
         return {}
-    tuples = ("input_size", "unaccounted")
+    types = {"input_size": tuple, "unaccounted": tuple, "cost": to_cost, "large": to_cost}
     rows = [
-        Row(**{name: tuple(value) if name in tuples else value for name, value in fields.items()})
+        Row(**{name: types.get(name, as_it_is)(value) for name, value in fields.items()})
         for fields in json.loads(ROWS.read_text())["results"]
     ]
     return {row.name: row for row in rows}
+
+
+def to_cost(fields: dict[str, Any]) -> Cost:
+    return Cost(**fields)
+
+
+def as_it_is(value: Any) -> Any:
+    return value
 
 
 def write(rows: dict[str, Row]) -> None:
@@ -255,11 +323,10 @@ def write(rows: dict[str, Row]) -> None:
 def brief(row: Row) -> str:
     if row.refused:
         return f"{row.name}: refused: {row.refused}"
-    ratio = row.seconds / row.bare_seconds
     verified = f"{row.module_outputs_verified}/{row.module_outputs} + {row.other_values_verified}/{row.other_values}"
     return (
-        f"{row.name}: {row.seconds:.1f} s ({ratio:.1f}x), {row.nodes} nodes, parity {row.parity:.2f}, {verified}, "
-        f"{row.layers}, {len(row.unaccounted)} of {row.called} unaccounted"
+        f"{row.name}: {row.cost.seconds:.1f} s ({row.cost.ratio:.1f}x), {row.cost.memory_mb} MB, {row.nodes} nodes, "
+        f"parity {row.parity:.2f}, {verified}, {row.layers}, {len(row.unaccounted)} of {row.called} unaccounted"
     )
 
 
@@ -292,16 +359,18 @@ Results of `zoonnx export` for every network of the catalog and for backbones of
 branch that is zero. Written by `python -m bench.matrix`; `tests/export/test_matrix.py` checks every row.
 
 *Seconds* are CPU time on one thread; *times bare* is the ratio to `torch.onnx.export` alone, measured right afterwards
-(an unmeasured first export precedes both, because torch caches parts of a network). *Parity* is the largest error of
-an output at batches 1, 2, 3 and 5, as a share of its tolerance. *Verified* shapes are confirmed by the required
-independent witnesses, and contradicted by none. *Exact*, *alias*, *folded* and *not exported* count the output tensors
-of modules: in the file, in the file under another layer's name, merged into a neighbour, or missing. *int8* is the
-result of the variant within the default bounds, with the lowest SQNR of an output on noise (the networks are
-untrained) and the speedup at batch 1 on one thread."""
+(an unmeasured first export precedes both, because torch caches parts of a network). *MB* is the largest resident memory
+of a process that does both, with the libraries of PyTorch and onnxruntime. The columns *at 224* are for images of
+224x224, and empty for networks that were not measured at this size. *Parity* is the largest error of an output at
+batches 1, 2, 3 and 5, as a share of its tolerance. *Verified* shapes are confirmed by the required independent
+witnesses, and contradicted by none. *Exact*, *alias*, *folded* and *not exported* count the output tensors of modules:
+in the file, in the file under another layer's name, merged into a neighbour, or missing. *int8* is the result of the
+variant within the default bounds, with the lowest SQNR of an output on noise (the networks are untrained) and the
+speedup at batch 1 on one thread."""
 
 
 def summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
-    ratios = [row.seconds / row.bare_seconds for row in done]
+    ratios = [row.cost.ratio for row in done]
     families = len({row.family for row in done} - {"catalog"})
     called, missing = sum(row.called for row in done), sum(len(row.unaccounted) for row in done)
     known = sum(row.module_outputs_verified + row.other_values_verified for row in done)
@@ -327,8 +396,8 @@ def cells(row: Row) -> list[object]:
         row.name,
         row.family,
         "x".join(map(str, row.input_size)),
-        f"{row.seconds:.1f}",
-        f"{row.seconds / row.bare_seconds:.1f}",
+        *row.cost.cells,
+        *row.large.cells,
         row.nodes,
         f"{row.parity:.2f}",
         f"{row.module_outputs_verified} of {row.module_outputs}",

@@ -1,11 +1,13 @@
 """The export matrix: every network of the catalog, and backbones of many families, exported with all checks."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import matrix
-from bench.matrix import PAGE, Row, measure, page, read, write
+from bench.matrix import PAGE, Cost, Row, measure, page, read, write
 from bench.networks import BACKBONES, NETWORKS, MatrixNetwork
 from zoo.catalog import CATALOG
 
@@ -73,3 +75,26 @@ def test_rows_are_read_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(matrix, "ROWS", tmp_path / "matrix.json")
     write(rows)
     assert read() == rows
+
+
+def test_the_cost_at_224_is_measured_for_networks_of_any_size() -> None:
+    """A network with smaller images in the matrix is measured at 224, once; one of a single size is not."""
+    small, fixed = MatrixNetwork("resnet18", "ResNet", 64), MatrixNetwork("vit_tiny_patch16_224", "ViT")
+    row = Row("n", "family", (3, 64, 64), cost=Cost(2.0, 1.0, 900))
+    assert [matrix.needs_large(network, row) for network in (small, fixed)] == [True, False]
+    assert not matrix.needs_large(small, replace(row, large=Cost(4.0, 2.0, 2345)))
+    assert not matrix.needs_large(small, replace(row, refused="an error"))
+
+
+def test_cells_of_costs() -> None:
+    """A cost is shown as seconds, the ratio to a bare export, and memory; one that was not measured is empty."""
+    assert [cost.cells for cost in (Cost(4.0, 2.5, 2345), Cost())] == [("4.0", "1.6", "2,345"), ("", "", "")]
+
+
+def process_row(_network: MatrixNetwork) -> Row:
+    return Row("process", str(os.getpid()), ())
+
+
+def test_measures_in_a_process_of_its_own() -> None:
+    """A measurement runs in a new process, so that its memory is its own."""
+    assert matrix.apart(process_row, MatrixNetwork("mlp", "catalog")).family != str(os.getpid())
