@@ -9,6 +9,8 @@ INPUT = "x"
 LOGITS = "logits"
 IMAGE, PROBABILITIES = "image", "probabilities"
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"  # dynamic dimensions
+SPATIAL = {2: HEIGHT, 3: WIDTH}  # by axis of the network's input
+PART = "_part"  # ending of the name of a dimension of which height or width is a multiple
 IMAGE_MEAN, IMAGE_SCALE = "image_mean", "image_scale"
 
 # Measured fields of a layer: part of the manifest, but not of the model file.

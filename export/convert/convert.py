@@ -13,17 +13,20 @@ from torch import nn
 from export.convert.capture import Capture
 from export.convert.dynamic_shapes import require_dynamic_axes, size_guards
 from export.convert.dynamic_shapes_check import verify_outside_guards
+from export.convert.passes.ceil_mode import count_as_pytorch
 from export.convert.passes.graph_pass import Conversion, GraphPass
 from export.convert.passes.opset import check_opset
 from export.convert.passes.outputs import drop_tap_outputs, name_outputs
 from export.convert.passes.pads import keep_pads
+from export.convert.passes.sizes import name_sizes
 from export.convert.taps import tapped
 from export.convert.torch_exporter import branch_locator, export_program
 from export.interface.interface import Interface
+from export.names import BATCH, SPATIAL
 from export.onnx_model.runtime import require_supported_opset
 
 EXAMPLE_BATCH = 2  # not 1: torch.export treats a size of 1 as constant
-PASSES: tuple[GraphPass, ...] = (check_opset, drop_tap_outputs, keep_pads, name_outputs)
+PASSES: tuple[GraphPass, ...] = (check_opset, drop_tap_outputs, count_as_pytorch, keep_pads, name_sizes, name_outputs)
 
 
 def convert(
@@ -41,7 +44,7 @@ def convert(
     with tapped(network, taps), capture.named_arguments():
         program, axes = export_program(capture, opset, interface.network_inputs, dynamic_size=dynamic_size)
         locate = branch_locator(capture, axes)
-        axis_names = {axis: dim.__name__ for axis, dim in axes.items()}
+        axis_names = {axis: name for axis, name in {0: BATCH, **SPATIAL}.items() if axis in axes}
         require_dynamic_axes(program.exported_program, axis_names, locate)
     model = program.model_proto
     for graph_pass in PASSES:

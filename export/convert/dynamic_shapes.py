@@ -11,8 +11,9 @@ dynamic_shapes_check.py).
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from export.convert.branch_locations import at_least, at_most, fixed
@@ -77,21 +78,49 @@ def require_dynamic_axes(program: Any, axis_names: Mapping[int, str], locate: Lo
 
 def size_guards(program: Any, axis_names: Mapping[int, str]) -> list[Guard]:
     """Return the guards on height and width of an exported `program`, if `axis_names` lists these as dynamic."""
-    symbols = {axis: _symbol(program, axis) for axis in axis_names}
-    axis_symbols = set(symbols.values())
+    terms = _terms(program, axis_names)
+    multiples = {axis: multiple for axis, multiple in terms.values() if multiple > 1}
+    batch = {symbol for symbol, (axis, _) in terms.items() if axis == BATCH}
     conditions = {
         str(condition): condition
         for condition in _conditions(program)
-        if {symbols[BATCH]} != condition.free_symbols <= axis_symbols
+        if condition.free_symbols <= terms.keys() and not condition.free_symbols <= batch
     }
     minimums = (_minimum(program, axis, name) for axis, name in axis_names.items() if axis != BATCH)
-    return [
+    guards = [
         *(guard for guard in minimums if guard),
         *(
-            Guard(_with_axis_names(expression, symbols, axis_names), expression, _test(condition, symbols))
+            Guard(_with_axis_names(expression, terms, axis_names), expression, _test(condition, terms))
             for expression, condition in conditions.items()
         ),
     ]
+    return [
+        *(_multiple(axis_names[axis], axis, multiple) for axis, multiple in multiples.items()),
+        *(_at_multiples(guard, multiples) for guard in guards),
+    ]
+
+
+def _terms(program: Any, axis_names: Mapping[int, str]) -> dict[Any, tuple[int, int]]:
+    """Return the axis of each symbol for a dynamic size, and how many times the symbol the size is."""
+    terms: dict[Any, tuple[int, int]] = {}
+    replacements = _inputs(program)[0].fake_mode.shape_env.replacements
+    for axis in axis_names:
+        size = _symbol(program, axis)
+        terms |= {symbol: (axis, int(size.coeff(symbol))) for symbol in size.free_symbols}
+        terms |= {symbol: (axis, 1) for symbol, replacement in replacements.items() if replacement == size}
+    return terms
+
+
+def _multiple(name: str, axis: int, multiple: int) -> Guard:
+    return Guard(f"{name} is a multiple of {multiple}", "", lambda sizes: sizes[axis] % multiple == 0)
+
+
+def _at_multiples(guard: Guard, multiples: Mapping[int, int]) -> Guard:
+    """Return `guard` for the multiples only; the guards of `_multiple` cover the other sizes."""
+    return replace(
+        guard,
+        holds=lambda sizes: any(sizes[axis] % multiple for axis, multiple in multiples.items()) or guard.holds(sizes),
+    )
 
 
 def _minimum(program: Any, axis: int, name: str) -> Guard | None:
@@ -109,14 +138,18 @@ def _conditions(program: Any) -> list[Any]:
     return [note.expr for group in asserts.values() for note in group]
 
 
-def _with_axis_names(expression: str, symbols: Mapping[int, Any], axis_names: Mapping[int, str]) -> str:
-    for axis, name in axis_names.items():
-        expression = expression.replace(str(symbols[axis]), name)
+def _with_axis_names(expression: str, terms: Mapping[Any, tuple[int, int]], axis_names: Mapping[int, str]) -> str:
+    for symbol, (axis, multiple) in terms.items():
+        name = axis_names[axis] if multiple == 1 else f"({axis_names[axis]}/{multiple})"
+        expression = re.sub(rf"\b{symbol}\b", name, expression)
     return expression
 
 
-def _test(condition: Any, symbols: Mapping[int, Any]) -> Callable[[Sizes], bool]:
-    return lambda sizes: bool(condition.subs({symbols[axis]: size for axis, size in sizes.items() if axis in symbols}))
+def _test(condition: Any, terms: Mapping[Any, tuple[int, int]]) -> Callable[[Sizes], bool]:
+    def holds(sizes: Sizes) -> bool:
+        return bool(condition.subs({symbol: sizes[axis] // multiple for symbol, (axis, multiple) in terms.items()}))
+
+    return holds
 
 
 def _inputs(program: Any) -> list[Any]:

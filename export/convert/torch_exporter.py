@@ -21,27 +21,34 @@ from export.convert.capture import Axes, Capture
 from export.convert.diagnosis import explain
 from export.convert.dynamic_shapes import LocateBranch
 from export.errors import ConversionError
-from export.names import BATCH, HEIGHT, WIDTH
+from export.names import BATCH, PART, SPATIAL
 from export.tracing.arguments import Arguments
 
 FLOAT32_EPSILON = 2.0**-23
 MIN_SIZES = (1, 8, 32)  # candidates for the least height and width: a norm rejects a map of one place
-MIN_SIZE_MISSING = re.compile("Constraints violated|appropriate min value")  # PyTorch's message for a missing minimum
+MULTIPLES = (1, 2, 4, 8, 16, 32)  # of which height and width may have to be: a network adds maps of rounded sizes
+# PyTorch's messages where a minimum or a multiple is missing.
+OTHER_AXES_NEEDED = re.compile("Constraints violated|appropriate min value|solve_univariate_inequality")
 
 
 def export_program(
     capture: Capture, opset: int, input_names: Sequence[str], *, dynamic_size: bool
-) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
-    """Return the converted network, and its dynamic axes as torch.export.Dim by index.
+) -> tuple[torch.onnx.ONNXProgram, Axes]:
+    """Return the converted network, and its dynamic axes; `input_names` are in the order of the arguments.
 
-    `input_names` are in the order of the arguments.
-
-    With `dynamic_size`, height and width get the first minimum of MIN_SIZES that PyTorch accepts;
-    dynamic_shapes_check.py verifies smaller sizes.
+    With `dynamic_size`, height and width are multiples of the first of MULTIPLES, with the first minimum of MIN_SIZES,
+    that PyTorch accepts; dynamic_shapes_check.py verifies other sizes.
 
     Raises: ConversionError.
     """
-    return _export_program(capture, opset, input_names, MIN_SIZES if dynamic_size else (None,))
+    candidates = _candidates(capture.arguments.leaves[0].shape[2:]) if dynamic_size else [_axes()]
+    return _export_program(capture, opset, input_names, candidates)
+
+
+def _candidates(size: Sequence[int]) -> list[Axes]:
+    multiples = [multiple for multiple in MULTIPLES if not any(length % multiple for length in size)]
+    minimums = [minimum for minimum in MIN_SIZES if minimum == MIN_SIZES[0] or minimum <= min(size)]
+    return [_axes(multiple, max(1, minimum // multiple)) for multiple in multiples for minimum in minimums]
 
 
 def branch_locator(capture: Capture, axes: Axes) -> LocateBranch:
@@ -84,30 +91,29 @@ def exact_constants() -> Iterator[None]:
 
 
 def _export_program(
-    capture: Capture, opset: int, input_names: Sequence[str], min_sizes: Sequence[int | None]
-) -> tuple[torch.onnx.ONNXProgram, dict[int, Any]]:
-    min_size, *larger = min_sizes
-    axes = _dynamic_axes(min_size)
+    capture: Capture, opset: int, input_names: Sequence[str], candidates: Sequence[Axes]
+) -> tuple[torch.onnx.ONNXProgram, Axes]:
+    axes, *others = candidates
     try:
         return _call_exporter(capture, opset, input_names, axes), axes
     except torch.onnx.errors.OnnxExporterError as error:
-        if larger and _allows_minimum(capture, larger[0]) and _needs_larger_minimum(error):
-            return _export_program(capture, opset, input_names, larger)
+        if others and _needs_other_axes(error):
+            return _export_program(capture, opset, input_names, others)
         with silence_exporter():
             cause = explain(capture, axes, error)
         raise ConversionError(f"torch.onnx cannot convert {type(capture.network).__name__}: {cause}.") from error
 
 
-def _allows_minimum(capture: Capture, minimum: int | None) -> bool:
-    """Return whether height and width of the example are at least `minimum`."""
-    height, width = capture.arguments.leaves[0].shape[2:]
-    return min(int(height), int(width)) >= (minimum or 0)
+def _axes(multiple: int = 0, minimum: int = 1) -> Axes:
+    """Return the batch axis, and with a `multiple` also height and width, which are it times at least `minimum`."""
+    batch = {0: torch.export.Dim(BATCH, min=1)}
+    return batch | {axis: _axis(name, multiple, minimum) for axis, name in SPATIAL.items() if multiple}
 
 
-def _dynamic_axes(min_size: int | None) -> dict[int, Any]:
-    """Return the batch axis, and with a `min_size` also height and width."""
-    spatial = {2: (HEIGHT, min_size), 3: (WIDTH, min_size)} if min_size else {}
-    return {axis: torch.export.Dim(name, min=minimum) for axis, (name, minimum) in {0: (BATCH, 1), **spatial}.items()}
+def _axis(name: str, multiple: int, minimum: int) -> Any:
+    if multiple == 1:
+        return torch.export.Dim(name, min=minimum)
+    return multiple * torch.export.Dim(f"{name}{PART}", min=minimum)
 
 
 def _enables_grad(network: nn.Module, arguments: Arguments) -> bool:
@@ -129,15 +135,13 @@ def _enables_grad(network: nn.Module, arguments: Arguments) -> bool:
     return any(modes)
 
 
-def _needs_larger_minimum(error: BaseException | None) -> bool:
+def _needs_other_axes(error: BaseException | None) -> bool:
     return error is not None and (
-        MIN_SIZE_MISSING.search(str(error)) is not None or _needs_larger_minimum(error.__cause__)
+        OTHER_AXES_NEEDED.search(str(error)) is not None or _needs_other_axes(error.__cause__)
     )
 
 
-def _call_exporter(
-    capture: Capture, opset: int, input_names: Sequence[str], axes: dict[int, Any]
-) -> torch.onnx.ONNXProgram:
+def _call_exporter(capture: Capture, opset: int, input_names: Sequence[str], axes: Axes) -> torch.onnx.ONNXProgram:
     network, arguments = capture.network, capture.arguments
     with silence_exporter(), exact_constants(), torch.set_grad_enabled(_enables_grad(network, arguments)):
         program = torch.onnx.export(

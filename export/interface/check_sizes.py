@@ -4,7 +4,7 @@ from typing import Protocol, Self
 
 from torch import nn
 
-from export.errors import UnsupportedNetworkError, dynamic_size_errors
+from export.errors import UnsupportedNetworkError
 from export.tracing.arguments import Arguments
 from export.tracing.run import fresh_copy, run
 
@@ -38,24 +38,9 @@ def larger_sizes(network: nn.Module, interface: Resizable) -> tuple[tuple[int, i
     return (next((size for size in larger if _accepts(network, interface.at(*size))), larger[0]),)
 
 
-def require_larger_size(network: nn.Module, interface: Resizable) -> None:
-    """Reject a network that fails on inputs larger than its own by an odd height and width.
-
-    Raises: UnsupportedNetworkError, which names the layer that fails.
-    """
-    own_height, own_width = interface.sizes[0]
-    height, width = INCREMENTS[0]
-    with dynamic_size_errors():
-        _run(network, interface.at(own_height + height, own_width + width))
-
-
 def _accepts(network: nn.Module, interface: Resizable) -> bool:
     try:
-        _run(network, interface)
+        run(fresh_copy(network), interface.example(BATCH))
     except UnsupportedNetworkError:
         return False
     return True
-
-
-def _run(network: nn.Module, interface: Resizable) -> None:
-    run(fresh_copy(network), interface.example(BATCH))

@@ -8,7 +8,6 @@ import onnx
 from export.convert.convert import convert
 from export.convert.taps import before_norms
 from export.errors import ConversionError, one_line
-from export.interface.check_sizes import require_larger_size
 from export.onnx_model import external_data
 from export.onnx_model.scopes import module_scopes
 from export.steps.stages import Converted, Described
@@ -24,17 +23,12 @@ def convert_network(context: Described) -> Converted:
     Adds: `model`.
     Ensures: the model is valid ONNX of the requested opset with the inputs and outputs of the interface; its nodes
     carry the paths of the modules that contain them.
-    Raises: ConversionError; UnsupportedNetworkError if a layer accepts only the network's own size.
+    Raises: ConversionError.
     """
     settings, interface = context.settings, context.interface
     # The last size of the interface: if height and width are dynamic, they must differ from each other.
     resized = context.runs[-1].interface
-    try:
-        model = convert(context.network, resized, settings.opset, _taps(context), dynamic_size=settings.dynamic_size)
-    except ConversionError:
-        if settings.dynamic_size:
-            require_larger_size(context.network, interface)  # its error names the layer
-        raise
+    model = convert(context.network, resized, settings.opset, _taps(context), dynamic_size=settings.dynamic_size)
     model = interface.attach(model)
     _require_valid(model)
     return Converted(**vars(context), model=model)
@@ -43,7 +37,7 @@ def convert_network(context: Described) -> Converted:
 def _taps(context: Described) -> Sequence[str]:
     if not context.settings.taps:
         return ()
-    return before_norms(context.network, list(context.runs[-1].small_batch.layers.values()))
+    return before_norms(context.network, list(context.runs[-1].float32.layers.values()))
 
 
 def _require_valid(model: onnx.ModelProto) -> None:

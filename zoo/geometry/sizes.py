@@ -62,6 +62,11 @@ class Window:
         return max(0, self.rows + 2 * self.padding - (self.size - 1) * self.stride - self.extent)
 
     @property
+    def missing(self) -> int:
+        """How many rows after the N + 2P rows the last position reaches, in ceil mode."""
+        return max(0, (self.size - 1) * self.stride + self.extent - self.rows - 2 * self.padding)
+
+    @property
     def lost(self) -> int:
         """How many of the unused rows are the input's own, not padding: r - P - margin, at least 0."""
         return min(self.rows, max(0, self.unused - self.padding - self.margin))

@@ -19,7 +19,8 @@ from export.variants.runner import make_variants, plan
 from export.variants.settings import Bounds, VariantSettings
 from export.verify.dim_expr import evaluate
 from protos import inference
-from zoo import LoadedNetwork
+from zoo import LoadedNetwork, load_network
+from zoo.networks.resnet_cifar import BasicBlock
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +146,53 @@ def test_network_for_multiples(convnet4: LoadedNetwork, tmp_path: Path) -> None:
     np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
+class TestSumOfRoundedSizes:
+    """A network that adds maps of sizes which are rounded up and down, and so accepts only multiples."""
+
+    @pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+    def test_catalog(self, name: str, tmp_path: Path) -> None:
+        """A CIFAR ResNet is exported, checked at two sizes, and correct at others."""
+        loaded = load_network(name)
+        exported = export_model(loaded, ExportSettings(to=tmp_path, name=name, dynamic_size=True))
+        checked = {(check.height, check.width) for check in exported.manifest.parity.checks}
+        assert checked == {(32, 32), (68, 84)}
+        for size in ((4, 4), (12, 28), (100, 32)):
+            images = np.random.default_rng(5).integers(0, 256, (3, *size, 3), np.uint8)
+            preprocessing = replace(loaded.preprocessing, input_size=(3, *size))
+            with torch.no_grad():
+                expected = loaded.network(preprocessing.normalise(torch.from_numpy(images)))
+            (logits,) = session(exported).run(["logits"], {"image": images})
+            np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+    def test_dimensions(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+        """The file's dimensions are expressions of height and width, which `check` verifies."""
+        exported = export_raw(BasicBlock(1, 4, 2, "batch"), convnet4, tmp_path)
+        (source,), (output,) = session(exported).get_inputs(), session(exported).get_outputs()
+        assert source.shape == ["batch", 1, "height", "width"]
+        sizes = [evaluate(dim, {"height": 12, "width": 28}) for dim in output.shape[2:]]
+        assert (output.shape[:2], sizes) == (["batch", 4], [6, 14])
+        (report,) = check_model(exported.folder)
+        assert {result.status for result in report.results if result.check != "preprocessing"} == {"verified"}
+
+    def test_a_branch_among_the_multiples(self, convnet4: LoadedNetwork, tmp_path: Path) -> None:
+        """A branch on a multiple is found, although PyTorch fails at the sizes between."""
+
+        class Branching(BasicBlock):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                y = super().forward(x)
+                return y * 2 if x.shape[2] % 8 == 0 else y
+
+        with pytest.raises(ConversionError, match=r"valid only where .*height"):
+            export_raw(Branching(1, 4, 2, "batch"), convnet4, tmp_path / "models")
+        assert list(tmp_path.iterdir()) == []
+
+
 class TestRejections:
     """A network that accepts only one size is rejected, and nothing is written."""
 
     @pytest.mark.parametrize(
         ("network", "layer"),
-        [("mlp", "fc1"), ("lenet5", "c5"), ("resnet8", "layer2.0"), ("vit_tiny_patch16_224", "patch_embed")],
+        [("mlp", "fc1"), ("lenet5", "c5"), ("vit_tiny_patch16_224", "patch_embed")],
     )
     def test_network_for_one_size(
         self, network: str, layer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,7 @@ from export.convert.passes.graph_pass import Conversion, GraphPass
 from export.convert.passes.opset import check_opset
 from export.convert.passes.outputs import drop_tap_outputs, name_outputs
 from export.convert.passes.pads import keep_pads
+from export.convert.passes.sizes import name_sizes
 from export.errors import ConversionError
 
 CONVERSION = Conversion(opset=20, output_names=("logits",), taps=("conv",))
@@ -74,3 +75,17 @@ def test_axes_of_pads() -> None:
         assert list(model.graph.node[0].input) == ["x", "pads", "", "padded/axes"]
         (axes,) = model.graph.initializer
         assert onnx.numpy_helper.to_array(axes).tolist() == [0, 1, 2, 3]
+
+
+def test_sizes() -> None:
+    """Dimensions are expressed by height and width, not by the dimensions of which these are multiples."""
+    shapes = (["batch", "4*height_part", "width"], ["2*height_part", "4*height_part + 1", "14*height_part"])
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in zip("xy", shapes, strict=True)
+    ]
+    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", infos[:1], infos[1:]))
+    name_sizes(model, CONVERSION)
+    dims = [
+        [dim.dim_param for dim in info.type.tensor_type.shape.dim] for info in (*model.graph.input, *model.graph.output)
+    ]
+    assert dims == [["batch", "height", "width"], ["2*(height//4)", "height + 1", "14*(height//4)"]]

@@ -44,6 +44,8 @@ EXACT = {
     "dropped rows, then padding": nn.Sequential(nn.AvgPool2d(5), conv(padding=1)),
     "cropping": nn.Sequential(nn.ZeroPad2d(-2), conv(padding=1)),
     "ceil mode": after(nn.AvgPool2d(2, ceil_mode=True)),
+    "ceil mode, last window dropped": after(nn.AvgPool2d(2, 3, padding=1, ceil_mode=True)),
+    "ceil mode, rows dropped": after(nn.AvgPool2d(1, 2, ceil_mode=True)),
     "average pool": after(nn.AvgPool2d(3, stride=1, padding=1)),
     "adaptive pool": after(nn.AdaptiveAvgPool2d((3, 2))),
     "global pool": after(nn.AdaptiveAvgPool2d(1)),

@@ -47,6 +47,14 @@ def test_ceil_mode_matches_pytorch(rows, taps, stride, padding):
     assert window.size == expected.shape[-1]
 
 
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2))
+def test_missing_rows_make_up_for_ceil_mode(rows, taps, stride, padding):
+    """With the missing rows as further padding, rounding down gives the size of ceil mode."""
+    window = Window(rows, taps, stride, padding, ceil_mode=True)
+    assume(window.fits and 2 * padding <= taps)
+    assert window.size == Window(rows + 2 * padding + window.missing, taps, stride).size
+
+
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2), st.integers(1, 2))
 def test_transposed_size_matches_pytorch(rows, taps, stride, padding, dilation):
     """The size is (N-1)S - 2P + D(F-1) + 1 + output padding."""
