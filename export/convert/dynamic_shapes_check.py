@@ -96,7 +96,7 @@ def _agrees(runtime: Runtime, network: nn.Module, noise: Arguments) -> bool:
     except UnsupportedNetworkError:
         return True
     with SumDetector() as sums:
-        network_output, _ = run_in_float64(network, noise.cast(torch.float32))
+        network_output = run_in_float64(network, noise.cast(torch.float32))
     float64 = named_outputs(network_output)
     with LaneSummation() if sums.detected else contextlib.nullcontext():
         lanes = named_outputs(run(network, noise.cast(torch.float32))) if sums.detected else float32

@@ -47,6 +47,7 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = LOG_FATAL
+        options.enable_cpu_mem_arena = False  # it keeps the memory of the largest run
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
         if weights is not None:
             options.add_session_config_entry(EXTERNAL_WEIGHTS_FOLDER, os.fspath(weights))

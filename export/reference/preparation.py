@@ -9,13 +9,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
-from export.arrays import Array
 from export.errors import ConversionError, FailedRunError, UnsupportedNetworkError
-from export.reference.expected import SMALL_BATCH, ReferencePair, ReferenceRuns, TorchRun
+from export.reference.expected import SMALL_BATCH, ReferenceRuns
+from export.reference.pairs import ReferencePair
 from export.reference.tolerance import Agreement
-from export.tracing.run import Layers, cpu_copy
+from export.tracing.run import cpu_copy
+from export.tracing.trace import TensorRecord
 from protos import manifest
 
 
@@ -78,51 +79,60 @@ class _Entries:
 
 def _verify_size(original: nn.Module, runs: ReferenceRuns) -> _Entries:
     """Compare at one input size, at batch sizes 1, 2 and all probe inputs."""
-    complete = runs.run_other(original, runs.count)
-    _require_equal(complete, runs.pair, runs.count)
-    small_batch = runs.run_other(original, SMALL_BATCH)
-    _require_equal_outputs(small_batch, runs, SMALL_BATCH)
+    complete = _Comparison(runs.pair)
+    outputs = runs.run_other(original, runs.count, complete.consume)
+    complete.require_agreement(outputs, runs.count)
+    small_batch: dict[str, manifest.Layer] = {}
+    outputs = runs.run_other(original, SMALL_BATCH, lambda record: small_batch.update({record.name: _entry(record)}))
+    _require_equal_outputs(outputs, runs, SMALL_BATCH)
     _require_equal_outputs(runs.run_other(original, 1), runs, 1)
-    return _Entries(_entries(complete.layers), _entries(small_batch.layers))
+    return _Entries(complete.entries, small_batch)
 
 
-def _entries(layers: Layers) -> dict[str, manifest.Layer]:
-    return {
-        name: manifest.Layer(
-            path=record.path,
-            call=record.call,
-            element=record.element,
-            name=name,
-            kind=record.kind,
-            status=manifest.FOLDED,
-            shape=record.value.shape,
-        )
-        for name, record in layers.items()
-    }
+class _Comparison:
+    """Compares every layer that both networks have while the original one runs, for all probe inputs."""
 
+    def __init__(self, pair: ReferencePair) -> None:
+        self._pair = pair
+        self._agreements: dict[str, Agreement] = {}
+        self.entries: dict[str, manifest.Layer] = {}
 
-def _require_equal(original: TorchRun, pair: ReferencePair, count: int) -> None:
-    """Compare every layer that both networks have, in the order of the calls, then the outputs."""
-    for name, record in original.layers.items():
-        prepared = pair.float32.layers.get(name)
+    def consume(self, record: TensorRecord) -> None:
+        """Compare one layer of the original network, and add its entry."""
+        entry = self.entries[record.name] = _entry(record)
+        prepared = self._pair.float32.layers.get(record.name)
         if prepared is not None and prepared.value.shape == record.value.shape:
-            _require_agreement(f"layer '{name}' ({record.kind})", pair.layer(name).agreement(record.value), count)
-    for name, value in original.outputs.items():
-        _require_agreement(f"output '{name}'", pair.output(name).agreement(value.numpy()), count)
+            what = f"layer '{entry.name}' ({entry.kind})"
+            self._agreements[what] = self._pair.layer(record.name).agreement(record.value)
+
+    def require_agreement(self, outputs: Mapping[str, Tensor], count: int) -> None:
+        """Require equal layers, in the order of the calls, then equal outputs. Raises: ConversionError."""
+        for name, value in outputs.items():
+            self._agreements[f"output '{name}'"] = self._pair.output(name).agreement(value.numpy())
+        for what, agreement in self._agreements.items():
+            _require_agreement(what, agreement, count)
 
 
-def _require_equal_outputs(original: TorchRun, runs: ReferenceRuns, batch: int) -> None:
+def _entry(record: TensorRecord) -> manifest.Layer:
+    return manifest.Layer(
+        path=record.path,
+        call=record.call,
+        element=record.element,
+        name=record.name,
+        kind=record.kind,
+        status=manifest.FOLDED,
+        shape=record.value.shape,
+    )
+
+
+def _require_equal_outputs(original: Mapping[str, Tensor], runs: ReferenceRuns, batch: int) -> None:
     """Compare the outputs for the first inputs with the prepared network's: rows of its largest batch, or a run."""
     for pair in runs.candidates(batch):
-        agreements = {name: pair.output(name).agreement(_array(original, name)) for name in original.outputs}
+        agreements = {name: pair.output(name).agreement(value.numpy()) for name, value in original.items()}
         if all(agreement.holds for agreement in agreements.values()):
             return
     for name, agreement in agreements.items():
         _require_agreement(f"output '{name}'", agreement, batch)
-
-
-def _array(run: TorchRun, name: str) -> Array:
-    return run.outputs[name].numpy()
 
 
 def _require_agreement(what: str, agreement: Agreement, batch: int) -> None:

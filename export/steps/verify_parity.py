@@ -22,7 +22,7 @@ def verify_parity(context: ShapesVerified) -> Verified:
     network, interface, layer_map = context.source.network, context.interface, context.layer_map
     arguments = interface.arguments(interface.noise(1))
     with dynamic_size_errors(context.settings.dynamic_size), export_flag_errors(network, arguments):
-        runner = ModelRunner(context.model, layer_map)
+        runner = ModelRunner(context.model)
         checks = check_parity(runner, layer_map, context.runs)
         extremes = check_extremes(runner, layer_map, network, interface)
         if export_flag(network, arguments):

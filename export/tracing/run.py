@@ -8,6 +8,7 @@ are unique.
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from torch import nn
 from export.errors import FailedRunError, UnsupportedNetworkError, one_line
 from export.tensors import converted, copied, held_tensors
 from export.tracing.arguments import Arguments
-from export.tracing.float64 import Float64Constants, float64_copy
+from export.tracing.float64 import float64_arithmetic, plain, seen_as_float32, to_float64
 from export.tracing.source_lines import failing_line, location
-from export.tracing.trace import TensorRecord, module_tracker, trace
+from export.tracing.trace import TensorRecord, module_tracker, stream, trace
 
+Consumer = Callable[[TensorRecord], None]  # of a record whose value is valid during the call only; must not raise
 Message = Callable[[str, BaseException], str]  # of an error: from a clause with the layer, and the exception
 NetworkOutput = Any  # a tensor, or tuples, lists and dicts of them
 Layers = Mapping[str, TensorRecord]  # the output of each layer, by layer name, in the order in which the calls return
@@ -56,11 +58,24 @@ def run_traced(network: nn.Module, arguments: Arguments) -> tuple[NetworkOutput,
     return _by_name(_translate_errors(network, arguments, trace, _float32_failure(arguments)))
 
 
-def run_in_float64(network: nn.Module, arguments: Arguments) -> tuple[NetworkOutput, Layers]:
-    """Run a copy of the network in float64 and record its layers. Raises: UnsupportedNetworkError."""
-    double = float64_copy(network)
-    with Float64Constants():
-        return _by_name(_translate_errors(double, arguments.cast(torch.float64), trace, _float64_failure))
+def run_streamed(network: nn.Module, arguments: Arguments, consume: Consumer) -> NetworkOutput:
+    """Run the network, and pass the output of each layer to `consume`. Raises: UnsupportedNetworkError."""
+    return _translate_errors(network, arguments, partial(stream, consume=consume), _float32_failure(arguments))
+
+
+def run_in_float64(network: nn.Module, arguments: Arguments, consume: Consumer = lambda _: None) -> NetworkOutput:
+    """Run a copy of the network in float64, and pass the output of each layer to `consume`.
+
+    Raises: UnsupportedNetworkError.
+    """
+    precise = arguments.cast(torch.float64).map(seen_as_float32)
+    forward = partial(_stream_in_float64, consume=consume)
+    return _translate_errors(to_float64(network), precise, forward, _float64_failure)
+
+
+def _stream_in_float64(network: nn.Module, arguments: Arguments, consume: Consumer) -> NetworkOutput:
+    with float64_arithmetic():
+        return plain(stream(network, arguments, consume))
 
 
 def _forward(network: nn.Module, arguments: Arguments) -> NetworkOutput:
@@ -74,10 +89,10 @@ def _float32_failure(arguments: Arguments) -> Message:
 
 def _float64_failure(layer: str, error: BaseException) -> str:
     return (
-        f"the network runs in float32 but not in float64{layer or location('', failing_line(error))}, so its float32 "
-        "error cannot be measured: its forward fixes a dtype. Replace a cast such as x.float() by one to the dtype of "
-        "the weights, x.to(self.weight.dtype), or a constant's dtype=torch.float32 by dtype=x.dtype; register a tensor "
-        f"or module that the forward uses from outside the network. PyTorch's error: {one_line(error)}"
+        f"the network runs in float32 but not in float64{layer}{location('', failing_line(error))}: its forward uses "
+        "the memory of a tensor outside of PyTorch, as .numpy() and .data_ptr() do, or an operation of another "
+        "library, so its float32 error cannot be measured. Use PyTorch's operations there. PyTorch's error: "
+        f"{one_line(error)}"
     )
 
 
@@ -89,15 +104,15 @@ def _translate_errors(
     except (UnsupportedNetworkError, MemoryError):
         raise
     except (Exception, SystemExit) as error:  # a forward may call sys.exit
-        path = _failing_layer(network, arguments)
+        path = _failing_layer(network, arguments, forward)
         layer = f" in its layer '{path}'" if path else ""
         raise FailedRunError(message(layer, error)) from error
 
 
-def _failing_layer(network: nn.Module, arguments: Arguments) -> str:
+def _failing_layer(network: nn.Module, arguments: Arguments, forward: Callable[[nn.Module, Arguments], Any]) -> str:
     """Repeat the failing run and return the path of the module in which it fails."""
     with module_tracker(network) as current_path, contextlib.suppress(Exception, SystemExit):
-        _forward(network, arguments)
+        forward(network, arguments)
         return ""
     return current_path()
 

@@ -1,13 +1,14 @@
 """Records the tensors that each module call of a network accepts and returns, with forward hooks.
 
-Ensures: recorded values are copies, made before an in-place operation can overwrite them. A tensor is identified by its
-address, shape, strides and version, which distinguishes a module that returns its input from one that computes.
+Ensures: recorded values are those of the moment at which the call returned; they are copied only where an operation
+overwrites them later, because those of all layers can take gigabytes. A tensor is identified by its address, shape,
+strides and version, which distinguishes a module that returns its input from one that computes.
 """
 
 import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from export.arrays import Array
 from export.errors import UnsupportedNetworkError
+from export.tensors import held_tensors
 from export.tracing.arguments import Arguments
+from export.tracing.float64 import plain
 from protos.layer_names import layer_name
 
 Identity = tuple[int, tuple[int, ...], tuple[int, ...], int]
@@ -34,7 +38,7 @@ class TensorRecord:
         element: The tensor's index among those that the call returned.
         kind: The module's class name.
         parent: The path of the module that made the call.
-        value: A copy of the tensor.
+        value: The tensor's values at the end of the call.
         identity: Identifies the tensor's memory at the end of the call.
         inputs: The identities of the call's input tensors.
     """
@@ -62,13 +66,28 @@ class TensorRecord:
 def trace(network: nn.Module, arguments: Arguments) -> tuple[Any, list[TensorRecord]]:
     """Return the output of `network`, and a record of each tensor that a module call returned, in that order."""
     recorder = _Recorder()
-    handles = [handle for path, module in network.named_modules() for handle in recorder.attach(path, module)]
-    try:
-        output = arguments.call(network)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return output, recorder.records
+    with _BeforeWrites(recorder.copy):
+        output = _run_observed(network, arguments, recorder.add)
+    for _, tensor in held_tensors(network):  # a later run may write to them
+        recorder.copy(tensor)
+    return output, recorder.records()
+
+
+def stream(network: nn.Module, arguments: Arguments, consume: Callable[[TensorRecord], None]) -> Any:
+    """Return the output of `network`, and pass each record to `consume`; its value is valid during that call only.
+
+    A tensor that several modules in a row return, as a block returns that of its last layer, has one array.
+    """
+    latest: tuple[Identity | None, Array, torch.Tensor | None] = None, np.empty(0), None
+
+    def visit(call: _Call, tensor: torch.Tensor) -> None:
+        nonlocal latest
+        identity = _identity(tensor)
+        if identity != latest[0]:  # the address of the latest tensor, which is kept, is not reused
+            latest = identity, _contiguous(_to_numpy(tensor)), tensor
+        consume(call.record(latest[1], identity))
+
+    return _run_observed(network, arguments, visit)
 
 
 @contextlib.contextmanager
@@ -115,11 +134,87 @@ def layer_shapes(network: nn.Module, arguments: Arguments) -> list[tuple[str, tu
     return shapes
 
 
+@dataclass(frozen=True)
+class _Call:
+    """The fields of a TensorRecord that do not depend on the tensor."""
+
+    path: str
+    call: int
+    element: int
+    kind: str
+    parent: str
+    inputs: frozenset[Identity]
+
+    def record(self, value: Array, identity: Identity) -> TensorRecord:
+        return TensorRecord(**vars(self), value=value, identity=identity)
+
+
 class _Recorder:
+    """Keeps the tensors of all calls, and copies those that are about to be overwritten."""
+
     def __init__(self) -> None:
-        self.records: list[TensorRecord] = []
+        self._calls: list[tuple[_Call, Identity]] = []
         self._alive: list[torch.Tensor] = []  # the address of a freed tensor could be reused
-        self._copies: dict[Identity, Array] = {}  # a block returns the same tensor as its last layer: copy it once
+        self._values: dict[Identity, Array] = {}
+        self._shared: defaultdict[int, set[Identity]] = defaultdict(set)  # values that are no copies, by storage
+
+    def add(self, call: _Call, tensor: torch.Tensor) -> None:
+        identity = _identity(tensor)
+        self._calls.append((call, identity))
+        if identity not in self._values:
+            self._alive.append(tensor)
+            self._values[identity] = _to_numpy(tensor)
+            self._shared[_storage(tensor)].add(identity)
+
+    def copy(self, tensor: torch.Tensor) -> None:
+        """Copy the values that share the memory of `tensor`."""
+        for identity in self._shared.pop(_storage(tensor), ()):
+            self._values[identity] = self._values[identity].copy()
+
+    def records(self) -> list[TensorRecord]:
+        """Return the records in the order of the calls; each array is contiguous, so that comparisons are fast."""
+        self._alive.clear()
+        for identity, value in self._values.items():
+            self._values[identity] = _contiguous(value)
+        return [call.record(self._values[identity], identity) for call, identity in self._calls]
+
+
+class _BeforeWrites(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class is untyped
+    """While active, calls a function with each tensor that an operation is about to overwrite."""
+
+    def __init__(self, before_write: Callable[[torch.Tensor], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._before_write = before_write
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            for tensor in _written(func._schema.arguments, args, kwargs):
+                self._before_write(tensor)
+        return func(*args, **kwargs)
+
+
+def _written(arguments: Any, args: Any, kwargs: Any) -> Iterator[torch.Tensor]:
+    for index, argument in enumerate(arguments):
+        if argument.is_write:
+            passed = args[index] if index < len(args) else kwargs.get(argument.name)
+            yield from _tensors(passed)
+
+
+def _run_observed(network: nn.Module, arguments: Arguments, visit: Callable[[_Call, torch.Tensor], None]) -> Any:
+    """Run the network, and call `visit` with each tensor that a module call returns."""
+    observer = _Observer(visit)
+    handles = [handle for path, module in network.named_modules() for handle in observer.attach(path, module)]
+    try:
+        return arguments.call(network)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Observer:
+    def __init__(self, visit: Callable[[_Call, torch.Tensor], None]) -> None:
+        self._visit = visit
         self._calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
         self._stack: list[str] = []
         self._inputs: list[frozenset[Identity]] = []
@@ -133,9 +228,9 @@ class _Recorder:
     def _before(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             self._stack.append(path)
-            for tensor in _tensors((args, kwargs)):
-                _require_recordable(path, type(module).__name__, tensor)
-            self._inputs.append(frozenset(_identity(tensor) for tensor in _tensors((args, kwargs))))
+            tensors = list(_tensors(plain((args, kwargs))))
+            _require_recordable(path, type(module).__name__, tensors)
+            self._inputs.append(frozenset(map(_identity, tensors)))
 
         return hook
 
@@ -145,28 +240,23 @@ class _Recorder:
             inputs = self._inputs.pop()
             parent = self._stack[-1] if self._stack else ""
             call = next(self._calls[path])
-            kind = type(module).__name__
-            for element, tensor in enumerate(_tensors(result)):
-                _require_recordable(path, kind, tensor)
-                self._alive.append(tensor)
-                identity = _identity(tensor)
-                if identity not in self._copies:
-                    self._copies[identity] = _to_numpy(tensor.detach().clone().cpu())
-                value = self._copies[identity]
-                self.records.append(TensorRecord(path, call, element, kind, parent, value, identity, inputs))
+            tensors = list(_tensors(plain(result)))
+            _require_recordable(path, type(module).__name__, tensors)
+            for element, tensor in enumerate(tensors):
+                self._visit(_Call(path, call, element, type(module).__name__, parent, inputs), tensor)
 
         return hook
 
 
-def _require_recordable(path: str, kind: str, tensor: torch.Tensor) -> None:
-    """Reject a tensor without memory of its own. Raises: UnsupportedNetworkError, which names the layer."""
+def _require_recordable(path: str, kind: str, tensors: Sequence[torch.Tensor]) -> None:
+    """Reject tensors without memory of their own. Raises: UnsupportedNetworkError, which names the layer."""
     layer = f"the layer '{path}' ({kind})" if path else f"the network ({kind})"
-    if is_functorch_wrapped_tensor(tensor):
+    if any(map(is_functorch_wrapped_tensor, tensors)):
         raise UnsupportedNetworkError(
             f"{layer} is called inside a transform of torch.func, such as vmap, where its output cannot be recorded: "
             "call it outside, on the whole batch."
         )
-    if tensor.layout != torch.strided:
+    for tensor in (tensor for tensor in tensors if tensor.layout != torch.strided):
         layout = str(tensor.layout).removeprefix("torch.")
         raise UnsupportedNetworkError(
             f"{layer} accepts or returns a tensor of layout {layout}, but tensors of an ONNX model are strided: "
@@ -175,8 +265,19 @@ def _require_recordable(path: str, kind: str, tensor: torch.Tensor) -> None:
 
 
 def _to_numpy(tensor: torch.Tensor) -> Array:
-    """Return the tensor as an array; numpy has no bfloat16, whose values float32 represents exactly."""
-    return np.asarray(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
+    """Return an array with the memory of the tensor; numpy has no bfloat16, whose values float32 represents exactly."""
+    with _disable_current_modes():
+        array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
+    return array
+
+
+def _contiguous(array: Array) -> Array:
+    """Return the array, or a contiguous copy, which is faster to compare."""
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _identity(tensor: torch.Tensor) -> Identity:

@@ -6,7 +6,8 @@ for the same inputs, and another value agrees with PyTorch there.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +18,23 @@ from torch import nn
 from export.arrays import Array
 from export.errors import ConversionError, UnsupportedNetworkError
 from export.interface.interface import Inputs, Interface
-from export.onnx_model.runtime import Runtime, value_names
+from export.onnx_model.stages import StagedRuntime
 from export.tracing.run import Layers, fresh_copy, run_traced
 
 RTOL = 1e-3  # of the largest magnitude: float32 stays within it in any order of summation
+
+Pair = tuple[str, str]  # the names of a layer and of a value
 
 
 class Separation:
     """The network's layers and the model's values for inputs that exceed, or are at the ends of, the usual range."""
 
-    def __init__(self, model: onnx.ModelProto, network: nn.Module, interface: Interface) -> None:
+    def __init__(self, model: onnx.ModelProto, network: nn.Module, interface: Interface, pairs: Iterable[Pair]) -> None:
+        """`pairs` are the layers and values that coincide on every probe input."""
         self._model, self._network, self._interface = model, network, interface
+        self._layers: defaultdict[str, list[str]] = defaultdict(list)  # by the value that may be their output
+        for layer, value in pairs:
+            self._layers[value].append(layer)
 
     def candidates(self, layer: str, values: Sequence[str]) -> set[str]:
         """Return those of `values` that agree with the output of `layer` on every input that separates them.
@@ -42,13 +49,7 @@ class Separation:
 
     def _rows_that_agree(self, layer: str, value: str) -> npt.NDArray[np.bool_]:
         """Return for each input whether `value` may be the output of `layer`; true if one cannot be computed."""
-        layers, values = self._results
-        count = len(next(iter(self._inputs.values())))
-        if layer not in layers or value not in values or layers[layer].value.shape != values[value].shape:
-            return np.ones(count, np.bool_)
-        groups = count if values[value].size % count == 0 else 1  # a layer need not have a row per input
-        rows = (array.reshape(groups, -1) for array in (layers[layer].value, values[value]))
-        return np.broadcast_to(np.array(list(map(_is_close, *rows)), np.bool_), count)
+        return np.array([(layer, value) not in refuted for refuted in self._refuted], np.bool_)
 
     @functools.cached_property
     def _sources(self) -> Mapping[str, str]:
@@ -64,24 +65,40 @@ class Separation:
         return sources
 
     @functools.cached_property
-    def _inputs(self) -> Inputs:
-        batches = [self._interface.out_of_range_inputs(), *self._interface.extreme_inputs().values()]
-        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    def _refuted(self) -> list[set[Pair]]:
+        """The pairs that differ, for each input; these run one by one, because the values of all take gigabytes."""
+        network, runtime = fresh_copy(self._network), StagedRuntime(self._model)
+        return [self._differences(network, runtime, inputs) for inputs in self._single_inputs()]
 
-    @functools.cached_property
-    def _results(self) -> tuple[Layers, Mapping[str, Array]]:
+    def _single_inputs(self) -> Iterator[Inputs]:
+        for batch in (self._interface.out_of_range_inputs(), *self._interface.extreme_inputs().values()):
+            for row in range(len(next(iter(batch.values())))):
+                yield {name: array[row : row + 1] for name, array in batch.items()}
+
+    def _differences(self, network: nn.Module, runtime: StagedRuntime, inputs: Inputs) -> set[Pair]:
         try:
-            _, layers = run_traced(fresh_copy(self._network), self._interface.arguments(self._inputs))
-            names = value_names(self._model)
-            values = Runtime(self._model, names, optimise=False).run(self._inputs, names)
+            _, layers = run_traced(network, self._interface.arguments(inputs))
+            return {
+                (layer, value)
+                for values in runtime.run(inputs)
+                for value, array in values.items()
+                for layer in self._layers[value]
+                if _differ(layers, layer, array)
+            }
         except (UnsupportedNetworkError, ConversionError):
-            return {}, {}  # these inputs cannot separate values
-        return layers, {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+            return set()  # this input cannot separate values
+
+
+def _differ(layers: Layers, name: str, actual: Array) -> bool:
+    if name not in layers or layers[name].value.shape != actual.shape:
+        return False
+    return not _is_close(layers[name].value, actual)
 
 
 def _is_close(expected: Array, actual: Array) -> bool:
     """Return whether the results for one input agree within float32; true if the expected result is not finite."""
-    left, right = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
-    if not np.all(np.isfinite(left)):
-        return True
-    return bool(np.all(np.abs(left - right) <= RTOL * np.max(np.abs(left), initial=0.0)))
+    dtype = np.result_type(expected.dtype, np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = np.max(np.abs(np.asarray(expected, dtype)), initial=0.0)
+        difference = np.max(np.abs(np.subtract(expected, actual, dtype=dtype)), initial=0.0)
+    return not np.isfinite(scale) or bool(difference <= RTOL * scale)

@@ -8,10 +8,11 @@ agree.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from operator import methodcaller
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -19,14 +20,31 @@ from torch import nn
 from export.arrays import Array
 from export.errors import ParityError, UnsupportedNetworkError
 from export.interface.interface import Inputs, Interface
-from export.reference.expected import ReferencePair, TorchRun
+from export.reference.pairs import (
+    LAYER_FLOOR,
+    ReferencePair,
+    TorchRun,
+    output_reference,
+    reference_pairs,
+    run_float32,
+)
 from export.reference.tolerance import Agreement, Reference
-from export.tracing.lane_sums import LaneSummation, SumDetector
-from export.tracing.run import NetworkOutput, cpu_copy, run_in_float64, run_traced
-from export.verify.model_runner import ModelRun, ModelRunner
+from export.tracing.run import Layers, cpu_copy
+from export.verify.model_runner import ModelRunner
 from protos import manifest
 
-Select = Callable[[ReferencePair], Reference]  # the reference of an output, or of a layer
+
+class References(Protocol):
+    """PyTorch's results for one input."""
+
+    def layer(self, name: str, /) -> Reference:
+        """Return the reference of a layer's output."""
+
+    def output(self, name: str, /) -> Reference:
+        """Return the reference of an output of the model."""
+
+
+Select = Callable[[References], Reference]  # the reference of an output, or of a layer
 
 
 @dataclass(frozen=True)
@@ -78,41 +96,51 @@ def _check(
     runner: ModelRunner, layer_map: manifest.LayerMap, extreme: "_Extreme", extremes: "Sequence[_Extreme]"
 ) -> list[ExtremeCheck]:
     """Compare on one input; `extremes` are all that are compared."""
-    model_run = runner.run(extreme.inputs)
-    checks = list(_check_outputs(model_run, extreme, extremes))
-    _check_layers(model_run, extreme, extremes, layer_map)
+    checks = list(_check_outputs(runner.outputs(extreme.inputs), extreme, extremes))
+    _check_layers(runner.values(extreme.inputs), extreme, extremes, layer_map)
     extreme.forget_layers()
     return checks
 
 
-def _check_outputs(model_run: ModelRun, extreme: "_Extreme", extremes: "Sequence[_Extreme]") -> Iterator[ExtremeCheck]:
+def _check_outputs(
+    served: Mapping[str, Array], extreme: "_Extreme", extremes: "Sequence[_Extreme]"
+) -> Iterator[ExtremeCheck]:
     for name in extreme.float32.outputs:
-        select = partial(ReferencePair.output, name=name)
+        select = methodcaller("output", name)
         pooled_error = partial(_pooled_output_error, extremes, name)
-        agreement, is_unreliable = extreme.compare(f"'{name}'", select, model_run.outputs[name], pooled_error)
+        agreement, is_unreliable = extreme.compare(f"'{name}'", select, served[name], pooled_error)
         yield ExtremeCheck(extreme.kind, name, agreement, is_unreliable)
 
 
 def _check_layers(
-    model_run: ModelRun, extreme: "_Extreme", extremes: "Sequence[_Extreme]", layer_map: manifest.LayerMap
+    stages: Iterable[Mapping[str, Array]],
+    extreme: "_Extreme",
+    extremes: "Sequence[_Extreme]",
+    layer_map: manifest.LayerMap,
 ) -> None:
-    """Compare each layer that the network has as it was passed; layers that share a tensor are compared once."""
-    compared: set[object] = set()
+    """Compare each layer that the network has as it was passed, as its value is computed."""
+    layers = _layers_to_compare(extreme.float32.layers, layer_map)
+    for values in stages:
+        for layer in (layer for layer in layers if layer.value in values):
+            array = values[layer.value]
+            if extreme.float32.layers[layer.name].value.shape == array.shape:
+                select = methodcaller("layer", layer.name)
+                pooled_error = partial(_pooled_error, extremes, select)
+                extreme.compare(f"layer '{layer.name}' ({layer.kind})", select, array, pooled_error)
+
+
+def _layers_to_compare(layers: Layers, layer_map: manifest.LayerMap) -> list[manifest.Layer]:
+    """Return the layers that are in the model and in the network; of those that share both tensors, one."""
+    by_tensors: dict[object, manifest.Layer] = {}
     for layer in layer_map.layers:
-        record = extreme.float32.layers.get(layer.name)
-        if record is None or not layer.value or (layer.value, record.identity) in compared:
-            continue
-        compared.add((layer.value, record.identity))
-        array = model_run.values[layer.value]
-        if record.value.shape == array.shape:
-            select = partial(ReferencePair.layer, name=layer.name)
-            pooled_error = partial(_pooled_error, extremes, select)
-            extreme.compare(f"layer '{layer.name}' ({layer.kind})", select, array, pooled_error)
+        if layer.value and layer.name in layers:
+            by_tensors.setdefault((layer.value, layers[layer.name].identity), layer)
+    return list(by_tensors.values())
 
 
 def _pooled_output_error(extremes: "Sequence[_Extreme]", name: str) -> float:
     """Return the error of an output, which is at least what the error of the output that it is derived from causes."""
-    error = _pooled_error(extremes, partial(ReferencePair.output, name=name))
+    error = _pooled_error(extremes, methodcaller("output", name))
     source = extremes[0].interface.derived_outputs.get(name)
     return max(error, source.sensitivity * _pooled_output_error(extremes, source.name)) if source else error
 
@@ -129,7 +157,6 @@ class _Extreme:
     def __init__(self, network: nn.Module, interface: Interface, kind: str, inputs: Inputs) -> None:
         self.kind, self.inputs, self.interface = kind, inputs, interface
         self._network = network
-        self._sums = SumDetector()
 
     def compare(
         self, what: str, select: Select, array: Array, least_error: Callable[[], float]
@@ -138,7 +165,7 @@ class _Extreme:
 
         Raises: ParityError.
         """
-        reference = select(ReferencePair(self.float32, self.float32, None, self.interface.derived_outputs))
+        reference = select(_Float32References(self.interface, self.float32))
         array = self._finite(what, reference.float32, array)
         agreement = reference.agreement(array)
         if agreement.holds:
@@ -174,19 +201,25 @@ class _Extreme:
     @cached_property
     def float32(self) -> TorchRun:
         """The results in float32. Raises: UnsupportedNetworkError."""
-        return self._run(run_traced)
+        return run_float32(self._network, self.interface, self.interface.arguments(self.inputs))
 
     @cached_property
     def precise(self) -> ReferencePair:
-        """The results in float32 and float64. Raises: UnsupportedNetworkError."""
-        with self._sums:
-            float64 = self._run(run_in_float64)
-        if not self._sums.detected:
-            return ReferencePair(self.float32, float64, None, self.interface.derived_outputs)
-        with LaneSummation():
-            return ReferencePair(self.float32, float64, self._run(run_traced), self.interface.derived_outputs)
+        """The results in float32, with tolerances that follow from float64. Raises: UnsupportedNetworkError."""
+        arguments = self.interface.arguments(self.inputs)
+        return reference_pairs(self._network, self.interface, arguments, self.float32, [1])[1]
 
-    def _run(self, run: Callable[..., tuple[NetworkOutput, Any]]) -> TorchRun:
-        network_output, layers = run(self._network, self.interface.arguments(self.inputs))
-        outputs = self.interface.model_outputs(network_output)
-        return TorchRun({name: value.detach().clone() for name, value in outputs.items()}, layers)
+
+class _Float32References:
+    """References as those of a ReferencePair, as if float32 were exact."""
+
+    def __init__(self, interface: Interface, float32: TorchRun) -> None:
+        self._interface, self._float32 = interface, float32
+
+    def layer(self, name: str) -> Reference:
+        value = self._float32.layers[name].value
+        return Reference(value, value, LAYER_FLOOR)
+
+    def output(self, name: str) -> Reference:
+        outputs = {output: value.numpy() for output, value in self._float32.outputs.items()}
+        return output_reference(self._interface, name, outputs, outputs)

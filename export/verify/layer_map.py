@@ -19,12 +19,13 @@ from torch import nn
 
 from export.arrays import Array
 from export.errors import UnsupportedNetworkError
-from export.interface.interface import Inputs
-from export.onnx_model.runtime import Runtime, value_names
 from export.onnx_model.scopes import module_scopes
-from export.reference.expected import ReferencePair, ReferenceRuns
+from export.onnx_model.stages import StagedRuntime
+from export.reference.expected import ReferenceRuns
+from export.reference.pairs import ReferencePair
 from export.reference.tolerance import Agreement
 from export.tracing.trace import TensorRecord
+from export.verify.agreements import NEAR_MISS, Agreements
 from export.verify.disambiguate import Separation
 from protos import manifest
 
@@ -35,8 +36,6 @@ REWRITTEN = "no value computed inside it equals its output: the exporter rewrote
 IMPRECISE = "onnxruntime computes it less exactly than PyTorch does"
 SUSPECT_REASONS = (NOWHERE, REWRITTEN, IMPRECISE)  # prefixes of reasons that may hide a wrong number
 
-NEAR_MISS = 10.0  # largest error of a near miss, as a multiple of the tolerance
-
 
 @dataclass(frozen=True)
 class Value:
@@ -46,13 +45,11 @@ class Value:
         name: Its name.
         position: The index of its node.
         scopes: The paths of the modules that contain it, the outermost first.
-        array: Its content for the probe inputs.
     """
 
     name: str
     position: int
     scopes: tuple[str, ...]
-    array: Array
 
 
 @dataclass(frozen=True)
@@ -68,12 +65,14 @@ def map_layers(model: onnx.ModelProto, network: nn.Module, runs: Sequence[Refere
 
     Raises: UnsupportedNetworkError when the network does not run in float64.
     """
-    own_size, other_layers = runs[0], runs[-1].small_batch.layers
+    own_size, other_shapes = runs[0], runs[-1].small_batch.shapes
     pair = own_size.pair
-    values = _values(model, own_size.inputs(own_size.count), _first_paths(network))
-    matcher = _Matcher(values, pair, Separation(model, network, own_size.interface))
+    agreements = Agreements(pair, StagedRuntime(model).run(own_size.inputs(own_size.count)))
+    values = _values(model, agreements, _first_paths(network))
+    separation = Separation(model, network, own_size.interface, agreements.ambiguous_pairs())
+    matcher = _Matcher(values, pair, agreements, separation)
     layers = [
-        matcher.entry(index, _dynamic_shape(record, other_layers))
+        matcher.entry(index, _dynamic_shape(record, other_shapes))
         for index, record in enumerate(pair.float32.layers.values())
     ]
     return manifest.LayerMap(layers=[layer for layer in layers if layer.path])
@@ -86,8 +85,10 @@ def _first_paths(network: nn.Module) -> Mapping[str, str]:
 
 
 class _Matcher:
-    def __init__(self, values: Sequence[Value], pair: ReferencePair, separation: Separation) -> None:
-        self._values, self._pair, self._separation = values, pair, separation
+    def __init__(
+        self, values: Sequence[Value], pair: ReferencePair, agreements: Agreements, separation: Separation
+    ) -> None:
+        self._values, self._agreements, self._separation = values, agreements, separation
         self._records = list(pair.float32.layers.values())
         self._calls = Counter(record.path for record in self._records if record.element == 0)
         self._inside: defaultdict[str, list[Value]] = defaultdict(list)
@@ -182,14 +183,8 @@ class _Matcher:
 
     def _agreement(self, index: int, value: Value) -> Agreement | None:
         """Return how closely `value` matches the index-th record; None if it does not."""
-        expected = self._records[index].value
-        if value.array.shape != expected.shape or value.array.dtype != expected.dtype:
-            return None
-        reference = self._pair.layer(self._records[index].name)
-        if not reference.may_hold(value.array):
-            return None
-        agreement = reference.agreement(value.array)
-        return agreement if agreement.holds else None
+        agreement = self._agreements.get(self._records[index], value.name)
+        return agreement if agreement is not None and agreement.holds else None
 
     def _missing(self, index: int) -> manifest.Layer:
         """Return the entry of a record without a value in the file: folded into a later layer, or not exported."""
@@ -207,9 +202,11 @@ class _Matcher:
     def _near_miss(self, index: int) -> str:
         """Return a reason if a value inside the module differs from its output by slightly more than the tolerance."""
         record = self._records[index]
-        reference = self._pair.layer(record.name)
-        same_shape = [value for value in self._inside[record.path] if value.array.shape == record.value.shape]
-        matches = [Match(value, reference.agreement(value.array)) for value in same_shape]
+        matches = [
+            Match(value, agreement)
+            for value in self._inside[record.path]
+            if (agreement := self._agreements.get(record, value.name)) is not None
+        ]
         closest = min(reversed(matches), key=lambda match: match.agreement.share, default=None)
         if closest is None or closest.agreement.share > NEAR_MISS:
             return ""
@@ -232,23 +229,22 @@ def _exact(match: Match) -> manifest.Layer:
     return manifest.Layer(status=manifest.EXACT, value=match.value.name, max_abs_error=match.agreement.max_abs_error)
 
 
-def _values(model: onnx.ModelProto, feeds: Inputs, first_paths: Mapping[str, str]) -> list[Value]:
-    """Return every node's outputs in order, computed by onnxruntime without optimisation."""
-    arrays = Runtime(model, value_names(model), optimise=False).run(feeds)
+def _values(model: onnx.ModelProto, agreements: Agreements, first_paths: Mapping[str, str]) -> list[Value]:
+    """Return every node's outputs in order."""
     return [
-        Value(name, position, tuple(first_paths.get(path, path) for path in module_scopes(node)), arrays[name])
+        Value(name, position, tuple(first_paths.get(path, path) for path in module_scopes(node)))
         for position, node in enumerate(model.graph.node)
         for name in node.output
-        if name and isinstance(arrays[name], np.ndarray)  # a sequence is not the output of a layer
+        if name in agreements.values  # not a sequence, which is not the output of a layer
     ]
 
 
-def _dynamic_shape(record: TensorRecord, other_layers: Mapping[str, TensorRecord]) -> list[int]:
-    """Return the shape of `record` with -1 for dimensions that differ in `other_layers`, which had another input."""
-    if record.name not in other_layers:
+def _dynamic_shape(record: TensorRecord, other_shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """Return the shape of `record` with -1 for dimensions that differ in `other_shapes`, which had another input."""
+    if record.name not in other_shapes:
         raise UnsupportedNetworkError(
             f"the layer '{record.name}' is called for some batches only, but a model file calls the same layers for "
             "all: remove the condition from the network's forward."
         )
-    other = other_layers[record.name].value.shape
+    other = other_shapes[record.name]
     return [size if size == other_size else -1 for size, other_size in zip(record.value.shape, other, strict=True)]

@@ -6,18 +6,18 @@ layer, in the order of execution, that does not.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from export.arrays import Array
 from export.errors import ParityError
 from export.interface.interface import Size, batch_text
-from export.reference.expected import ReferencePair, ReferenceRuns
+from export.reference.expected import BATCHES, ReferenceRuns
+from export.reference.pairs import ReferencePair
 from export.reference.tolerance import Agreement
 from export.verify.layer_map import SUSPECT_REASONS
-from export.verify.model_runner import ModelRun, ModelRunner
+from export.verify.model_runner import ModelRunner
 from protos import manifest
-
-BATCHES = (1, 2, 3, 5)
 
 
 @dataclass(frozen=True)
@@ -67,27 +67,29 @@ def check_parity(runner: ModelRunner, layer_map: manifest.LayerMap, runs: Sequen
 
 def _compare(layer_map: manifest.LayerMap, runs: ReferenceRuns, runner: ModelRunner, batch: int) -> _Comparison:
     """Compare with rows of the largest batch, and if these disagree, with a separate run of this batch."""
-    model_run = runner.run(runs.inputs(batch))
     for pair in runs.candidates(batch):
-        outputs = {name: pair.output(name).agreement(model_run.outputs[name]) for name in sorted(pair.float32.outputs)}
-        comparison = _Comparison(batch, runs.interface.sizes[0], _compare_layers(layer_map, pair, model_run), outputs)
+        layers = _compare_layers(layer_map, pair, runner.values(runs.inputs(batch)))
+        served = runner.outputs(runs.inputs(batch))
+        outputs = {name: pair.output(name).agreement(served[name]) for name in sorted(served)}
+        comparison = _Comparison(batch, runs.interface.sizes[0], layers, outputs)
         if comparison.holds:
             break
     return comparison
 
 
-def _compare_layers(layer_map: manifest.LayerMap, pair: ReferencePair, model_run: ModelRun) -> dict[str, Agreement]:
-    """Compare each layer; layers that share a value and a tensor are compared once."""
-    by_tensor: dict[object, Agreement] = {}
-    agreements = {}
-    for layer in layer_map.layers:
-        if not layer.value:
-            continue
-        key = (layer.value, pair.float32.layers[layer.name].identity)
-        if key not in by_tensor:
-            by_tensor[key] = pair.layer(layer.name).agreement(model_run.values[layer.value])
-        agreements[layer.name] = by_tensor[key]
-    return agreements
+def _compare_layers(
+    layer_map: manifest.LayerMap, pair: ReferencePair, stages: Iterable[Mapping[str, Array]]
+) -> dict[str, Agreement]:
+    """Compare each layer as its value is computed; layers that share a value and a tensor are compared once."""
+    tensors = {layer.name: pair.float32.layers[layer.name].identity for layer in layer_map.layers if layer.value}
+    layers = {(layer.value, tensors[layer.name]): layer.name for layer in layer_map.layers if layer.value}
+    agreements = {
+        (value, tensor): pair.layer(layer).agreement(values[value])
+        for values in stages
+        for (value, tensor), layer in layers.items()
+        if value in values
+    }
+    return {layer.name: agreements[layer.value, tensors[layer.name]] for layer in layer_map.layers if layer.value}
 
 
 def _require_layers(layer_map: manifest.LayerMap, comparison: _Comparison) -> None:

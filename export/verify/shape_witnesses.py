@@ -18,14 +18,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from torch import nn
 
 from export.interface.interface import Interface, Size, batch_text
 from export.names import BATCH, HEIGHT, WIDTH
 from export.onnx_model.external_data import weightless
-from export.onnx_model.runtime import Runtime, value_names
+from export.onnx_model.stages import StagedRuntime
 from export.tracing.meta_device import to_meta_device
 from export.tracing.trace import layer_shapes
 from export.verify import symbolic_shapes
@@ -99,11 +98,13 @@ def _query(name: str, source: Callable[[], Shapes], *errors: type[Exception]) ->
 
 
 def _runtime(model: onnx.ModelProto, interface: Interface, cases: Sequence[Case]) -> Shapes:
-    names = value_names(model)
-    runtime = Runtime(model, names, optimise=False)
-    values = {case: runtime.run(interface.at(*case.size).noise(case.batch)) for case in cases}
-    arrays = [name for name in names if isinstance(values[cases[0]][name], np.ndarray)]  # a sequence has no shape
-    return {name: {case: values[case][name].shape for case in cases} for name in arrays}
+    runtime = StagedRuntime(model)
+    shapes: defaultdict[str, dict[Case, Shape]] = defaultdict(dict)
+    for case in cases:
+        for values in runtime.run(interface.at(*case.size).noise(case.batch)):
+            for name, value in values.items():
+                shapes[name][case] = value.shape
+    return shapes
 
 
 def _pytorch(meta: nn.Module, interface: Interface, cases: Sequence[Case]) -> Shapes:

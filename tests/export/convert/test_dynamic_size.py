@@ -14,7 +14,7 @@ from torch import nn
 import zoonnx as dispatcher
 from export import Exported, ExportSettings, export_model
 from export.check.run import check_model
-from export.errors import ParityError, UnsupportedNetworkError
+from export.errors import ConversionError, ParityError, UnsupportedNetworkError
 from export.variants.runner import make_variants, plan
 from export.variants.settings import Bounds, VariantSettings
 from export.verify.dim_expr import evaluate

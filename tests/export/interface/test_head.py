@@ -45,7 +45,7 @@ def test_every_head(
     network, model = converted
     interface = ImageInterface(convnet4.preprocessing, Head(activation, temperature))
     attached = interface.attach(model)
-    check_parity(ModelRunner(attached, manifest.LayerMap()), manifest.LayerMap(), reference_runs(network, interface))
+    check_parity(ModelRunner(attached), manifest.LayerMap(), reference_runs(network, interface))
     outputs = Runtime(attached).run(interface.noise(4))
     scaled = torch.from_numpy(outputs["logits"]) / temperature
     expected = scaled.softmax(-1) if activation == "softmax" else scaled.sigmoid()

@@ -224,6 +224,16 @@ class OnlyFloat32(nn.Module):
         return self.fc((self.a(x) if x.dtype == torch.float32 else x).flatten(1))
 
 
+class OnlyOnce(OnlyFloat32):
+    """A network that calls the layer `a` in its first run only."""
+
+    first = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, self.first = self.first, False
+        return self.fc((self.a(x) if first else x).flatten(1))
+
+
 class Complex(nn.Module):
     """A network with a layer that returns complex numbers."""
 
@@ -262,11 +272,18 @@ def test_unusual_tensors(network: nn.Module, tmp_path: Path) -> None:
     assert difference(network, exported.folder / "model.onnx") < 1e-3
 
 
-def test_a_layer_that_float64_does_not_call(tmp_path: Path) -> None:
+def test_a_layer_that_only_float32_calls(tmp_path: Path) -> None:
+    """A forward that branches on the dtype of its input takes the branch of float32 in every run."""
+    settings = ExportSettings(to=tmp_path, name="n", raw=True)
+    exported = export_model(OnlyFloat32().eval(), settings, preprocessing=plain_preprocessing(SIZE))
+    assert [layer.name for layer in exported.manifest.layer_map.layers] == ["a", "fc"]
+
+
+def test_a_layer_that_a_later_run_does_not_call(tmp_path: Path) -> None:
     """The error names the layer."""
     with pytest.raises(UnsupportedNetworkError, match="the layer 'a' is called in float32, but not in float64"):
         export_model(
-            OnlyFloat32().eval(),
+            OnlyOnce().eval(),
             ExportSettings(to=tmp_path, name="n", raw=True),
             preprocessing=plain_preprocessing(SIZE),
         )

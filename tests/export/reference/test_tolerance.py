@@ -141,7 +141,7 @@ class TestMeasure:
 
 def check(model: onnx.ModelProto, layer_map: manifest.LayerMap, runs: list[ReferenceRuns]) -> list[Check]:
     """Compare the model with PyTorch's results."""
-    return check_parity(ModelRunner(model, layer_map), layer_map, runs)
+    return check_parity(ModelRunner(model), layer_map, runs)
 
 
 def nudge(model: onnx.ModelProto, name: str, offset: float) -> None:

@@ -75,15 +75,16 @@ class Heads(nn.Module):
         return {"conv2d": z.mean((2, 3)), "pair": (y, y.argmax(1)), "input": x, "one": z, "other": z}
 
 
-class Casting(nn.Module):
-    """A network that casts its input to float32, whatever the dtype of its weights."""
+class ThroughNumpy(nn.Module):
+    """A network that computes a part outside of PyTorch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x.float()).mean((2, 3))
+        x = self.conv(x)
+        return x.mean((2, 3)) + (0.0 if torch.compiler.is_exporting() else float(x.numpy().max() * 0))
 
 
 class TestFunctions:
@@ -261,11 +262,11 @@ class TestModules:
             export_model(Custom().eval(), ExportSettings(to=tmp_path, name="n", raw=True), preprocessing=SMALL)
         assert list(tmp_path.iterdir()) == []
 
-    def test_fixed_dtype(self, tmp_path: Path) -> None:
-        """A network that does not run in float64 is rejected with the layer and a remedy."""
-        message = r"not in float64 in its layer 'conv'.* fixes a dtype.* x\.to\(self\.weight\.dtype\)"
+    def test_memory_outside_of_pytorch(self, tmp_path: Path) -> None:
+        """A network that does not run in float64 is rejected with the line and a remedy."""
+        message = r"not in float64 at test_module.py:\d+: return x.mean.* as \.numpy\(\) .* Use PyTorch's operations"
         with pytest.raises(UnsupportedNetworkError, match=message):
-            export_model(Casting().eval(), ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL)
+            export_model(ThroughNumpy().eval(), ExportSettings(to=tmp_path, name="n"), preprocessing=SMALL)
         assert list(tmp_path.iterdir()) == []
 
 

@@ -55,11 +55,11 @@ def test_a_layer_that_has_another_tensor_stops_the_export() -> None:
     interface = one_input((1, 8, 8), ("output",))
     model = interface.attach(convert(network, interface, 20))
     layer_map = map_layers(model, network, reference_runs(network, interface))
-    assert len(check_extremes(ModelRunner(model, layer_map), layer_map, network, interface)) == 4
+    assert len(check_extremes(ModelRunner(model), layer_map, network, interface)) == 4
     lift, lifted_less = (layer for layer in layer_map.layers if layer.path == "lift")
     lift.value = lifted_less.value
     with pytest.raises(ParityError, match=r"an input that is ones, the ONNX model's layer 'lift' .Lift. differs"):
-        check_extremes(ModelRunner(model, layer_map), layer_map, network, interface)
+        check_extremes(ModelRunner(model), layer_map, network, interface)
 
 
 class Lift(nn.Module):
