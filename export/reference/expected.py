@@ -48,7 +48,7 @@ class ReferenceRuns:
     def __init__(
         self, network: nn.Module, interface: Interface, fresh: nn.Module, noise_rows: Collection[int] = frozenset()
     ) -> None:
-        """Run `network` in float32 on all probe inputs.
+        """Run `network` in float32 on all probe inputs, and on one.
 
         `fresh` is a copy of the network that has not been run. The probe inputs `noise_rows` are replaced by noise.
 
@@ -58,6 +58,7 @@ class ReferenceRuns:
         self.network, self._fresh = network, fresh
         self._inputs = _with_noise(interface, noise_rows)
         self.float32 = self._run(self.count)
+        self.run_single()  # a network that cannot run twice fails here, not in the conversion
 
     @property
     def count(self) -> int:
