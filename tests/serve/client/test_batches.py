@@ -12,7 +12,7 @@ from protos import inference
 from protos.keys import MAX_MESSAGE_KEY
 from serve.client import AsyncClient, Client
 from serve.client.batches import Limits, limits_of, may_exceed, split
-from serve.client.dump import dump_layers
+from serve.client.dump import dump_images
 from serve.client.load_test import LoadSettings, measure
 from serve.client.messages import infer_request
 from serve.errors import RefusedError, ServerFailedError, SettingsError
@@ -190,7 +190,7 @@ def test_dump_of_more_images_than_a_batch(limited_url: str, tmp_path: Path) -> N
         Image.fromarray(np.full((2, 2), value, np.uint8)).save(tmp_path / f"{value}.png")
     counts: list[int] = []
     with Client(limited_url) as client:
-        dump = dump_layers(client, "images", sorted(tmp_path.iterdir()), ["flatten"], counts.append)
+        dump = dump_images(client, "images", sorted(tmp_path.iterdir()), ["flatten"], counts.append)
     assert counts == [3, 3, 1]
     assert dump.arrays["flatten"].tolist() == [[value] * 4 for value in range(7)]
 
