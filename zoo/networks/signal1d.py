@@ -48,22 +48,22 @@ class Signal1d(PooledNetwork):
         **options: Unpack[PooledOptions],
     ) -> None:
         super().__init__(**options)
-        self.signal = ImageToSignal()
+        self.to_signal = ImageToSignal()
         self.stage1 = _conv_norm_act(self.in_chans, 16, norm)
         self.pool1 = _pool(pool)
         self.stage2 = _conv_norm_act(16, 32, norm)
         self.pool2 = _pool(pool)
         self.stage3 = _conv_norm_act(32, 64, norm)
-        self.image = SignalToImage()
+        self.to_image = SignalToImage()
         self.add_head(64)
         he_init(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        x = self.signal(x)  # (N, C, L)
+        x = self.to_signal(x)  # (N, C, L)
         x = self.pool1(self.run(self.stage1, x))  # (N, 16, L/4)
         x = self.pool2(self.run(self.stage2, x))  # (N, 32, L/16)
         x = self.run(self.stage3, x)  # (N, 64, L/16)
-        y: Tensor = self.image(x)  # (N, 64, 1, L/16)
+        y: Tensor = self.to_image(x)  # (N, 64, 1, L/16)
         return y
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from zoo import networks
-from zoo.catalog import create_model
+from zoo.catalog import CATALOG, create_model
 from zoo.errors import SettingsError
 from zoo.layers import BlurPool2d, LocallyConnected2d
 
@@ -90,6 +90,13 @@ class TestPapers:
         """All its layers with windows are locally connected, none is convolutional."""
         kinds = {type(m) for m in networks.LocalNet().modules() if hasattr(m, "kernel_size") and hasattr(m, "weight")}
         assert kinds == {LocallyConnected2d}
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_no_layer_has_the_name_of_an_input_or_output(name):
+    """An exported model has these inputs and outputs, and one name means one tensor everywhere."""
+    paths = {path for path, _ in create_model(name).named_modules()}
+    assert not paths & {"image", "logits", "probabilities"}
 
 
 class TestOptions:
