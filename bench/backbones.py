@@ -167,10 +167,12 @@ def measure(network: MatrixNetwork) -> Row:
     expected, exact = hooked(loaded, images, torch.float32), hooked(loaded, images, torch.float64)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            layers = export_model(loaded, ExportSettings(to=Path(folder), name="backbone")).manifest.layer_map.layers
+            layers = export_model(
+                loaded, ExportSettings(to=Path(folder) / "models", name="backbone")
+            ).manifest.layer_map.layers
         except ExportError as error:
             return Row(network.name, network.family, size, failed=" ".join(str(error).split())[:400])
-        actual = served(Path(folder), images)
+        actual = served(Path(folder) / "models", images)
     differences = {name: relative_error(array, expected[name]) for name, array in actual.items() if name in expected}
     remaining = {path for path, _ in prepare(loaded.network).named_modules()}
     folded = [layer for layer in layers if layer.status == manifest.FOLDED]

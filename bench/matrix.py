@@ -209,7 +209,7 @@ def measure(network: MatrixNetwork) -> Row:
     try:
         bare_export(loaded)  # torch caches parts of a network at its first export: exclude that from both measurements
         with tempfile.TemporaryDirectory() as folder:
-            settings = ExportSettings(to=Path(folder), name=network.name)
+            settings = ExportSettings(to=Path(folder) / "models", name=network.name)
             checked_seconds, exported = seconds(lambda: export_model(loaded, settings))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_OF_MAXRSS
         bare_seconds = bare_export(loaded)
@@ -223,8 +223,8 @@ def int8_verdict(network: MatrixNetwork) -> str:
     """Return whether the int8 variant is accepted, its lowest SQNR of an output, and its speedup over fp32."""
     loaded = load(network)
     with tempfile.TemporaryDirectory() as folder:
-        planned = plan(loaded, Path(folder), network.name, VariantSettings(("int8",)))
-        exported = export_model(loaded, ExportSettings(to=Path(folder), name=network.name))
+        planned = plan(loaded, Path(folder) / "models", network.name, VariantSettings(("int8",)))
+        exported = export_model(loaded, ExportSettings(to=Path(folder) / "models", name=network.name))
         (outcome,) = make_variants(planned, exported.folder)
     verdict = "kept" if outcome.verdict.accepted else "refused"
     if outcome.measured is None:

@@ -42,7 +42,10 @@ def _fixed_size(match: re.Match[str], locations: Mapping[str, str]) -> str:
 
 def _reason(capture_error: BaseException, where: str) -> str:
     if "data-dependent" in str(capture_error):
-        return f"its forward branches on the values of its input{where}, which a graph cannot: use torch.where"
+        return (
+            f"its forward reads values of its input to decide what to compute{where}; a graph is the same for all "
+            "inputs: compute both results and choose with torch.where, or make the number a constant"
+        )
     return f"{_message(list(causes(capture_error))[-1])}{where}"
 
 

@@ -79,11 +79,18 @@ def _require_known(values: Mapping[str, Any], parameters: Mapping[str, inspect.P
     accepts_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in values:
         if name not in names and not accepts_any:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f": did you mean '{close[0]}'?" if close else "."
+            hint = _hint(name, names, parameters)
             raise SettingsError(
                 f"the network's forward has no argument '{name}'; it has {_described(parameters)}{hint}"
             )
+
+
+def _hint(name: str, names: list[str], parameters: Mapping[str, inspect.Parameter]) -> str:
+    """Return the end of the sentence about an unknown argument: what to do."""
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters.values()):
+        return ": write a forward that names each of its inputs, and pass them on."
+    close = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean '{close[0]}'?" if close else "."
 
 
 def _require_complete(values: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:

@@ -17,11 +17,15 @@ from serve.repository.layer_index import absence_reason
 from serve.wire import codec, datatypes
 from serve.wire.tensors import Array, Request, Tensor, TensorSpec
 
+MAX_VALUE_LENGTH = 80  # characters of a value in a message
+
 
 def infer_request(
     model: str, inputs: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None, version: str
 ) -> Request:
     """Return a request for numpy arrays. Raises: RefusedError if an array cannot be sent."""
+    if not isinstance(inputs, Mapping):
+        raise RefusedError(f"inputs are a dict of arrays by input name; got {type(inputs).__name__}.")
     tensors = tuple(_tensor(name, values) for name, values in inputs.items())
     return Request(model, version, "", tensors, tuple(outputs or ()))
 
@@ -83,7 +87,10 @@ def _tensor(name: str, values: npt.ArrayLike) -> Tensor:
     return Tensor(name, datatype.name, array)
 
 
-def _as_array(name: str, values: npt.ArrayLike) -> Array:
+def _as_array(name: str, values: object) -> Array:
+    if isinstance(values, Mapping):
+        names = ", ".join(f"'{name}.{key}'" for key in values)
+        raise RefusedError(f"input '{name}' is a dict: pass an array for each input, named such as {names}.")
     try:
         return np.asarray(values)
     except Exception as error:  # numpy calls the object's own conversion, which may raise anything
@@ -96,10 +103,16 @@ def _as_bytes(name: str, value: object) -> bytes:
         return value
     if not isinstance(value, str):
         raise RefusedError(
-            f"input '{name}' is an array of objects with the element {value!r} ({type(value).__name__}), but only str "
-            "and bytes can be sent as BYTES: pass numbers as an array of a number type, such as float32, or as text."
+            f"input '{name}' is an array of objects with the element {_short(value)} ({type(value).__name__}), but "
+            "only str and bytes can be sent as BYTES: pass numbers as an array of a number type, such as float32, or "
+            "as text."
         )
     try:
         return value.encode()
     except UnicodeEncodeError as error:
         raise RefusedError(f"input '{name}' has the element {value!r}, which UTF-8 cannot encode: {error}") from error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

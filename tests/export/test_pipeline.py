@@ -230,7 +230,7 @@ class TestRejections:
         self.assert_rejected(
             self.with_network(convnet4, Branching().eval()),
             tmp_path,
-            r"Branching: its forward branches on the values .* at test_pipeline.py:\d+: return y if y.mean",
+            r"Branching: its forward reads values of its input .* at test_pipeline.py:\d+: return y if y.mean",
         )
         assert capfd.readouterr() == ("", "")
 

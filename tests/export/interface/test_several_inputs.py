@@ -23,6 +23,13 @@ from tests.conftest import Zoonnx
 IMAGE, MASK = InputSpec((3, 8, 8)), InputSpec((1, 8, 8), limits=(0, 1))
 
 
+class Variadic(nn.Module):
+    """A network whose inputs have no names."""
+
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
+        return images[0] + images[1]
+
+
 class Masked(nn.Module):
     """A classifier of an image whose pixels a mask weights."""
 
@@ -285,6 +292,12 @@ class Branching(Masked):
             "no argument 'imag'; it has image, mask, .*mean 'image'",
         ),
         (
+            Variadic(),
+            {"images.0": IMAGE, "images.1": IMAGE},
+            SettingsError,
+            r"no argument 'images'; it has \*images: write a forward that names each of its inputs",
+        ),
+        (
             Masked(),
             {"image": InputSpec((2, 8, 8)), "mask": MASK},
             UnsupportedNetworkError,
@@ -310,7 +323,7 @@ class Branching(Masked):
         ),
         (Branching(), {"image": IMAGE, "mask": MASK}, ExportError, r"batch = 2 .len\(\) fixes it"),
     ],
-    ids=["missing", "unknown", "shape", "limits", "empty-mask", "layer-name", "branch"],
+    ids=["missing", "unknown", "variadic", "shape", "limits", "empty-mask", "layer-name", "branch"],
 )
 def test_mistakes(
     network: nn.Module, inputs: dict[str, InputSpec], error: type[ExportError], message: str, tmp_path: Path

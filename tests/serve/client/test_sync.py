@@ -86,6 +86,12 @@ def test_array_without_a_datatype(client: Client) -> None:
         client.infer("bare", {"x": np.zeros((1, 3), complex)})
 
 
+def test_inputs_without_names(client: Client) -> None:
+    """An array without the name of its input is refused."""
+    with pytest.raises(RefusedError, match="inputs are a dict of arrays by input name; got ndarray"):
+        client.infer("bare", np.zeros((1, 3)))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -96,6 +102,8 @@ def test_array_without_a_datatype(client: Client) -> None:
         (np.array([["a", bytearray(b"b")]], object), r"element bytearray\(b'b'\) \(bytearray\)"),
         (np.array([["\udc80", "a"]]), "which UTF-8 cannot encode"),
         ([["a", "b"], ["c"]], "input 'x' cannot be converted to a numpy array: .*inhomogeneous"),
+        ({"a": [[1.0]], "b": [[2.0]]}, "input 'x' is a dict: pass an array for each input, named such as 'x.a', 'x.b'"),
+        (np.array([[{"key": "v" * 500}, "a"]], object), r"element \{'key': 'v{71}\.\.\. \(dict\)"),
         (np.array([["2026-11-28", "2026-11-29"]], "datetime64[D]"), r"no datatype for numpy's datetime64\[D\]"),
     ],
 )
