@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from export.artifact.report import write_report
@@ -66,7 +67,8 @@ def export_model(
     Raises: ExportError, with exceptions of other packages as its cause; the repository is then unchanged.
     """
     step = StepTimer(progress)
-    with foreign_errors(lambda: step.current):
+    # A caller's inference mode would hide which layers compute in place (see export/tracing/trace.py).
+    with torch.inference_mode(mode=False), foreign_errors(lambda: step.current):
         return _run_steps(network, settings, preprocessing, labels, step)
 
 

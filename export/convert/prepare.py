@@ -67,7 +67,7 @@ def _require_finite(network: nn.Module) -> None:
 def _require_no_element(
     name: str, tensor: torch.Tensor, description: str, is_invalid: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    count = int(is_invalid(tensor).sum()) if tensor.is_floating_point() else 0
+    count = int(is_invalid(tensor.detach()).sum()) if tensor.is_floating_point() else 0
     if count:
         raise UnsupportedNetworkError(
             f"the weight '{name}' holds {count} values that are {description}: train the network again."

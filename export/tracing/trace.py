@@ -91,6 +91,22 @@ def stream(network: nn.Module, arguments: Arguments, consume: Callable[[TensorRe
 
 
 @contextlib.contextmanager
+def _counted_versions() -> Iterator[None]:
+    """Make `torch.inference_mode` inside the block compute as `torch.no_grad` does.
+
+    Tensors made in inference mode count no versions, so that a ReLU in place would seem to return its input unchanged.
+    """
+    mode = torch.inference_mode
+    enter, leave = mode.__enter__, mode.__exit__
+    # The caller of a network has disabled gradients already (see Arguments.call).
+    mode.__enter__, mode.__exit__ = (lambda _: None), (lambda *_: None)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        mode.__enter__, mode.__exit__ = enter, leave  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
 def module_tracker(network: nn.Module) -> Iterator[Callable[[], str]]:
     """Provide a function that returns the path of the running module; after an exception, of the one that raised."""
     stack: list[str] = []
@@ -206,7 +222,8 @@ def _run_observed(network: nn.Module, arguments: Arguments, visit: Callable[[_Ca
     observer = _Observer(visit)
     handles = [handle for path, module in network.named_modules() for handle in observer.attach(path, module)]
     try:
-        return arguments.call(network)
+        with _counted_versions():
+            return arguments.call(network)
     finally:
         for handle in handles:
             handle.remove()
@@ -256,6 +273,11 @@ def _require_recordable(path: str, kind: str, tensors: Sequence[torch.Tensor]) -
             f"{layer} is called inside a transform of torch.func, such as vmap, where its output cannot be recorded: "
             "call it outside, on the whole batch."
         )
+    if any(tensor.is_nested for tensor in tensors):
+        raise UnsupportedNetworkError(
+            f"{layer} accepts or returns a nested tensor, but tensors of an ONNX model are strided: create "
+            "nn.TransformerEncoder with enable_nested_tensor=False, or pad the tensor in the network."
+        )
     for tensor in (tensor for tensor in tensors if tensor.layout != torch.strided):
         layout = str(tensor.layout).removeprefix("torch.")
         raise UnsupportedNetworkError(
@@ -281,7 +303,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def _identity(tensor: torch.Tensor) -> Identity:
-    version = 0 if tensor.is_inference() else tensor._version  # tensors of inference mode count no versions
+    version = 0 if tensor.is_inference() else tensor._version  # a weight made in inference mode counts no versions
     return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), version
 
 
