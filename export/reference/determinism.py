@@ -13,10 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from export.errors import UnsupportedNetworkError, dynamic_size_errors
 from export.interface.interface import Interface
-from export.reference.expected import SINGLE_ROW, SMALL_BATCH, ReferenceRuns
+from export.reference.expected import BATCH_RTOL, SINGLE_ROW, SMALL_BATCH, ReferenceRuns
 from export.tracing.run import fresh_copy
-
-BATCH_RTOL = 1e-3  # of the largest magnitude: more than the rounding errors of another batch size
 
 LIMITS_HINT = " If it needs other values, such as a mask that is not empty, set limits: --input mask=1,64,64:0.1..1."
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from export.interface.interface import NOISE, PROBE_KINDS, Inputs, Interface
@@ -22,6 +23,7 @@ from export.tracing.arguments import Arguments
 from export.tracing.run import Consumer, run, run_streamed
 from export.tracing.trace import Identity, TensorRecord
 
+BATCH_RTOL = 1e-3  # of the largest magnitude: more than the rounding errors of another batch size
 BATCHES = (1, 2, 3, 5)  # for which models are compared: the first probe inputs, and all of them
 SMALL_BATCH = 2  # the second batch, which shows whether rows are independent
 SINGLE_ROW = slice(3, 4)  # the half white input: its mean is not 0, and no earlier input has larger values
@@ -34,11 +36,13 @@ class SmallBatch:
     Attributes:
         outputs: The expected outputs of the model.
         shapes: The shape of each layer's output, by layer name.
+        batch_dependent: The layers that have a row per input, which is another one for all inputs.
         are_rows: Whether all results are rows of those for all inputs, up to PyTorch's float32 error.
     """
 
     outputs: Mapping[str, Tensor]
     shapes: Mapping[str, tuple[int, ...]]
+    batch_dependent: frozenset[str]
     are_rows: bool
 
 
@@ -142,17 +146,35 @@ class ReferenceRuns:
         rows = self._row_pairs[SMALL_BATCH]
         shapes: dict[str, tuple[int, ...]] = {}
         agreements: dict[Identity, bool] = {}
+        batch_dependent: set[str] = set()
 
         def compare(record: TensorRecord) -> None:
             shapes[record.name] = record.value.shape
             row = rows.float32.layers.get(record.name)
             if row is not None and row.identity not in agreements:
                 agreements[row.identity] = rows.layer(record.name).agreement(record.value).holds
+            if row is not None and not agreements[row.identity] and not self._has_rows(record):
+                batch_dependent.add(record.name)
 
         outputs = self.run_other(self.network, SMALL_BATCH, compare)
         agree = all(rows.output(name).agreement(value.numpy()).holds for name, value in outputs.items())
         same_layers = shapes.keys() == rows.float32.layers.keys()
-        return SmallBatch(outputs, shapes, agree and same_layers and all(agreements.values()))
+        are_rows = agree and same_layers and all(agreements.values())
+        return SmallBatch(outputs, shapes, frozenset(batch_dependent), are_rows)
+
+    def _has_rows(self, record: TensorRecord) -> bool:
+        """Return whether `record`, of the small batch, has the first rows of the same layer for all inputs.
+
+        A layer that does not have a row per input is not compared.
+        """
+        all_rows, rows = self.float32.layers[record.name].value, record.value
+        expected = all_rows[:SMALL_BATCH]
+        if all_rows.shape[:1] != (self.count,) or rows.shape != expected.shape or np.array_equal(rows, expected):
+            return True
+        if not np.issubdtype(rows.dtype, np.inexact):
+            return False
+        largest = np.max(np.abs(all_rows), initial=0.0, where=np.isfinite(all_rows))
+        return bool(np.allclose(rows, expected, rtol=0.0, atol=BATCH_RTOL * float(largest), equal_nan=True))
 
 
 def _with_noise(interface: Interface, rows: Collection[int]) -> Inputs:

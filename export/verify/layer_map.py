@@ -10,7 +10,7 @@ returned. The network itself has no entry: its outputs are the model's outputs.
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ from protos import manifest
 # Reasons of layers that are not in the file. They are written into the file: rewording them changes its bytes.
 CONSTANT = "its output does not depend on the input, so the exporter computed it once"
 NOWHERE = "it hands its input on, and the file holds that value nowhere"
+BATCH_DEPENDENT = "its output for an image depends on the other images of the batch, which a server chooses"
 REWRITTEN = "no value computed inside it equals its output: the exporter rewrote it together with its surroundings"
 IMPRECISE = "onnxruntime computes it less exactly than PyTorch does"
 SUSPECT_REASONS = (NOWHERE, REWRITTEN, IMPRECISE)  # prefixes of reasons that may hide a wrong number
@@ -70,7 +71,7 @@ def map_layers(model: onnx.ModelProto, network: nn.Module, runs: Sequence[Refere
     agreements = Agreements(pair, StagedRuntime(model).run(own_size.inputs(own_size.count)))
     values = _values(model, agreements, _first_paths(network))
     separation = Separation(model, network, own_size.interface, agreements.ambiguous_pairs())
-    matcher = _Matcher(values, pair, agreements, separation)
+    matcher = _Matcher(values, pair, agreements, separation, own_size.small_batch.batch_dependent)
     layers = [
         matcher.entry(index, _dynamic_shape(record, other_shapes))
         for index, record in enumerate(pair.float32.layers.values())
@@ -86,8 +87,14 @@ def _first_paths(network: nn.Module) -> Mapping[str, str]:
 
 class _Matcher:
     def __init__(
-        self, values: Sequence[Value], pair: ReferencePair, agreements: Agreements, separation: Separation
+        self,
+        values: Sequence[Value],
+        pair: ReferencePair,
+        agreements: Agreements,
+        separation: Separation,
+        batch_dependent: Collection[str],
     ) -> None:
+        self._batch_dependent = batch_dependent
         self._values, self._agreements, self._separation = values, agreements, separation
         self._records = list(pair.float32.layers.values())
         self._calls = Counter(record.path for record in self._records if record.element == 0)
@@ -102,7 +109,10 @@ class _Matcher:
     def entry(self, index: int, shape: Sequence[int]) -> manifest.Layer:
         """Return the entry of the index-th record. Must be called in order of the records."""
         record = self._records[index]
-        entry = self._passthrough(index) if record.is_passthrough else self._computed(index)
+        if record.name in self._batch_dependent:
+            entry = manifest.Layer(status=manifest.NOT_EXPORTED, reason=BATCH_DEPENDENT)
+        else:
+            entry = self._passthrough(index) if record.is_passthrough else self._computed(index)
         entry.path, entry.call, entry.element, entry.name = record.path, record.call, record.element, record.name
         entry.kind = record.kind
         entry.shape[:] = shape
