@@ -15,7 +15,7 @@ import torch
 from onnxscript.rewriter import _matcher
 from torch import nn
 
-from export.convert.attention import translations
+from export.convert import attention, logarithms
 from export.convert.branch_locations import branch_locations
 from export.convert.capture import Axes, Capture
 from export.convert.diagnosis import explain
@@ -153,7 +153,7 @@ def _call_exporter(capture: Capture, opset: int, input_names: Sequence[str], axe
             dynamic_shapes=capture.dynamic_shapes(axes),
             external_data=False,
             verbose=False,
-            custom_translation_table=translations(opset),
+            custom_translation_table={**attention.translations(opset), **logarithms.TRANSLATIONS},
         )
     if program is None:
         raise ConversionError(f"torch.onnx returned nothing for {type(network).__name__}.")
