@@ -2,7 +2,7 @@
 
 from export.errors import dynamic_size_errors
 from export.steps.stages import ShapesVerified, Verified
-from export.verify.export_flags import export_flag, export_flag_errors
+from export.verify.export_flags import branch_errors, export_flag, export_flag_errors, value_read
 from export.verify.extremes import check_extremes, check_out_of_range
 from export.verify.model_runner import ModelRunner
 from export.verify.parity import check_parity
@@ -11,7 +11,8 @@ from export.verify.parity import check_parity
 def verify_parity(context: ShapesVerified) -> Verified:
     """Compare every output and layer with PyTorch, at several batch sizes, each size and the ends of the input's range.
 
-    A network that asks whether it is exported is compared on inputs far out of that range, too.
+    A network that asks whether it is exported, or that reads a value of a tensor, is compared on inputs far out of that
+    range, too.
 
     Reads: `source`, `interface`, `runs`, `model` and `layer_map`.
     Adds: `checks` and `extremes`.
@@ -27,4 +28,7 @@ def verify_parity(context: ShapesVerified) -> Verified:
         extremes = check_extremes(runner, layer_map, network, interface)
         if export_flag(network, arguments):
             check_out_of_range(runner, layer_map, network, interface)
+        elif read := value_read(network, arguments):
+            with branch_errors(read):
+                check_out_of_range(runner, layer_map, network, interface)
     return Verified(**vars(context), checks=checks, extremes=extremes)

@@ -34,6 +34,12 @@ def failing_line(error: BaseException) -> str:
     return last_user_line([(frame.filename, str(frame.lineno), frame.line or "") for frame in outside])
 
 
+def current_line() -> str:
+    """Return the line of user code that is running."""
+    outside = [frame for frame in traceback.extract_stack() if not Path(frame.filename).is_relative_to(EXPORT_FOLDER)]
+    return last_user_line([(frame.filename, str(frame.lineno), frame.line or "") for frame in outside])
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and the chain of its causes."""
     while error is not None:

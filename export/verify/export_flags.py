@@ -1,4 +1,7 @@
-"""Finds where a network's forward asks whether it is being exported, because the file then holds another branch.
+"""Finds where a network's forward may take another branch in the file than in PyTorch.
+
+It may ask whether it is being exported, or read a value of a tensor, which an export does not have: a forward that
+catches the error, or that asks for the tensor's class first, has a branch for that.
 
 Requires: the network that the user passed.
 Ensures: the network and its random state are unchanged.
@@ -13,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from export.errors import ExportError, ParityError, ShapeError
 from export.tracing.arguments import Arguments
 from export.tracing.run import cpu_copy
-from export.tracing.source_lines import TORCH_FOLDER, last_user_line, location
+from export.tracing.source_lines import TORCH_FOLDER, current_line, last_user_line, location
 from export.tracing.trace import module_tracker
 
 # The functions that return something else during an export, by their code, however they were imported.
@@ -31,6 +35,7 @@ FLAGS: dict[CodeType, str] = {
         (torch.onnx.is_in_onnx_export, "torch.onnx.is_in_onnx_export()"),
     )
 }
+VALUE_READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
 
 def export_flag(network: nn.Module, arguments: Arguments) -> str:
@@ -47,6 +52,29 @@ def export_flag(network: nn.Module, arguments: Arguments) -> str:
     return questions[0] if questions else ""
 
 
+def value_read(network: nn.Module, arguments: Arguments) -> str:
+    """Return the first place where a forward reads a value of a tensor, as `float(x.max())` does; empty if none."""
+    reads: list[str] = []
+    network = cpu_copy(network)
+    with (
+        module_tracker(network) as current_path,
+        torch.random.fork_rng(devices=[]),
+        contextlib.suppress(Exception, SystemExit),
+        _ValueReads(lambda: reads.append(location(current_path(), current_line()))),
+    ):
+        arguments.call(network)
+    return f"a value of a tensor{reads[0]}" if reads else ""
+
+
+@contextlib.contextmanager
+def branch_errors(question: str) -> Iterator[None]:
+    """Name `question`, on which a forward branches, in each error that it may have caused."""
+    try:
+        yield
+    except ParityError as error:
+        raise _other_branch(question, error) from error
+
+
 @contextlib.contextmanager
 def export_flag_errors(network: nn.Module, arguments: Arguments) -> Iterator[None]:
     """Name the question in each error that it may have caused: the file differs from PyTorch."""
@@ -56,6 +84,19 @@ def export_flag_errors(network: nn.Module, arguments: Arguments) -> Iterator[Non
         if flag := export_flag(network, arguments):
             raise _other_branch(flag, error) from error
         raise
+
+
+class _ValueReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Calls `callback` whenever Python code reads a value of a tensor."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._callback = callback
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in VALUE_READS:
+            self._callback()
+        return func(*args, **(kwargs or {}))
 
 
 def _other_branch(flag: str, error: ExportError) -> ExportError:
