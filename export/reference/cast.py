@@ -21,11 +21,24 @@ MAX_MESSAGE = 200  # characters of an error that are reported
 
 
 def in_float32(network: nn.Module) -> nn.Module:
-    """Return `network` in float32. Raises: UnsupportedNetworkError if it cannot be copied."""
+    """Return `network` in float32. Raises: UnsupportedNetworkError if it or a weight cannot be converted."""
     if weights_dtype(network) == torch.float32:
         return network
+    _require_range(network)
     floating = ((path, tensor) for path, tensor in held_tensors(network) if tensor.is_floating_point())
     return converted(network, floating, lambda tensor: tensor.to(torch.float32))
+
+
+def _require_range(network: nn.Module) -> None:
+    """Reject a network with a finite weight that is infinite in float32. Raises: UnsupportedNetworkError."""
+    for path, parameter in network.named_parameters():
+        weight = parameter.detach()
+        if weight.is_floating_point() and bool((weight.isfinite() & ~weight.float().isfinite()).any()):
+            largest = float(weight[weight.isfinite()].abs().max())
+            raise UnsupportedNetworkError(
+                f"the weight '{path}' has values up to {largest:.3g}, but models are exported from float32, which ends "
+                "at 3.4e+38: scale the weights down."
+            )
 
 
 def weights_dtype(network: nn.Module) -> torch.dtype:

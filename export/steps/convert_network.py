@@ -1,9 +1,10 @@
 """Step 5: from a PyTorch network to an ONNX model."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
+from torch import Tensor
 
 from export.convert.convert import convert
 from export.convert.taps import before_norms
@@ -31,6 +32,7 @@ def convert_network(context: Described) -> Converted:
     model = convert(context.network, resized, settings.opset, _taps(context), dynamic_size=settings.dynamic_size)
     model = interface.attach(model)
     _require_valid(model)
+    _require_datatypes(model, context.runs[0].float32.outputs)
     return Converted(**vars(context), model=model)
 
 
@@ -45,6 +47,17 @@ def _require_valid(model: onnx.ModelProto) -> None:
         external_data.check(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(_rejection(model, error)) from error
+
+
+def _require_datatypes(model: onnx.ModelProto, outputs: Mapping[str, Tensor]) -> None:
+    for output in model.graph.output:
+        actual = onnx.helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type).name
+        expected = outputs[output.name].numpy().dtype.name
+        if actual != expected:
+            raise ConversionError(
+                f"torch.onnx computes the network's output '{output.name}' as {actual}, but PyTorch's is {expected}: "
+                f"cast it in the network's forward, y.to(torch.{expected})."
+            )
 
 
 def _rejection(model: onnx.ModelProto, error: Exception) -> str:
