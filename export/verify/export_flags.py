@@ -1,7 +1,7 @@
 """Finds where a network's forward may take another branch in the file than in PyTorch.
 
-It may ask whether it is being exported, or read a value of a tensor, which an export does not have: a forward that
-catches the error, or that asks for the tensor's class first, has a branch for that.
+It may ask whether it is being exported, or read a value of a tensor, which an export does not have, and catch the
+error.
 
 Requires: the network that the user passed.
 Ensures: the network and its random state are unchanged.
