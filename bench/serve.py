@@ -65,14 +65,14 @@ def compare(models: Path, name: str, server: Server, rounds: int, seconds: float
     session = Session.open(models / name / "1" / "model.onnx", "cpu")
     load = LoadSettings(name, CONCURRENCY, seconds=seconds, metrics=server.metrics)
     all_batches, served, beside = Counter[int](), [], []
-    with replay_server(server, name) as replay_url, load_client() as client:
+    with replay_server(server, name) as replay, load_client() as client:
         client.run(server.url, load)  # the first load test includes the imports
         for _ in range(rounds):
             batches, report = _serve_round(server, client, load)
             served.append(report)
             all_batches += batches
             sizes = shuffled_batch_sizes(batches)
-            beside.append(run_beside_client(session, sizes, client, replay_url, load, report["rows_per_s"]))
+            beside.append(run_beside_client(session, sizes, client, replay.url, load, report["rows_per_s"]))
         served.append(_serve_round(server, client, load)[1])
     alone = [run_in_process(session, shuffled_batch_sizes(all_batches), seconds)[0] for _ in range(ALONE_ROUNDS)]
     served_rates = [report["rows_per_s"] for report in served]

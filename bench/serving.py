@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 
 from bench.common import ROOT
 from protos import inference, loader
@@ -24,13 +25,20 @@ class Server:
 
     Attributes:
         url: HOST:PORT of its gRPC port.
+        pid: Number of its process.
         metrics: URL of its metrics; empty without HTTP.
         ready_s: Seconds from the start of its process until it accepted requests.
     """
 
     url: str
-    metrics: str
-    ready_s: float
+    pid: int
+    metrics: str = ""
+    ready_s: float = 0.0
+
+    def cpu_s(self) -> float:
+        """Return the CPU time that the process has used, in seconds."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
 
 
 @contextmanager
@@ -43,18 +51,19 @@ def serving(*arguments: object, log: int | None = subprocess.DEVNULL, http: bool
         ready = _read_line(process)
         ready_s = time.perf_counter() - start_s
         try:
-            yield Server(ready.split()[-1], _read_line(process).split()[-1] if http else "", ready_s)
+            metrics = _read_line(process).split()[-1] if http else ""
+            yield Server(ready.split()[-1], process.pid, metrics, ready_s)
         finally:
             process.send_signal(signal.SIGTERM)
 
 
 @contextmanager
-def replay_server(server: Server, model: str) -> Iterator[str]:
-    """Run a process that replays one response of `server` for every request; yield its HOST:PORT."""
-    command = [sys.executable, "-m", "bench.replay_server", server.url, model]
+def replay_server(server: Server, model: str, frontend: str = "grpcio", rows: int = 1) -> Iterator[Server]:
+    """Run a process that replays one response of `server`, to a request of `rows` rows, for every request."""
+    command = [sys.executable, "-m", "bench.replay_server", server.url, model, frontend, str(rows)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield _read_line(process).split()[-1]
+            yield Server(_read_line(process).split()[-1], process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
 

@@ -8,11 +8,11 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from serve.engine.engine import Engine
 from serve.engine.model import Model
-from serve.engine.model_manager import ModelManager
 from serve.engine.model_registry import ModelRegistry
 from serve.frontends.grpc.health import Health
-from serve.frontends.grpc.server import GrpcServer
+from serve.frontends.grpc_frontend import GrpcFrontend
 from serve.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -35,36 +35,25 @@ def run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
 
 async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> bool:
     """Serve until a signal arrives; return whether all model threads have ended."""
-    stop = _stop_event()
-    registry, health = ModelRegistry(), Health()
-    manager = ModelManager(registry, settings, health.set_model)
-    server = GrpcServer(registry, manager, health, settings)
+    stop, health = _stop_event(), Health()
+    engine = Engine(settings, health.set_model)
+    server = GrpcFrontend(engine, health, settings)
     port = server.bind()
-    async with _http_server(registry, settings) as http_port:
-        await manager.start()
+    async with _http_server(engine.registry, settings) as http_port:
+        await asyncio.to_thread(engine.manager.start)
         await server.start()
-        announce(f"ready: {_model_count(registry.models(), manager.failed)} on grpc {settings.host}:{port}")
+        announce(
+            f"ready: {_model_count(engine.registry.models(), engine.manager.failed)} on grpc {settings.host}:{port}"
+        )
         if http_port is not None:
             announce(f"metrics: http://{settings.host}:{http_port}/metrics")
         await stop.wait()
         log.info("finishing in-flight requests; signal again to exit now")
-        registry.stop()
+        engine.registry.stop()
         await server.stop()
-    await manager.close()
-    is_closed = await _close(registry)
-    log.info("stopped")
+    is_closed = await asyncio.to_thread(engine.close, CLOSE_TIMEOUT_S)
+    log.info("stopped" if is_closed else "a model is still running for abandoned requests: exiting without it")
     return is_closed
-
-
-async def _close(registry: ModelRegistry) -> bool:
-    """Close all models; return False if one is still running after CLOSE_TIMEOUT_S, for abandoned requests."""
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await registry.close()
-    except TimeoutError:
-        log.warning("a model is still running for abandoned requests: exiting without waiting for it")
-        return False
-    return True
 
 
 @asynccontextmanager

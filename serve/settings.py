@@ -1,5 +1,6 @@
 """Settings of the server."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -7,6 +8,7 @@ from typing import Literal, get_args
 from serve.errors import SettingsError
 
 Provider = Literal["auto", "cuda", "cpu"]
+GrpcFrontend = Literal["auto", "native", "grpcio"]
 ModelControl = Literal["none", "explicit", "poll"]
 MIB = 2**20
 MAX_BATCH_SIZE = 2**31 - 1  # of the field in config.pbtxt
@@ -21,6 +23,8 @@ class ServerSettings:
         models: Model repository in Triton's layout, or one .onnx file.
         host: Address or host name to listen on.
         grpc_port: Port for gRPC, 0 to 65535; 0 selects an unused port.
+        grpc_frontend: The HTTP/2 server for gRPC: `native` is pygrpc-native, which is fast but does not bound messages;
+            `auto` selects it where it is installed and only this machine can connect, else `grpcio`.
         http_port: Port for HTTP, 0 to 65535; 0 selects an unused port, None disables HTTP.
         provider: Device that runs the models; `auto` selects CUDA if it works, else the CPU.
         max_message_bytes: Largest gRPC request in bytes, 1 to 2147483647.
@@ -38,6 +42,7 @@ class ServerSettings:
     models: Path
     host: str = "127.0.0.1"
     grpc_port: int = 8001
+    grpc_frontend: GrpcFrontend = "auto"
     http_port: int | None = None
     provider: Provider = "auto"
     max_message_bytes: int = 64 * MIB
@@ -55,8 +60,8 @@ class ServerSettings:
         for port in (self.grpc_port, self.http_port or 0):
             if not 0 <= port <= 65535:
                 raise SettingsError(f"a port must be from 0 (any unused port) to 65535; got {port}.")
-        if self.provider not in get_args(Provider):
-            raise SettingsError(f"the provider must be one of {', '.join(get_args(Provider))}; got '{self.provider}'.")
+        _require_choice("provider", self.provider, get_args(Provider))
+        _require_choice("gRPC frontend", self.grpc_frontend, get_args(GrpcFrontend))
         self._check_limits()
         self._check_model_control()
 
@@ -77,9 +82,7 @@ class ServerSettings:
             raise SettingsError(f"stop_grace_s must be 0 or more; got {self.stop_grace_s}.")
 
     def _check_model_control(self) -> None:
-        if self.model_control not in get_args(ModelControl):
-            choices = ", ".join(get_args(ModelControl))
-            raise SettingsError(f"the model control must be one of {choices}; got '{self.model_control}'.")
+        _require_choice("model control", self.model_control, get_args(ModelControl))
         if self.load_models and self.model_control != "explicit":
             raise SettingsError(f"load_models requires explicit model control; got {self.model_control}.")
         if self.model_control != "none" and self.models.is_file():
@@ -88,3 +91,8 @@ class ServerSettings:
             )
         if not self.poll_interval_s > 0:
             raise SettingsError(f"poll_interval_s must be more than 0; got {self.poll_interval_s}.")
+
+
+def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise SettingsError(f"the {name} must be one of {', '.join(choices)}; got '{value}'.")

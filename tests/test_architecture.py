@@ -84,6 +84,8 @@ class TestImportRules:
             ("zoo/data/splits.py", "from zoo.training import trainer"),
             ("export/reference/expected.py", "from export.verify import parity"),
             ("serve/engine/model.py", "from serve.frontends.grpc import server"),
+            ("serve/engine/call.py", "import asyncio"),
+            ("serve/app.py", "import pygrpc_native"),
             ("serve/client/image_input.py", "from serve.client import sync"),
         ],
     )

@@ -1,20 +1,22 @@
-"""Queue of requests that may share a batch: ordered by priority, then by arrival.
+"""Queues of requests that may share a batch: ordered by priority, then by arrival.
 
 The queue policies are those of Triton's `ModelQueuePolicy`: they limit the number of waiting requests and their waiting
 time.
 """
 
-import asyncio
 import time
-from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+PlanT = TypeVar("PlanT", bound=Hashable)
 Arrays = Mapping[str, NDArray[Any]]
-Outputs = dict[str, NDArray[Any]]
+Level = tuple[bool, int]
+COST_DECAY = 0.9  # of the estimated cost, for each cheaper run: a first run is slow, because it allocates memory
+NEVER_INLINE_NS = 20_000_000  # after a run that used so much CPU time, a queue's cost is considered unpredictable
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class BatchSettings:
         policies: Queue policies by level.
         instances: Number of batches that run concurrently, in one thread each, 1 or more.
         buckets: Batch sizes in rows to which batches are padded; empty disables padding.
+        inline_limit_ns: Largest estimated CPU time of a batch that the receiving thread may run itself; 0 is none.
+        ahead: Batches that are stacked while others run; for a device that works beside the CPU.
     """
 
     max_rows: int
@@ -64,6 +68,8 @@ class BatchSettings:
     policies: Mapping[int, QueuePolicy] = field(default_factory=dict)
     instances: int = 1
     buckets: tuple[int, ...] = ()
+    inline_limit_ns: int = 0
+    ahead: int = 0
 
     def padded_rows(self, rows: int) -> int:
         """Return the number of rows to which a batch of `rows` is padded: its bucket, or `rows` if none is as large."""
@@ -78,95 +84,126 @@ class BatchSettings:
         return self.policies.get(level, self.policy)
 
 
-@dataclass(eq=False)
+class Reply(Protocol):
+    """Where the result of a request goes. One of its methods is called once, by any thread; neither raises."""
+
+    def succeed(self, outputs: Arrays) -> None:
+        """Deliver the outputs."""
+
+    def fail(self, error: Exception) -> None:
+        """Deliver an error."""
+
+
 class QueuedRequest:
     """A request that waits for its batch.
 
     Attributes:
         inputs: Arrays by input name; the batch is their first dimension, unless the request runs alone.
         rows: Size of the batch dimension.
+        reply: Where its result goes.
         level: Priority level, 1 first.
-        outputs: Future that receives the output arrays.
         enqueued_ns: Arrival, by `time.monotonic_ns`.
         expired: Whether its timeout has passed, and its policy defers it.
-        alone: Whether it must be a batch of its own.
-        taken: Whether its batch has left the queue to run.
+        queue: The queue that it waits in; None before, and once it is taken or removed.
     """
 
-    inputs: Arrays
-    rows: int
-    level: int
-    outputs: "asyncio.Future[Outputs]"
-    enqueued_ns: int = field(default_factory=time.monotonic_ns)
-    expired: bool = False
-    alone: bool = False
-    taken: bool = False
+    __slots__ = ("enqueued_ns", "expired", "inputs", "level", "queue", "reply", "rows")
+
+    def __init__(self, inputs: Arrays, rows: int, reply: Reply, level: int = 0) -> None:
+        self.inputs, self.rows, self.reply, self.level = inputs, rows, reply, level
+        self.enqueued_ns = time.monotonic_ns()
+        self.expired = False
+        self.queue: RequestQueue[Any] | None = None
 
     @property
     def sort_key(self) -> tuple[bool, int, int]:
-        """Position in the queue; the smallest runs first."""
+        """Position among all waiting requests; the smallest runs first."""
         return self.expired, self.level, self.enqueued_ns
 
 
-class RequestQueue:
-    """Requests that may share a batch, in the order in which they run."""
+class RequestQueue(Generic[PlanT]):
+    """Requests that may share a batch, in the order in which they run; adding and removing one takes constant time.
 
-    def __init__(self) -> None:
-        self._requests: list[QueuedRequest] = []
+    Attributes:
+        plan: What runs them.
+        is_shared: Whether several requests may share a batch.
+    """
+
+    __slots__ = ("__weakref__", "_costs_ns", "_count", "_levels", "_rows", "is_shared", "plan")
+
+    def __init__(self, plan: PlanT, *, is_shared: bool = True) -> None:
+        self.plan, self.is_shared = plan, is_shared
+        self._costs_ns: dict[int, int] = {}  # by the number of binary digits of a batch's rows
+        self._levels: dict[Level, OrderedDict[QueuedRequest, None]] = {}
+        self._count = self._rows = 0
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return self._count
 
     @property
     def first(self) -> QueuedRequest:
         """The request that runs next."""
-        return self._requests[0]
+        return next(iter(self._levels[min(self._levels)]))
 
     @property
     def oldest_ns(self) -> int:
         """Arrival of the request that has waited longest, by `time.monotonic_ns`."""
-        return min(request.enqueued_ns for request in self._requests)
-
-    def count_at(self, level: int) -> int:
-        """Return the number of waiting requests of a level."""
-        return sum(request.level == level and not request.outputs.done() for request in self._requests)
+        return min(next(iter(requests)).enqueued_ns for requests in self._levels.values())
 
     def add(self, request: QueuedRequest) -> None:
-        """Insert a request at its position."""
-        insort(self._requests, request, key=lambda queued: queued.sort_key)
+        """Append a request to those of its level."""
+        level = (request.expired, request.level)
+        if level not in self._levels:
+            self._levels[level] = OrderedDict()
+        self._levels[level][request] = None
+        self._count += 1
+        self._rows += request.rows
+        request.queue = self
 
-    def remove(self, request: QueuedRequest) -> bool:
-        """Remove a request; return False if it is no longer queued."""
-        if request not in self._requests:
-            return False
-        self._requests.remove(request)
-        return True
-
-    def drop_done(self) -> None:
-        """Remove the requests whose future is done: cancelled or timed out."""
-        if any(request.outputs.done() for request in self._requests):
-            self._requests = [request for request in self._requests if not request.outputs.done()]
+    def remove(self, request: QueuedRequest) -> None:
+        """Remove a waiting request."""
+        level = (request.expired, request.level)
+        del self._levels[level][request]
+        if not self._levels[level]:
+            del self._levels[level]
+        self._count -= 1
+        self._rows -= request.rows
+        request.queue = None
 
     def fills_batch(self, settings: BatchSettings) -> bool:
         """Return whether the queued rows fill the smallest preferred batch, or else the largest batch."""
-        rows = sum(request.rows for request in self._requests)
-        return rows >= min((settings.max_rows, *settings.preferred))
+        return not self.is_shared or self._rows >= min((settings.max_rows, *settings.preferred))
+
+    def cost_ns(self, settings: BatchSettings) -> int | None:
+        """Return the estimated CPU time of the next batch in its thread; None if it is unknown or unpredictable."""
+        size = min(self._rows, settings.max_rows).bit_length()
+        known = max((other for other in self._costs_ns if other <= size), default=None)
+        if known is None or max(self._costs_ns.values()) > NEVER_INLINE_NS:
+            return None
+        return self._costs_ns[known] << (size - known)
+
+    def measured(self, rows: int, ns: int) -> None:
+        """Note that a batch of `rows` used `ns` of CPU time: the estimate rises at once, and falls slowly."""
+        size = rows.bit_length()
+        estimate_ns = self._costs_ns.get(size, 0)
+        if estimate_ns <= NEVER_INLINE_NS:
+            self._costs_ns[size] = max(ns, int(estimate_ns * COST_DECAY))
 
     def take(self, settings: BatchSettings) -> list[QueuedRequest]:
         """Remove and return the next batch: of the largest possible preferred size, else of as many requests as fit."""
-        count = self._next_count(settings.max_rows, settings.preferred)
-        batch, self._requests = self._requests[:count], self._requests[count:]
+        batch = self._next_batch(settings.max_rows, settings.preferred) if self.is_shared else [self.first]
         for request in batch:
-            request.taken = True
+            self.remove(request)
         return batch
 
-    def _next_count(self, max_rows: int, preferred: Sequence[int]) -> int:
-        """Return the number of requests in the next batch; a request larger than `max_rows` is a batch of its own."""
-        rows, fitting, best = 0, 0, 0
-        for count, request in enumerate(self._requests, start=1):
-            rows += request.rows
-            if rows > max_rows:
+    def _next_batch(self, max_rows: int, preferred: Sequence[int]) -> list[QueuedRequest]:
+        """Return the requests of the next batch; a request larger than `max_rows` is a batch of its own."""
+        rows, best = 0, 0
+        batch: list[QueuedRequest] = []
+        for request in (request for level in sorted(self._levels) for request in self._levels[level]):
+            if rows + request.rows > max_rows and batch:
                 break
-            fitting = count
-            best = count if rows in preferred else best
-        return best or fitting or 1
+            rows += request.rows
+            batch.append(request)
+            best = len(batch) if rows in preferred else best
+        return batch[:best] if best else batch

@@ -5,6 +5,7 @@ the batch), compute_infer (the runtime), compute_output (splitting the outputs).
 added for each of its requests, because each waited for all of them. Requests rejected before queueing are not counted.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class Compute:
 
 @dataclass
 class Statistics:
-    """Statistics since the model was loaded.
+    """Statistics since the model was loaded. Any thread may add to them.
 
     Attributes:
         inferences: Rows of successful batches.
@@ -88,19 +89,22 @@ class Statistics:
     compute: Compute = field(default_factory=Compute)
     batches: dict[int, Compute] = field(default_factory=dict)
     failures: Counter[Reason] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def succeeded(self, rows: int, arrivals_ns: Sequence[int], timing: Timing) -> None:
         """Count one batch of `rows` rows whose requests arrived at `arrivals_ns`."""
-        self.inferences += rows
-        self.executions += 1
-        self.last_inference_ms = time.time_ns() // 1_000_000
         requests, arrived_ns = len(arrivals_ns), sum(arrivals_ns)
-        self.success.add(timing.end_ns * requests - arrived_ns, requests)
-        self.queue.add(timing.taken_ns * requests - arrived_ns, requests)
-        self.compute.add(timing, requests)
-        self.batches.setdefault(rows, Compute()).add(timing)
+        with self._lock:
+            self.inferences += rows
+            self.executions += 1
+            self.last_inference_ms = time.time_ns() // 1_000_000
+            self.success.add(timing.end_ns * requests - arrived_ns, requests)
+            self.queue.add(timing.taken_ns * requests - arrived_ns, requests)
+            self.compute.add(timing, requests)
+            self.batches.setdefault(rows, Compute()).add(timing)
 
     def failed(self, arrived_ns: int, reason: Reason) -> None:
         """Count one request that failed after it was accepted."""
-        self.fail.add(time.monotonic_ns() - arrived_ns)
-        self.failures[reason] += 1
+        with self._lock:
+            self.fail.add(time.monotonic_ns() - arrived_ns)
+            self.failures[reason] += 1

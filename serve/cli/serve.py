@@ -10,6 +10,14 @@ def serve(
     models: Annotated[Path, typer.Argument(help="A model repository in Triton's layout, or one .onnx file.")],
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="The gRPC port; 0 for any unused port.")] = 8001,
+    grpc_frontend: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|native|grpcio",
+            help="The HTTP/2 server for gRPC. native is several times cheaper but does not bound message sizes; "
+            "auto selects it where it is installed and only this machine can connect.",
+        ),
+    ] = "auto",
     http_port: Annotated[
         int | None,
         typer.Option(help="The HTTP port for /metrics and /v2/health/ready; 0 for any unused port. Default: no HTTP."),
@@ -61,6 +69,7 @@ def serve(
         models=models,
         host=host,
         grpc_port=grpc_port,
+        grpc_frontend=grpc_frontend,  # type: ignore[arg-type]  # ServerSettings validates it
         http_port=http_port,
         provider=provider,  # type: ignore[arg-type]  # ServerSettings validates it
         model_control=model_control,  # type: ignore[arg-type]  # ServerSettings validates it

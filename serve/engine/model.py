@@ -1,9 +1,8 @@
 """One loaded version of a model, with its queue and worker threads."""
 
-import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from protos import inference
@@ -11,19 +10,26 @@ from serve.batching.batcher import Batcher
 from serve.batching.statistics import Statistics
 from serve.devices.memory import check_fits
 from serve.engine import batch_probe, classification, validation
-from serve.engine.session import Session
+from serve.engine.reply import Encoder
+from serve.engine.session import Device, Session
 from serve.engine.tap_sessions import TapSessions
 from serve.engine.warmup import buckets, run_configured_warmup, warm_up
 from serve.errors import UnavailableError
 from serve.repository import model_config
+from serve.repository.control_flow import may_loop
 from serve.repository.layer_index import read_layers
 from serve.repository.repository import ModelFiles, Version
+from serve.repository.runtime_options import runtime_options
 from serve.settings import ServerSettings
-from serve.wire import datatypes
-from serve.wire.tensors import Array, Request, Response, Tensor
+from serve.shared_memory.regions import Placement
+from serve.wire.frames import FrameWriter
+from serve.wire.tensors import Array, Request
 
 log = logging.getLogger(__name__)
 NO_CONFIG = inference.ModelConfig()
+INLINE_LIMIT_NS: Mapping[Device, int] = {"cpu": 1_000_000, "cuda": 0}  # 1 ms: requests to other models wait that long
+SINGLE_THREAD_NS = 1_000_000  # a run that takes 1 ms or less spends more on waking further threads than they save
+BATCHES_AHEAD: Mapping[Device, int] = {"cpu": 0, "cuda": 1}  # stacked while the device runs the batch before
 KINDS = {"cuda": inference.ModelInstanceGroup.KIND_GPU, "cpu": inference.ModelInstanceGroup.KIND_CPU}
 
 
@@ -50,12 +56,13 @@ class Model:
         self.config.instance_group.add(name=files.name, count=count, kind=KINDS[session.device])
         self.signature = model_config.signature(self.config)
         self.layers = read_layers(version.path, session.metadata)
-        self._labels = files.labels
+        self._labels, self._device = files.labels, session.device
+        self._may_loop = may_loop(version.path)
         self._graph_outputs = frozenset(spec.name for spec in session.outputs)
         self._tap_sessions = TapSessions(version.path, session, tap_sessions)
         self._buckets = buckets(session.device, self.signature.max_batch_size, model_config.preferred(self.config))
         self._batcher: Batcher[Session] | None = None
-        self._in_flight, self._idle = 0, asyncio.Event()
+        self._writer = FrameWriter(self.name, str(self.version))
         self.statistics = Statistics()
 
     @property
@@ -72,85 +79,105 @@ class Model:
             ProviderError: The provider is cuda, and CUDA cannot run the model.
         """
         check_fits(version.path)
-        session = Session.open(version.path, settings.provider, model_config.instances(files.config or NO_CONFIG))
+        config = files.config or NO_CONFIG
+        options = runtime_options(config, model_config.instances(config))
+        session = Session.open(version.path, settings.provider, options)
         label = f"{files.name}, version {version.number},"
         max_batch_size = batch_probe.max_batch_size(session, files.config, settings.max_batch_size, label)
         model = cls(files, version, session, max_batch_size, settings.tap_sessions)
-        warm_up(session, model.signature, model._buckets, label)
+        run_ns = warm_up(session, model.signature, model._buckets, label)
+        if session.has_chosen_threads and run_ns is not None and run_ns < SINGLE_THREAD_NS:
+            session = session.with_one_thread()
+            model = cls(files, version, session, max_batch_size, settings.tap_sessions)
         run_configured_warmup(session, model.config, model.signature)
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model
 
     def start(self) -> None:
-        """Start the worker threads; from then on, requests are accepted on the running event loop."""
-        settings = replace(model_config.batch_settings(self.config), buckets=self._buckets)
+        """Start the worker threads; from then on, requests are accepted."""
+        settings = replace(
+            model_config.batch_settings(self.config),
+            buckets=self._buckets,
+            inline_limit_ns=0 if self._may_loop else INLINE_LIMIT_NS[self._device],
+            ahead=BATCHES_AHEAD[self._device],
+        )
         self._batcher = Batcher(self._run, settings, self.statistics, f"{self.name}/{self.version}")
 
-    async def infer(self, request: Request) -> Response:
-        """Run a request on this version, even if a newer version replaces it in the meantime.
+    def read(self, request: Request, placements: Mapping[str, Placement]) -> "ModelRequest":
+        """Check a request against the model, and return what is needed to run it.
 
         Raises:
             InvalidRequestError: The request does not match the model's signature.
             UnknownOutputError: The model has no output or layer of a requested name.
-            InferenceError: The runtime failed on the request.
         """
-        self._in_flight += 1
-        try:
-            return await self._respond(request)
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
-
-    async def _respond(self, request: Request) -> Response:
         arrays = validation.validated_inputs(request, self.signature)
         values = validation.requested_values(request, self.signature, self.layers)
-        class_counts = {name: count for name, count in request.classes.items() if count}
+        classes = {name: count for name, count in request.classes.items() if count}
         for spec in self.signature.outputs:
-            if spec.name in class_counts:
+            if spec.name in classes:
                 classification.require_rankable(spec.name, spec.datatype)
-        results = await self._compute(request, arrays, values)
-        tensors = [_tensor(name, results[value]) for name, value in values.items()]
-        outputs = tuple(
-            self._classify(tensor, class_counts[tensor.name]) if tensor.name in class_counts else tensor
-            for tensor in tensors
-        )
-        return Response(self.name, str(self.version), request.id, outputs)
-
-    async def close(self) -> None:
-        """Finish all in-flight requests, then end the threads."""
-        while self._in_flight:
-            self._idle.clear()
-            await self._idle.wait()
-        if self._batcher:
-            await self._batcher.close()
-
-    def _classify(self, tensor: Tensor, count: int) -> Tensor:
-        labels = self._labels.get(tensor.name, ())
-        return classification.classify(tensor, count, labels, batched=self.signature.max_batch_size > 0)
-
-    async def _compute(
-        self, request: Request, arrays: Mapping[str, Array], values: Mapping[str, str]
-    ) -> Mapping[str, Array]:
-        """Return the arrays of the requested graph values; `values` is by output name, the result by value."""
-        if self._batcher is None:
-            raise UnavailableError(f"model '{self.name}' does not accept requests yet.")
         layers = [name for name, value in values.items() if value not in self._graph_outputs]
-        max_batch_size = self.signature.max_batch_size
-        return await self._batcher.submit(
-            arrays,
-            rows=len(next(iter(arrays.values()))) if max_batch_size else 1,
-            plan=await self._tap_sessions.session(frozenset(values[name] for name in layers)),
+        is_batched = self.signature.max_batch_size > 0
+        encoder = Encoder(
+            self._writer, values, classes=classes, labels=self._labels, placements=placements, is_batched=is_batched
+        )
+        return ModelRequest(
+            inputs=arrays,
+            rows=len(next(iter(arrays.values()))) if is_batched else 1,
+            taps=frozenset(values[name] for name in layers),
+            alone=not is_batched or not all(map(self.layers.is_batched, layers)),
             priority=request.priority,
             timeout_us=request.timeout_us,
-            alone=not max_batch_size or not all(map(self.layers.is_batched, layers)),
+            encoder=encoder,
         )
+
+    def session(self, taps: frozenset[str]) -> Session | None:
+        """Return the session that also returns the graph values `taps`; None if `build_session` must build it."""
+        return self._tap_sessions.cached(taps)
+
+    def build_session(self, taps: frozenset[str]) -> Session:
+        """Build and return the session that also returns the graph values `taps`; may take seconds.
+
+        Raises:
+            BadModelError: onnxruntime cannot return these values.
+        """
+        return self._tap_sessions.build(taps)
+
+    @property
+    def batcher(self) -> Batcher[Session]:
+        """The queues of the model. Raises: UnavailableError."""
+        if self._batcher is None:
+            raise UnavailableError(f"model '{self.name}' does not accept requests yet.")
+        return self._batcher
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Finish all queued requests, then end the threads; return False if that takes longer than `timeout_s`."""
+        return self._batcher is None or self._batcher.close(timeout_s)
 
     @staticmethod
     def _run(arrays: Mapping[str, Array], session: Session) -> Mapping[str, Array]:
-        """Run one batch, in one of the model's threads."""
-        return session.run(arrays, [spec.name for spec in session.outputs])
+        """Run one batch."""
+        return session.run(arrays, session.output_names)
 
 
-def _tensor(name: str, array: Array) -> Tensor:
-    return Tensor(name, datatypes.BY_NUMPY[array.dtype].name, array)
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """A request that was checked against its model.
+
+    Attributes:
+        inputs: Arrays by input name.
+        rows: Size of the batch dimension; 1 if the model has none.
+        taps: The graph values of the requested layers that are not among the model's outputs.
+        alone: Whether it must be a batch of its own.
+        priority: Priority level, 1 first; 0 is the model's default.
+        timeout_us: Longest wait in the queue in microseconds; 0 is the model's default.
+        encoder: Encodes its outputs.
+    """
+
+    inputs: Mapping[str, Array]
+    rows: int
+    taps: frozenset[str]
+    alone: bool
+    priority: int
+    timeout_us: int
+    encoder: Encoder

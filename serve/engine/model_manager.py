@@ -5,9 +5,10 @@ policy selects, and the repository index reports the errors of newer versions. S
 versions as before, whereas Triton would not start.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ from serve.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 State = Literal["READY", "UNAVAILABLE", "LOADING", ""]
-OnReadyChange = Callable[[str, bool], Awaitable[None]]
+OnReadyChange = Callable[[str, bool], None]
 
 
 @dataclass(frozen=True)
@@ -64,47 +65,53 @@ class LoadResult:
 
 
 class ModelManager:
-    """Loads and unloads models. `on_ready_change(name, ready)` is awaited for each loaded or unloaded model."""
+    """Loads and unloads models. `on_ready_change(name, ready)` is called for each loaded or unloaded model.
+
+    Loading takes seconds: call these methods in a thread that may block.
+    """
 
     def __init__(self, registry: ModelRegistry, settings: ServerSettings, on_ready_change: OnReadyChange) -> None:
         self._registry, self._settings, self._on_ready_change = registry, settings, on_ready_change
         self._results: dict[str, LoadResult] = {}
         self._loading: set[str] = set()
-        self._change_lock = asyncio.Lock()
-        self._draining: set[asyncio.Task[None]] = set()
-        self._poller: asyncio.Task[None] | None = None
+        self._change_lock = threading.Lock()
+        self._draining: set[threading.Thread] = set()
+        self._stop_polling = threading.Event()
+        self._poller = threading.Thread(target=self._poll_forever, name="poller", daemon=True)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Load the initial models; unless the settings are strict, those that can be loaded are enough.
 
         Raises:
             SetupError: No model can be loaded, or, in a strict server, one cannot; or a model to load does not exist.
         """
         results: dict[str, LoadResult] = {}
-        for name in await asyncio.to_thread(self._initial_names):
-            results[name] = await asyncio.to_thread(self._load, name)
+        for name in self._initial_names():
+            results[name] = self._load(name)
             if self._settings.strict:
                 _require_models({name: results[name]})
         _require_models(results)
         for name, result in results.items():
-            await self._serve(name, result)
+            self._serve(name, result)
         self._registry.open()
         if self._settings.model_control == "poll":
-            self._poller = asyncio.create_task(self._poll_forever())
+            self._poller.start()
 
     @property
     def failed(self) -> int:
         """Number of models of which no version can be loaded."""
         return sum(not self._registry.versions(name) for name, result in self._results.items() if result.errors)
 
-    async def close(self) -> None:
-        """Stop polling, and wait until replaced versions have finished their requests."""
-        if self._poller:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
-        await asyncio.gather(*self._draining)
+    def close(self, timeout_s: float) -> bool:
+        """Stop polling, and wait for the requests of replaced versions; return False if `timeout_s` is not enough."""
+        self._stop_polling.set()
+        end_s = time.monotonic() + timeout_s
+        threads = [*self._draining, *([self._poller] if self._poller.is_alive() else [])]
+        for thread in threads:
+            thread.join(max(0.0, end_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
-    async def load(self, name: str) -> None:
+    def load(self, name: str) -> None:
         """Load a model, or reload it from its current files.
 
         Raises:
@@ -113,70 +120,83 @@ class ModelManager:
             LoadFailedError: A version that the policy selects cannot be loaded; the newest loadable one is served.
         """
         self._require_explicit()
-        async with self._change_lock:
-            if name not in await asyncio.to_thread(self._names):
+        with self._change_lock:
+            if name not in self._names():
                 raise NotInRepositoryError(f"the repository has no model '{name}'.")
-            errors = (await self._reload(name)).errors
+            errors = (self._reload(name)).errors
         if errors:
             raise LoadFailedError(f"model '{name}' cannot be loaded: {next(iter(errors.values()))}")
 
-    async def unload(self, name: str) -> None:
+    def unload(self, name: str) -> None:
         """Stop serving a model; a model that is not served is ignored.
 
         Raises:
             UnavailableError: The server's model control is not explicit.
         """
         self._require_explicit()
-        async with self._change_lock:
+        with self._change_lock:
             if self._registry.versions(name):
-                await self._serve(name, LoadResult())
+                self._serve(name, LoadResult())
 
-    async def index(self) -> list[IndexEntry]:
+    def index(self) -> list[IndexEntry]:
         """Return the state of each model that is, or was, in the repository, sorted by name and version."""
-        names = {*await asyncio.to_thread(self._names), *self._results}
+        names = {*self._names(), *self._results}
         return [entry for name in sorted(names) for entry in self._entries(name)]
 
-    async def poll(self) -> None:
+    def poll(self) -> None:
         """Scan the repository once, and load, reload or unload the models whose files changed."""
-        async with self._change_lock:
-            names = await asyncio.to_thread(self._names)
+        with self._change_lock:
+            names = self._names()
             for name in names:
                 previous = self._results.get(name, LoadResult())
-                if await asyncio.to_thread(repository.fingerprint, self._folder(name)) != previous.fingerprint:
-                    await self._reload(name)
+                if repository.fingerprint(self._folder(name)) != previous.fingerprint:
+                    self._reload(name)
             for name in set(self._results) - set(names):
-                await self._serve(name, LoadResult())
-                del self._results[name]
+                self._results = {other: result for other, result in self._results.items() if other != name}
+                self._swap(name, ())
 
-    async def _poll_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.poll_interval_s)
+    def _poll_forever(self) -> None:
+        while not self._stop_polling.wait(self._settings.poll_interval_s):
             try:
-                await self.poll()
+                self.poll()
             except Exception:
                 log.exception("the repository %s could not be scanned", self._settings.models)
 
-    async def _reload(self, name: str) -> LoadResult:
+    def _reload(self, name: str) -> LoadResult:
         """Load a model's current files; if no version loads, the served versions stay in service."""
         self._loading.add(name)
         try:
-            result = await asyncio.to_thread(self._load, name)
+            result = self._load(name)
         finally:
             self._loading.discard(name)
         if not result.models and self._registry.versions(name):
             result = replace(result, models=self._registry.models(name))
-        await self._serve(name, result)
+        self._serve(name, result)
         return self._results[name]
 
-    async def _serve(self, name: str, result: LoadResult) -> None:
+    def _serve(self, name: str, result: LoadResult) -> None:
         for error in result.errors.values():
             log.error("%s: %s", name, error)
-        self._results[name] = replace(result, errors=self._redacted(name, result.errors))
-        for model in self._registry.swap(name, result.models):
-            task = asyncio.create_task(model.close())
-            self._draining.add(task)
-            task.add_done_callback(self._draining.discard)
-        await self._on_ready_change(name, bool(result.models))
+        redacted = replace(result, errors=self._redacted(name, result.errors))
+        self._results = {**self._results, name: redacted}  # other threads read it
+        self._swap(name, result.models)
+
+    def _swap(self, name: str, models: Sequence[Model]) -> None:
+        """Serve these versions of a model from now on, and close those that they replace."""
+        for model in self._registry.swap(name, models):
+            self._drain(model)
+        self._on_ready_change(name, bool(models))
+
+    def _drain(self, model: Model) -> None:
+        """Close a model that is no longer served, once its requests are finished."""
+
+        def close() -> None:
+            model.close()
+            self._draining.discard(threading.current_thread())
+
+        thread = threading.Thread(target=close, name=f"closing {model.name}/{model.version}", daemon=True)
+        self._draining.add(thread)
+        thread.start()
 
     def _redacted(self, name: str, errors: Mapping[int, str]) -> Mapping[int, str]:
         """Return the errors for clients, without the repository's location, which only the log contains."""

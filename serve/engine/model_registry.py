@@ -1,21 +1,23 @@
 """Registry of the models in service, independent of any transport."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from serve.engine.model import Model
 from serve.errors import InvalidRequestError, UnavailableError, UnknownModelError
-from serve.wire.tensors import Request, Response
 
 VERSION_DIGITS = 20  # longer version strings are truncated, because int() rejects very long ones
 
 
 class ModelRegistry:
-    """Routes requests to models. A transport converts requests, calls `infer`, and converts responses."""
+    """The served versions of each model."""
 
     def __init__(self) -> None:
         self._models: dict[str, dict[int, Model]] = {}
         self._retired: dict[str, set[int]] = {}
         self._loaded = self._stopping = False
+        self.generation = 0  # changes whenever `serving` may return another model
+        self._on_swap: list[Callable[[], None]] = []
 
     @property
     def ready(self) -> bool:
@@ -32,9 +34,17 @@ class ModelRegistry:
             if model not in served.values():
                 model.start()
         replaced = [model for model in served.values() if model not in models]
-        self._retired.setdefault(name, set()).update(model.version for model in replaced)
-        self._models[name] = {model.version: model for model in models}
+        retired = {model.version for model in replaced}
+        self._retired = {**self._retired, name: self._retired.get(name, set()) | retired}
+        self._models = {**self._models, name: {model.version: model for model in models}}  # other threads read it
+        self.generation += 1
+        for function in self._on_swap:
+            function()
         return replaced
+
+    def on_swap(self, function: Callable[[], None]) -> None:
+        """Call `function` whenever other models are served, so that nothing refers to those that were replaced."""
+        self._on_swap.append(function)
 
     def open(self) -> None:
         """Become ready: all initial models are loaded."""
@@ -64,6 +74,12 @@ class ModelRegistry:
                 f"model '{name}' has no version {version}{' any more' if is_retired else ''}; it has {served}."
             )
         return versions[number]
+
+    def serving(self, name: str, version: str) -> Model:
+        """Return the version that runs a request now. Raises: RequestError, a subclass that names the cause."""
+        if self._stopping:
+            raise UnavailableError("the server is stopping.")
+        return self.model(name, version)
 
     def versions(self, name: str) -> list[int]:
         """Return the served versions of a model, ascending; none for an unknown model."""
@@ -95,18 +111,13 @@ class ModelRegistry:
             return False
         return self.ready
 
-    async def infer(self, request: Request) -> Response:
-        """Run a request on its model. Raises: RequestError, a subclass that names the cause."""
-        if self._stopping:
-            raise UnavailableError("the server is stopping.")
-        return await self.model(request.model, request.version).infer(request)
-
     def stop(self) -> None:
         """Reject all further requests."""
         self._stopping = True
+        self.generation += 1
 
-    async def close(self) -> None:
-        """Finish all in-flight requests and release the models."""
-        for model in self.models():
-            await model.close()
-        self._models.clear()
+    def close(self, timeout_s: float) -> bool:
+        """Finish the queued requests of all models; return False if that takes longer than `timeout_s`."""
+        end_s = time.monotonic() + timeout_s
+        closed = [model.close(max(0.0, end_s - time.monotonic())) for model in self.models()]
+        return all(closed)

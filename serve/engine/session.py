@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +17,7 @@ import onnxruntime
 
 from serve.devices import cuda
 from serve.errors import BadModelError, InferenceError, InvalidRequestError, ProviderError
+from serve.repository.runtime_options import RuntimeOptions
 from serve.settings import Provider
 from serve.wire import datatypes
 from serve.wire.tensors import Array, TensorSpec
@@ -31,6 +33,8 @@ LOG_FATAL = 4  # a log severity of onnxruntime
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 ALL_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 EXTENDED_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+SEQUENTIAL, PARALLEL = onnxruntime.ExecutionMode.ORT_SEQUENTIAL, onnxruntime.ExecutionMode.ORT_PARALLEL
+DEFAULTS = RuntimeOptions()
 OUT_OF_MEMORY = re.compile("failed to allocate|bad.?alloc|out of memory|alloc_failed", re.IGNORECASE)
 ZIPMAP_CURE = (
     '. A ZipMap node makes it: convert the scikit-learn model with options={id(model): {"zipmap": False}}, so that the '
@@ -40,17 +44,19 @@ EXTERNAL_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class Session:
-    """One loaded .onnx file. Up to `instances` threads may call `run` at a time."""
+    """One loaded .onnx file. Any number of threads may call `run` at a time."""
 
-    def __init__(self, runtime: Any, path: Path, device: Device, instances: int) -> None:
-        self._runtime, self._path, self.device, self._instances = runtime, path, device, instances
+    def __init__(self, runtime: Any, path: Path, device: Device, options: RuntimeOptions) -> None:
+        self._runtime, self._path, self.device, self._options = runtime, path, device, options
         self.metadata: Mapping[str, str] = runtime.get_modelmeta().custom_metadata_map
         self.inputs = tuple(self._spec(node) for node in runtime.get_inputs())
         self.outputs = tuple(self._spec(node) for node in runtime.get_outputs())
+        self.output_names = [spec.name for spec in self.outputs]
+        self._has_strings = any(spec.datatype == datatypes.BYTES.name for spec in (*self.inputs, *self.outputs))
         self._has_bfloat16 = any(spec.datatype == datatypes.BF16.name for spec in (*self.inputs, *self.outputs))
 
     @classmethod
-    def open(cls, path: Path, provider: Provider, instances: int = 1) -> Self:
+    def open(cls, path: Path, provider: Provider, options: RuntimeOptions = DEFAULTS) -> Self:
         """Load the model at `path`.
 
         Raises:
@@ -58,15 +64,26 @@ class Session:
             ProviderError: `provider` is cuda, and CUDA cannot run all of the model on this machine.
         """
         if provider == "cpu":
-            return cls(_load(path, path, "cpu", instances), path, "cpu", instances)
+            return cls(_load(path, path, "cpu", options), path, "cpu", options)
         try:
-            return cls(_load_on_cuda(path), path, "cuda", instances)
+            return cls(_load_on_cuda(path, options), path, "cuda", options)
         except ProviderError as error:
             if provider == "cuda":
                 raise
-            session = cls(_load(path, path, "cpu", instances), path, "cpu", instances)
+            session = cls(_load(path, path, "cpu", options), path, "cpu", options)
             _warn_once(f"models run on the CPU: {error}")
             return session
+
+    @property
+    def has_chosen_threads(self) -> bool:
+        """Whether several threads share the work of an operator, because the server chose so."""
+        return (
+            self.device == "cpu" and not self._options.intra_op_threads and threads_per_run(self._options.instances) > 1
+        )
+
+    def with_one_thread(self) -> Self:
+        """Load the same file with one thread for each run. Raises: BadModelError."""
+        return self.open(self._path, "cpu", replace(self._options, intra_op_threads=1))
 
     def reopen_with(self, model: bytes) -> "Session":
         """Load a modified, serialised copy of this session's model on the same device.
@@ -84,8 +101,8 @@ class Session:
             return self._reopen(model, EXTENDED_OPTIMIZATIONS)
 
     def _reopen(self, model: bytes, level: Any) -> "Session":
-        runtime = _load(model, self._path, self.device, self._instances, level)
-        return Session(runtime, self._path, self.device, self._instances)
+        runtime = _load(model, self._path, self.device, self._options, level)
+        return Session(runtime, self._path, self.device, self._options)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
@@ -94,13 +111,15 @@ class Session:
             InvalidRequestError: A BYTES element is not UTF-8, as ONNX's strings must be.
             InferenceError: The model failed on these inputs.
         """
-        feeds = {name: _decode_strings(name, array) for name, array in inputs.items()}
+        feeds = {name: _decode_strings(name, array) for name, array in inputs.items()} if self._has_strings else inputs
         try:
             arrays = self._run(feeds, outputs)
         except Exception as error:
             log.exception("%s failed on inputs %s", self._path, {n: a.shape for n, a in inputs.items()})
             raise InferenceError("the model failed on this input; see the server's log.") from error
-        return {name: _encode_strings(array) for name, array in zip(outputs, arrays, strict=True)}
+        if self._has_strings:
+            arrays = [_encode_strings(array) for array in arrays]
+        return dict(zip(outputs, arrays, strict=True))
 
     def trial_run(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
         """Return all outputs, BYTES as `str`; None if the model does not run on these inputs."""
@@ -118,7 +137,7 @@ class Session:
             BadModelError: There is not enough memory for these inputs.
         """
         try:
-            self._run(inputs, [spec.name for spec in self.outputs])
+            self._run(inputs, self.output_names)
         except Exception as error:
             if OUT_OF_MEMORY.search(str(error)):
                 shapes = {name: list(array.shape) for name, array in inputs.items()}
@@ -129,7 +148,7 @@ class Session:
     def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Sequence[Array]:
         """Run the model; tensors of bfloat16, which numpy lacks, are passed as OrtValues."""
         if not self._has_bfloat16:
-            arrays: list[Array] = self._runtime.run(list(outputs), dict(inputs))
+            arrays: list[Array] = self._runtime.run(outputs, inputs)
             return arrays
         feeds = {name: _to_ort_value(array) for name, array in inputs.items()}
         return [_from_ort_value(value) for value in self._runtime.run_with_ort_values(list(outputs), feeds)]
@@ -149,29 +168,26 @@ def _warn_once(message: str) -> None:
     log.warning(message)
 
 
-def _load_on_cuda(path: Path) -> Any:
+def _load_on_cuda(path: Path, options: RuntimeOptions) -> Any:
     missing = missing_for_cuda()
     if missing:
         raise ProviderError(f"CUDA cannot be used: {missing}")
-    return _load(path, path, "cuda", 1)
+    return _load(path, path, "cuda", options)
 
 
-def _load(source: Path | bytes, path: Path, device: Device, instances: int, level: Any = ALL_OPTIMIZATIONS) -> Any:
+def _load(
+    source: Path | bytes, path: Path, device: Device, options: RuntimeOptions, level: Any = ALL_OPTIMIZATIONS
+) -> Any:
     onnxruntime.set_default_logger_severity(LOG_FATAL)  # errors are raised as exceptions
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_FATAL
-    options.graph_optimization_level = level
-    options.intra_op_num_threads = threads_per_run(instances) if device == "cpu" else 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads do not occupy cores
+    settings = _session_options(device, options)
+    settings.graph_optimization_level = level
     if isinstance(source, bytes):
-        options.add_session_config_entry(EXTERNAL_WEIGHTS_FOLDER, os.fspath(path.parent))
+        settings.add_session_config_entry(EXTERNAL_WEIGHTS_FOLDER, os.fspath(path.parent))
     model = source if isinstance(source, bytes) else os.fspath(source)
-    if device == "cuda":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         # enable_fallback=0: otherwise onnxruntime's Python wrapper retries on the CPU, and prints that to stdout
         providers = [(PROVIDERS[device], dict(OPTIONS[device]))]
-        runtime = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        runtime = onnxruntime.InferenceSession(model, settings, providers=providers, enable_fallback=0)
     except Exception as error:
         reason = str(error).split(" : ", 3)[-1]  # without onnxruntime's prefix, error number and name
         if device == "cuda":
@@ -180,6 +196,21 @@ def _load(source: Path | bytes, path: Path, device: Device, instances: int, leve
     if PROVIDERS[device] not in runtime.get_providers():
         raise ProviderError(_cuda_error(path, f"onnxruntime chose {runtime.get_providers()} instead."))
     return runtime
+
+
+def _session_options(device: Device, options: RuntimeOptions) -> Any:
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = LOG_FATAL
+    settings.intra_op_num_threads = options.intra_op_threads or (
+        threads_per_run(options.instances) if device == "cpu" else 1
+    )
+    settings.inter_op_num_threads = options.inter_op_threads
+    settings.execution_mode = PARALLEL if options.is_parallel else SEQUENTIAL
+    settings.enable_cpu_mem_arena = options.has_arena
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads do not occupy cores
+    if device == "cuda":
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return settings
 
 
 def _cuda_error(path: Path, reason: str) -> str:

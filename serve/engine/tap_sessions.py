@@ -5,7 +5,7 @@ session. It is built on first request, and also has the model's own outputs, so 
 request names. The least recently used sessions are dropped.
 """
 
-import asyncio
+import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -24,24 +24,31 @@ class TapSessions:
     def __init__(self, path: Path, plain: Session, limit: int) -> None:
         self._path, self._plain, self._limit = path, plain, limit
         self._sessions: OrderedDict[frozenset[str], Session] = OrderedDict()
-        self._build_lock = asyncio.Lock()  # a build uses all cores, and memory for another copy of the model
+        self._lock = threading.Lock()
+        self._build_lock = threading.Lock()  # a build uses all cores, and memory for another copy of the model
 
-    async def session(self, values: frozenset[str]) -> Session:
-        """Return the session that also returns `values`; other requests run while it is built.
+    def cached(self, values: frozenset[str]) -> Session | None:
+        """Return the session that also returns `values`; None if it must be built first."""
+        if not values:
+            return self._plain
+        with self._lock:
+            session = self._sessions.get(values)
+            if session is not None:
+                self._sessions.move_to_end(values)
+            return session
+
+    def build(self, values: frozenset[str]) -> Session:
+        """Return the session that also returns `values`, after building it if necessary, which may take seconds.
 
         Raises:
             BadModelError: onnxruntime cannot return these values.
         """
-        if not values:
-            return self._plain
-        if values not in self._sessions:
-            async with self._build_lock:
-                if values not in self._sessions:
-                    self._sessions[values] = await asyncio.to_thread(self._build, values)
-        self._sessions.move_to_end(values)
-        session = self._sessions[values]
-        while len(self._sessions) > self._limit:
-            self._sessions.popitem(last=False)
+        with self._build_lock:
+            session = self.cached(values) or self._build(values)
+            with self._lock:
+                self._sessions[values] = session
+                while len(self._sessions) > self._limit:
+                    self._sessions.popitem(last=False)
         return session
 
     def _build(self, values: frozenset[str]) -> Session:

@@ -74,8 +74,10 @@ def _sample_input(sample_input: inference.ModelWarmup.Input, rows: tuple[int, ..
     return np.random.default_rng(0).random(shape).astype(datatype.numpy)
 
 
-def warm_up(session: Session, signature: Signature, batch_sizes: Sequence[int], name: str) -> None:
+def warm_up(session: Session, signature: Signature, batch_sizes: Sequence[int], name: str) -> int | None:
     """Run a model on zeros once for each batch size, or for a batch of 1 if there are none.
+
+    Returns the nanoseconds of another run of the smallest size; None if the model does not run.
 
     The largest size runs first, so that a lack of memory is detected at once. A model that fails on zeros may work on
     other inputs, so this is only logged.
@@ -85,13 +87,16 @@ def warm_up(session: Session, signature: Signature, batch_sizes: Sequence[int], 
     """
     if any(-1 in _sample_shape(signature, spec) for spec in signature.inputs):
         log.info("%s is not warmed up: it has inputs of dynamic size", name)
-        return
+        return None
     start_s, sizes = time.perf_counter(), sorted(batch_sizes or (1,), reverse=True)
     for size in sizes:
         if not session.warm_up_run({spec.name: _zeros(signature, spec, size, name) for spec in signature.inputs}):
             log.info("%s is not warmed up: it does not run on zeros", name)
-            return
+            return None
     log.info("%s is warmed up in %.2f s, with batches of %s", name, time.perf_counter() - start_s, sizes)
+    start_ns = time.perf_counter_ns()
+    session.warm_up_run({spec.name: _zeros(signature, spec, sizes[-1], name) for spec in signature.inputs})
+    return time.perf_counter_ns() - start_ns
 
 
 def _sample_shape(signature: Signature, spec: TensorSpec) -> tuple[int, ...]:

@@ -161,13 +161,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def serve() -> Serve:
-    """Return a context manager that runs `zoonnx serve` with its arguments; the process may not be ready yet."""
+@pytest.fixture(scope="session", params=["grpcio", "native"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """Return a context manager that runs `zoonnx serve` with its arguments; the process may not be ready yet.
+
+    Every test of a server runs on both gRPC frontends.
+    """
+    frontend = ("--grpc-frontend", request.param)
 
     @contextmanager
     def run(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
-        command = [sys.executable, "-m", "zoonnx", "serve", *map(str, arguments)]
+        command = [sys.executable, "-m", "zoonnx", "serve", *map(str, arguments), *frontend]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield process

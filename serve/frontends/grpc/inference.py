@@ -1,4 +1,4 @@
-"""Handlers of the inference and introspection RPCs: convert the request, call the engine, convert the result."""
+"""Handlers of the RPCs about models and the server: convert the request, call the engine, convert the result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,13 +11,11 @@ from protos import inference, introspect
 from protos.keys import MAX_MESSAGE_KEY
 from protos.version import VERSION
 from serve.devices import cuda
-from serve.engine import validation
 from serve.engine.model_manager import ModelManager
 from serve.engine.model_registry import ModelRegistry
 from serve.errors import UnsupportedError
+from serve.frontends.choice import Frontend
 from serve.frontends.grpc.statistics import statistics_message
-from serve.shared_memory.regions import Regions
-from serve.wire import codec
 from serve.wire.tensors import TensorSpec
 
 NAME = "zoonnx"
@@ -37,13 +35,18 @@ TensorMetadata = inference.ModelMetadataResponse.TensorMetadata
 
 
 class InferenceService:
-    """RPCs of Triton's `inference.GRPCInferenceService`; clients are told the message limit, `max_message_bytes`."""
+    """RPCs of Triton's `inference.GRPCInferenceService`, except for inference; clients are told `max_message_bytes`."""
 
     def __init__(
-        self, registry: ModelRegistry, manager: ModelManager, regions: Regions, max_message_bytes: int
+        self, registry: ModelRegistry, manager: ModelManager, frontend: Frontend, max_message_bytes: int
     ) -> None:
-        self._registry, self._manager, self._regions = registry, manager, regions
+        self._registry, self._manager = registry, manager
         self._max_message_bytes = max_message_bytes
+        self._extensions = (
+            *EXTENSIONS,
+            *(() if cuda.missing() else ("cuda_shared_memory",)),
+            f"grpc_frontend({frontend})",
+        )
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the unary RPCs by name."""
@@ -54,16 +57,11 @@ class InferenceService:
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,
             "ModelConfig": self._model_config,
-            "ModelInfer": self._infer,
             "ModelStatistics": self._statistics,
             "RepositoryIndex": self._index,
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-
-    def stream_handlers(self) -> dict[str, Handler]:
-        """Return the handlers of streamed requests by RPC name; `stream_failure` reports their errors."""
-        return {"ModelStreamInfer": self._stream_infer}
 
     async def _live(self, _: inference.ServerLiveRequest) -> inference.ServerLiveResponse:
         return inference.ServerLiveResponse(live=True)
@@ -72,8 +70,7 @@ class InferenceService:
         return inference.ServerReadyResponse(ready=self._registry.ready)
 
     async def _server_metadata(self, _: inference.ServerMetadataRequest) -> inference.ServerMetadataResponse:
-        extensions = EXTENSIONS if cuda.missing() else (*EXTENSIONS, "cuda_shared_memory")
-        return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=extensions)
+        return inference.ServerMetadataResponse(name=NAME, version=VERSION, extensions=self._extensions)
 
     async def _model_ready(self, request: inference.ModelReadyRequest) -> inference.ModelReadyResponse:
         return inference.ModelReadyResponse(ready=self._registry.is_ready(request.name, request.version))
@@ -93,41 +90,29 @@ class InferenceService:
         response.config.parameters[MAX_MESSAGE_KEY].string_value = str(self._max_message_bytes)
         return response
 
-    async def _infer(self, message: inference.ModelInferRequest) -> inference.ModelInferResponse:
-        # Errors are reported in this order: an unknown model, a wrong name or datatype, wrong data.
-        model = self._registry.model(message.model_name, message.model_version)
-        validation.check_headers(message.inputs, model.signature)
-        if codec.has_long_lists(message):
-            request = await asyncio.to_thread(codec.request_from_message, message, self._regions)
-        else:
-            request = codec.request_from_message(message, self._regions)
-        placements = codec.output_placements(message, self._regions)
-        return codec.message_from_response(await self._registry.infer(request), placements)
-
-    async def _stream_infer(self, message: inference.ModelInferRequest) -> inference.ModelStreamInferResponse:
-        response = await self._infer(message)
-        response.parameters["triton_final_response"].bool_param = True
-        return inference.ModelStreamInferResponse(infer_response=response)
-
     async def _statistics(self, request: inference.ModelStatisticsRequest) -> inference.ModelStatisticsResponse:
         models = self._registry.models(request.name, request.version)
         return inference.ModelStatisticsResponse(model_stats=map(statistics_message, models))
 
     async def _index(self, request: inference.RepositoryIndexRequest) -> inference.RepositoryIndexResponse:
         _require_unnamed_repository(request.repository_name)
-        entries = [entry for entry in await self._manager.index() if entry.state == "READY" or not request.ready]
+        entries = [
+            entry
+            for entry in await asyncio.to_thread(self._manager.index)
+            if entry.state == "READY" or not request.ready
+        ]
         return inference.RepositoryIndexResponse(models=[ModelIndex(**asdict(entry)) for entry in entries])
 
     async def _load(self, request: inference.RepositoryModelLoadRequest) -> inference.RepositoryModelLoadResponse:
         _require_unnamed_repository(request.repository_name)
         if request.parameters:
             raise UnsupportedError("this server loads models from their own files; load parameters are not supported.")
-        await self._manager.load(request.model_name)
+        await asyncio.to_thread(self._manager.load, request.model_name)
         return inference.RepositoryModelLoadResponse()
 
     async def _unload(self, request: inference.RepositoryModelUnloadRequest) -> inference.RepositoryModelUnloadResponse:
         _require_unnamed_repository(request.repository_name)
-        await self._manager.unload(request.model_name)
+        await asyncio.to_thread(self._manager.unload, request.model_name)
         return inference.RepositoryModelUnloadResponse()
 
 
@@ -149,12 +134,6 @@ class IntrospectionService:
             names=model.layers.names,
             layers=model.layers.layers.values(),
         )
-
-
-def stream_failure(request_id: str, details: str) -> inference.ModelStreamInferResponse:
-    """Return the response to a failed request of a stream; the stream continues."""
-    response = inference.ModelInferResponse(id=request_id)
-    return inference.ModelStreamInferResponse(error_message=details, infer_response=response)
 
 
 def _require_unnamed_repository(name: str) -> None:

@@ -1,67 +1,35 @@
 """gRPC server on grpc.aio: translates between gRPC calls and the handlers of the services."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 from protos import loader
-from serve.engine.model_manager import ModelManager
-from serve.engine.model_registry import ModelRegistry
-from serve.errors import (
-    InferenceError,
-    InvalidRequestError,
-    LoadFailedError,
-    NoSharedMemoryError,
-    NotInRepositoryError,
-    OutputTooLargeError,
-    PortInUseError,
-    RegionExistsError,
-    RequestError,
-    UnavailableError,
-    UnknownModelError,
-    UnknownOutputError,
-    UnknownRegionError,
-    UnsupportedError,
-)
+from serve.engine.engine import Engine
+from serve.frontends.choice import Frontend
 from serve.frontends.grpc import log_filter
 from serve.frontends.grpc.health import Health
-from serve.frontends.grpc.inference import Handler, InferenceService, IntrospectionService, stream_failure
+from serve.frontends.grpc.inbox import Inbox
+from serve.frontends.grpc.infer import infer_stream, infer_unary
+from serve.frontends.grpc.inference import Handler, InferenceService, IntrospectionService
 from serve.frontends.grpc.log_settings import LogFilter
 from serve.frontends.grpc.settings import SettingsService
 from serve.frontends.grpc.shared_memory import SharedMemoryService
-from serve.frontends.grpc.streaming import ordered_responses
-from serve.frontends.sockets import listening_socket
+from serve.frontends.status import status
 from serve.settings import ServerSettings
-from serve.shared_memory.regions import Regions
 
 log = logging.getLogger(__name__)
-MAX_DETAILS_LENGTH = 1000  # characters of a status message
 MAX_PENDING_REQUESTS = 10**6  # by default gRPC drops requests beyond 1000 as CANCELLED, which no client retries
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 INTROSPECTION = "zoonnx.v1.Introspection"
-STATUS: Mapping[type[RequestError], grpc.StatusCode] = {
-    InferenceError: grpc.StatusCode.INTERNAL,
-    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    LoadFailedError: grpc.StatusCode.INVALID_ARGUMENT,
-    NotInRepositoryError: grpc.StatusCode.INTERNAL,
-    NoSharedMemoryError: grpc.StatusCode.INTERNAL,
-    OutputTooLargeError: grpc.StatusCode.INTERNAL,
-    RegionExistsError: grpc.StatusCode.ALREADY_EXISTS,
-    UnavailableError: grpc.StatusCode.UNAVAILABLE,
-    UnknownModelError: grpc.StatusCode.NOT_FOUND,
-    UnknownOutputError: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownRegionError: grpc.StatusCode.NOT_FOUND,
-    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
-}
 Context = grpc.aio.ServicerContext[bytes, bytes]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MethodMaker = Callable[[loader.Method], MethodHandler]
@@ -74,9 +42,7 @@ class GrpcServer:
         ValueError: A handler's name is not an RPC of its service.
     """
 
-    def __init__(
-        self, registry: ModelRegistry, manager: ModelManager, health: Health, settings: ServerSettings
-    ) -> None:
+    def __init__(self, engine: Engine, health: Health, settings: ServerSettings, frontend: Frontend) -> None:
         self._settings, self._health = settings, health
         options = [
             ("grpc.so_reuseport", 0),  # otherwise a second server silently shares the port
@@ -85,7 +51,7 @@ class GrpcServer:
             ("grpc.server.max_pending_requests", MAX_PENDING_REQUESTS),
             ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_REQUESTS),
         ]
-        services = _services(registry, manager, settings.max_message_bytes)
+        services = _services(engine, frontend, settings.max_message_bytes)
         log_filter.install()
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers(tuple(services.values()))
@@ -93,19 +59,9 @@ class GrpcServer:
         names = (*services, HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=_reflection_pool())
 
-    def bind(self) -> int:
-        """Bind the port, and return its number.
-
-        Raises:
-            PortInUseError: Another process listens on the port.
-            SettingsError: This machine does not have the address.
-        """
-        host, port = self._settings.host, self._settings.grpc_port
-        listening_socket(host, port).close()  # tried first, because gRPC's own error does not name the cause
-        try:
-            return self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        except RuntimeError as error:
-            raise PortInUseError(f"cannot listen on {host}:{port}: {error}") from error
+    def bind(self, target: str) -> int:
+        """Bind HOST:PORT or unix:PATH, and return the port's number. Raises: RuntimeError."""
+        return self._server.add_insecure_port(target)
 
     async def start(self) -> None:
         """Accept requests from now on."""
@@ -118,20 +74,19 @@ class GrpcServer:
         await self._server.stop(self._settings.stop_grace_s)
 
 
-def _services(
-    registry: ModelRegistry, manager: ModelManager, max_message_bytes: int
-) -> Mapping[str, grpc.GenericRpcHandler]:
+def _services(engine: Engine, frontend: Frontend, max_message_bytes: int) -> Mapping[str, grpc.GenericRpcHandler]:
     """Return the handlers of our own services by service name."""
-    regions = Regions()
-    inference = InferenceService(registry, manager, regions, max_message_bytes)
-    introspection = IntrospectionService(registry)
+    inference = InferenceService(engine.registry, engine.manager, frontend, max_message_bytes)
+    introspection = IntrospectionService(engine.registry)
+    inbox = Inbox(engine.receiver)
     unary = {
         **inference.handlers(),
-        **SharedMemoryService(regions).handlers(),
+        **SharedMemoryService(engine.regions).handlers(),
         **SettingsService(LogFilter()).handlers(),
     }
     makers = {name: _unary(handler) for name, handler in unary.items()}
-    makers |= {name: _stream(handler) for name, handler in inference.stream_handlers().items()}
+    makers["ModelInfer"] = partial(infer_unary, inbox)
+    makers["ModelStreamInfer"] = partial(infer_stream, inbox)
     introspection_makers = {name: _unary(handler) for name, handler in introspection.handlers().items()}
     return {
         SERVICE: _generic_handler(SERVICE, makers),
@@ -165,33 +120,10 @@ def _unary(handler: Handler) -> MethodMaker:
         async def respond(data: bytes, context: Context) -> bytes | None:
             try:
                 return (await handler(method.request.FromString(data))).SerializeToString()
-            except Exception as error:  # noqa: BLE001  _status translates all of them
-                return await context.abort(*_status(error, method))
+            except Exception as error:  # noqa: BLE001  status translates all of them
+                return await context.abort(*status(error, method.path, method.request.DESCRIPTOR.name))
 
         return grpc.unary_unary_rpc_method_handler(respond)
-
-    return make
-
-
-def _stream(handler: Handler) -> MethodMaker:
-    """Return a maker of bidirectional streams, which report exceptions in responses."""
-
-    def make(method: loader.Method) -> MethodHandler:
-        async def respond_one(data: bytes) -> bytes:
-            request = None
-            try:
-                request = method.request.FromString(data)
-                return (await handler(request)).SerializeToString()
-            except Exception as error:  # noqa: BLE001  as above
-                _, details = _status(error, method)
-                return stream_failure(getattr(request, "id", ""), details).SerializeToString()
-
-        async def respond(requests: AsyncIterator[bytes], _: Context) -> AsyncIterator[bytes]:
-            async with aclosing(ordered_responses(requests, respond_one)) as responses:
-                async for response in responses:
-                    yield response
-
-        return grpc.stream_stream_rpc_method_handler(respond)
 
     return make
 
@@ -201,19 +133,3 @@ def _unimplemented(method: loader.Method) -> MethodHandler:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not implement {method.name}.")
 
     return grpc.unary_unary_rpc_method_handler(respond)
-
-
-def _status(error: Exception, method: loader.Method) -> tuple[grpc.StatusCode, str]:
-    """Return status and details of a failed call; the details of an unexpected error are only logged."""
-    if isinstance(error, RequestError):
-        return STATUS[type(error)], _shorten(str(error))
-    if isinstance(error, DecodeError):
-        return grpc.StatusCode.INTERNAL, f"the bytes are not a {method.request.DESCRIPTOR.name}."
-    log.error("%s failed", method.path, exc_info=error)
-    return grpc.StatusCode.INTERNAL, "the server failed on this request; see the server's log."
-
-
-def _shorten(details: str) -> str:
-    """Remove the middle of a long text: status details are sent in a header, whose size is limited."""
-    half = MAX_DETAILS_LENGTH // 2
-    return details if len(details) <= MAX_DETAILS_LENGTH else f"{details[:half]} ... {details[-half:]}"

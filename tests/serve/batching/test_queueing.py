@@ -1,6 +1,5 @@
 """Tests of priorities, queue limits, timeouts, preferred sizes and instances, in the batcher and over gRPC."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from serve.engine.session import threads_per_run
 from serve.errors import BadModelError, UnavailableError
 from serve.repository import model_config
 from serve.wire.tensors import TensorSpec
-from tests.serve.batching.test_batcher import NONE, Model, rows
+from tests.serve.batching.test_batcher import Model, Pending, occupy, rows, submit, wait_for
 from tests.serve.conftest import Serve, write_busy
 
 BUSY = 2400  # matrix products: half a second or more
@@ -33,39 +32,44 @@ class BusyBatcher:
         self.batcher = Batcher(self.model.run, settings, self.statistics)
         self.finished: list[float] = []
 
-    async def send(self, value: float, count: int = 1, **options: Any) -> "asyncio.Task[Any]":
-        async def submit() -> float:
-            outputs = await self.batcher.submit(rows(*[value] * count), count, NONE, **options)
-            self.finished.append(value)
-            return float(outputs["y"][0, 0])
+    def send(self, value: float, count: int = 1, **options: Any) -> Pending:
+        return submit(self.batcher, rows(*[value] * count), **options)
 
-        task = asyncio.create_task(submit())
-        await asyncio.sleep(0.01)
-        return task
-
-    async def __aenter__(self) -> "BusyBatcher":
-        self.model.go.clear()
-        self.first = await self.send(0)
+    def __enter__(self) -> "BusyBatcher":
+        self.first = occupy(self.model, self.batcher)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.model.go.set()
-        await self.batcher.close()
+        assert self.batcher.close(10)
 
-    async def finish(self, *tasks: "asyncio.Task[Any]") -> list[int]:
-        """Unblock the model and wait for the tasks; return the batch sizes after the first request."""
+    def finish(self, *requests: Pending) -> list[int]:
+        """Unblock the model and wait for the requests; return the batch sizes after the first request."""
         self.model.go.set()
-        await asyncio.gather(self.first, *tasks)
+        for request in (self.first, *requests):
+            request.outputs()
         return [size for size, _ in self.model.batches][1:]
 
+    def order(self, *requests: Pending) -> list[float]:
+        """Unblock the model, and return the values of the requests in the order in which the model ran them."""
+        ran: list[float] = []
+        run = self.model.run
 
-@pytest.mark.anyio
-async def test_higher_priorities_run_first() -> None:
+        def recording(inputs: Any, plan: Any) -> Any:
+            ran.append(float(inputs["x"][0, 0]))
+            return run(inputs, plan)
+
+        self.batcher._run = recording
+        self.finish(*requests)
+        return ran
+
+
+def test_higher_priorities_run_first() -> None:
     """Higher priorities overtake lower ones; a missing or unknown priority is the default level."""
-    async with BusyBatcher(BatchSettings(1, levels=3, default_level=2)) as busy:
+    with BusyBatcher(BatchSettings(1, levels=3, default_level=2)) as busy:
         requests = [(1, 3), (2, 0), (3, 1), (4, 9), (5, 1), (6, 2)]
-        await busy.finish(*[await busy.send(value, priority=priority) for value, priority in requests])
-    assert busy.finished == [0, 3, 5, 2, 4, 6, 1]
+        sent = [busy.send(value, priority=priority) for value, priority in requests]
+        assert busy.order(*sent) == [3, 5, 2, 4, 6, 1]
 
 
 @pytest.mark.parametrize(
@@ -77,70 +81,61 @@ async def test_higher_priorities_run_first() -> None:
         (BatchSettings(4, preferred=(4,)), [4, 2]),
     ],
 )
-@pytest.mark.anyio
-async def test_preferred_sizes(settings: BatchSettings, expected: list[int]) -> None:
+def test_preferred_sizes(settings: BatchSettings, expected: list[int]) -> None:
     """The largest possible preferred batch runs; the remaining requests run as a smaller batch."""
-    async with BusyBatcher(settings) as busy:
-        assert await busy.finish(*[await busy.send(value) for value in range(1, 7)]) == expected
+    with BusyBatcher(settings) as busy:
+        assert busy.finish(*[busy.send(value) for value in range(1, 7)]) == expected
 
 
-@pytest.mark.anyio
-async def test_preferred_size_does_not_wait() -> None:
+def test_preferred_size_does_not_wait() -> None:
     """With a delay, a batch of a preferred size runs at once."""
-    settings = BatchSettings(8, max_delay_us=60_000_000, preferred=(2,))
-    busy = BusyBatcher(settings)
-    tasks = [await busy.send(value) for value in (1, 2)]
-    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    busy = BusyBatcher(BatchSettings(8, max_delay_us=60_000_000, preferred=(2,)))
+    for request in [busy.send(value) for value in (1, 2)]:
+        request.outputs()
     assert [size for size, _ in busy.model.batches] == [2]
-    await busy.__aexit__()
+    busy.__exit__()
 
 
 class TestLimits:
     """Limits on the number of waiting requests and on their waiting time."""
 
-    @pytest.mark.anyio
-    async def test_full_queue_rejects_at_once(self) -> None:
+    def test_full_queue_rejects_at_once(self) -> None:
         """A request to a full queue is rejected while the model is busy; a cancelled request makes room."""
-        async with BusyBatcher(BatchSettings(1, policy=QueuePolicy(max_queue_size=2))) as busy:
-            waiting, cancelled = await busy.send(1), await busy.send(2)
+        with BusyBatcher(BatchSettings(1, policy=QueuePolicy(max_queue_size=2))) as busy:
+            waiting, cancelled = busy.send(1), busy.send(2)
             with pytest.raises(UnavailableError, match="2 requests are waiting"):
-                await asyncio.wait_for(await busy.send(3), 1)
-            cancelled.cancel()
-            await busy.finish(waiting, await busy.send(4))
-        assert busy.finished == [0, 1, 4]
+                busy.send(3)
+            busy.batcher.cancel(cancelled.request)
+            assert busy.order(waiting, busy.send(4)) == [1, 4]
         assert busy.statistics.failures == {Reason.REJECTED: 1, Reason.CANCELED: 1}
 
-    @pytest.mark.anyio
-    async def test_limit_of_one_priority(self) -> None:
+    def test_limit_of_one_priority(self) -> None:
         """Each priority has its own queue limit."""
         policies = {1: QueuePolicy(max_queue_size=1)}
-        async with BusyBatcher(BatchSettings(1, levels=2, default_level=2, policies=policies)) as busy:
-            waiting = [await busy.send(1, priority=1), await busy.send(2), await busy.send(3)]
+        with BusyBatcher(BatchSettings(1, levels=2, default_level=2, policies=policies)) as busy:
+            waiting = [busy.send(1, priority=1), busy.send(2), busy.send(3)]
             with pytest.raises(UnavailableError):
-                await asyncio.wait_for(await busy.send(4, priority=1), 1)
-            await busy.finish(*waiting)
+                busy.send(4, priority=1)
+            busy.finish(*waiting)
 
-    @pytest.mark.anyio
-    async def test_expired_requests_are_rejected_while_the_model_is_busy(self) -> None:
+    def test_expired_requests_are_rejected_while_the_model_is_busy(self) -> None:
         """A request is rejected when its timeout passes, even while the model is busy; the model never runs it."""
         policy = QueuePolicy(timeout_us=50_000)
-        async with BusyBatcher(BatchSettings(4, policy=policy)) as busy:
-            start = time.monotonic()
+        with BusyBatcher(BatchSettings(4, policy=policy)) as busy:
+            start_s = time.monotonic()
             with pytest.raises(UnavailableError, match="within 50000 microseconds"):
-                await asyncio.wait_for(await busy.send(1), 5)
-            assert 0.05 <= time.monotonic() - start < 2
-            assert await busy.finish() == []
+                busy.send(1).outputs()
+            assert 0.05 <= time.monotonic() - start_s < 2
+            assert busy.finish() == []
         assert busy.statistics.failures == {Reason.REJECTED: 1}
 
-    @pytest.mark.anyio
-    async def test_expired_requests_may_be_deferred(self) -> None:
+    def test_expired_requests_may_be_deferred(self) -> None:
         """Under a policy that defers, an expired request runs after all others."""
         policy = QueuePolicy(timeout_us=50_000, defer_on_timeout=True)
-        async with BusyBatcher(BatchSettings(1, policy=policy)) as busy:
-            expired = await busy.send(1)
-            await asyncio.sleep(0.06)
-            await busy.finish(expired, await busy.send(2))
-        assert busy.finished == [0, 2, 1]
+        with BusyBatcher(BatchSettings(1, policy=policy)) as busy:
+            expired = busy.send(1)
+            time.sleep(0.07)
+            assert busy.order(expired, busy.send(2)) == [2, 1]
 
     @pytest.mark.parametrize(
         ("policy", "requested_us", "expected"),
@@ -161,13 +156,14 @@ class TestLimits:
 class TestInstances:
     """Several batches that run at once."""
 
-    @pytest.mark.anyio
-    async def test_two_instances_run_at_once(self) -> None:
+    def test_two_instances_run_at_once(self) -> None:
         """With two instances the second request does not wait for the first, but the third does."""
-        async with BusyBatcher(BatchSettings(1, instances=2)) as busy:
-            queued = [await busy.send(1), await busy.send(2)]
+        with BusyBatcher(BatchSettings(1, instances=2)) as busy:
+            queued = [busy.send(1), busy.send(2)]
+            wait_for(lambda: len(busy.model.batches) == 2)
+            time.sleep(0.01)
             assert len(busy.model.batches) == 2
-            await busy.finish(*queued)
+            busy.finish(*queued)
 
     def test_threads_fit_the_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """All instances together, each with its caller's thread, use no more threads than there are cores."""

@@ -25,7 +25,7 @@ from serve.errors import (
     TimedOutError,
     UnreachableError,
 )
-from serve.frontends.grpc.server import STATUS
+from serve.frontends.status import STATUS
 from serve.wire.datatypes import BF16
 from serve.wire.tensors import Tensor, TensorSpec
 from tests.serve.conftest import LABELS

@@ -264,10 +264,7 @@ class TestPoll:
         assert "manifest.json cannot be read: Is a directory" in reasons["b"]
         assert "has dims [-5]" in reasons["c"]
 
-    @pytest.mark.anyio
-    async def test_an_unexpected_error_stops_no_other_model(
-        self, models: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_unexpected_error_stops_no_other_model(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """After an unexpected error in one model the next one is loaded, and the index has both states."""
         write_version(models, "next", 1)
         load = Model.load
@@ -277,15 +274,12 @@ class TestPoll:
                 raise ValueError("unexpected")
             return load(files, version, settings)
 
-        async def ignore_change(_name: str, _ready: bool) -> None:
-            pass
-
         monkeypatch.setattr(Model, "load", failing)
         settings, registry = ServerSettings(models=models, provider="cpu"), ModelRegistry()
-        manager = ModelManager(registry, settings, ignore_change)
-        await manager.poll()
-        bad, good = await manager.index()
-        await registry.close()
+        manager = ModelManager(registry, settings, lambda _name, _ready: None)
+        manager.poll()
+        bad, good = manager.index()
+        assert registry.close(10)
         assert (bad.name, bad.state, good.name, good.state) == ("model", "UNAVAILABLE", "next", "READY")
         assert bad.reason == "model, version 1, failed to load: ValueError; see the server's log."
 

@@ -23,7 +23,7 @@ from serve.repository.model_config import Signature
 from serve.settings import ServerSettings
 from serve.wire.tensors import TensorSpec
 from tests.conftest import Zoonnx
-from tests.serve.batching.test_batcher import NONE, Arrays, Model, begin, rows
+from tests.serve.batching.test_batcher import Arrays, Model, rows, submit
 from tests.serve.conftest import write_identity, write_model
 
 BUCKETS = (1, 2, 4, 6)
@@ -198,24 +198,21 @@ class TestPadding:
     """Batches padded to a bucket; outputs and counts are those of the unpadded requests."""
 
     @pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 4), (5, 6), (6, 6)])
-    @pytest.mark.anyio
-    async def test_a_batch_is_padded(self, count: int, size: int) -> None:
+    def test_a_batch_is_padded(self, count: int, size: int) -> None:
         """The model runs a bucket's size; the request gets only its own rows, and only these are counted."""
         model, statistics = Model(), Statistics()
         batcher = Batcher(model.run, BatchSettings(6, buckets=BUCKETS), statistics)
-        outputs = await batcher.submit(rows(*range(count)), count, NONE)
-        await batcher.close()
+        outputs = submit(batcher, rows(*range(count))).outputs()
+        assert batcher.close(10)
         assert outputs["y"][:, 0].tolist() == [2.0 * value for value in range(count)]
         assert [rows for rows, _ in model.batches] == [size]
         assert (statistics.inferences, list(statistics.batches)) == (count, [count])
 
-    @pytest.mark.anyio
-    async def test_an_output_without_a_batch_is_run_unpadded(self) -> None:
+    def test_an_output_without_a_batch_is_run_unpadded(self) -> None:
         """If an output does not have one row for each input row, each request runs again without padding."""
         model = Model()
         batcher = Batcher(model.run, BatchSettings(6, buckets=BUCKETS), Statistics())
-        (task,) = await begin(batcher, (rows(1, 2, 3, 4, 5), frozenset({"constant"})))
-        outputs = await task
-        await batcher.close()
+        outputs = submit(batcher, rows(1, 2, 3, 4, 5), frozenset({"constant"})).outputs()
+        assert batcher.close(10)
         assert [rows for rows, _ in model.batches] == [6, 5]
         assert outputs["constant"].tolist() == [0, 1, 2, 3]

@@ -7,8 +7,7 @@ import grpc.aio
 import pytest
 from grpc._cython import cygrpc
 
-from serve.engine.model_manager import ModelManager
-from serve.engine.model_registry import ModelRegistry
+from serve.engine.engine import Engine
 from serve.frontends.grpc import log_filter
 from serve.frontends.grpc.health import Health
 from serve.frontends.grpc.server import GrpcServer
@@ -37,6 +36,6 @@ async def test_a_server_installs_it(tmp_path: Path) -> None:
     """A server installs the filter when it is created."""
     grpc_log = logging.getLogger(log_filter.LOGGER)
     grpc_log.removeFilter(log_filter.DISCONNECT_FILTER)
-    registry, health, settings = ModelRegistry(), Health(), ServerSettings(models=tmp_path)
-    await GrpcServer(registry, ModelManager(registry, settings, health.set_model), health, settings).stop()
+    health, settings = Health(), ServerSettings(models=tmp_path)
+    await GrpcServer(Engine(settings, health.set_model), health, settings, "grpcio").stop()
     assert log_filter.DISCONNECT_FILTER in grpc_log.filters

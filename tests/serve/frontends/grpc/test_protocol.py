@@ -114,8 +114,8 @@ class TestStatus:
         """An unknown model or version is not ready, without an error."""
         assert call("ModelReady", inference.ModelReadyRequest(name=name, version=version)).ready is ready
 
-    def test_server_metadata(self, call: Call) -> None:
-        """The server reports its name and only the extensions that it implements."""
+    def test_server_metadata(self, call: Call, request: pytest.FixtureRequest) -> None:
+        """The server reports its name, only the extensions that it implements, and its frontend."""
         metadata = call("ServerMetadata", inference.ServerMetadataRequest())
         expected = [
             "classification",
@@ -126,6 +126,7 @@ class TestStatus:
             "parameters",
             "statistics",
             "logging",
+            f"grpc_frontend({request.node.callspec.params['serve']})",
         ]
         assert (metadata.name, list(metadata.extensions)) == ("zoonnx", expected)
 

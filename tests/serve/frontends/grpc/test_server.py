@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.engine.model_manager import ModelManager
-from serve.engine.model_registry import ModelRegistry
+from serve.engine.engine import Engine
 from serve.frontends.grpc.health import Health
 from serve.frontends.grpc.inference import Handler, InferenceService, IntrospectionService
 from serve.frontends.grpc.server import GrpcServer
@@ -17,7 +16,6 @@ from serve.settings import ServerSettings
     ("service", "method", "name", "message"),
     [
         (InferenceService, "handlers", "ModelInfre", "inference.GRPCInferenceService has no RPC ModelInfre"),
-        (InferenceService, "stream_handlers", "ModelStream", "inference.GRPCInferenceService has no RPC ModelStream"),
         (IntrospectionService, "handlers", "layers", r"zoonnx.v1.Introspection has no RPC layers"),
     ],
 )
@@ -30,6 +28,6 @@ async def test_unknown_rpc(
         return {name: None}  # type: ignore[dict-item]
 
     monkeypatch.setattr(service, method, handlers)
-    registry, health, settings = ModelRegistry(), Health(), ServerSettings(models=tmp_path)
+    health, settings = Health(), ServerSettings(models=tmp_path)
     with pytest.raises(ValueError, match=message):
-        GrpcServer(registry, ModelManager(registry, settings, health.set_model), health, settings)
+        GrpcServer(Engine(settings, health.set_model), health, settings, "grpcio")
