@@ -75,7 +75,7 @@ def test_buckets(
 def test_each_bucket_is_warmed(
     tmp_path: Path, shape: tuple[int | str, ...], kind: int, sizes: tuple[int, ...], expected: list[tuple[int, ...]]
 ) -> None:
-    """There is one run for each size, and none for a model with inputs of dynamic size."""
+    """Each size runs once, the smallest again to be timed; a model with inputs of dynamic size does not run."""
     assert warm_up_shapes(write_identity(tmp_path / "model.onnx", shape, kind), shape, sizes) == expected
 
 
