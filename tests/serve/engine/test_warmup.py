@@ -65,10 +65,10 @@ def test_buckets(
 @pytest.mark.parametrize(
     ("shape", "kind", "sizes", "expected"),
     [
-        (("n", 3), TensorProto.FLOAT, BUCKETS, [(6, 3), (4, 3), (2, 3), (1, 3)]),
-        (("n", 3), TensorProto.FLOAT, (), [(1, 3)]),
-        ((2, 3), TensorProto.INT64, (), [(2, 3)]),
-        (("n", 2), TensorProto.STRING, (), [(1, 2)]),
+        (("n", 3), TensorProto.FLOAT, BUCKETS, [(6, 3), (4, 3), (2, 3), (1, 3), (1, 3)]),
+        (("n", 3), TensorProto.FLOAT, (), [(1, 3), (1, 3)]),
+        ((2, 3), TensorProto.INT64, (), [(2, 3), (2, 3)]),
+        (("n", 2), TensorProto.STRING, (), [(1, 2), (1, 2)]),
         (("n", "w"), TensorProto.FLOAT, BUCKETS, []),
     ],
 )
