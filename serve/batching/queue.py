@@ -153,9 +153,10 @@ class RequestQueue(Generic[PlanT]):
     def add(self, request: QueuedRequest) -> None:
         """Append a request to those of its level."""
         level = (request.expired, request.level)
-        if level not in self._levels:
-            self._levels[level] = OrderedDict()
-        self._levels[level][request] = None
+        requests = self._levels.get(level)
+        if requests is None:
+            requests = self._levels[level] = OrderedDict()
+        requests[request] = None
         self._count += 1
         self._rows += request.rows
         request.queue = self
@@ -163,8 +164,9 @@ class RequestQueue(Generic[PlanT]):
     def remove(self, request: QueuedRequest) -> None:
         """Remove a waiting request."""
         level = (request.expired, request.level)
-        del self._levels[level][request]
-        if not self._levels[level]:
+        requests = self._levels[level]
+        del requests[request]
+        if not requests:
             del self._levels[level]
         self._count -= 1
         self._rows -= request.rows

@@ -23,7 +23,7 @@ class Scheduler(Generic[PlanT]):
         self._settings = settings
         self._waiting: dict[RequestQueue[PlanT], None] = {}  # the queues that are not empty
         self._counts: Counter[int] = Counter()  # waiting requests by level
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
         self._taken, self._idle_workers = 0, 0
         self._closed = False
 

@@ -55,24 +55,23 @@ class Encoder:
         descriptions: list[Description] = []
         data: list[Buffer] = []
         for name, value in self._values:
-            datatype, array = self._tensor(name, outputs[value])
+            array = outputs[value]
+            datatype = datatypes.BY_NUMPY[array.dtype].name
+            if name in self._classes:
+                datatype, array = self._classified(name, datatype, array)
+            raw = _raw(name, datatype, array)
             descriptions.append((name, datatype, array.shape))
-            data.append(self._placed(name, _raw(name, datatype, array)))
+            data.append(self._placed(name, raw) if name in self._placements else raw)
         return self._writer.write(request_id, tuple(descriptions), data)
 
-    def _tensor(self, name: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
-        datatype = datatypes.BY_NUMPY[array.dtype].name
-        if name not in self._classes:
-            return datatype, array
-        tensor = Tensor(name, datatype, array)
-        labels = self._labels.get(name, ())
+    def _classified(self, name: str, datatype: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
+        """Return the datatype and array of an output's top classes."""
+        tensor, labels = Tensor(name, datatype, array), self._labels.get(name, ())
         classified = classification.classify(tensor, self._classes[name], labels, batched=self._is_batched)
         return classified.datatype, classified.array
 
     def _placed(self, name: str, raw: Buffer) -> Buffer:
-        """Write an output to its place in shared memory, if it has one; return what remains for the message."""
-        if name not in self._placements:
-            return raw
+        """Write an output to its place in shared memory, and return what remains for the message."""
         self._placements[name].write(bytes(raw))
         return b""
 
@@ -103,6 +102,6 @@ class CallReply:
 
 def _raw(name: str, datatype: str, array: NDArray[Any]) -> Buffer:
     """Return an array's raw data, without a copy where its memory already is what the protocol needs."""
-    if array.flags.c_contiguous and array.size and array.dtype.kind in "fiub" and array.ndim:
-        return array.data.cast("B") if array.dtype.kind != "b" else array.view("u1").data.cast("B")
+    if array.dtype.kind in "fiu" and array.size and array.flags.c_contiguous:
+        return array.data.cast("B") if array.ndim else array.tobytes()
     return codec.to_raw(Tensor(name, datatype, array))
