@@ -20,6 +20,7 @@ from protos import inference, loader
 from serve.client.messages import infer_request
 from serve.client.sync import Client
 from serve.frontends.native.server import IO_THREADS, MAX_CALLS_AT_ONCE, PATH
+from serve.wire import codec
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -36,7 +37,7 @@ def record(url: str, model: str, rows: int) -> dict[str, bytes]:
         "ModelReady": inference.ModelReadyRequest(name=model),
         "ModelMetadata": inference.ModelMetadataRequest(name=model),
         "ModelConfig": inference.ModelConfigRequest(name=model),
-        "ModelInfer": infer_request(model, pixels, None, ""),
+        "ModelInfer": codec.message_from_request(infer_request(model, pixels, None, "")),
     }
     with grpc.insecure_channel(url) as channel:
         responses = {
