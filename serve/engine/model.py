@@ -51,9 +51,8 @@ class Model:
         self.name, self.version = files.name, version.number
         graph = (session.inputs, session.outputs)
         self.config = model_config.complete(files.config, files.name, *graph, bare_max_batch_size)
-        count = model_config.instances(self.config)
         del self.config.instance_group[:]
-        self.config.instance_group.add(name=files.name, count=count, kind=KINDS[session.device])
+        self.config.instance_group.add(name=files.name, count=session.instances, kind=KINDS[session.device])
         self.signature = model_config.signature(self.config)
         self.layers = read_layers(version.path, session.metadata)
         self._labels, self._device = files.labels, session.device

@@ -35,6 +35,7 @@ ALL_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 EXTENDED_OPTIMIZATIONS = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 SEQUENTIAL, PARALLEL = onnxruntime.ExecutionMode.ORT_SEQUENTIAL, onnxruntime.ExecutionMode.ORT_PARALLEL
 DEFAULTS = RuntimeOptions()
+DEFAULT_CPU_INSTANCES = 2  # Triton's; two runs of one thread each do more than one run of two threads
 OUT_OF_MEMORY = re.compile("failed to allocate|bad.?alloc|out of memory|alloc_failed", re.IGNORECASE)
 ZIPMAP_CURE = (
     '. A ZipMap node makes it: convert the scikit-learn model with options={id(model): {"zipmap": False}}, so that the '
@@ -48,6 +49,7 @@ class Session:
 
     def __init__(self, runtime: Any, path: Path, device: Device, options: RuntimeOptions) -> None:
         self._runtime, self._path, self.device, self._options = runtime, path, device, options
+        self.instances = _instances(device, options)
         self.metadata: Mapping[str, str] = runtime.get_modelmeta().custom_metadata_map
         self.inputs = tuple(self._spec(node) for node in runtime.get_inputs())
         self.outputs = tuple(self._spec(node) for node in runtime.get_outputs())
@@ -77,9 +79,7 @@ class Session:
     @property
     def has_chosen_threads(self) -> bool:
         """Whether several threads share the work of an operator, because the server chose so."""
-        return (
-            self.device == "cpu" and not self._options.intra_op_threads and threads_per_run(self._options.instances) > 1
-        )
+        return self.device == "cpu" and not self._options.intra_op_threads and threads_per_run(self.instances) > 1
 
     def with_one_thread(self) -> Self:
         """Load the same file with one thread for each run. Raises: BadModelError."""
@@ -202,7 +202,7 @@ def _session_options(device: Device, options: RuntimeOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = LOG_FATAL
     settings.intra_op_num_threads = options.intra_op_threads or (
-        threads_per_run(options.instances) if device == "cpu" else 1
+        threads_per_run(_instances(device, options)) if device == "cpu" else 1
     )
     settings.inter_op_num_threads = options.inter_op_threads
     settings.execution_mode = PARALLEL if options.is_parallel else SEQUENTIAL
@@ -236,6 +236,11 @@ def missing_for_cuda() -> str | None:
             onnxruntime.preload_dlls(directory=os.fspath(folder))
     log.debug("onnxruntime.preload_dlls: %s", output.getvalue())
     return None
+
+
+def _instances(device: Device, options: RuntimeOptions) -> int:
+    """Return the number of batches that run concurrently: by default two on a CPU with two cores or more, else one."""
+    return options.instances or (min(DEFAULT_CPU_INSTANCES, _cores()) if device == "cpu" else 1)
 
 
 def threads_per_run(instances: int) -> int:

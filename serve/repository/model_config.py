@@ -119,13 +119,15 @@ def batch_settings(config: inference.ModelConfig) -> BatchSettings:
 
 
 def instances(config: inference.ModelConfig) -> int:
-    """Return the number of batches that run concurrently, one per instance; a group without a count has one instance.
+    """Return the number of batches that run concurrently, one per instance; 0 if the configuration does not set it.
+
+    A group without a count has one instance.
 
     Raises:
         BadModelError: The number is out of range.
     """
-    count = sum(group.count or 1 for group in config.instance_group) or 1
-    if not 1 <= count <= MAX_INSTANCES:
+    count = sum(group.count or 1 for group in config.instance_group)
+    if not 0 <= count <= MAX_INSTANCES:
         raise BadModelError(
             f"the instance_group of config.pbtxt sets {count} instances; a model has between 1 and {MAX_INSTANCES}."
         )

@@ -13,14 +13,14 @@ class RuntimeOptions:
     """How onnxruntime runs a model.
 
     Attributes:
-        instances: Number of batches that run concurrently, 1 or more.
+        instances: Number of batches that run concurrently; 0 is chosen by the server.
         intra_op_threads: Threads that share the work of one operator; 0 is chosen by the server.
         inter_op_threads: Threads that run different operators at a time, if `is_parallel`; 0 is chosen by onnxruntime.
         is_parallel: Whether operators that do not depend on each other run at a time.
         has_arena: Whether memory is kept for later runs, which is faster, instead of being returned after each run.
     """
 
-    instances: int = 1
+    instances: int = 0
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     is_parallel: bool = False

@@ -99,7 +99,8 @@ def write_images(folder: Path, *, multi_label: bool = False) -> None:
 def write_busy(folder: Path, config: str) -> None:
     """Write a model that computes `x` matrix products, half a millisecond each, and returns `x` as `y`.
 
-    A request for 0 returns at once, and one for 1000 keeps the model busy. Both may share a batch.
+    A request for 0 returns at once, and one for 1000 keeps the model busy. Both may share a batch. The model has one
+    instance, unless `config` sets another number.
     """
     side: list[int | str] = [320, 320]
     body = helper.make_graph(
@@ -126,7 +127,8 @@ def write_busy(folder: Path, config: str) -> None:
     ]
     value = [TensorProto.INT64, ["n", 1]]
     write_model(folder / "1" / "model.onnx", nodes, [("x", *value)], [("y", *value)])
-    (folder / "config.pbtxt").write_text(config)
+    instances = "" if "instance_group" in config else " instance_group { count: 1 }"
+    (folder / "config.pbtxt").write_text(config + instances)
 
 
 @pytest.fixture(scope="session")

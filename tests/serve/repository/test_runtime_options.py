@@ -25,7 +25,7 @@ def test_options_are_read() -> None:
         intra_op_thread_count="3", inter_op_thread_count="2", execution_mode="1", enable_mem_arena="0", other="x"
     )
     assert runtime_options(written, 5) == RuntimeOptions(5, 3, 2, is_parallel=True, has_arena=False)
-    assert runtime_options(config(), 1) == RuntimeOptions()
+    assert runtime_options(config(), 0) == RuntimeOptions()
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,13 @@ def test_options_reach_onnxruntime(tmp_path: Path) -> None:
     actual = session._runtime.get_session_options()
     assert (actual.intra_op_num_threads, actual.inter_op_num_threads) == (3, 2)
     assert (actual.execution_mode, actual.enable_cpu_mem_arena) == (onnxruntime.ExecutionMode.ORT_PARALLEL, False)
+
+
+def test_default_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default a CPU runs two batches at a time, each on its share of the cores; one core runs one."""
+    path = write_identity(tmp_path / "model.onnx")
+    for cores, expected in ((1, (1, 1)), (2, (2, 1)), (8, (2, 7))):
+        monkeypatch.setattr("serve.engine.session._cores", lambda count=cores: count)
+        session = Session.open(path, "cpu")
+        assert (session.instances, session._runtime.get_session_options().intra_op_num_threads) == expected
+    assert Session.open(path, "cpu", RuntimeOptions(instances=3)).instances == 3
