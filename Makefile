@@ -39,6 +39,7 @@ slow: .venv/installed ## the tests marked slow; writes a dated table to bench/re
 
 bench: .venv/installed ## all benchmarks; writes to bench/results/
 	@$(BIN)/python -m bench.serve
+	@$(BIN)/python -m bench.request_path
 	@$(BIN)/python -m bench.variants
 	@$(BIN)/python -m bench.export
 	@$(BIN)/python -m bench.probe

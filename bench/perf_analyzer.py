@@ -31,9 +31,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Report:
-    """What a client saw: requests per second, and two percentiles of the latency in milliseconds."""
+    """What a client saw: two percentiles of the latency in milliseconds."""
 
-    requests_per_s: float
     p50_ms: float
     p99_ms: float
 
@@ -53,12 +52,11 @@ def _run_perf_analyzer(url: str, load: Load) -> Report:
     command += ["--concurrency-range", str(load.clients), "--request-count", str(load.requests)]
     environment = {**os.environ, "LD_LIBRARY_PATH": LIBRARIES}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    rows = re.search(r"Throughput: ([\d.]+) infer/sec", done.stdout)
     percentiles = [re.search(rf"p{percentile} latency: (\d+) usec", done.stdout) for percentile in (50, 99)]
-    if not rows or not all(percentiles):
+    if not all(percentiles):
         raise SystemExit(f"perf_analyzer failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     p50, p99 = (int(match[1]) / 1e3 for match in percentiles if match)
-    return Report(float(rows[1]) / load.rows, p50, p99)
+    return Report(p50, p99)
 
 
 async def _run_client(url: str, load: Load) -> Report:
@@ -74,8 +72,6 @@ async def _run_client(url: str, load: Load) -> Report:
                 await client.infer(load.model, inputs)
                 latencies_s.append(time.perf_counter() - start_s)
 
-        start_s = time.perf_counter()
         await asyncio.gather(*(send() for _ in range(load.clients)))
-        seconds = time.perf_counter() - start_s
     p50, p99 = (float(np.percentile(latencies_s, percentile)) * 1e3 for percentile in (50, 99))
-    return Report(load.requests / seconds, p50, p99)
+    return Report(p50, p99)

@@ -125,7 +125,6 @@ def measure(models: Path, row: Row, frontend: str, rounds: int) -> dict[str, Any
         "frontend": frontend,
         "clients": row.clients,
         "rows": row.rows,
-        "requests_per_s": summary([report.requests_per_s for report in reports]),
         "p50_ms": summary([report.p50_ms for report in reports]),
         "p99_ms": summary([report.p99_ms for report in reports]),
         "cpu_us": summary(cpu),
@@ -146,14 +145,13 @@ def _cpu_us(server: Server, load: Load) -> tuple[Any, float]:
 
 def page(results: list[dict[str, Any]]) -> str:
     """Return the results as Markdown."""
-    head = ["frontend", "model", "clients", "rows", "requests/s", "p50, p99 ms", "CPU us", "empty", "runtime", "ratio"]
+    head = ["frontend", "model", "clients", "rows", "p50, p99 ms", "CPU us", "empty", "runtime", "ratio"]
     rows = [
         [
             result["frontend"],
             result["model"],
             result["clients"],
             result["rows"],
-            f"{result['requests_per_s']['median']:.0f}",
             f"{result['p50_ms']['median']:.2f}, {result['p99_ms']['median']:.2f}",
             f"{result['cpu_us']['median']:.0f}",
             f"{result['empty_us']['median']:.0f}",

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from bench import backbones, export, foreign_files, label_noise, probe, train
+from bench import backbones, export, foreign_files, label_noise, probe, request_path, train
 from bench.networks import NETWORKS
 from tests.conftest import ROOT
 
@@ -47,3 +47,8 @@ def test_foreign_files() -> None:
     results = stored("foreign_files")
     assert "| resnet18 | dynamo |" in foreign_files.page(results)
     assert [result for result in results if not result["failed"] and result["wrong"]] == []
+
+
+def test_request_path() -> None:
+    """What a request costs the server."""
+    assert "| native | lenet | 8 | 1 |" in request_path.page(stored("request_path"))
