@@ -11,6 +11,7 @@ import contextlib
 import linecache
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import CodeType, FrameType
 from typing import Any
 
@@ -41,29 +42,29 @@ VALUE_READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.
 def export_flag(network: nn.Module, arguments: Arguments) -> str:
     """Return the first such question of a forward, with its module and line; empty if there is none."""
     questions: list[str] = []
-    network = cpu_copy(network)
-    with (
-        module_tracker(network) as current_path,
-        torch.random.fork_rng(devices=[]),
-        contextlib.suppress(Exception, SystemExit),
-        _observed_calls(lambda frame: _note(questions, frame, current_path)),
-    ):
-        arguments.call(network)
+    _observe(network, arguments, lambda path: _observed_calls(lambda frame: _note(questions, frame, path)))
     return questions[0] if questions else ""
 
 
 def value_read(network: nn.Module, arguments: Arguments) -> str:
     """Return the first place where a forward reads a value of a tensor, as `float(x.max())` does; empty if none."""
     reads: list[str] = []
+    _observe(network, arguments, lambda path: _ValueReads(lambda: reads.append(location(path(), current_line()))))
+    return f"a value of a tensor{reads[0]}" if reads else ""
+
+
+def _observe(
+    network: nn.Module, arguments: Arguments, observer: Callable[[Callable[[], str]], AbstractContextManager[Any]]
+) -> None:
+    """Run a copy of a network inside of `observer(current_path)`; it does not matter whether it fails."""
     network = cpu_copy(network)
     with (
         module_tracker(network) as current_path,
         torch.random.fork_rng(devices=[]),
         contextlib.suppress(Exception, SystemExit),
-        _ValueReads(lambda: reads.append(location(current_path(), current_line()))),
+        observer(current_path),
     ):
         arguments.call(network)
-    return f"a value of a tensor{reads[0]}" if reads else ""
 
 
 @contextlib.contextmanager

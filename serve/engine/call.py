@@ -1,9 +1,10 @@
 """One inference request of a client, as a frontend hands it to the engine."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 
-class Call:
+class Call(ABC):
     """A serialised ModelInferRequest that waits for its response.
 
     A frontend derives a class that sends `respond` and `fail` to the client; one of them is called once, by any thread.
@@ -21,13 +22,13 @@ class Call:
         self.is_cancelled = False
         self._on_cancel: Callable[[], None] | None = None
 
+    @abstractmethod
     def respond(self, response: bytes) -> None:
         """Send a serialised ModelInferResponse to the client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: Exception) -> None:
         """Send the error to the client, as a status."""
-        raise NotImplementedError
 
     def cancel(self) -> None:
         """Note that the client is gone: a request that still waits for its batch is dropped."""

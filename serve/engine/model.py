@@ -88,6 +88,7 @@ class Model:
         if session.has_chosen_threads and run_ns is not None and run_ns < SINGLE_THREAD_NS:
             session = session.with_one_thread()
             model = cls(files, version, session, max_batch_size, settings.tap_sessions)
+            warm_up(session, model.signature, model._buckets, label)
         run_configured_warmup(session, model.config, model.signature)
         log.info("%s, version %d, is loaded on %s", model.name, model.version, session.device)
         return model

@@ -7,7 +7,8 @@ fails with an error, whereas a mapping would crash the server.
 import os
 import re
 import stat
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Literal, Protocol
@@ -72,6 +73,7 @@ class Region:
         size: Size in bytes.
         memory: The opened memory.
         device: Number of the GPU; None for system memory.
+        lock: Held while the memory is accessed or released: its file's number may be reused once it is closed.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Region:
     size: int
     memory: Memory
     device: int | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ class Placement:
 
     def read(self) -> bytes:
         """Return the bytes. Raises: InvalidRequestError if the region was truncated."""
-        data = self._memory().read(self.region.offset + self.offset, self.size)
+        with self.region.lock:
+            data = self._memory().read(self.region.offset + self.offset, self.size)
         if len(data) != self.size:
             raise InvalidRequestError(f"shared-memory region '{self.region.name}' is shorter than its registered size.")
         return data
@@ -104,7 +108,8 @@ class Placement:
                 f"an output of {len(data)} bytes does not fit into the {self.size} bytes reserved for it in "
                 f"shared-memory region '{self.region.name}'."
             )
-        self._memory().write(data, self.region.offset + self.offset)
+        with self.region.lock:
+            self._memory().write(data, self.region.offset + self.offset)
 
     def _memory(self) -> Memory:
         if self.region.memory.closed:
@@ -113,7 +118,7 @@ class Placement:
 
 
 class Regions:
-    """The registered regions, by name."""
+    """The registered regions, by name. One thread registers and unregisters; any thread reads and writes."""
 
     def __init__(self) -> None:
         self._regions: dict[str, Region] = {}
@@ -159,7 +164,8 @@ class Regions:
         for region in self._of_kind(kind):
             if name in ("", region.name):
                 del self._regions[region.name]
-                region.memory.close()
+                with region.lock:
+                    region.memory.close()
 
     def registered(self, name: str, kind: Kind = "system") -> list[Region]:
         """Return a region of a kind, or all if `name` is empty. Raises: UnknownRegionError."""
@@ -182,9 +188,9 @@ class Regions:
             UnknownRegionError: The region is not registered.
             InvalidRequestError: The bytes are not within the region.
         """
-        if not name or name not in self._regions:
+        region = self._regions.get(name)
+        if region is None:
             raise UnknownRegionError(f"no shared-memory region '{name}' is registered.")
-        region = self._regions[name]
         if offset + size > region.size:
             raise InvalidRequestError(
                 f"a tensor refers to bytes {offset} to {offset + size}, but shared-memory region '{name}' has "

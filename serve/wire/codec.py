@@ -6,7 +6,6 @@ Messages carry tensors as raw bytes (little-endian, row-major) or as typed lists
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from serve.errors import InvalidRequestError
 from serve.shared_memory.regions import Placement, Regions
 from serve.wire import datatypes
 from serve.wire.datatypes import Datatype
-from serve.wire.tensors import Array, Request, Response, Tensor
+from serve.wire.tensors import Array, Request, Tensor
 
 LENGTH = struct.Struct("<I")
 CHUNK_ELEMENTS = 2**14  # typed elements per conversion step, which blocks other threads for about a millisecond
@@ -47,11 +46,6 @@ def request_from_message(message: inference.ModelInferRequest, regions: Regions)
     )
 
 
-def has_long_lists(message: inference.ModelInferRequest) -> bool:
-    """Return whether a request has so many typed elements that converting them would block the event loop."""
-    return any(_list_length(tensor) > CHUNK_ELEMENTS for tensor in message.inputs if tensor.HasField("contents"))
-
-
 def message_from_request(request: Request) -> inference.ModelInferRequest:
     """Write a request as a message, with all tensors raw."""
     message = inference.ModelInferRequest(model_name=request.model, model_version=request.version, id=request.id)
@@ -72,26 +66,6 @@ def output_placements(message: inference.ModelInferRequest, regions: Regions) ->
     """
     placements = {output.name: _placement(output.parameters, regions) for output in message.outputs}
     return {name: placement for name, placement in placements.items() if placement}
-
-
-def message_from_response(
-    response: Response, placements: Mapping[str, Placement] = MappingProxyType({})
-) -> inference.ModelInferResponse:
-    """Write a response as a message, with all tensors raw; tensors with a placement are written to shared memory.
-
-    Raises:
-        OutputTooLargeError: An output is larger than its placement.
-        UnknownRegionError: A region was unregistered in the meantime.
-    """
-    message = inference.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
-    for tensor in response.outputs:
-        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-        data = to_raw(tensor)
-        if tensor.name in placements:
-            placements[tensor.name].write(data)
-            data = b""
-        message.raw_output_contents.append(data)
-    return message
 
 
 def tensors(headers: Sequence[WireTensor], raw: Sequence[bytes]) -> Iterator[Tensor]:
@@ -166,10 +140,6 @@ def _from_contents(header: WireTensor, datatype: Datatype) -> Array:
     if not used_lists and math.prod(header.shape) > 0:
         raise InvalidRequestError(f"tensor '{header.name}' has no data.")
     return _from_elements(header, getattr(header.contents, datatype.contents), datatype)
-
-
-def _list_length(header: WireTensor) -> int:
-    return max(len(getattr(header.contents, name)) for name in CONTENTS)
 
 
 def _from_elements(header: WireTensor, elements: Sequence[Any], datatype: Datatype) -> Array:

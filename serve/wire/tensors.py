@@ -1,4 +1,4 @@
-"""Plain tensors, requests and responses, independent of protobuf, gRPC and onnxruntime."""
+"""Plain tensors and requests, independent of protobuf, gRPC and onnxruntime."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,20 +64,3 @@ class Request:
     classes: Mapping[str, int] = field(default_factory=dict)
     priority: int = 0
     timeout_us: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Response:
-    """An inference response.
-
-    Attributes:
-        model: The model's name.
-        version: The model version that ran.
-        id: The request's identifier.
-        outputs: The output tensors, in alphabetical order.
-    """
-
-    model: str
-    version: str
-    id: str
-    outputs: tuple[Tensor, ...]

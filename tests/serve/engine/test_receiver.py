@@ -14,6 +14,7 @@ from serve.engine.call import Call
 from serve.engine.engine import Engine
 from serve.errors import InvalidRequestError, UnavailableError, UnknownModelError
 from serve.settings import ServerSettings
+from serve.wire import codec
 from tests.serve.conftest import write_identity
 
 TIMEOUT_S = 10
@@ -105,8 +106,18 @@ def test_unaligned_data(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("typed", [True, False])
-def test_large_messages(engine: Engine, typed: bool) -> None:
-    """Messages that take long to parse are parsed in another thread, whatever their form."""
+def test_large_messages(engine: Engine, typed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that take long to parse are parsed in another thread, whatever their form; small ones are not."""
+    threads: list[str] = []
+    parse = codec.request_from_message
+
+    def recorded(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return parse(*arguments)
+
+    monkeypatch.setattr(codec, "request_from_message", recorded)
+    accept(engine, message())[0].result()
+    assert threads == [threading.current_thread().name]
     x = np.arange(2.0 * receiver.MAX_INLINE_BYTES, dtype=np.float32)[None]
     request = message(x)
     if typed:
@@ -115,6 +126,8 @@ def test_large_messages(engine: Engine, typed: bool) -> None:
     for _ in range(2):
         (call,) = accept(engine, request)
         np.testing.assert_array_equal(call.value(), x)
+    assert all(name.startswith("conversion") for name in threads[1:])
+    assert len(threads) == (3 if typed else 2)  # the second raw message has a plan
 
 
 def test_garbage(engine: Engine) -> None:

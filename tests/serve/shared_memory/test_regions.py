@@ -1,8 +1,11 @@
 """Tests of tensors in system shared memory, by tritonclient, and of the server's log and trace settings."""
 
 import os
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,8 @@ import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
 from serve.devices import cuda
-from serve.errors import InvalidRequestError
-from serve.shared_memory.regions import Regions
+from serve.errors import InvalidRequestError, UnknownRegionError
+from serve.shared_memory.regions import Region, Regions
 
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 
@@ -221,3 +224,41 @@ class TestSettings:
         assert list(triton.get_trace_settings().settings["trace_level"].value) == ["OFF"]
         assert status(triton.update_trace_settings, settings={"trace_level": ["TIMESTAMPS"]})[0] == "UNIMPLEMENTED"
         assert status(triton.update_trace_settings, settings={"nothing": "1"})[0] == "INVALID_ARGUMENT"
+
+
+class SlowMemory:
+    """Memory whose reads wait for `go`, and fail once it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.reading, self.go = threading.Event(), threading.Event()
+
+    def read(self, _offset: int, size: int) -> bytes:
+        self.reading.set()
+        assert self.go.wait(10)
+        assert not self.closed
+        return bytes(size)
+
+    def write(self, data: bytes, offset: int) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_unregistering_waits_for_a_read() -> None:
+    """A region is released after a read in another thread, which could otherwise read another client's file."""
+    regions, memory = Regions(), SlowMemory()
+    regions._regions["r"] = Region("r", "/r", 0, 4, memory)
+    placement = regions.placement("r", 0, 4)
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.submit(placement.read)
+        assert memory.reading.wait(10)
+        unregistering = pool.submit(regions.unregister, "r")
+        time.sleep(0.05)
+        assert not memory.closed
+        memory.go.set()
+        assert reading.result(10) == bytes(4)
+        unregistering.result(10)
+    with pytest.raises(UnknownRegionError, match="unregistered in the meantime"):
+        placement.read()

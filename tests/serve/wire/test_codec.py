@@ -70,16 +70,6 @@ def test_long_lists_are_converted_in_chunks(extra: int) -> None:
         list(codec.tensors(message.inputs, []))
 
 
-@pytest.mark.parametrize(("count", "expected"), [(codec.CHUNK_ELEMENTS, False), (codec.CHUNK_ELEMENTS + 1, True)])
-def test_long_lists_are_detected(count: int, expected: bool) -> None:
-    """A request is detected if one of its inputs has a long list."""
-    message = inference.ModelInferRequest(raw_input_contents=[bytes(10**6)])
-    assert not codec.has_long_lists(message)
-    for number in (1, count):
-        message.inputs.add(name="x").contents.int_contents.extend([0] * number)
-    assert codec.has_long_lists(message) == expected
-
-
 @pytest.mark.parametrize("datatype", [param for param in DATATYPES if param.values[0] is not datatypes.BF16])
 def test_names_equal_tritonclients(datatype: Datatype) -> None:
     """Our table and tritonclient's agree on the names."""

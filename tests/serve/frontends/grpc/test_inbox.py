@@ -46,38 +46,36 @@ async def test_calls_of_one_iteration_arrive_together(threaded: bool) -> None:
     assert await inbox.infer(b"d") == b"d"
 
 
-async def test_a_cancelled_call() -> None:
-    """A call whose client disconnects is cancelled, and a late result is ignored."""
-    calls: list[Call] = []
+class Silent:
+    """A receiver that records its calls and answers none."""
 
-    class Silent:
-        def accept(self, accepted: Iterable[Call]) -> None:
-            calls.extend(accepted)
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
 
-    inbox = Inbox(Silent())  # type: ignore[arg-type]
-    task = asyncio.create_task(inbox.infer(b"a"))
+    def accept(self, calls: Iterable[Call]) -> None:
+        self.calls.extend(calls)
+
+
+async def cancelled_call() -> Call:
+    """Return a call whose client disconnected."""
+    receiver = Silent()
+    task = asyncio.create_task(Inbox(receiver).infer(b"a"))  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert [call.is_cancelled for call in calls] == [True]
-    calls[0].respond(b"late")
-    calls[0].fail(ValueError("late"))
+    (call,) = receiver.calls
+    return call
+
+
+async def test_a_cancelled_call() -> None:
+    """A call whose client disconnects is cancelled, and a late result is ignored."""
+    call = await cancelled_call()
+    assert call.is_cancelled
+    call.respond(b"late")
+    call.fail(ValueError("late"))
 
 
 async def test_a_result_after_the_loop_is_closed() -> None:
     """A thread that finishes after the event loop was closed raises nothing."""
-    calls: list[Call] = []
-
-    async def start() -> None:
-        class Silent:
-            def accept(self, accepted: Iterable[Call]) -> None:
-                calls.extend(accepted)
-
-        inbox = Inbox(Silent())  # type: ignore[arg-type]
-        task = asyncio.create_task(inbox.infer(b"a"))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    await asyncio.to_thread(asyncio.run, start())
-    calls[0].respond(b"late")
+    call = await asyncio.to_thread(asyncio.run, cancelled_call())
+    call.respond(b"late")
