@@ -191,6 +191,25 @@ class TestStacking:
         assert stack_rows([np.zeros((1, 0, 3)), np.zeros((2, 0, 3))]).shape == (3, 0, 3)
 
 
+def test_a_lone_request_is_aligned() -> None:
+    """A view of a message at an odd position reaches the model aligned; an aligned one is not copied."""
+    odd = np.frombuffer(bytes(13), np.float32, 3, 1)
+    even = np.zeros(3, np.float32)
+    seen: list[np.ndarray[Any, Any]] = []
+
+    def run(inputs: Arrays, _: Plan) -> Arrays:
+        seen.append(inputs["x"])
+        return {"y": inputs["x"]}
+
+    batcher = Batcher(run, BatchSettings(1), Statistics())
+    for x in (odd, even):
+        submit(batcher, {"x": x}).outputs()
+    assert batcher.close(TIMEOUT_S)
+    assert not odd.flags.aligned
+    assert seen[0].flags.aligned
+    assert seen[1] is even
+
+
 class TestDelay:
     """Requests that wait for others to share a batch."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from protos import inference
+from serve.batching.statistics import Reason
 from serve.engine import receiver
 from serve.engine.call import Call
 from serve.engine.engine import Engine
@@ -118,7 +119,7 @@ def test_large_messages(engine: Engine, typed: bool, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(codec, "request_from_message", recorded)
     accept(engine, message())[0].result()
     assert threads == [threading.current_thread().name]
-    x = np.arange(2.0 * receiver.MAX_INLINE_BYTES, dtype=np.float32)[None]
+    x = np.arange(2.0**17, dtype=np.float32)[None]
     request = message(x)
     if typed:
         del request.raw_input_contents[:]
@@ -191,6 +192,19 @@ def test_cancelled_before_it_is_queued(engine: Engine) -> None:
     engine.receiver.accept([gone, other])
     assert other.value().tolist() == [[1, 1, 1]]
     assert not gone._done.is_set()
+    statistics = engine.registry.model("model").statistics
+    assert (statistics.inferences, statistics.failures) == (1, {Reason.CANCELED: 1})
+
+
+def test_a_model_that_was_just_replaced(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that found a version just before it was closed runs on the version that replaced it."""
+    replaced, serving = engine.registry.model("model"), engine.registry.serving
+    write_identity(tmp_path / "model" / "2" / "model.onnx", ("n", "m"))
+    engine.manager.load("model")
+    assert replaced.close(TIMEOUT_S)
+    found = iter([replaced])
+    monkeypatch.setattr(engine.registry, "serving", lambda *name: next(found, None) or serving(*name))
+    assert accept(engine, message())[0].result().model_version == "2"
 
 
 def test_stopping(engine: Engine) -> None:
